@@ -1,0 +1,228 @@
+package nl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A Conn is a netlink connection to the kernel in one network namespace. It is
+// safe for concurrent use; exchanges wait for each other, within their context.
+type Conn struct {
+	family int
+	dial   func() (*netlink.Conn, error) // opens a socket in the namespace
+
+	turn chan struct{} // holds one token: whoever has it has the fields below
+	sock *socket       // nil when there is none, or the last one broke
+	seq  uint32
+	out  []byte // send buffer, kept while small
+	done chan struct{}
+	once sync.Once
+}
+
+// socket is one open netlink socket with its two system calls prepared, so that
+// an exchange allocates nothing for them.
+type socket struct {
+	nc  *netlink.Conn
+	raw syscall.RawConn
+
+	// Arguments and results of the two functions below.
+	buf   []byte
+	n     int
+	errno error
+	wait  bool // read: wait for data; otherwise EAGAIN is a result
+
+	read, write func(fd uintptr) bool
+}
+
+// NewConn returns a connection of the netlink family (unix.NETLINK_ROUTE, ...)
+// that opens its socket with dial: when it is first used, and again after one
+// broke. dial must open it in the namespace that the Conn belongs to.
+func NewConn(family int, dial func() (*netlink.Conn, error)) *Conn {
+	c := &Conn{family: family, dial: dial, turn: make(chan struct{}, 1), done: make(chan struct{})}
+	c.turn <- struct{}{}
+	return c
+}
+
+// Dial opens a socket of the given family in the calling thread's namespace,
+// set up as Conn expects it.
+func Dial(family int) (*netlink.Conn, error) {
+	nc, err := netlink.Dial(family, &netlink.Config{Strict: true})
+	if err != nil {
+		return nil, err
+	}
+	raw, err := nc.SyscallConn()
+	if err == nil {
+		// Connected to port 0, the socket takes messages from the kernel only.
+		cerr := raw.Control(func(fd uintptr) {
+			err = unix.Connect(int(fd), &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		})
+		err = errors.Join(err, cerr)
+	}
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return nc, nil
+}
+
+// Adopt gives the connection a socket that is open already. It is called before
+// the first exchange.
+func (c *Conn) Adopt(nc *netlink.Conn) error {
+	s, err := newSocket(nc)
+	if err != nil {
+		return err
+	}
+	c.sock = s
+	return nil
+}
+
+// Close closes the socket. An exchange under way ends first; those that wait,
+// and later ones, get os.ErrClosed.
+func (c *Conn) Close() error {
+	c.once.Do(func() {
+		close(c.done)
+		<-c.turn // never given back
+		c.drop()
+	})
+	return nil
+}
+
+// acquire waits for the connection's turn and makes sure that there is a socket.
+func (c *Conn) acquire(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case <-c.done:
+		return os.ErrClosed
+	default:
+	}
+	select {
+	case <-c.turn:
+	case <-c.done:
+		return os.ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if c.sock != nil {
+		return nil
+	}
+	nc, err := c.dial()
+	if err == nil {
+		if err = c.Adopt(nc); err != nil {
+			nc.Close()
+		}
+	}
+	if err != nil {
+		c.release()
+		return fmt.Errorf("opening a netlink socket: %w", err)
+	}
+	return nil
+}
+
+func (c *Conn) release() {
+	if cap(c.out) > 1<<16 {
+		c.out = nil
+	}
+	c.turn <- struct{}{}
+}
+
+// drop closes the socket; the next exchange opens another.
+func (c *Conn) drop() {
+	if c.sock != nil {
+		c.sock.nc.Close()
+		c.sock = nil
+	}
+}
+
+// next returns a sequence number. They wrap around; an answer is matched by its
+// distance to the first of its exchange.
+func (c *Conn) next() uint32 {
+	c.seq++
+	return c.seq
+}
+
+func newSocket(nc *netlink.Conn) (*socket, error) {
+	raw, err := nc.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{nc: nc, raw: raw}
+	s.read = func(fd uintptr) bool {
+		s.n, s.errno = unix.Read(int(fd), s.buf)
+		return s.errno != unix.EINTR && (s.errno != unix.EAGAIN || !s.wait)
+	}
+	s.write = func(fd uintptr) bool {
+		s.n, s.errno = unix.Write(int(fd), s.buf)
+		return s.errno != unix.EINTR && s.errno != unix.EAGAIN
+	}
+	return s, nil
+}
+
+// send hands the kernel one datagram.
+func (s *socket) send(b []byte) error {
+	if len(b) > 1<<16 {
+		if err := s.growSendBuffer(len(b)); err != nil {
+			return err
+		}
+	}
+	s.buf = b
+	err := s.raw.Write(s.write)
+	s.buf = nil
+	if err == nil {
+		err = s.errno
+	}
+	if err != nil {
+		return fmt.Errorf("sending %d bytes: %w", len(b), err)
+	}
+	return nil
+}
+
+// growSendBuffer makes room for a datagram: without the privilege to exceed
+// net.core.wmem_max, up to that.
+func (s *socket) growSendBuffer(n int) error {
+	err := s.raw.Control(func(fd uintptr) {
+		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, n) != nil {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, n)
+		}
+	})
+	return err
+}
+
+// recv reads one datagram into buf. The kernel answers inside the send, so that
+// there is data at once nearly always; only else is the context watched. A
+// cancelled wait leaves the socket unusable: the caller drops it.
+func (s *socket) recv(ctx context.Context, buf []byte) ([]byte, error) {
+	s.buf, s.wait = buf, false
+	err := s.raw.Read(s.read)
+	if err == nil && s.errno == unix.EAGAIN {
+		stop := context.AfterFunc(ctx, func() { s.nc.SetReadDeadline(time.Unix(1, 0)) })
+		s.wait = true
+		err = s.raw.Read(s.read)
+		if !stop() {
+			return nil, ctx.Err()
+		}
+	}
+	s.buf = nil
+	if err == nil {
+		err = s.errno
+	}
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("receiving: %w", err)
+	case s.n == len(buf):
+		return nil, fmt.Errorf("receiving: message longer than %d bytes", len(buf))
+	}
+	return buf[:s.n], nil
+}
+
+// buffers are receive buffers. The kernel fills dump replies up to 32 KiB.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 1<<16); return &b }}

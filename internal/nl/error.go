@@ -1,0 +1,89 @@
+package nl
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+)
+
+// ErrInterrupted is what a dump returns that changed underneath in every try.
+var ErrInterrupted = errors.New("the table kept changing while it was read")
+
+// Error is the kernel's refusal of one request.
+//
+// errors.Is finds the errno itself and what it stands for: os.ErrExist,
+// os.ErrNotExist (ENOENT, ENODEV, ESRCH, EADDRNOTAVAIL), os.ErrPermission and
+// errors.ErrUnsupported.
+type Error struct {
+	Errno syscall.Errno
+	Msg   string // the kernel's own words (extack), often empty
+	Attr  string // the attribute that offended, or was missing; often empty
+}
+
+// Error returns the errno's text and name and, where the kernel sent them, its
+// own message and the attribute it objects to.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.Errno.Error())
+	if n := errnoName(e.Errno); n != "" {
+		fmt.Fprintf(&b, " (%s)", n)
+	}
+	if e.Msg != "" {
+		b.WriteString(": " + strings.TrimSuffix(e.Msg, "."))
+	}
+	if e.Attr != "" {
+		b.WriteString(" [" + e.Attr + "]")
+	}
+	return b.String()
+}
+
+// Unwrap returns the errno.
+func (e *Error) Unwrap() error { return e.Errno }
+
+// Is widens the errno's own classes by those that netlink uses in their place.
+func (e *Error) Is(target error) bool {
+	switch target {
+	case fs.ErrNotExist:
+		switch e.Errno {
+		case syscall.ENODEV, syscall.ESRCH, syscall.EADDRNOTAVAIL, syscall.ENXIO:
+			return true
+		}
+	case errors.ErrUnsupported:
+		switch e.Errno {
+		case syscall.EAFNOSUPPORT, syscall.EPROTONOSUPPORT:
+			return true
+		}
+	}
+	return false
+}
+
+// Item is one failed request of many.
+type Item struct {
+	Index int // position in the requests handed over; -1 for a transaction's own begin and commit
+	Err   *Error
+}
+
+// ExecError says which of many requests failed.
+type ExecError struct {
+	Failed []Item // by ascending Index, at least one
+	Sent   int    // how many requests were sent; those from Sent on the kernel never saw
+}
+
+// Error returns the text of the first failure and how many there were.
+func (e *ExecError) Error() string {
+	if len(e.Failed) == 1 {
+		return e.Failed[0].Err.Error()
+	}
+	return fmt.Sprintf("%v (and %d more failed)", e.Failed[0].Err, len(e.Failed)-1)
+}
+
+// Unwrap returns every failure, so that errors.Is and errors.As see them all.
+func (e *ExecError) Unwrap() []error {
+	errs := make([]error, len(e.Failed))
+	for i, f := range e.Failed {
+		errs[i] = f.Err
+	}
+	return errs
+}

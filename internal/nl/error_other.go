@@ -1,0 +1,7 @@
+//go:build !linux
+
+package nl
+
+import "syscall"
+
+func errnoName(syscall.Errno) string { return "" }
