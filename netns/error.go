@@ -1,0 +1,47 @@
+package netns
+
+import (
+	"errors"
+	"io/fs"
+	"strings"
+)
+
+// Error is the one shape of the errors of netns, link, route and nat:
+//
+//	link.Create link web0 in netns web: file exists (EEXIST): ...
+//
+// Err holds the cause. errors.Is looks into it.
+type Error struct {
+	Op      string // package and function: "link.Create"
+	NS      string // the namespace, as NS.String names it; "" where none is involved
+	Subject string // what it was tried on: "link web0", "10.0.0.0/8 via 10.1.1.1"
+	Err     error  // why it failed
+}
+
+// Error returns operation, subject, namespace and cause in one line.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.Op)
+	if e.Subject != "" {
+		b.WriteString(" " + e.Subject)
+	}
+	if e.NS != "" {
+		b.WriteString(" in netns " + e.NS)
+	}
+	b.WriteString(": " + e.Err.Error())
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// IgnoreNotExist returns nil for an error that says that something does not
+// exist (os.ErrNotExist), and err otherwise. It suits deletes:
+//
+//	err := netns.IgnoreNotExist(netns.Delete(ctx, "web"))
+func IgnoreNotExist(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

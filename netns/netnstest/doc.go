@@ -1,0 +1,19 @@
+// Package netnstest gives tests network namespaces of their own, without root.
+//
+//	func TestMain(m *testing.M) { netnstest.Main(m) }
+//
+//	func TestAttach(t *testing.T) {
+//		t.Parallel()
+//		host := netnstest.New(t)
+//		...
+//	}
+//
+// [Main] runs the tests in a network and a mount namespace that end with them,
+// so that nothing they make can stay behind or touch the machine. Where the user
+// is not root, it adds a user namespace in which he is. Nothing has to be
+// installed for that, and nothing is setuid.
+//
+// Where the machine forbids user namespaces, tests that call [New] are skipped,
+// and the skip names the setting; with BOXWIRE_REQUIRE_NETNS=1 in the
+// environment they fail instead.
+package netnstest

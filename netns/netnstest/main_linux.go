@@ -1,0 +1,130 @@
+package netnstest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
+)
+
+// insideEnv marks the second run of the test binary.
+const insideEnv = "BOXWIRE_NETNSTEST_INSIDE"
+
+// forbidden says why there are no namespaces to be had; "" when there are.
+var forbidden = "netnstest.Main was not called: the package's TestMain should do so"
+
+// Main is what a package's TestMain calls. It runs the test binary once more, in
+// a network and a mount namespace of its own (and a user namespace if need be),
+// waits for it, and exits with its status. There, /run is an empty file system
+// of the run's own, so that named namespaces are nobody else's.
+func Main(m *testing.M) {
+	if os.Getenv(insideEnv) == "" {
+		if code, err := again(); err != nil {
+			forbidden = explain(err)
+		} else {
+			os.Exit(code)
+		}
+		os.Exit(m.Run())
+	}
+	os.Unsetenv(insideEnv)
+	forbidden = ""
+	if err := furnish(); err != nil {
+		forbidden = explain(err)
+	}
+	os.Exit(m.Run())
+}
+
+// again runs this very binary in namespaces of its own and returns its status.
+// An error means that it did not run. The binary has to be executed anew because
+// a process with threads cannot enter a user namespace.
+func again() (int, error) {
+	code, err := run(unix.CLONE_NEWNET | unix.CLONE_NEWNS)
+	if errors.Is(err, unix.EPERM) {
+		code, err = run(unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWUSER)
+	}
+	return code, err
+}
+
+func run(flags uintptr) (int, error) {
+	// The child dies with the thread that started it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Env = append(os.Environ(), insideEnv+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: unix.SIGKILL}
+	if flags&unix.CLONE_NEWUSER != 0 {
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	}
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT)
+	defer signal.Stop(signals)
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	over := make(chan struct{})
+	defer close(over)
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				cmd.Process.Signal(s) // go test -timeout sends SIGQUIT for the stacks
+			case <-over:
+				return
+			}
+		}
+	}()
+	err := cmd.Wait()
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok {
+		if status.Signaled() {
+			fmt.Fprintf(os.Stderr, "netnstest: the test run was ended by a signal: %v\n", status.Signal())
+			return 128 + int(status.Signal()), nil
+		}
+		return status.ExitStatus(), nil
+	}
+	return 0, err
+}
+
+// furnish makes the new namespaces fit for tests.
+func furnish() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("making mounts private: %w", err)
+	}
+	if err := unix.Mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+		return fmt.Errorf("mounting a file system of the tests' own on /run: %w", err)
+	}
+	return os.Mkdir(filepath.Clean(netns.Dir), 0o755)
+}
+
+// settings are the switches that forbid user namespaces, with the value that
+// does so.
+var settings = []struct{ path, forbids string }{
+	{"/proc/sys/kernel/unprivileged_userns_clone", "0"},
+	{"/proc/sys/user/max_user_namespaces", "0"},
+	{"/proc/sys/user/max_net_namespaces", "0"},
+	{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"},
+}
+
+// explain says which setting of the machine forbids namespaces.
+func explain(err error) string {
+	for _, s := range settings {
+		b, rerr := os.ReadFile(s.path)
+		if rerr == nil && strings.TrimSpace(string(b)) == s.forbids {
+			name := strings.ReplaceAll(strings.TrimPrefix(s.path, "/proc/sys/"), "/", ".")
+			return fmt.Sprintf("no namespaces for tests: %v: the setting %s is %s", err, name, s.forbids)
+		}
+	}
+	return fmt.Sprintf("no namespaces for tests: %v: a security policy (seccomp, a container's) forbids them", err)
+}

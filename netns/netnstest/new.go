@@ -1,0 +1,42 @@
+package netnstest
+
+import (
+	"os"
+	"testing"
+
+	"github.com/boxwire/boxwire/netns"
+)
+
+// New returns a fresh unnamed network namespace with its loopback link up. It is
+// closed when the test and its subtests are over. Tests that use it may run in
+// parallel.
+//
+// Where namespaces are forbidden, the test is skipped with the name of the
+// setting that forbids them, or fails if BOXWIRE_REQUIRE_NETNS is 1.
+func New(t testing.TB) *netns.NS {
+	t.Helper()
+	Need(t)
+	ns, err := netns.New(t.Context())
+	if err != nil {
+		t.Fatalf("netnstest: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := ns.Close(); err != nil {
+			t.Errorf("netnstest: closing the namespace: %v", err)
+		}
+	})
+	return ns
+}
+
+// Need skips the test, or fails it, as [New] does where namespaces are
+// forbidden. It is for tests that make their namespaces themselves.
+func Need(t testing.TB) {
+	t.Helper()
+	if forbidden == "" {
+		return
+	}
+	if os.Getenv("BOXWIRE_REQUIRE_NETNS") == "1" {
+		t.Fatal(forbidden)
+	}
+	t.Skip(forbidden)
+}

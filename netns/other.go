@@ -1,0 +1,91 @@
+//go:build !linux
+
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+
+	"github.com/mdlayher/netlink"
+)
+
+// NS is an open handle on a network namespace, which only Linux has. Here there
+// are none: whatever makes or uses one returns errors.ErrUnsupported.
+type NS struct{}
+
+func unsupported(op string) error {
+	return &Error{Op: op, Err: fmt.Errorf("network namespaces need Linux, this is %s: %w", runtime.GOOS, errors.ErrUnsupported)}
+}
+
+// Current returns errors.ErrUnsupported.
+func Current() (*NS, error) { return nil, unsupported("netns.Current") }
+
+// New returns errors.ErrUnsupported.
+func New(context.Context) (*NS, error) { return nil, unsupported("netns.New") }
+
+// Create returns errors.ErrUnsupported.
+func Create(context.Context, string) (*NS, error) { return nil, unsupported("netns.Create") }
+
+// Open returns errors.ErrUnsupported.
+func Open(context.Context, string) (*NS, error) { return nil, unsupported("netns.Open") }
+
+// OpenPath returns errors.ErrUnsupported.
+func OpenPath(context.Context, string) (*NS, error) { return nil, unsupported("netns.OpenPath") }
+
+// OpenPid returns errors.ErrUnsupported.
+func OpenPid(context.Context, int) (*NS, error) { return nil, unsupported("netns.OpenPid") }
+
+// Delete returns errors.ErrUnsupported.
+func Delete(context.Context, string) error { return unsupported("netns.Delete") }
+
+// Do returns errors.ErrUnsupported.
+func Do[T any](context.Context, *NS, func(context.Context) (T, error)) (v T, err error) {
+	return v, unsupported("netns.Do")
+}
+
+// Name returns "".
+func (*NS) Name() string { return "" }
+
+// Path returns "".
+func (*NS) Path() string { return "" }
+
+// ID returns the zero ID.
+func (*NS) ID() ID { return ID{} }
+
+// String says that there is no namespace.
+func (*NS) String() string { return "(none)" }
+
+// Equal returns false.
+func (*NS) Equal(*NS) bool { return false }
+
+// WithFd returns errors.ErrUnsupported.
+func (*NS) WithFd(func(fd int) error) error { return unsupported("netns.WithFd") }
+
+// Close does nothing.
+func (*NS) Close() error { return nil }
+
+// Delete returns errors.ErrUnsupported.
+func (*NS) Delete(context.Context) error { return unsupported("netns.Delete") }
+
+// Dial returns errors.ErrUnsupported.
+func (*NS) Dial(context.Context, string, string) (net.Conn, error) {
+	return nil, unsupported("netns.Dial")
+}
+
+// Listen returns errors.ErrUnsupported.
+func (*NS) Listen(context.Context, string, string) (net.Listener, error) {
+	return nil, unsupported("netns.Listen")
+}
+
+// ListenPacket returns errors.ErrUnsupported.
+func (*NS) ListenPacket(context.Context, string, string) (net.PacketConn, error) {
+	return nil, unsupported("netns.ListenPacket")
+}
+
+// DialNetlink returns errors.ErrUnsupported.
+func (*NS) DialNetlink(context.Context, int, *netlink.Config) (*netlink.Conn, error) {
+	return nil, unsupported("netns.DialNetlink")
+}
