@@ -1,0 +1,116 @@
+package netns_test
+
+import (
+	"context"
+	"os"
+	"runtime"
+	"testing"
+
+	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/netns/netnstest"
+	"golang.org/x/sys/unix"
+)
+
+// plainNew makes a namespace with bare system calls, on a thread that is thrown
+// away, and leaves lo down.
+func plainNew(b *testing.B) {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			var f *os.File
+			if f, err = os.Open("/proc/thread-self/ns/net"); err == nil {
+				f.Close()
+			}
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
+}
+
+// plainVisit enters a namespace and comes back, with nothing checked.
+func plainVisit(b *testing.B, fd int, fn func()) {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Setns(fd, unix.CLONE_NEWNET)
+			fn()
+			unix.Setns(home, unix.CLONE_NEWNET)
+			unix.Close(home)
+		}
+		runtime.UnlockOSThread()
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
+}
+
+func BenchmarkNew(b *testing.B) {
+	netnstest.Need(b)
+	b.Run("boxwire", func(b *testing.B) {
+		for b.Loop() {
+			ns, err := netns.New(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			ns.Close()
+		}
+	})
+	b.Run("plain", func(b *testing.B) {
+		for b.Loop() {
+			plainNew(b)
+		}
+	})
+}
+
+func BenchmarkDo(b *testing.B) {
+	ns := netnstest.New(b)
+	b.Run("boxwire", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			netns.Do(b.Context(), ns, func(context.Context) (int, error) { return 0, nil })
+		}
+	})
+	b.Run("plain", func(b *testing.B) {
+		ns.WithFd(func(fd int) error {
+			for b.Loop() {
+				plainVisit(b, fd, func() {})
+			}
+			return nil
+		})
+	})
+}
+
+func BenchmarkDialUDP(b *testing.B) {
+	ns := netnstest.New(b)
+	b.Run("boxwire", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			c, err := ns.Dial(b.Context(), "udp", "127.0.0.1:9")
+			if err != nil {
+				b.Fatal(err)
+			}
+			c.Close()
+		}
+	})
+	b.Run("plain", func(b *testing.B) {
+		to := &unix.SockaddrInet4{Port: 9, Addr: [4]byte{127, 0, 0, 1}}
+		ns.WithFd(func(fd int) error {
+			for b.Loop() {
+				var s int
+				plainVisit(b, fd, func() { s, _ = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0) })
+				if err := unix.Connect(s, to); err != nil {
+					b.Fatal(err)
+				}
+				unix.Close(s)
+			}
+			return nil
+		})
+	})
+}
