@@ -1,0 +1,124 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+
+	"github.com/boxwire/boxwire/internal/fail"
+	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/refuse"
+	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Get reads the link with the given name, or alternative name. A link that is
+// not there is os.ErrNotExist.
+func Get(ctx context.Context, ns *netns.NS, name string) (Link, error) {
+	l, err := get(ctx, ns, name, 0)
+	if err != nil {
+		return Link{}, fail.New("link.Get", ns, subject(name), err)
+	}
+	return l, nil
+}
+
+// ByIndex reads the link with the given index. A link that is not there is
+// os.ErrNotExist.
+func ByIndex(ctx context.Context, ns *netns.NS, index int) (Link, error) {
+	l, err := get(ctx, ns, "", index)
+	if err != nil {
+		return Link{}, fail.New("link.ByIndex", ns, subjectIndex(index), err)
+	}
+	return l, nil
+}
+
+func get(ctx context.Context, ns *netns.NS, name string, index int) (Link, error) {
+	if index == 0 {
+		if err := checkName(name); err != nil {
+			return Link{}, err
+		}
+	}
+	if index < 0 || index > 1<<31-1 {
+		return Link{}, refuse.Input("index %d is out of range (1 to 2147483647)", index)
+	}
+	conn, err := route(ns)
+	if err != nil {
+		return Link{}, err
+	}
+	return read(ctx, ns, conn, name, index)
+}
+
+// read asks conn, a connection in ns, for one link.
+func read(ctx context.Context, ns *netns.NS, conn *nl.Conn, name string, index int) (Link, error) {
+	var l Link
+	err := conn.Call(ctx, getLink(name, index), func(m nl.Message) error {
+		return decodeLink(&l, m.Body)
+	})
+	if err != nil {
+		return Link{}, err
+	}
+	l.ns = ns
+	return l, nil
+}
+
+// List reads all links of the namespace, ordered by index. The list is of one
+// moment: when links come or go while it is read, it is read again.
+func List(ctx context.Context, ns *netns.NS) ([]Link, error) {
+	links, err := list(ctx, ns)
+	if err != nil {
+		return nil, fail.New("link.List", ns, "links", err)
+	}
+	return links, nil
+}
+
+func list(ctx context.Context, ns *netns.NS) ([]Link, error) {
+	conn, err := route(ns)
+	if err != nil {
+		return nil, err
+	}
+	var links []Link
+	err = conn.Dump(ctx, getLink("", 0), func() { links = links[:0] }, func(m nl.Message) error {
+		if m.Type != unix.RTM_NEWLINK {
+			return nil
+		}
+		links = append(links, Link{})
+		l := &links[len(links)-1]
+		if err := decodeLink(l, m.Body); err != nil {
+			return err
+		}
+		l.ns = ns
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(links, func(a, b Link) int { return a.Index - b.Index })
+	return links, nil
+}
+
+// route returns the namespace's rtnetlink connection.
+func route(ns *netns.NS) (*nl.Conn, error) {
+	if ns == nil {
+		return nil, refuse.Input("the namespace is nil")
+	}
+	return ns.Exchange(unix.NETLINK_ROUTE)
+}
+
+// refused returns the first request that the kernel refused and why; ok is
+// false for errors of another sort.
+func refused(err error) (index int, e *nl.Error, ok bool) {
+	var many *nl.ExecError
+	if errors.As(err, &many) && len(many.Failed) > 0 {
+		return many.Failed[0].Index, many.Failed[0].Err, true
+	}
+	if errors.As(err, &e) {
+		return 0, e, true
+	}
+	return 0, nil, false
+}
+
+// notExist says in words that something is not there.
+func notExist(text string, err error) error {
+	return &causeError{text: text, is: os.ErrNotExist, err: err}
+}

@@ -1,0 +1,78 @@
+//go:build !linux
+
+package link
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"github.com/boxwire/boxwire/internal/fail"
+	"github.com/boxwire/boxwire/netns"
+)
+
+// encoder is what a Kind needs on Linux only.
+type encoder interface{}
+
+var errLinux = &causeError{text: "links need Linux", err: errors.ErrUnsupported}
+
+// Create makes a link. It needs Linux.
+func Create(_ context.Context, ns *netns.NS, spec Spec) (Link, error) {
+	err := spec.check(ns)
+	if err == nil {
+		err = errLinux
+	}
+	return Link{}, fail.New("link.Create", ns, subject(spec.Name), err)
+}
+
+// Get reads the link with the given name. It needs Linux.
+func Get(_ context.Context, ns *netns.NS, name string) (Link, error) {
+	return Link{}, fail.New("link.Get", ns, subject(name), errLinux)
+}
+
+// ByIndex reads the link with the given index. It needs Linux.
+func ByIndex(_ context.Context, ns *netns.NS, index int) (Link, error) {
+	return Link{}, fail.New("link.ByIndex", ns, subjectIndex(index), errLinux)
+}
+
+// List reads all links of the namespace. It needs Linux.
+func List(_ context.Context, ns *netns.NS) ([]Link, error) {
+	return nil, fail.New("link.List", ns, "links", errLinux)
+}
+
+// SetUp brings the link up. It needs Linux.
+func (l Link) SetUp(context.Context) error {
+	return fail.New("link.SetUp", l.ns, subject(l.Name), errLinux)
+}
+
+// SetDown takes the link down. It needs Linux.
+func (l Link) SetDown(context.Context) error {
+	return fail.New("link.SetDown", l.ns, subject(l.Name), errLinux)
+}
+
+// Delete removes the link. It needs Linux.
+func (l Link) Delete(context.Context) error {
+	return fail.New("link.Delete", l.ns, subject(l.Name), errLinux)
+}
+
+// AddAddr gives the link addresses. It needs Linux.
+func (l Link) AddAddr(_ context.Context, addrs ...netip.Prefix) error {
+	err := l.bound()
+	if err == nil {
+		err = checkAddrs(addrs)
+	}
+	if err == nil {
+		err = errLinux
+	}
+	return fail.New("link.AddAddr", l.ns, subject(l.Name), err)
+}
+
+// DeleteAddr takes addresses from the link. It needs Linux.
+func (l Link) DeleteAddr(context.Context, ...netip.Prefix) error {
+	return fail.New("link.DeleteAddr", l.ns, subject(l.Name), errLinux)
+}
+
+// Addrs reads the link's addresses. It needs Linux.
+func (l Link) Addrs(context.Context) ([]Addr, error) {
+	return nil, fail.New("link.Addrs", l.ns, subject(l.Name), errLinux)
+}
