@@ -134,6 +134,9 @@ func (l Link) failAddrs(op string, addrs []netip.Prefix, err error) error {
 	for _, f := range many.Failed {
 		errs = append(errs, fail.New(op, l.ns, addrSubject(addrs[f.Index], l.Name), addrCause(addrs[f.Index], op == opAdd, f.Err)))
 	}
+	if many.Cause != nil {
+		errs = append(errs, fail.New(op, l.ns, l.subject(), many))
+	}
 	if len(errs) == 1 {
 		return errs[0]
 	}

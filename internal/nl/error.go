@@ -65,15 +65,19 @@ type Item struct {
 	Err   *Error
 }
 
-// ExecError says which of many requests failed.
+// ExecError says which of many requests failed, and where the rest was left.
 type ExecError struct {
-	Failed []Item // by ascending Index, at least one
+	Failed []Item // by ascending Index
 	Sent   int    // how many requests were sent; those from Sent on the kernel never saw
+	Cause  error  // why no more were sent, where that was not a failed request: the context's error
 }
 
 // Error returns the text of the first failure and how many there were.
 func (e *ExecError) Error() string {
-	if len(e.Failed) == 1 {
+	switch {
+	case len(e.Failed) == 0:
+		return fmt.Sprintf("after %d requests: %v", e.Sent, e.Cause)
+	case len(e.Failed) == 1:
 		return e.Failed[0].Err.Error()
 	}
 	return fmt.Sprintf("%v (and %d more failed)", e.Failed[0].Err, len(e.Failed)-1)
@@ -81,9 +85,12 @@ func (e *ExecError) Error() string {
 
 // Unwrap returns every failure, so that errors.Is and errors.As see them all.
 func (e *ExecError) Unwrap() []error {
-	errs := make([]error, len(e.Failed))
-	for i, f := range e.Failed {
-		errs[i] = f.Err
+	errs := make([]error, 0, len(e.Failed)+1)
+	for _, f := range e.Failed {
+		errs = append(errs, f.Err)
+	}
+	if e.Cause != nil {
+		errs = append(errs, e.Cause)
 	}
 	return errs
 }

@@ -43,7 +43,8 @@ func (c *Conn) Call(ctx context.Context, req Request, reply func(Message) error)
 // the send; the sends after it are not made. reply gets the messages that
 // request i is answered with; it may be nil.
 //
-// The error is nil, a *ExecError, or that of the transport.
+// The error is nil, a *ExecError, or that of the transport. A context that is
+// done between two sends is a *ExecError, too.
 func (c *Conn) Exec(ctx context.Context, reqs []Request, reply func(i int, m Message) error) error {
 	if len(reqs) == 0 {
 		return ctx.Err()
@@ -53,8 +54,8 @@ func (c *Conn) Exec(ctx context.Context, reqs []Request, reply func(i int, m Mes
 	}
 	defer c.release()
 	for sent := 0; sent < len(reqs); {
-		if err := ctx.Err(); err != nil {
-			return err
+		if err := ctx.Err(); err != nil && sent > 0 {
+			return &ExecError{Sent: sent, Cause: err}
 		}
 		n := chunk(reqs[sent:])
 		x := exchange{c: c, reqs: reqs[sent:], base: sent, first: c.seq + 1, count: n, reply: reply}
