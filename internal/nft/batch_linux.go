@@ -1,0 +1,271 @@
+package nft
+
+import (
+	"fmt"
+
+	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Attributes that golang.org/x/sys/unix lacks (linux/netfilter/nf_tables.h).
+const (
+	attrTableUserdata = 6  // NFTA_TABLE_USERDATA, >= 5.10
+	attrSetExpr       = 17 // NFTA_SET_EXPR, >= 5.7
+	attrDescConcat    = 2  // NFTA_SET_DESC_CONCAT, >= 5.6
+	attrFieldLen      = 1  // NFTA_SET_FIELD_LEN
+	flagConcat        = 0x80
+)
+
+// Userdata types of libnftnl: the kernel keeps them for nft, which prints them.
+const (
+	udataComment       = 0 // of tables and elements: a NUL-terminated text
+	udataKeyByteorder  = 0 // of sets: 32 bits in the machine's order
+	udataDataByteorder = 1
+)
+
+// MaxComment is the length of the longest comment in bytes: nft takes 128 with
+// the NUL.
+const MaxComment = 127
+
+// maxElements is how many bytes of elements go into one message: the list's
+// length field has 16 bits.
+const maxElements = 32 << 10
+
+// Chain is a chain to add; without a Type it is one that rules jump to.
+type Chain struct {
+	Name     string
+	Type     string // "filter" or "nat"; "" for a chain without a hook
+	Hook     uint32 // unix.NF_INET_PRE_ROUTING, ...
+	Priority int32
+}
+
+// Field is a part of a set's key or data, as nft types it.
+type Field struct {
+	Type  uint32 // nft's number of the data type, for its listing
+	Len   uint32 // bytes in a key: padded to 4 where there are several fields
+	Order uint32 // 1 host, 2 network: for nft's listing of single fields
+}
+
+// Set is a set, or a map if it has Data or Verdicts.
+type Set struct {
+	Name     string
+	Key      []Field
+	Data     []Field
+	Verdicts bool // a map to verdicts
+	Interval bool
+	Counter  bool // elements count packets
+}
+
+// Batch collects the messages of one transaction on one table of the inet
+// family. The zero Batch is not usable; see [NewBatch].
+type Batch struct {
+	table  string
+	reqs   []nl.Request
+	what   []string // what each request is about, for errors
+	nextID uint32   // of sets
+	err    error    // the first expression that could not be encoded
+}
+
+// NewBatch returns an empty batch for the table.
+func NewBatch(table string) *Batch { return &Batch{table: table} }
+
+// Len returns the number of messages.
+func (b *Batch) Len() int { return len(b.reqs) }
+
+func (b *Batch) add(msg, flags uint16, body []byte, what string) {
+	b.reqs = append(b.reqs, nl.Request{Type: msgType(msg), Flags: flags, Body: body})
+	b.what = append(b.what, what)
+}
+
+// msgType is the netlink type of a message of the nftables subsystem.
+func msgType(msg uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | msg }
+
+// header is the struct nfgenmsg of the inet family, with room behind.
+func header() []byte { return append(make([]byte, 0, 256), unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0) }
+
+// AddTable adds the table, with a comment. It must not exist.
+func (b *Batch) AddTable(comment string) {
+	m := nl.AppendString(header(), unix.NFTA_TABLE_NAME, b.table)
+	m = nl.AppendBE32(m, unix.NFTA_TABLE_FLAGS, 0)
+	m = nl.AppendAttr(m, attrTableUserdata, appendComment(nil, comment))
+	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, m, "table "+b.table)
+}
+
+// DeleteTable deletes the table with all that is in it. It must exist.
+func (b *Batch) DeleteTable() {
+	m := nl.AppendString(header(), unix.NFTA_TABLE_NAME, b.table)
+	b.add(unix.NFT_MSG_DELTABLE, 0, m, "table "+b.table)
+}
+
+// AddChain adds a chain. Those with a hook accept what reaches their end.
+func (b *Batch) AddChain(c Chain) {
+	m := nl.AppendString(header(), unix.NFTA_CHAIN_TABLE, b.table)
+	m = nl.AppendString(m, unix.NFTA_CHAIN_NAME, c.Name)
+	if c.Type != "" {
+		m = nl.AppendString(m, unix.NFTA_CHAIN_TYPE, c.Type)
+		m = nl.AppendBE32(m, unix.NFTA_CHAIN_POLICY, uint32(expr.VerdictAccept))
+		var at int
+		m, at = nl.Begin(m, unix.NFTA_CHAIN_HOOK)
+		m = nl.AppendBE32(m, unix.NFTA_HOOK_HOOKNUM, c.Hook)
+		m = nl.AppendBE32(m, unix.NFTA_HOOK_PRIORITY, uint32(c.Priority))
+		nl.End(m, at)
+	}
+	b.add(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, m, "chain "+c.Name)
+}
+
+// AddSet adds a set or map.
+func (b *Batch) AddSet(s Set) { b.addSet(s, 0, 0) }
+
+// AddAnonymous adds a constant set that one rule of this batch uses, and
+// returns what the rule's lookup names it by.
+func (b *Batch) AddAnonymous(s Set, elems ...Element) (name string, id uint32) {
+	s.Name = "__set%d"
+	if s.Verdicts || s.Data != nil {
+		s.Name = "__map%d"
+	}
+	id = b.addSet(s, unix.NFT_SET_ANONYMOUS|unix.NFT_SET_CONSTANT, len(elems))
+	b.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, s.Name, id, elems)
+	return s.Name, id
+}
+
+func (b *Batch) addSet(s Set, flags uint32, size int) uint32 {
+	if s.Interval {
+		flags |= unix.NFT_SET_INTERVAL
+		if len(s.Key) > 1 {
+			flags |= flagConcat
+		}
+	}
+	if s.Verdicts || s.Data != nil {
+		flags |= unix.NFT_SET_MAP
+	}
+	b.nextID++
+	typ, length, order := concat(s.Key)
+	udata := appendTLV32(nil, udataKeyByteorder, order)
+	m := nl.AppendString(header(), unix.NFTA_SET_TABLE, b.table)
+	m = nl.AppendString(m, unix.NFTA_SET_NAME, s.Name)
+	m = nl.AppendBE32(m, unix.NFTA_SET_FLAGS, flags)
+	m = nl.AppendBE32(m, unix.NFTA_SET_KEY_TYPE, typ)
+	m = nl.AppendBE32(m, unix.NFTA_SET_KEY_LEN, length)
+	switch {
+	case s.Verdicts:
+		m = nl.AppendBE32(m, unix.NFTA_SET_DATA_TYPE, unix.NFT_DATA_VERDICT)
+		m = nl.AppendBE32(m, unix.NFTA_SET_DATA_LEN, 0)
+		udata = appendTLV32(udata, udataDataByteorder, 0)
+	case s.Data != nil:
+		typ, length, order := concat(s.Data)
+		m = nl.AppendBE32(m, unix.NFTA_SET_DATA_TYPE, typ)
+		m = nl.AppendBE32(m, unix.NFTA_SET_DATA_LEN, length)
+		udata = appendTLV32(udata, udataDataByteorder, order)
+	}
+	m = nl.AppendBE32(m, unix.NFTA_SET_ID, b.nextID)
+	m = appendDesc(m, s, size)
+	m = nl.AppendAttr(m, unix.NFTA_SET_USERDATA, udata)
+	if s.Counter {
+		// NFTA_SET_EXPR and not the list NFTA_SET_EXPRESSIONS, which is of 5.11.
+		e, err := expr.Marshal(unix.NFPROTO_INET, &expr.Counter{})
+		b.note(err, s.Name)
+		var at int
+		m, at = nl.Begin(m, attrSetExpr)
+		m = append(m, e...)
+		nl.End(m, at)
+	}
+	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE|unix.NLM_F_EXCL, m, "set "+s.Name)
+	return b.nextID
+}
+
+// appendDesc tells the kernel the number of elements of a constant set, and the
+// fields of a key that is looked up by ranges.
+func appendDesc(m []byte, s Set, size int) []byte {
+	if size == 0 && (!s.Interval || len(s.Key) < 2) {
+		return m
+	}
+	m, desc := nl.Begin(m, unix.NFTA_SET_DESC)
+	if size > 0 {
+		m = nl.AppendBE32(m, unix.NFTA_SET_DESC_SIZE, uint32(size))
+	}
+	if s.Interval && len(s.Key) > 1 {
+		var list, field int
+		m, list = nl.Begin(m, attrDescConcat)
+		for _, f := range s.Key {
+			m, field = nl.Begin(m, unix.NFTA_LIST_ELEM)
+			m = nl.AppendBE32(m, attrFieldLen, f.Len)
+			nl.End(m, field)
+		}
+		nl.End(m, list)
+	}
+	nl.End(m, desc)
+	return m
+}
+
+// concat returns the type, length and byte order of fields as nft writes them:
+// 6 bits of type a field, lengths padded, no order where there are several.
+func concat(fields []Field) (typ, length, order uint32) {
+	if len(fields) == 1 {
+		return fields[0].Type, fields[0].Len, fields[0].Order
+	}
+	for _, f := range fields {
+		typ = typ<<6 | f.Type
+		length += (f.Len + 3) &^ 3
+	}
+	return typ, length, 0
+}
+
+// AddRule appends a rule to a chain.
+func (b *Batch) AddRule(chain string, exprs ...expr.Any) {
+	m := nl.AppendString(header(), unix.NFTA_RULE_TABLE, b.table)
+	m = nl.AppendString(m, unix.NFTA_RULE_CHAIN, chain)
+	m, list := nl.Begin(m, unix.NFTA_RULE_EXPRESSIONS)
+	for _, e := range exprs {
+		data, err := expr.Marshal(unix.NFPROTO_INET, e)
+		b.note(err, chain)
+		var at int
+		m, at = nl.Begin(m, unix.NFTA_LIST_ELEM)
+		m = append(m, data...)
+		nl.End(m, at)
+	}
+	nl.End(m, list)
+	b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, m, fmt.Sprintf("rule %d in chain %s", len(b.reqs), chain))
+}
+
+// AddElements adds elements to a set; with the key of one of them there already,
+// the batch fails with EEXIST.
+func (b *Batch) AddElements(set string, elems ...Element) {
+	b.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, set, 0, elems)
+}
+
+// EnsureElements adds elements to a set. One that is there with the same data
+// stays as it is, comment included; one with other data is EEXIST.
+func (b *Batch) EnsureElements(set string, elems ...Element) {
+	b.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, set, 0, elems)
+}
+
+// DeleteElements deletes elements by their keys; one that is missing fails the
+// batch with ENOENT.
+func (b *Batch) DeleteElements(set string, elems ...Element) {
+	b.elements(unix.NFT_MSG_DELSETELEM, 0, set, 0, elems)
+}
+
+// elements spreads elements over as many messages as their bytes need.
+func (b *Batch) elements(msg, flags uint16, set string, id uint32, elems []Element) {
+	for len(elems) > 0 {
+		m := nl.AppendString(header(), unix.NFTA_SET_ELEM_LIST_TABLE, b.table)
+		m = nl.AppendString(m, unix.NFTA_SET_ELEM_LIST_SET, set)
+		if id != 0 {
+			m = nl.AppendBE32(m, unix.NFTA_SET_ELEM_LIST_SET_ID, id)
+		}
+		m, list := nl.Begin(m, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		for len(elems) > 0 && len(m)-list < maxElements {
+			m = elems[0].append(m)
+			elems = elems[1:]
+		}
+		nl.End(m, list)
+		b.add(msg, flags, m, "an element of "+set)
+	}
+}
+
+func (b *Batch) note(err error, where string) {
+	if err != nil && b.err == nil {
+		b.err = fmt.Errorf("encoding an expression for %s: %w", where, err)
+	}
+}

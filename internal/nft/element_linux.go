@@ -1,0 +1,192 @@
+package nft
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/boxwire/boxwire/internal/nl"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	attrElemKeyEnd      = 10 // NFTA_SET_ELEM_KEY_END, >= 5.6
+	attrElemExpressions = 11 // NFTA_SET_ELEM_EXPRESSIONS, >= 5.11
+)
+
+// Element is an element of a set or map.
+type Element struct {
+	Key     []byte
+	KeyEnd  []byte // the last key of a range; nil without one
+	Data    []byte // of a map; nil otherwise
+	Accept  bool   // of a verdict map: the verdict is accept
+	Comment string
+
+	// Packets is what the element's counter has counted. It is only read.
+	Packets uint64
+}
+
+// append appends the element as one of a list.
+func (e *Element) append(m []byte) []byte {
+	m, elem := nl.Begin(m, unix.NFTA_LIST_ELEM)
+	m = appendValue(m, unix.NFTA_SET_ELEM_KEY, e.Key)
+	if e.KeyEnd != nil {
+		m = appendValue(m, attrElemKeyEnd, e.KeyEnd)
+	}
+	switch {
+	case e.Accept:
+		var data, verdict int
+		m, data = nl.Begin(m, unix.NFTA_SET_ELEM_DATA)
+		m, verdict = nl.Begin(m, unix.NFTA_DATA_VERDICT)
+		m = nl.AppendBE32(m, unix.NFTA_VERDICT_CODE, 1) // NF_ACCEPT
+		nl.End(m, verdict)
+		nl.End(m, data)
+	case e.Data != nil:
+		m = appendValue(m, unix.NFTA_SET_ELEM_DATA, e.Data)
+	}
+	if e.Comment != "" {
+		m = nl.AppendAttr(m, unix.NFTA_SET_ELEM_USERDATA, appendComment(nil, e.Comment))
+	}
+	nl.End(m, elem)
+	return m
+}
+
+func appendValue(m []byte, typ uint16, value []byte) []byte {
+	m, at := nl.Begin(m, typ)
+	m = nl.AppendAttr(m, unix.NFTA_DATA_VALUE, value)
+	nl.End(m, at)
+	return m
+}
+
+// decodeElements hands each element of a NEWSETELEM message's body to each. The
+// element's slices are its own.
+func decodeElements(body []byte, each func(Element) error) error {
+	if len(body) < 4 {
+		return errShort
+	}
+	w := nl.Walk(body[4:])
+	for w.Next() {
+		if w.Type() != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			continue
+		}
+		list := w.Nested()
+		for list.Next() {
+			e, err := decodeElement(list.Nested())
+			if err != nil {
+				return err
+			}
+			if err := each(e); err != nil {
+				return err
+			}
+		}
+		if err := list.Err(); err != nil {
+			return err
+		}
+	}
+	return w.Err()
+}
+
+func decodeElement(w nl.Walker) (e Element, err error) {
+	for w.Next() {
+		switch w.Type() {
+		case unix.NFTA_SET_ELEM_KEY:
+			e.Key, err = decodeValue(w.Nested(), nil)
+		case attrElemKeyEnd:
+			e.KeyEnd, err = decodeValue(w.Nested(), nil)
+		case unix.NFTA_SET_ELEM_DATA:
+			e.Data, err = decodeValue(w.Nested(), &e.Accept)
+		case unix.NFTA_SET_ELEM_USERDATA:
+			e.Comment = decodeComment(w.Data())
+		case unix.NFTA_SET_ELEM_EXPR:
+			e.Packets, err = decodeCounter(w.Nested(), e.Packets)
+		case attrElemExpressions:
+			list := w.Nested()
+			for err == nil && list.Next() {
+				e.Packets, err = decodeCounter(list.Nested(), e.Packets)
+			}
+			if err == nil {
+				err = list.Err()
+			}
+		}
+		if err != nil {
+			return e, err
+		}
+	}
+	return e, w.Err()
+}
+
+// decodeValue returns a copy of a value; accept, unless nil, is set when it is
+// the accept verdict instead.
+func decodeValue(w nl.Walker, accept *bool) (value []byte, err error) {
+	for w.Next() {
+		switch {
+		case w.Type() == unix.NFTA_DATA_VALUE:
+			value = bytes.Clone(w.Data())
+		case w.Type() == unix.NFTA_DATA_VERDICT && accept != nil:
+			v := w.Nested()
+			for v.Next() {
+				if v.Type() == unix.NFTA_VERDICT_CODE {
+					*accept = v.BE32() == 1
+				}
+			}
+			if err := v.Err(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return value, w.Err()
+}
+
+// decodeCounter returns the packets of an expression if it is a counter, and
+// packets if it is another.
+func decodeCounter(w nl.Walker, packets uint64) (uint64, error) {
+	counter := false
+	for w.Next() {
+		switch w.Type() {
+		case unix.NFTA_EXPR_NAME:
+			counter = w.String() == "counter"
+		case unix.NFTA_EXPR_DATA:
+			if !counter { // the name stands first
+				continue
+			}
+			d := w.Nested()
+			for d.Next() {
+				if d.Type() == unix.NFTA_COUNTER_PACKETS {
+					packets = d.BE64()
+				}
+			}
+			if err := d.Err(); err != nil {
+				return packets, err
+			}
+		}
+	}
+	return packets, w.Err()
+}
+
+// Userdata is a row of type, length and value, 8 bits each of the first two.
+
+// appendComment appends a comment, which has at most MaxComment bytes.
+func appendComment(b []byte, comment string) []byte {
+	b = append(b, udataComment, byte(len(comment)+1))
+	return append(append(b, comment...), 0)
+}
+
+func appendTLV32(b []byte, typ byte, v uint32) []byte {
+	return binary.NativeEndian.AppendUint32(append(b, typ, 4), v)
+}
+
+// decodeComment returns the comment in userdata, "" where there is none. It is
+// data that any program may have written: what is malformed is no comment.
+func decodeComment(b []byte) string {
+	for len(b) >= 2 {
+		n := 2 + int(b[1])
+		if n > len(b) {
+			return ""
+		}
+		if b[0] == udataComment {
+			s, _, _ := bytes.Cut(b[2:n], []byte{0})
+			return string(s)
+		}
+		b = b[n:]
+	}
+	return ""
+}

@@ -1,0 +1,94 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"github.com/boxwire/boxwire/internal/nl"
+	"golang.org/x/sys/unix"
+)
+
+// TableComment reads the comment of a table of the inet family. A table that is
+// not there is os.ErrNotExist.
+func (c Conn) TableComment(ctx context.Context, table string) (string, error) {
+	var comment string
+	req := nl.Request{
+		Type: msgType(unix.NFT_MSG_GETTABLE),
+		Body: nl.AppendString(header(), unix.NFTA_TABLE_NAME, table),
+	}
+	err := c.nl.Call(ctx, req, func(m nl.Message) error {
+		if len(m.Body) < 4 {
+			return errShort
+		}
+		w := nl.Walk(m.Body[4:])
+		for w.Next() {
+			if w.Type() == attrTableUserdata {
+				comment = decodeComment(w.Data())
+			}
+		}
+		return w.Err()
+	})
+	return comment, err
+}
+
+// Elements reads all elements of a set.
+func (c Conn) Elements(ctx context.Context, table, set string) ([]Element, error) {
+	var all []Element
+	m := nl.AppendString(header(), unix.NFTA_SET_ELEM_LIST_TABLE, table)
+	m = nl.AppendString(m, unix.NFTA_SET_ELEM_LIST_SET, set)
+	err := c.nl.Dump(ctx, nl.Request{Type: msgType(unix.NFT_MSG_GETSETELEM), Body: m},
+		func() { all = all[:0] },
+		func(m nl.Message) error {
+			return decodeElements(m.Body, func(e Element) error {
+				all = append(all, e)
+				return nil
+			})
+		})
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// Query asks for the element of a set with a key.
+type Query struct {
+	Set string
+	Key []byte
+}
+
+// Lookup reads single elements, which costs the same however big their sets
+// are. The answer has an entry for each query, in order: nil for an element, a
+// set or a table that is not there.
+func (c Conn) Lookup(ctx context.Context, table string, queries ...Query) ([]*Element, error) {
+	reqs := make([]nl.Request, len(queries))
+	for i, q := range queries {
+		m := nl.AppendString(header(), unix.NFTA_SET_ELEM_LIST_TABLE, table)
+		m = nl.AppendString(m, unix.NFTA_SET_ELEM_LIST_SET, q.Set)
+		m, list := nl.Begin(m, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		e := Element{Key: q.Key}
+		m = e.append(m)
+		nl.End(m, list)
+		reqs[i] = nl.Request{Type: msgType(unix.NFT_MSG_GETSETELEM), Body: m}
+	}
+	found := make([]*Element, len(queries))
+	for base := 0; base < len(reqs); {
+		err := c.nl.Exec(ctx, reqs[base:], func(i int, m nl.Message) error {
+			return decodeElements(m.Body, func(e Element) error {
+				found[base+i] = &e
+				return nil
+			})
+		})
+		var missing *nl.ExecError
+		if !errors.As(err, &missing) {
+			return found, err
+		}
+		for _, f := range missing.Failed {
+			if !errors.Is(f.Err, os.ErrNotExist) {
+				return nil, f.Err
+			}
+		}
+		base += missing.Sent // the sends after one with failures were not made
+	}
+	return found, nil
+}

@@ -1,0 +1,65 @@
+package nat_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"net/netip"
+
+	"github.com/boxwire/boxwire/nat"
+	"github.com/boxwire/boxwire/netns"
+)
+
+// A port of the host leads to a box behind the bridge boxwire0. It needs
+// CAP_NET_ADMIN and the bridge.
+func Example() {
+	ctx := context.Background()
+	host, err := netns.Current()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer host.Close()
+
+	gw, err := nat.Open(ctx, host, nat.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = gw.AddNetwork(ctx, nat.Network{
+		Interface:  "boxwire0",
+		Subnets:    []netip.Prefix{netip.MustParsePrefix("10.88.0.0/16")},
+		Masquerade: true,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = gw.Publish(ctx, nat.Port{
+		Proto: nat.TCP,
+		Host:  netip.MustParseAddrPort("0.0.0.0:8080"),
+		Box:   netip.MustParseAddrPort("10.88.0.2:80"),
+		Owner: "web",
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+// What is published, and how many came.
+func ExampleNAT_List() {
+	ctx := context.Background()
+	host, err := netns.Current()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer host.Close()
+	gw, err := nat.Open(ctx, host, nat.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ports, err := gw.List(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, p := range ports {
+		fmt.Println(p.Owner, p, p.Connections)
+	}
+}

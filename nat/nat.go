@@ -1,0 +1,67 @@
+package nat
+
+import (
+	"strings"
+
+	"github.com/boxwire/boxwire/netns"
+)
+
+// Options are the options of [Open]; their zero value is fine.
+type Options struct {
+	// Name is the name of the nftables table, by default "boxwire": a letter,
+	// then letters, digits, '_', '-' and '.', at most 64 bytes. Programs that use
+	// the same name share published ports and networks; with different names they
+	// do not see each other's, and a packet has to pass both tables.
+	Name string
+}
+
+// maxName is the length of the longest table name taken; the kernel takes 255.
+const maxName = 64
+
+// NAT is an open table of published ports and networks in one namespace. It
+// holds nothing open itself and has no Close; it is usable while the namespace
+// handle that it was opened with is. It is safe for concurrent use.
+type NAT struct {
+	ns    *netns.NS
+	table string
+}
+
+// NS returns the namespace.
+func (n *NAT) NS() *netns.NS { return n.ns }
+
+// Name returns the name of the nftables table.
+func (n *NAT) Name() string { return n.table }
+
+// String returns the table as nft names it: "table inet boxwire".
+func (n *NAT) String() string { return "table inet " + n.table }
+
+// tableName checks a name and fills in the default.
+func tableName(name string) (string, error) {
+	if name == "" {
+		return "boxwire", nil
+	}
+	if len(name) > maxName {
+		return name, netns.Invalid("the table name has %d bytes, %d is the most", len(name), maxName)
+	}
+	for i, r := range name {
+		letter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
+		if !letter && (i == 0 || !strings.ContainsRune("0123456789_-.", r)) {
+			return name, netns.Invalid("the table name %q contains %q at byte %d", name, r, i)
+		}
+	}
+	return name, nil
+}
+
+// portsSubject names the ports of a call in its error.
+func portsSubject(ports []Port) string {
+	switch len(ports) {
+	case 0:
+		return "no ports"
+	case 1:
+		return ports[0].String()
+	}
+	var b strings.Builder
+	b.WriteString(ports[0].String())
+	b.WriteString(" and others")
+	return b.String()
+}

@@ -1,0 +1,150 @@
+package nat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/boxwire/boxwire/internal/nft"
+	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Open returns the table named in opts in the namespace ns, which plays the host.
+// A table that is missing is installed in one transaction. One that is there and
+// ours is left as it is, ports and networks included; so Open may be called any
+// number of times, by several programs.
+//
+// Errors: os.ErrExist for a table of that name that is not ours, or that another
+// version of this library installed; os.ErrInvalid for a bad name;
+// errors.ErrUnsupported where the kernel lacks nftables or is older than 5.10;
+// os.ErrPermission without CAP_NET_ADMIN over the namespace; os.ErrClosed.
+func Open(ctx context.Context, ns *netns.NS, opts Options) (*NAT, error) {
+	name, err := tableName(opts.Name)
+	n := &NAT{ns: ns, table: name}
+	if err == nil {
+		err = n.install(ctx)
+	}
+	if err != nil {
+		return nil, n.fail("nat.Open", n.String(), err)
+	}
+	return n, nil
+}
+
+func (n *NAT) install(ctx context.Context) error {
+	c, err := n.conn()
+	if err != nil {
+		return err
+	}
+	err = c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
+		err := n.ours(ctx, c)
+		if errors.Is(err, os.ErrNotExist) {
+			return skeleton(n.table), nil
+		}
+		return nil, err // there already, or not ours
+	}, func(ctx context.Context) (bool, error) {
+		err := n.ours(ctx, c)
+		return err == nil, netns.IgnoreNotExist(err)
+	})
+	var refused *nft.Error
+	if errors.As(err, &refused) {
+		switch refused.Err.Errno {
+		case unix.ENOENT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT, unix.EINVAL:
+			return fmt.Errorf("the kernel refuses %v: it lacks a part of nftables (Linux 5.10 with modules nf_tables, nft_chain_nat, nft_masq, nft_fib_inet, nft_ct is the minimum): %w",
+				refused, errors.ErrUnsupported)
+		}
+	}
+	return err
+}
+
+// ours checks that the table is there and ours. A missing one is os.ErrNotExist.
+func (n *NAT) ours(ctx context.Context, c nft.Conn) error {
+	comment, err := c.TableComment(ctx, n.table)
+	switch {
+	case err != nil:
+		return err
+	case comment == skeletonComment:
+		return nil
+	case strings.HasPrefix(comment, commentPrefix):
+		return fmt.Errorf("a table of that name is there from another version of this library (its comment is %q, not %q): %w", comment, skeletonComment, os.ErrExist)
+	}
+	return fmt.Errorf("a table of that name is there and not ours (its comment is %q): %w", comment, os.ErrExist)
+}
+
+// Delete removes the table with all published ports and networks in one
+// transaction, and sets back what [NAT.AddNetwork] changed of the links'
+// forwarding. Connections that exist lose their translation.
+//
+// A table that is gone is os.ErrNotExist, one that is not ours os.ErrExist.
+func (n *NAT) Delete(ctx context.Context) error {
+	c, err := n.conn()
+	if err != nil {
+		return n.fail("nat.Delete", n.String(), err)
+	}
+	err = c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
+		if err := n.ours(ctx, c); err != nil {
+			return nil, err
+		}
+		// The settings first: as long as the table is there, it says what to set
+		// back, and drops what links that still forward should not.
+		f, err := n.readFlipped(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		if err := f.restore(ctx, n.ns); err != nil {
+			return nil, err
+		}
+		b := nft.NewBatch(n.table)
+		b.DeleteTable()
+		return b, nil
+	}, func(ctx context.Context) (bool, error) {
+		err := n.ours(ctx, c)
+		return errors.Is(err, os.ErrNotExist), netns.IgnoreNotExist(err)
+	})
+	return n.fail("nat.Delete", n.String(), n.explain(ctx, c, err))
+}
+
+// conn returns nftables in the namespace.
+func (n *NAT) conn() (nft.Conn, error) {
+	x, err := n.ns.Exchange(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nft.Conn{}, err
+	}
+	return nft.New(x), nil
+}
+
+func (n *NAT) fail(op, subject string, err error) error {
+	return netns.Fail(op, n.ns, subject, err)
+}
+
+// errGone is a table that was removed underneath.
+type errGone struct{ table string }
+
+func (e errGone) Error() string {
+	return fmt.Sprintf("the table inet %s is gone: something removed it, and Open installs it again", e.table)
+}
+
+func (e errGone) Is(target error) bool { return target == os.ErrNotExist }
+
+// explain replaces the kernel's ENOENT, which does not say what is missing, if it
+// is the table.
+func (n *NAT) explain(ctx context.Context, c nft.Conn, err error) error {
+	if !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	if gone := n.gone(ctx, c); gone != nil {
+		return gone
+	}
+	return err
+}
+
+// gone returns an error if the table is not there.
+func (n *NAT) gone(ctx context.Context, c nft.Conn) error {
+	_, err := c.TableComment(ctx, n.table)
+	if errors.Is(err, os.ErrNotExist) {
+		return errGone{n.table}
+	}
+	return err
+}

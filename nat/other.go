@@ -1,0 +1,64 @@
+//go:build !linux
+
+package nat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/boxwire/boxwire/netns"
+)
+
+func unsupported(op string, ns *netns.NS, subject string) error {
+	return netns.Fail(op, ns, subject, fmt.Errorf("nftables needs Linux: %w", errors.ErrUnsupported))
+}
+
+// Open returns errors.ErrUnsupported: it needs Linux.
+func Open(_ context.Context, ns *netns.NS, opts Options) (*NAT, error) {
+	name, err := tableName(opts.Name)
+	if err != nil {
+		return nil, netns.Fail("nat.Open", ns, "table inet "+name, err)
+	}
+	return nil, unsupported("nat.Open", ns, "table inet "+name)
+}
+
+// Delete returns errors.ErrUnsupported: it needs Linux.
+func (n *NAT) Delete(context.Context) error { return unsupported("nat.Delete", n.ns, n.String()) }
+
+// AddNetwork returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
+func (n *NAT) AddNetwork(_ context.Context, net Network) error {
+	if _, err := net.masked(); err != nil {
+		return netns.Fail("nat.AddNetwork", n.ns, "network "+net.Interface, err)
+	}
+	return unsupported("nat.AddNetwork", n.ns, "network "+net.Interface)
+}
+
+// RemoveNetwork returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
+func (n *NAT) RemoveNetwork(_ context.Context, iface string) error {
+	if err := checkInterface(iface); err != nil {
+		return netns.Fail("nat.RemoveNetwork", n.ns, "network "+iface, err)
+	}
+	return unsupported("nat.RemoveNetwork", n.ns, "network "+iface)
+}
+
+// Publish returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
+func (n *NAT) Publish(_ context.Context, ports ...Port) error {
+	if p, err := checkPorts(ports); err != nil {
+		return netns.Fail("nat.Publish", n.ns, p.String(), err)
+	}
+	return unsupported("nat.Publish", n.ns, portsSubject(ports))
+}
+
+// Unpublish returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
+func (n *NAT) Unpublish(_ context.Context, ports ...Port) error {
+	if p, err := checkPorts(ports); err != nil {
+		return netns.Fail("nat.Unpublish", n.ns, p.String(), err)
+	}
+	return unsupported("nat.Unpublish", n.ns, portsSubject(ports))
+}
+
+// List returns errors.ErrUnsupported: it needs Linux.
+func (n *NAT) List(context.Context) ([]Published, error) {
+	return nil, unsupported("nat.List", n.ns, n.String())
+}

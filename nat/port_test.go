@@ -1,0 +1,130 @@
+package nat
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+)
+
+func ap(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+func tcp(host, box, owner string) Port {
+	return Port{Proto: TCP, Host: ap(host), Box: ap(box), Owner: owner}
+}
+
+func TestBadPortsAreRefusedByName(t *testing.T) {
+	t.Parallel()
+	good := tcp("0.0.0.0:80", "10.0.0.2:80", "web")
+	with := func(change func(*Port)) []Port {
+		p := good
+		change(&p)
+		return []Port{p}
+	}
+	for name, c := range map[string]struct {
+		ports []Port
+		want  string
+	}{
+		"zero":              {[]Port{{}}, "protocol"},
+		"proto":             {with(func(p *Port) { p.Proto = 1 }), "protocol"},
+		"no host":           {with(func(p *Port) { p.Host = netip.AddrPort{} }), "host address is missing"},
+		"no box":            {with(func(p *Port) { p.Box = netip.AddrPort{} }), "box address is missing"},
+		"host port 0":       {with(func(p *Port) { p.Host = ap("0.0.0.0:0") }), "host port is 0"},
+		"box port 0":        {with(func(p *Port) { p.Box = ap("10.0.0.2:0") }), "box port is 0"},
+		"host multicast":    {with(func(p *Port) { p.Host = ap("224.0.0.1:80") }), "multicast"},
+		"host broadcast":    {with(func(p *Port) { p.Host = ap("255.255.255.255:80") }), "broadcast"},
+		"host link-local":   {with(func(p *Port) { p.Host = ap("169.254.1.1:80") }), "link-local"},
+		"host zone":         {with(func(p *Port) { p.Host = ap("[fe80::1%eth0]:80") }), "zone"},
+		"host mapped":       {with(func(p *Port) { p.Host = ap("[::ffff:10.0.0.1]:80") }), "Unmap"},
+		"host ::1":          {[]Port{tcp("[::1]:80", "[fd00::2]:80", "web")}, "does not translate"},
+		"box unspecified":   {with(func(p *Port) { p.Box = ap("0.0.0.0:80") }), "unspecified"},
+		"box loopback":      {with(func(p *Port) { p.Box = ap("127.0.0.1:80") }), "loopback"},
+		"box multicast":     {[]Port{tcp("[::]:80", "[ff02::1]:80", "web")}, "multicast"},
+		"families":          {with(func(p *Port) { p.Box = ap("[fd00::2]:80") }), "different families"},
+		"no owner":          {with(func(p *Port) { p.Owner = "" }), "owner is empty"},
+		"long owner":        {with(func(p *Port) { p.Owner = strings.Repeat("x", MaxOwner+1) }), "128 bytes"},
+		"owner control":     {with(func(p *Port) { p.Owner = "a\nb" }), "control character"},
+		"owner NUL":         {with(func(p *Port) { p.Owner = "a\x00b" }), "control character"},
+		"owner quote":       {with(func(p *Port) { p.Owner = `a"b` }), "quotation mark"},
+		"owner not UTF-8":   {with(func(p *Port) { p.Owner = "a\xff" }), "UTF-8"},
+		"twice":             {[]Port{good, good}, "same host port"},
+		"wild then single":  {[]Port{good, tcp("10.1.1.1:80", "10.0.0.3:80", "x")}, "same host port"},
+		"single then wild":  {[]Port{tcp("10.1.1.1:80", "10.0.0.3:80", "x"), good}, "same host port"},
+		"the second is bad": {[]Port{good, {}}, "protocol"},
+	} {
+		_, err := checkPorts(c.ports)
+		if !errors.Is(err, os.ErrInvalid) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want os.ErrInvalid with %q", name, err, c.want)
+		}
+	}
+}
+
+func TestGoodPortsPass(t *testing.T) {
+	t.Parallel()
+	udp := tcp("0.0.0.0:80", "10.0.0.2:80", "web")
+	udp.Proto = UDP
+	if p, err := checkPorts([]Port{
+		tcp("0.0.0.0:80", "10.0.0.2:80", "web"), udp,
+		tcp("[::]:80", "[fd00::2]:80", "web"),
+		tcp("127.0.0.1:81", "10.0.0.2:80", "web"),
+		tcp("10.1.1.1:81", "10.0.0.2:80", strings.Repeat("x", MaxOwner)),
+	}); err != nil {
+		t.Errorf("%v: %v", p, err)
+	}
+}
+
+func TestBadNetworksAreRefusedByName(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ iface, subnets, want string }{
+		{"", "10.0.0.0/8", "name is empty"},
+		{"sixteen-bytes-xx", "10.0.0.0/8", "16 bytes"},
+		{".", "10.0.0.0/8", "folder"},
+		{"a/b", "10.0.0.0/8", "'/'"},
+		{"a b", "10.0.0.0/8", "whitespace"},
+		{"lo", "10.0.0.0/8", "lo is no"},
+		{"br0", "", "no subnet"},
+		{"br0", "0.0.0.0/0", "every address"},
+		{"br0", "224.0.0.0/4", "multicast"},
+		{"br0", "127.0.0.0/8", "loopback"},
+		{"br0", "::ffff:10.0.0.0/104", "IPv6 form"},
+		{"br0", "10.0.0.0/8 10.1.0.0/16", "overlap"},
+		{"br0", "10.0.0.1/8 10.0.0.2/8", "overlap"},
+	} {
+		n := Network{Interface: c.iface}
+		for s := range strings.FieldsSeq(c.subnets) {
+			n.Subnets = append(n.Subnets, netip.MustParsePrefix(s))
+		}
+		_, err := n.masked()
+		if !errors.Is(err, os.ErrInvalid) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q %q: %v, want os.ErrInvalid with %q", c.iface, c.subnets, err, c.want)
+		}
+	}
+	if _, err := (Network{Interface: "br0", Subnets: []netip.Prefix{{}}}).masked(); !errors.Is(err, os.ErrInvalid) {
+		t.Errorf("zero prefix: %v", err)
+	}
+}
+
+func TestTableNames(t *testing.T) {
+	t.Parallel()
+	if name, err := tableName(""); name != "boxwire" || err != nil {
+		t.Errorf("default: %q, %v", name, err)
+	}
+	for _, bad := range []string{"1a", "a b", "a/b", `a"`, "é", strings.Repeat("a", 65)} {
+		if _, err := tableName(bad); !errors.Is(err, os.ErrInvalid) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+func TestLastAddr(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"10.88.0.0/16": "10.88.255.255", "10.0.0.4/30": "10.0.0.7", "10.0.0.1/32": "10.0.0.1",
+		"fd88::/64": "fd88::ffff:ffff:ffff:ffff", "fd88::/127": "fd88::1",
+	} {
+		if got := lastAddr(netip.MustParsePrefix(in)).String(); got != want {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
+	}
+}

@@ -1,0 +1,174 @@
+package nat
+
+import (
+	"encoding/binary"
+
+	"github.com/boxwire/boxwire/internal/nft"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// The table's comment says that it is ours, and which skeleton it holds.
+const (
+	commentPrefix   = "boxwire skeleton"
+	skeletonComment = commentPrefix + " 1"
+)
+
+// Types of keys and data, with nft's numbers for them.
+var (
+	typeAddr4  = nft.Field{Type: 7, Len: 4, Order: 2}
+	typeAddr6  = nft.Field{Type: 8, Len: 16, Order: 2}
+	typeProto  = nft.Field{Type: 12, Len: 1, Order: 2}
+	typePort   = nft.Field{Type: 13, Len: 2, Order: 2}
+	typeState  = nft.Field{Type: 26, Len: 4, Order: 1}
+	typeICMP6  = nft.Field{Type: 29, Len: 1, Order: 2}
+	typeIfname = nft.Field{Type: 41, Len: unix.IFNAMSIZ, Order: 1}
+)
+
+// skeletonSets are the sets and maps that hold the state.
+func skeletonSets() []nft.Set {
+	f := func(fields ...nft.Field) []nft.Field { return fields }
+	return []nft.Set{
+		{Name: "pub4", Key: f(typeAddr4, typeProto, typePort), Data: f(typeAddr4, typePort), Counter: true},
+		{Name: "pub6", Key: f(typeAddr6, typeProto, typePort), Data: f(typeAddr6, typePort), Counter: true},
+		{Name: "any4", Key: f(typeProto, typePort), Data: f(typeAddr4, typePort), Counter: true},
+		{Name: "any6", Key: f(typeProto, typePort), Data: f(typeAddr6, typePort), Counter: true},
+		{Name: "rng4", Key: f(typeAddr4, typeProto, typePort), Data: f(typeAddr4), Interval: true},
+		{Name: "rng6", Key: f(typeAddr6, typeProto, typePort), Data: f(typeAddr6), Interval: true},
+		{Name: "route4", Key: f(typeAddr4, typeProto, typePort), Interval: true},
+		{Name: "route6", Key: f(typeAddr6, typeProto, typePort), Interval: true},
+		{Name: "ifs", Key: f(typeIfname)},
+		{Name: "pair", Key: f(typeIfname, typeIfname), Verdicts: true},
+		{Name: "internal", Key: f(typeIfname)},
+		{Name: "masq4", Key: f(typeIfname)},
+		{Name: "masq6", Key: f(typeIfname)},
+		{Name: "snat4", Key: f(typeIfname), Data: f(typeAddr4)},
+		{Name: "snat6", Key: f(typeIfname), Data: f(typeAddr6)},
+		{Name: "same4", Key: f(typeAddr4, typeIfname), Interval: true},
+		{Name: "same6", Key: f(typeAddr6, typeIfname), Interval: true},
+		{Name: "mss", Key: f(typeIfname)},
+		{Name: "lo_ok", Key: f(typeIfname)},
+		{Name: "flipped4", Key: f(typeIfname)},
+		{Name: "flipped6", Key: f(typeIfname)},
+	}
+}
+
+// skeletonChains are the chains, in the order of testdata/skeleton.nft.
+func skeletonChains() []nft.Chain {
+	return []nft.Chain{
+		{Name: "guard", Type: "filter", Hook: unix.NF_INET_PRE_ROUTING, Priority: -300},
+		{Name: "prerouting", Type: "nat", Hook: unix.NF_INET_PRE_ROUTING, Priority: -100},
+		{Name: "output", Type: "nat", Hook: unix.NF_INET_LOCAL_OUT, Priority: -100},
+		{Name: "publish"},
+		{Name: "mss", Type: "filter", Hook: unix.NF_INET_FORWARD, Priority: -150},
+		{Name: "forward", Type: "filter", Hook: unix.NF_INET_FORWARD, Priority: 0},
+		{Name: "from_container"},
+		{Name: "to_container"},
+		{Name: "icc_off"},
+		{Name: "postrouting", Type: "nat", Hook: unix.NF_INET_POST_ROUTING, Priority: 100},
+		{Name: "into_net"},
+	}
+}
+
+// skeleton returns the transaction that installs testdata/skeleton.nft: the
+// table, its chains, its empty sets and about 45 rules. It never changes later;
+// all state is elements.
+func skeleton(table string) *nft.Batch {
+	b := nft.NewBatch(table)
+	b.AddTable(skeletonComment)
+	for _, c := range skeletonChains() {
+		b.AddChain(c)
+	}
+	for _, s := range skeletonSets() {
+		b.AddSet(s)
+	}
+	incoming(b)
+	forwarding(b)
+	outgoing(b)
+	return b
+}
+
+// Registers: 1 to 4 have 16 bytes; from 8 on, the same space in steps of 4
+// (enum nft_registers). A concatenated key begins in register 1.
+const (
+	regA       = 1
+	regB       = 2  // 16 bytes after regA
+	regAfter4  = 9  // 4 bytes after regA
+	regAfter8  = 10 // 8 bytes after regA
+	regAfter20 = 13 // 20 bytes after regA
+)
+
+type exprs = []expr.Any
+
+// rule joins matches and statements.
+func rule(parts ...exprs) (all exprs) {
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	return all
+}
+
+func meta(key expr.MetaKey, reg uint32) expr.Any { return &expr.Meta{Key: key, Register: reg} }
+
+func eq(data ...byte) expr.Any  { return &expr.Cmp{Op: expr.CmpOpEq, Register: regA, Data: data} }
+func neq(data ...byte) expr.Any { return &expr.Cmp{Op: expr.CmpOpNeq, Register: regA, Data: data} }
+
+func host32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
+
+func payload(base expr.PayloadBase, offset, n, reg uint32) expr.Any {
+	return &expr.Payload{DestRegister: reg, Base: base, Offset: offset, Len: n}
+}
+
+func network(offset, n, reg uint32) expr.Any {
+	return payload(expr.PayloadBaseNetworkHeader, offset, n, reg)
+}
+
+func dport(reg uint32) expr.Any { return payload(expr.PayloadBaseTransportHeader, 2, 2, reg) }
+
+// Matches.
+
+func family(nfproto byte) exprs { return exprs{meta(expr.MetaKeyNFPROTO, regA), eq(nfproto)} }
+func ip4() exprs                { return family(unix.NFPROTO_IPV4) }
+func ip6() exprs                { return family(unix.NFPROTO_IPV6) }
+func l4(proto byte) exprs       { return exprs{meta(expr.MetaKeyL4PROTO, regA), eq(proto)} }
+
+func in(set string) expr.Any { return &expr.Lookup{SourceRegister: regA, SetName: set} }
+
+func iifIn(set string) exprs { return exprs{meta(expr.MetaKeyIIFNAME, regA), in(set)} }
+func oifIn(set string) exprs { return exprs{meta(expr.MetaKeyOIFNAME, regA), in(set)} }
+
+func masked(mask []byte) expr.Any {
+	return &expr.Bitwise{SourceRegister: regA, DestRegister: regA, Len: uint32(len(mask)), Mask: mask, Xor: make([]byte, len(mask))}
+}
+
+// ctFlag matches a bit of the connection's state or status; want says whether it
+// is set.
+func ctFlag(key expr.CtKey, bit uint32, want bool) exprs {
+	op := eq(host32(0)...)
+	if want {
+		op = neq(host32(0)...)
+	}
+	return exprs{&expr.Ct{Key: key, Register: regA}, masked(host32(bit)), op}
+}
+
+func ctInvalid() exprs { return ctFlag(expr.CtKeySTATE, expr.CtStateBitINVALID, true) }
+
+// statusDNAT is IPS_DST_NAT (linux/netfilter/nf_conntrack_common.h).
+func ctDNAT(want bool) exprs {
+	const statusDNAT = 1 << 5
+	return ctFlag(expr.CtKeySTATUS, statusDNAT, want)
+}
+
+// Statements.
+
+func verdict(kind expr.VerdictKind) exprs { return exprs{&expr.Verdict{Kind: kind}} }
+func accept() exprs                       { return verdict(expr.VerdictAccept) }
+func leave() exprs                        { return verdict(expr.VerdictReturn) }
+
+func drop() exprs { return exprs{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}} }
+
+func gotoChain(name string) exprs {
+	return exprs{&expr.Verdict{Kind: expr.VerdictGoto, Chain: name}}
+}
+
+func masquerade(random bool) exprs { return exprs{&expr.Masq{FullyRandom: random}} }
