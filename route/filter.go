@@ -1,7 +1,5 @@
 package route
 
-import "net/netip"
-
 // Family is an address family.
 type Family uint8
 
@@ -10,13 +8,6 @@ const (
 	IPv4 Family = 4
 	IPv6 Family = 6
 )
-
-func familyOf(a netip.Addr) Family {
-	if a.Is4() {
-		return IPv4
-	}
-	return IPv6
-}
 
 // Filter chooses which routes [List] returns. A zero field chooses nothing; the
 // zero Filter means every route of every table, the kernel's own
