@@ -3,6 +3,7 @@ package nat
 import (
 	"strings"
 
+	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/netns"
 )
 
@@ -41,12 +42,12 @@ func tableName(name string) (string, error) {
 		return "boxwire", nil
 	}
 	if len(name) > maxName {
-		return name, netns.Invalid("the table name has %d bytes, %d is the most", len(name), maxName)
+		return name, refuse.Input("the table name has %d bytes, %d is the most", len(name), maxName)
 	}
 	for i, r := range name {
 		letter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
 		if !letter && (i == 0 || !strings.ContainsRune("0123456789_-.", r)) {
-			return name, netns.Invalid("the table name %q contains %q at byte %d", name, r, i)
+			return name, refuse.Input("the table name %q contains %q at byte %d", name, r, i)
 		}
 	}
 	return name, nil

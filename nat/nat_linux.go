@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
@@ -116,7 +117,7 @@ func (n *NAT) conn() (nft.Conn, error) {
 }
 
 func (n *NAT) fail(op, subject string, err error) error {
-	return netns.Fail(op, n.ns, subject, err)
+	return fail.New(op, n.ns, subject, err)
 }
 
 // errGone is a table that was removed underneath.

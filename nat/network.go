@@ -5,7 +5,7 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/internal/refuse"
 )
 
 // Network is a network of boxes behind one interface of the host, commonly a
@@ -30,24 +30,24 @@ func (n Network) masked() ([]netip.Prefix, error) {
 		return nil, err
 	}
 	if len(n.Subnets) == 0 {
-		return nil, netns.Invalid("the network has no subnet")
+		return nil, refuse.Input("the network has no subnet")
 	}
 	subnets := make([]netip.Prefix, len(n.Subnets))
 	for i, s := range n.Subnets {
 		switch a := s.Addr(); {
 		case !s.IsValid():
-			return nil, netns.Invalid("subnet %d is not a valid prefix", i)
+			return nil, refuse.Input("subnet %d is not a valid prefix", i)
 		case a.Is4In6():
-			return nil, netns.Invalid("the subnet %v is IPv4 in IPv6 form", s)
+			return nil, refuse.Input("the subnet %v is IPv4 in IPv6 form", s)
 		case s.Bits() == 0:
-			return nil, netns.Invalid("the subnet %v holds every address", s)
+			return nil, refuse.Input("the subnet %v holds every address", s)
 		case a.IsMulticast(), a.IsLoopback(), a.IsLinkLocalUnicast():
-			return nil, netns.Invalid("the subnet %v is multicast, loopback or link-local", s)
+			return nil, refuse.Input("the subnet %v is multicast, loopback or link-local", s)
 		}
 		subnets[i] = s.Masked()
 		for _, other := range subnets[:i] {
 			if other.Overlaps(s) {
-				return nil, netns.Invalid("the subnets %v and %v overlap", other, s)
+				return nil, refuse.Input("the subnets %v and %v overlap", other, s)
 			}
 		}
 	}
@@ -59,17 +59,17 @@ func (n Network) masked() ([]netip.Prefix, error) {
 func checkInterface(name string) error {
 	switch {
 	case name == "":
-		return netns.Invalid("the interface name is empty")
+		return refuse.Input("the interface name is empty")
 	case len(name) > 15:
-		return netns.Invalid("the interface name %q has %d bytes, 15 is the most", name, len(name))
+		return refuse.Input("the interface name %q has %d bytes, 15 is the most", name, len(name))
 	case name == "." || name == "..":
-		return netns.Invalid("the interface name %q is a folder's", name)
+		return refuse.Input("the interface name %q is a folder's", name)
 	case name == "lo":
-		return netns.Invalid("lo is no interface that boxes are behind")
+		return refuse.Input("lo is no interface that boxes are behind")
 	case strings.ContainsAny(name, "/:"):
-		return netns.Invalid("the interface name %q contains '/' or ':'", name)
+		return refuse.Input("the interface name %q contains '/' or ':'", name)
 	case strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
-		return netns.Invalid("the interface name %q contains whitespace or a control character", name)
+		return refuse.Input("the interface name %q contains whitespace or a control character", name)
 	}
 	return nil
 }

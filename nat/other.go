@@ -7,18 +7,19 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/netns"
 )
 
 func unsupported(op string, ns *netns.NS, subject string) error {
-	return netns.Fail(op, ns, subject, fmt.Errorf("nftables needs Linux: %w", errors.ErrUnsupported))
+	return fail.New(op, ns, subject, fmt.Errorf("nftables needs Linux: %w", errors.ErrUnsupported))
 }
 
 // Open returns errors.ErrUnsupported: it needs Linux.
 func Open(_ context.Context, ns *netns.NS, opts Options) (*NAT, error) {
 	name, err := tableName(opts.Name)
 	if err != nil {
-		return nil, netns.Fail("nat.Open", ns, "table inet "+name, err)
+		return nil, fail.New("nat.Open", ns, "table inet "+name, err)
 	}
 	return nil, unsupported("nat.Open", ns, "table inet "+name)
 }
@@ -29,7 +30,7 @@ func (n *NAT) Delete(context.Context) error { return unsupported("nat.Delete", n
 // AddNetwork returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
 func (n *NAT) AddNetwork(_ context.Context, net Network) error {
 	if _, err := net.masked(); err != nil {
-		return netns.Fail("nat.AddNetwork", n.ns, "network "+net.Interface, err)
+		return fail.New("nat.AddNetwork", n.ns, "network "+net.Interface, err)
 	}
 	return unsupported("nat.AddNetwork", n.ns, "network "+net.Interface)
 }
@@ -37,7 +38,7 @@ func (n *NAT) AddNetwork(_ context.Context, net Network) error {
 // RemoveNetwork returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
 func (n *NAT) RemoveNetwork(_ context.Context, iface string) error {
 	if err := checkInterface(iface); err != nil {
-		return netns.Fail("nat.RemoveNetwork", n.ns, "network "+iface, err)
+		return fail.New("nat.RemoveNetwork", n.ns, "network "+iface, err)
 	}
 	return unsupported("nat.RemoveNetwork", n.ns, "network "+iface)
 }
@@ -45,7 +46,7 @@ func (n *NAT) RemoveNetwork(_ context.Context, iface string) error {
 // Publish returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
 func (n *NAT) Publish(_ context.Context, ports ...Port) error {
 	if p, err := checkPorts(ports); err != nil {
-		return netns.Fail("nat.Publish", n.ns, p.String(), err)
+		return fail.New("nat.Publish", n.ns, p.String(), err)
 	}
 	return unsupported("nat.Publish", n.ns, portsSubject(ports))
 }
@@ -53,7 +54,7 @@ func (n *NAT) Publish(_ context.Context, ports ...Port) error {
 // Unpublish returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
 func (n *NAT) Unpublish(_ context.Context, ports ...Port) error {
 	if p, err := checkPorts(ports); err != nil {
-		return netns.Fail("nat.Unpublish", n.ns, p.String(), err)
+		return fail.New("nat.Unpublish", n.ns, p.String(), err)
 	}
 	return unsupported("nat.Unpublish", n.ns, portsSubject(ports))
 }

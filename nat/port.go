@@ -7,7 +7,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/internal/refuse"
 )
 
 // Proto is a transport protocol, with its number in the IP header (IANA). The
@@ -69,7 +69,7 @@ type Published struct {
 // check refuses what cannot be published.
 func (p Port) check() error {
 	if p.Proto != TCP && p.Proto != UDP {
-		return netns.Invalid("the protocol is neither TCP nor UDP (%d)", uint8(p.Proto))
+		return refuse.Input("the protocol is neither TCP nor UDP (%d)", uint8(p.Proto))
 	}
 	if err := checkEnd("host", p.Host, true); err != nil {
 		return err
@@ -78,7 +78,7 @@ func (p Port) check() error {
 		return err
 	}
 	if p.Host.Addr().Is4() != p.Box.Addr().Is4() {
-		return netns.Invalid("the host address %v and the box address %v are of different families", p.Host.Addr(), p.Box.Addr())
+		return refuse.Input("the host address %v and the box address %v are of different families", p.Host.Addr(), p.Box.Addr())
 	}
 	return checkOwner(p.Owner)
 }
@@ -86,12 +86,12 @@ func (p Port) check() error {
 // checkEnd checks one end of a port; host says which.
 func checkEnd(what string, ap netip.AddrPort, host bool) error {
 	a := ap.Addr()
-	bad := func(why string) error { return netns.Invalid("the %s address %v %s", what, a, why) }
+	bad := func(why string) error { return refuse.Input("the %s address %v %s", what, a, why) }
 	switch {
 	case !a.IsValid():
-		return netns.Invalid("the %s address is missing", what)
+		return refuse.Input("the %s address is missing", what)
 	case ap.Port() == 0:
-		return netns.Invalid("the %s port is 0", what)
+		return refuse.Input("the %s port is 0", what)
 	case a.Is4In6():
 		return bad("is an IPv4 address in IPv6 form: use Unmap")
 	case a.Zone() != "":
@@ -115,15 +115,15 @@ func checkEnd(what string, ap netip.AddrPort, host bool) error {
 func checkOwner(owner string) error {
 	switch {
 	case owner == "":
-		return netns.Invalid("the owner is empty")
+		return refuse.Input("the owner is empty")
 	case len(owner) > MaxOwner:
-		return netns.Invalid("the owner has %d bytes, %d is the most", len(owner), MaxOwner)
+		return refuse.Input("the owner has %d bytes, %d is the most", len(owner), MaxOwner)
 	case !utf8.ValidString(owner):
-		return netns.Invalid("the owner %q is not UTF-8", owner)
+		return refuse.Input("the owner %q is not UTF-8", owner)
 	case strings.ContainsFunc(owner, unicode.IsControl):
-		return netns.Invalid("the owner %q contains a control character", owner)
+		return refuse.Input("the owner %q contains a control character", owner)
 	case strings.ContainsRune(owner, '"'):
-		return netns.Invalid("the owner %q contains a quotation mark, which nft could not read back", owner)
+		return refuse.Input("the owner %q contains a quotation mark, which nft could not read back", owner)
 	}
 	return nil
 }
@@ -164,7 +164,7 @@ func checkPorts(ports []Port) (Port, error) {
 			other, taken = seen[k.wild()]
 		}
 		if taken {
-			return p, netns.Invalid("the same call has %v, which takes the same host port", other)
+			return p, refuse.Input("the same call has %v, which takes the same host port", other)
 		}
 		seen[k] = p
 		if !k.isWild() {
