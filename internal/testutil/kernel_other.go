@@ -1,0 +1,5 @@
+//go:build !linux
+
+package testutil
+
+func kernelRelease() string { return "not Linux" }
