@@ -44,3 +44,25 @@ func ExampleCreate() {
 	}
 	fmt.Println(eth.Name, "is wired to", web)
 }
+
+// A box that other boxes on the bridge cannot reach, and whose groups are not
+// flooded.
+func ExampleLink_SetPort() {
+	ctx := context.Background()
+	host, err := netns.Current()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer host.Close()
+	web0, err := link.Get(ctx, host, "web0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = web0.SetPort(ctx, link.PortOptions{
+		Isolated:       new(true),
+		MulticastFlood: new(false),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+}

@@ -76,3 +76,20 @@ func (l Link) DeleteAddr(context.Context, ...netip.Prefix) error {
 func (l Link) Addrs(context.Context) ([]Addr, error) {
 	return nil, fail.New("link.Addrs", l.ns, subject(l.Name), errLinux)
 }
+
+// SetPort changes the settings of a bridge port. It needs Linux.
+func (l Link) SetPort(_ context.Context, o PortOptions) error {
+	err := l.bound()
+	if err == nil {
+		err = o.check()
+	}
+	if err == nil {
+		err = errLinux
+	}
+	return fail.New("link.SetPort", l.ns, subject(l.Name), err)
+}
+
+// Port reads the link as a bridge port. It needs Linux.
+func (l Link) Port(context.Context) (Port, error) {
+	return Port{}, fail.New("link.Port", l.ns, subject(l.Name), errLinux)
+}
