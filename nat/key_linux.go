@@ -25,21 +25,13 @@ func queries(ports []Port) []nft.Query {
 	return q
 }
 
-// eachSet sorts the ports' elements by the map they belong in.
-func eachSet(ports []Port, fn func(set string, elems []nft.Element)) {
-	for _, f := range families {
-		for _, set := range []string{f.pub, f.any} {
-			var elems []nft.Element
-			for _, p := range ports {
-				if setOf(p.key()) == set {
-					elems = append(elems, nft.Element{Key: encodeKey(p.key()), Data: encodeData(p.Box), Comment: p.Owner})
-				}
-			}
-			if elems != nil {
-				fn(set, elems)
-			}
-		}
+// portItems are the elements of the ports.
+func portItems(ports []Port) []item {
+	items := make([]item, len(ports))
+	for i, p := range ports {
+		items[i] = item{setOf(p.key()), nft.Element{Key: encodeKey(p.key()), Data: encodeData(p.Box), Comment: p.Owner}}
 	}
+	return items
 }
 
 // encodeKey returns the key of pub (address . protocol . port) or, for the

@@ -52,27 +52,7 @@ func (n *NAT) addNetwork(ctx context.Context, net Network) error {
 			return nil, err
 		}
 		b := nft.NewBatch(n.table)
-		note := ""
-		if plan.localnet {
-			note = noteLocalnet
-		}
-		b.AddElements("ifs", nft.Element{Key: key, Comment: note})
-		b.AddElements("pair", nft.Element{Key: slices.Concat(key, key), Accept: true})
-		for _, f := range families {
-			var same []nft.Element
-			for _, s := range subnets {
-				if s.Addr().Is6() == f.v6 {
-					same = append(same, nft.Element{Key: slices.Concat(s.Addr().AsSlice(), key), KeyEnd: slices.Concat(lastAddr(s).AsSlice(), key)})
-				}
-			}
-			if same == nil {
-				continue
-			}
-			if net.Masquerade {
-				b.AddElements(f.masq, nft.Element{Key: key})
-			}
-			b.AddElements(f.same, same...)
-		}
+		addItems(b, net.items(subnets, plan.localnet))
 		b.EnsureElements(families[0].flipped, plan.record4()...)
 		b.EnsureElements(families[1].flipped, plan.six.record...)
 		return b, nil
@@ -93,6 +73,33 @@ func (n *NAT) addNetwork(ctx context.Context, net Network) error {
 		return errors.Join(err, n.removeNetwork(ctx, net.Interface))
 	}
 	return nil
+}
+
+// items are what the sets hold about a network with the given subnets, which are
+// masked. localnet says that its route_localnet is ours to clear.
+func (net Network) items(subnets []netip.Prefix, localnet bool) []item {
+	key := ifname(net.Interface)
+	note := ""
+	if localnet {
+		note = noteLocalnet
+	}
+	items := []item{
+		{"ifs", nft.Element{Key: key, Comment: note}},
+		{"pair", nft.Element{Key: slices.Concat(key, key), Accept: true}},
+	}
+	for _, f := range families {
+		here := false
+		for _, s := range subnets {
+			if s.Addr().Is6() == f.v6 {
+				here = true
+				items = append(items, item{f.same, nft.Element{Key: slices.Concat(s.Addr().AsSlice(), key), KeyEnd: slices.Concat(lastAddr(s).AsSlice(), key)}})
+			}
+		}
+		if here && net.Masquerade {
+			items = append(items, item{f.masq, nft.Element{Key: key}})
+		}
+	}
+	return items
 }
 
 // RemoveNetwork removes the network of an interface, which need not exist any

@@ -44,7 +44,7 @@ func (n *NAT) Publish(ctx context.Context, ports ...Port) error {
 			return nil, err
 		}
 		b := nft.NewBatch(n.table)
-		eachSet(ports, func(set string, elems []nft.Element) { b.AddElements(set, elems...) })
+		addItems(b, portItems(ports))
 		return b, nil
 	}, func(ctx context.Context) (bool, error) { return n.have(ctx, c, ports, true) })
 	if errors.Is(err, unix.EEXIST) {
@@ -87,7 +87,7 @@ func (n *NAT) Unpublish(ctx context.Context, ports ...Port) error {
 			}
 		}
 		b := nft.NewBatch(n.table)
-		eachSet(ports, func(set string, elems []nft.Element) { b.DeleteElements(set, elems...) })
+		deleteItems(b, portItems(ports))
 		return b, nil
 	}, func(ctx context.Context) (bool, error) { return n.have(ctx, c, ports, false) })
 	return n.fail(op, culprit, n.explain(ctx, c, err))
