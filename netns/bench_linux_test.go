@@ -2,6 +2,7 @@ package netns_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"runtime"
 	"testing"
@@ -112,5 +113,91 @@ func BenchmarkDialUDP(b *testing.B) {
 			}
 			return nil
 		})
+	})
+}
+
+// BenchmarkSysctlSet sets one setting while few and many namespaces are alive
+// whose settings have been used, and which the kernel therefore has in its cache.
+func BenchmarkSysctlSet(b *testing.B) {
+	const key, path = "net.ipv4.ip_forward", "/proc/sys/net/ipv4/ip_forward"
+	for _, alive := range []int{10, 1000} {
+		spaces := make([]*netns.NS, alive)
+		for i := range spaces {
+			spaces[i] = netnstest.New(b)
+			if err := spaces[i].SetSysctl(b.Context(), key, "0"); err != nil {
+				b.Fatal(err)
+			}
+		}
+		i := 0
+		next := func() *netns.NS { i++; return spaces[i%alive] }
+		b.Run(fmt.Sprintf("alive=%d/boxwire", alive), func(b *testing.B) {
+			for b.Loop() {
+				if err := next().SetSysctl(b.Context(), key, "1"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("alive=%d/boxwire-first", alive), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				ns, err := netns.New(b.Context())
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+				if err := ns.SetSysctl(b.Context(), key, "1"); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				ns.Close()
+				b.StartTimer()
+			}
+		})
+		b.Run(fmt.Sprintf("alive=%d/plain", alive), func(b *testing.B) {
+			for b.Loop() {
+				next().WithFd(func(fd int) error {
+					plainVisit(b, fd, func() {
+						s, _ := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+						unix.Write(s, []byte("1"))
+						unix.Close(s)
+					})
+					return nil
+				})
+			}
+		})
+	}
+}
+
+func BenchmarkPoolGet(b *testing.B) {
+	netnstest.Need(b)
+	p, err := netns.NewPool(8)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer p.Close()
+	b.Run("ready", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			for p.Ready() == 0 {
+				runtime.Gosched()
+			}
+			b.StartTimer()
+			ns, err := p.Get(b.Context())
+			b.StopTimer()
+			if err != nil {
+				b.Fatal(err)
+			}
+			ns.Close()
+			b.StartTimer()
+		}
+	})
+	b.Run("burst", func(b *testing.B) {
+		for b.Loop() {
+			ns, err := p.Get(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			ns.Close()
+		}
 	})
 }

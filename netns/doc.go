@@ -10,7 +10,8 @@
 // A socket belongs for its whole life to the namespace it was opened in,
 // whichever thread uses it. [NS.Dial], [NS.Listen], [NS.ListenPacket] and
 // [NS.DialNetlink] open sockets in a namespace; the caller then uses them from
-// any goroutine. That is all that most programs need.
+// any goroutine. [NS.Sysctl] and [NS.SetSysctl] do the same for its settings.
+// That is all that most programs need.
 //
 // For foreign code that has to run inside, there is [Do]. It runs a function on
 // an operating system thread of its own which is in the namespace meanwhile.

@@ -2,11 +2,13 @@ package netns_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net/http"
 	"os"
+	"syscall"
 
 	"github.com/boxwire/boxwire/netns"
 )
@@ -69,4 +71,42 @@ func ExampleDo() {
 		return string(b), err
 	})
 	fmt.Println(forward, err)
+}
+
+// A setting is read and set by its sysctl(8) name, from outside.
+func ExampleNS_SetSysctl() {
+	ctx := context.Background()
+	ns, err := netns.New(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ns.Close()
+	err = ns.SetSysctl(ctx, "net.ipv4.ip_forward", "1")
+	switch {
+	case errors.Is(err, syscall.EROFS):
+		log.Fatal("/proc/sys is read-only here: ", err)
+	case errors.Is(err, os.ErrNotExist):
+		log.Fatal("the kernel has no such setting: ", err)
+	case err != nil:
+		log.Fatal(err)
+	}
+	fmt.Println(ns.Sysctl(ctx, "net.ipv4.ip_forward"))
+	// Output: 1 <nil>
+}
+
+// Four namespaces are kept ready, so that a request does not wait for one.
+func ExamplePool() {
+	ctx := context.Background()
+	pool, err := netns.NewPool(4)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer pool.Close()
+	for range 10 {
+		box, err := pool.Get(ctx)
+		if err != nil {
+			log.Fatal(err)
+		}
+		box.Close()
+	}
 }

@@ -26,6 +26,8 @@ type NS struct {
 	mu     sync.Mutex // guards the following fields
 	closed bool
 	conns  map[int]*nl.Conn // by netlink family
+
+	settings settings // has a lock of its own
 }
 
 // Current returns a handle on the network namespace of the calling thread: the
@@ -128,7 +130,7 @@ func (ns *NS) Equal(other *NS) bool {
 // fn returns. It is for setns(2), IFLA_NET_NS_FD and their like.
 func (ns *NS) WithFd(fn func(fd int) error) error {
 	if ns == nil || ns.file == nil {
-		return refuse.Input("no namespace: the handle is nil")
+		return errNil
 	}
 	raw, err := ns.file.SyscallConn()
 	if err != nil {
@@ -147,7 +149,7 @@ func (ns *NS) WithFd(fn func(fd int) error) error {
 // programs use [NS.DialNetlink].
 func (ns *NS) Exchange(family int) (*nl.Conn, error) {
 	if ns == nil || ns.file == nil {
-		return nil, refuse.Input("no namespace: the handle is nil")
+		return nil, errNil
 	}
 	ns.mu.Lock()
 	defer ns.mu.Unlock()
@@ -198,8 +200,11 @@ func (ns *NS) Close() error {
 	for _, c := range conns {
 		c.Close()
 	}
+	ns.settings.close()
 	return ns.file.Close()
 }
+
+var errNil = refuse.Input("no namespace: the handle is nil")
 
 var errNoNamespace = refuse.Input("this is a file, not a namespace")
 

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/testutil"
@@ -234,29 +233,13 @@ func TestUseAfterClose(t *testing.T) {
 // TestNoPermission runs the test binary as a user without any capability.
 func TestNoPermission(t *testing.T) {
 	t.Parallel()
-	netnstest.Need(t)
-	if os.Getenv("BOXWIRE_TEST_UNPRIVILEGED") != "" {
-		return
-	}
 	ns := mustCreate(t, "guarded")
 	defer ns.Delete(t.Context())
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestHelperUnprivileged$", "-test.v")
-	cmd.Env = append(os.Environ(), "BOXWIRE_TEST_UNPRIVILEGED=1", "BOXWIRE_NETNSTEST_INSIDE=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  unix.CLONE_NEWUSER,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Getgid(), Size: 1}},
-	}
-	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestHelperUnprivileged") {
-		t.Errorf("%v\n%s", err, out)
-	}
+	runChild(t, "TestChildUnprivileged", aUser())
 }
 
-func TestHelperUnprivileged(t *testing.T) {
-	if os.Getenv("BOXWIRE_TEST_UNPRIVILEGED") == "" {
-		t.Skip("run by TestNoPermission")
-	}
+func TestChildUnprivileged(t *testing.T) {
+	childOnly(t)
 	_, newErr := netns.New(t.Context())
 	_, createErr := netns.Create(t.Context(), "mine")
 	ns, err := netns.Open(t.Context(), "guarded")

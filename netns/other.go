@@ -70,6 +70,12 @@ func (*NS) Close() error { return nil }
 // Delete returns errors.ErrUnsupported.
 func (*NS) Delete(context.Context) error { return unsupported("netns.Delete") }
 
+// Sysctl returns errors.ErrUnsupported.
+func (*NS) Sysctl(context.Context, string) (string, error) { return "", unsupported("netns.Sysctl") }
+
+// SetSysctl returns errors.ErrUnsupported.
+func (*NS) SetSysctl(context.Context, string, string) error { return unsupported("netns.SetSysctl") }
+
 // Dial returns errors.ErrUnsupported.
 func (*NS) Dial(context.Context, string, string) (net.Conn, error) {
 	return nil, unsupported("netns.Dial")

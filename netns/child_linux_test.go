@@ -1,0 +1,42 @@
+package netns_test
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+const childEnv = "BOXWIRE_TEST_CHILD"
+
+// runChild runs one test of this binary in a process of its own, with the given
+// attributes, and fails if that does. The test calls childOnly.
+func runChild(t *testing.T, test string, attr *syscall.SysProcAttr) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+test+"$", "-test.v", "-test.count=1")
+	cmd.Env = append(os.Environ(), childEnv+"="+test, "BOXWIRE_NETNSTEST_INSIDE=1")
+	cmd.SysProcAttr = attr
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+test) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// childOnly skips a test that runChild has not started.
+func childOnly(t *testing.T) {
+	t.Helper()
+	if os.Getenv(childEnv) != t.Name() {
+		t.Skip("runs only in a process that another test starts")
+	}
+}
+
+// aUser are the attributes of a process that is user 1000 and has no capability
+// outside a user namespace of its own.
+func aUser() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Getgid(), Size: 1}},
+	}
+}

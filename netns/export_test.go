@@ -1,0 +1,7 @@
+package netns
+
+// NewPoolOf makes a pool of what the function makes.
+var NewPoolOf = newPool
+
+// Ready returns how many namespaces are ready.
+func (p *Pool) Ready() int { return len(p.ready) }
