@@ -3,26 +3,24 @@ package nat
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net/netip"
-	"os"
 
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/netns"
 )
 
-// plan is what AddNetwork changes of the links, found out before its batch is
+// plan is what networks change of the host's links, found out before the batch is
 // sent and written after.
 type plan struct {
-	localnet bool       // route_localnet of the network's interface is to be set
 	settings []setting  // of IPv4
 	four     []linkConf // the links whose IPv4 forwarding is to be set
+	localnet []linkConf // the networks' links whose route_localnet is to be set
 	known    map[string]bool
 	six      plan6
 }
 
-// plan reads the links and finds those that do not forward.
-func (n *NAT) plan(ctx context.Context, c nft.Conn, iface string, subnets []netip.Prefix) (*plan, error) {
+// plan reads the links and finds those that do not forward as the networks need
+// it. A network's link may be missing.
+func (n *NAT) plan(ctx context.Context, c nft.Conn, nets ...Network) (*plan, error) {
 	links, err := readLinks(ctx, n.ns)
 	if err != nil {
 		return nil, err
@@ -31,44 +29,50 @@ func (n *NAT) plan(ctx context.Context, c nft.Conn, iface string, subnets []neti
 	if err != nil {
 		return nil, err
 	}
+	own := map[string]Network{}
+	var four, six bool
+	for _, net := range nets {
+		own[net.Interface] = net
+		four = four || net.has(false)
+		six = six || net.has(true)
+	}
 	p := &plan{known: names(f.four)}
-	found := false
 	for _, l := range links {
-		own := l.name == iface
-		found = found || own
-		if !l.has4 || !has4(subnets) || l.port && !own {
+		net, isOwn := own[l.name]
+		if !four || !l.has4 || l.port && !isOwn {
 			continue
 		}
 		if !l.forwarding {
 			p.settings = append(p.settings, setting{l, confForwarding, 1})
 			p.four = append(p.four, l)
 		}
-		if own && !l.localnet {
-			p.localnet = true
+		if isOwn && net.has(false) && !l.localnet {
+			p.localnet = append(p.localnet, l)
 			p.settings = append(p.settings, setting{l, confRouteLocalnet, 1})
 		}
 	}
-	if !found {
-		return nil, fmt.Errorf("there is no interface %s: %w", iface, os.ErrNotExist)
-	}
-	if has6(subnets) {
+	if six {
 		p.six, err = netns.Do(ctx, n.ns, func(context.Context) (plan6, error) {
-			return makePlan6(links, iface, names(f.six), hasForce())
+			return makePlan6(links, own, names(f.six), hasForce())
 		})
 	}
 	return p, err
 }
 
-// record4 are the elements for flipped4: the links that it does not have yet. One
-// that it has stays, with what was true when it was recorded.
-func (p *plan) record4() []nft.Element {
+// record adds to the batch what the links were before: those that the table does
+// not know yet. One that it knows stays, with what was true when it was recorded.
+func (p *plan) record(b *nft.Batch) {
 	var elems []nft.Element
 	for _, l := range p.four {
 		if !p.known[l.name] {
 			elems = append(elems, nft.Element{Key: ifname(l.name)})
 		}
 	}
-	return elems
+	b.EnsureElements(families[0].flipped, elems...)
+	b.EnsureElements(families[1].flipped, p.six.record...)
+	for _, l := range p.localnet {
+		b.EnsureElements("localnet", nft.Element{Key: ifname(l.name)})
+	}
 }
 
 // apply writes the settings.
@@ -83,7 +87,7 @@ func (p *plan) apply(ctx context.Context, ns *netns.NS) error {
 // many networks there are.
 type flipped struct {
 	networks  int
-	localnets []string
+	localnet  []nft.Element
 	four, six []nft.Element
 }
 
@@ -93,10 +97,8 @@ func (n *NAT) readFlipped(ctx context.Context, c nft.Conn) (f flipped, err error
 		return f, err
 	}
 	f.networks = len(ifs)
-	for _, e := range ifs {
-		if e.Comment == noteLocalnet {
-			f.localnets = append(f.localnets, nameOf(e.Key))
-		}
+	if f.localnet, err = c.Elements(ctx, n.table, "localnet"); err != nil {
+		return f, err
 	}
 	if f.four, err = c.Elements(ctx, n.table, families[0].flipped); err != nil {
 		return f, err
@@ -124,7 +126,7 @@ func (f flipped) reapply(ctx context.Context, ns *netns.NS) error {
 }
 
 func (f flipped) write4(ctx context.Context, ns *netns.NS, value uint32) error {
-	if len(f.four) == 0 && len(f.localnets) == 0 {
+	if len(f.four) == 0 && len(f.localnet) == 0 {
 		return nil
 	}
 	links, err := readLinks(ctx, ns)
@@ -132,16 +134,13 @@ func (f flipped) write4(ctx context.Context, ns *netns.NS, value uint32) error {
 		return err
 	}
 	known := names(f.four)
-	localnets := make(map[string]bool, len(f.localnets))
-	for _, name := range f.localnets {
-		localnets[name] = true
-	}
+	localnet := names(f.localnet)
 	var settings []setting
 	for _, l := range links {
 		if known[l.name] {
 			settings = append(settings, setting{l, confForwarding, value})
 		}
-		if localnets[l.name] {
+		if localnet[l.name] {
 			settings = append(settings, setting{l, confRouteLocalnet, value})
 		}
 	}

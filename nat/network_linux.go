@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/boxwire/boxwire/internal/nft"
@@ -18,25 +15,32 @@ import (
 // context ends, because the whole is done or undone.
 const settleTimeout = 10 * time.Second
 
-// noteLocalnet is the comment of an interface in ifs whose route_localnet we
-// have switched on.
-const noteLocalnet = "route_localnet"
-
 // AddNetwork adds a network in one transaction: its boxes reach each other, the
-// host and the outside, and are reached through published ports only. Then it
-// makes the host forward for the network; the package documentation says what
-// that changes and how it is undone. Where a setting cannot be written, the
-// network is removed again.
+// host and the outside as the options say, and are reached through published
+// ports only. Then it makes the host forward for the network; the package
+// documentation says what that changes and how it is undone. Where a setting
+// cannot be written, the network is removed again.
 //
-// Errors: os.ErrNotExist if the interface does not exist, os.ErrExist if it has
-// a network already, os.ErrInvalid for a bad name or subnet; errors.ErrUnsupported
-// for an IPv6 subnet on a kernel without IPv6.
+// Errors: os.ErrExist if the interface has a network already, or a subnet
+// overlaps that of another network, which is named; os.ErrInvalid for bad input;
+// errors.ErrUnsupported for an IPv6 subnet on a kernel without IPv6.
 func (n *NAT) AddNetwork(ctx context.Context, net Network) error {
-	return n.fail("nat.AddNetwork", "network "+net.Interface, n.addNetwork(ctx, net))
+	return n.fail("nat.AddNetwork", "network "+net.Interface, n.putNetwork(ctx, net, false))
 }
 
-func (n *NAT) addNetwork(ctx context.Context, net Network) error {
-	subnets, err := net.masked()
+// EnsureNetwork makes a network what net says, whether it is there or not, in one
+// transaction: AddNetwork that may be repeated. Openings that net does not have are
+// closed. A link that came after its network is made to forward now, as are links
+// to the outside that came since.
+//
+// Errors are those of AddNetwork, but for a network that is there already.
+func (n *NAT) EnsureNetwork(ctx context.Context, net Network) error {
+	return n.fail("nat.EnsureNetwork", "network "+net.Interface, n.putNetwork(ctx, net, true))
+}
+
+// putNetwork adds a network; there already, it is replaced if replace says so.
+func (n *NAT) putNetwork(ctx context.Context, net Network, replace bool) error {
+	net, err := net.checked()
 	if err != nil {
 		return err
 	}
@@ -44,25 +48,32 @@ func (n *NAT) addNetwork(ctx context.Context, net Network) error {
 	if err != nil {
 		return err
 	}
-	key := ifname(net.Interface)
 	var plan *plan
+	var had []item
 	err = c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
 		var err error
-		if plan, err = n.plan(ctx, c, net.Interface, subnets); err != nil {
+		if plan, err = n.plan(ctx, c, net); err != nil {
+			return nil, err
+		}
+		if had, err = n.held(ctx, c, net.Interface); err != nil {
+			return nil, err
+		}
+		if had != nil && !replace {
+			return nil, fmt.Errorf("the interface has a network already: %w", os.ErrExist)
+		}
+		if err := n.overlaps(ctx, c, net); err != nil {
 			return nil, err
 		}
 		b := nft.NewBatch(n.table)
-		addItems(b, net.items(subnets, plan.localnet))
-		b.EnsureElements(families[0].flipped, plan.record4()...)
-		b.EnsureElements(families[1].flipped, plan.six.record...)
+		changeItems(b, had, net.items())
+		plan.record(b)
 		return b, nil
 	}, func(ctx context.Context) (bool, error) {
-		found, err := c.Lookup(ctx, n.table, nft.Query{Set: "ifs", Key: key})
-		return err == nil && found[0] != nil, err
+		have, err := n.held(ctx, c, net.Interface)
+		b := nft.NewBatch(n.table)
+		changeItems(b, have, net.items())
+		return b.Len() == 0, err
 	})
-	if errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("the interface has a network already: %w", err)
-	}
 	if err != nil {
 		return n.explain(ctx, c, err)
 	}
@@ -70,42 +81,43 @@ func (n *NAT) addNetwork(ctx context.Context, net Network) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	if err := plan.apply(ctx, n.ns); err != nil {
-		return errors.Join(err, n.removeNetwork(ctx, net.Interface))
+		if had == nil {
+			err = errors.Join(err, n.removeNetwork(ctx, net.Interface))
+		}
+		return err
 	}
 	return nil
 }
 
-// items are what the sets hold about a network with the given subnets, which are
-// masked. localnet says that its route_localnet is ours to clear.
-func (net Network) items(subnets []netip.Prefix, localnet bool) []item {
-	key := ifname(net.Interface)
-	note := ""
-	if localnet {
-		note = noteLocalnet
-	}
-	items := []item{
-		{"ifs", nft.Element{Key: key, Comment: note}},
-		{"pair", nft.Element{Key: slices.Concat(key, key), Accept: true}},
-	}
+// overlaps returns an error if a subnet of the network overlaps that of another.
+func (n *NAT) overlaps(ctx context.Context, c nft.Conn, net Network) error {
 	for _, f := range families {
-		here := false
-		for _, s := range subnets {
-			if s.Addr().Is6() == f.v6 {
-				here = true
-				items = append(items, item{f.same, nft.Element{Key: slices.Concat(s.Addr().AsSlice(), key), KeyEnd: slices.Concat(lastAddr(s).AsSlice(), key)}})
+		if !net.has(f.v6) {
+			continue
+		}
+		elems, err := c.Elements(ctx, n.table, f.same)
+		if err != nil {
+			return err
+		}
+		for _, e := range elems {
+			other, name, err := decodeSame(e)
+			if err != nil {
+				return fmt.Errorf("set %s: %w", f.same, err)
+			}
+			for _, s := range net.Subnets {
+				if name != net.Interface && other.Overlaps(s) {
+					return fmt.Errorf("the subnet %v overlaps %v of the network %s: %w", s, other, name, os.ErrExist)
+				}
 			}
 		}
-		if here && net.Masquerade {
-			items = append(items, item{f.masq, nft.Element{Key: key}})
-		}
 	}
-	return items
+	return nil
 }
 
 // RemoveNetwork removes the network of an interface, which need not exist any
-// more. After the last one, the links are set back to what they were before they
-// forwarded. Ports published to boxes of the network stay: they are for
-// [NAT.Unpublish].
+// more, with its openings and the ways from and to linked networks. After the last
+// one, the links are set back to what they were before they forwarded. Ports
+// published to boxes of the network stay: they are for [NAT.Unpublish].
 //
 // An interface without a network is os.ErrNotExist.
 func (n *NAT) RemoveNetwork(ctx context.Context, iface string) error {
@@ -122,9 +134,35 @@ func (n *NAT) removeNetwork(ctx context.Context, iface string) error {
 		return err
 	}
 	key := ifname(iface)
-	localnet := false
 	err = c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
-		return n.removal(ctx, c, key, &localnet)
+		had, err := n.held(ctx, c, iface)
+		if err != nil {
+			return nil, err
+		}
+		if had == nil {
+			if err := n.gone(ctx, c); err != nil {
+				return nil, err
+			}
+			return nil, fmt.Errorf("the interface has no network: %w", os.ErrNotExist)
+		}
+		b := nft.NewBatch(n.table)
+		changeItems(b, had, nil)
+		pairs, err := c.Elements(ctx, n.table, "pair")
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range pairs {
+			if from, to := pairOf(e.Key); to == iface && from != iface {
+				b.DeleteElements("pair", nft.Element{Key: e.Key})
+			}
+		}
+		// The setting before its record, which says what to set back.
+		found, err := c.Lookup(ctx, n.table, nft.Query{Set: "localnet", Key: key})
+		if err == nil && found[0] != nil {
+			b.DeleteElements("localnet", nft.Element{Key: key})
+			err = clearLocalnet(ctx, n.ns, iface)
+		}
+		return b, err
 	}, func(ctx context.Context) (bool, error) {
 		found, err := c.Lookup(ctx, n.table, nft.Query{Set: "ifs", Key: key})
 		return err == nil && found[0] == nil, err
@@ -135,61 +173,7 @@ func (n *NAT) removeNetwork(ctx context.Context, iface string) error {
 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
-	if localnet {
-		err = clearLocalnet(ctx, n.ns, iface)
-	}
-	return errors.Join(err, n.restoreIfLast(ctx, c))
-}
-
-// perInterface are the sets keyed by one interface name that a network may have
-// an element in.
-var perInterface = []string{"ifs", "internal", "masq4", "masq6", "snat4", "snat6", "mss"}
-
-// removal returns the batch that deletes what the sets hold about an interface,
-// and tells whether its route_localnet is ours to clear.
-func (n *NAT) removal(ctx context.Context, c nft.Conn, key []byte, localnet *bool) (*nft.Batch, error) {
-	ask := make([]nft.Query, len(perInterface))
-	for i, set := range perInterface {
-		ask[i] = nft.Query{Set: set, Key: key}
-	}
-	found, err := c.Lookup(ctx, n.table, ask...)
-	if err != nil {
-		return nil, err
-	}
-	if found[0] == nil {
-		if err := n.gone(ctx, c); err != nil {
-			return nil, err
-		}
-		return nil, fmt.Errorf("the interface has no network: %w", os.ErrNotExist)
-	}
-	*localnet = found[0].Comment == noteLocalnet
-	b := nft.NewBatch(n.table)
-	for i, e := range found {
-		if e != nil {
-			b.DeleteElements(perInterface[i], nft.Element{Key: key})
-		}
-	}
-	for _, set := range []string{"pair", "same4", "same6"} {
-		elems, err := c.Elements(ctx, n.table, set)
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range elems {
-			if mentions(e.Key, string(key)) {
-				b.DeleteElements(set, nft.Element{Key: e.Key, KeyEnd: e.KeyEnd})
-			}
-		}
-	}
-	return b, nil
-}
-
-// mentions reports whether the key of pair or same has the interface in it: it is
-// the last part, and in pair also the first.
-func mentions(key []byte, iface string) bool {
-	if strings.HasSuffix(string(key), iface) {
-		return true
-	}
-	return len(key) == 2*len(iface) && strings.HasPrefix(string(key), iface)
+	return n.restoreIfLast(ctx, c)
 }
 
 // restoreIfLast sets the links back if there is no network left. Should another
@@ -217,14 +201,4 @@ func (n *NAT) restoreIfLast(ctx context.Context, c nft.Conn) error {
 		return b, nil
 	}, nil)
 	return netns.IgnoreNotExist(err)
-}
-
-// has4 reports whether one of the subnets is IPv4.
-func has4(subnets []netip.Prefix) bool {
-	return slices.ContainsFunc(subnets, func(p netip.Prefix) bool { return p.Addr().Is4() })
-}
-
-// has6 reports whether one of the subnets is IPv6.
-func has6(subnets []netip.Prefix) bool {
-	return slices.ContainsFunc(subnets, func(p netip.Prefix) bool { return p.Addr().Is6() })
 }

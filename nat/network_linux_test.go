@@ -63,7 +63,7 @@ func TestANetworkIsAHandfulOfElements(t *testing.T) {
 		t.Fatal(err)
 	}
 	for set, want := range map[string]string{
-		"set ifs":   `"br0" comment "route_localnet"`,
+		"set ifs": `"br0"`, "set closed": `"br0" counter`, "set localnet": `"br0"`,
 		"map pair":  `"br0" . "br0" : accept`,
 		"set masq4": `"br0"`, "set masq6": `"br0"`,
 		"set same4": `10.88.0.0/16 . "br0"`, "set same6": `fd88::/64 . "br0"`,
@@ -89,16 +89,48 @@ func TestANetworkIsAHandfulOfElements(t *testing.T) {
 	}
 }
 
-func TestAMissingInterfaceIsNamed(t *testing.T) {
+func TestAnInterfaceMayComeAfterItsNetwork(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)
 	gw := open(t, ns)
-	err := gw.AddNetwork(t.Context(), Network{Interface: "nosuch0", Subnets: prefixes("10.88.0.0/16")})
-	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "interface nosuch0") {
-		t.Error(err)
+	empty := listing(t, ns)
+	net := Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16", "fd88::/64")}
+	if err := gw.AddNetwork(t.Context(), net); err != nil {
+		t.Fatal(err)
 	}
-	if strings.Contains(listing(t, ns), "nosuch0") {
-		t.Error("elements were left")
+	testutil.Run(t, ns, "ip", "link", "add", "br0", "type", "bridge")
+	testutil.Run(t, ns, "ip", "link", "add", "up0", "type", "veth", "peer", "name", "up0p")
+	off := map[string]string{"ipv4/conf/br0/forwarding": "0", "ipv4/conf/br0/route_localnet": "0", "ipv4/conf/up0/forwarding": "0"}
+	expect(t, ns, off)
+	if err := gw.EnsureNetwork(t.Context(), net); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, ns, map[string]string{"ipv4/conf/br0/forwarding": "1", "ipv4/conf/br0/route_localnet": "1", "ipv4/conf/up0/forwarding": "1"})
+	if err := gw.RemoveNetwork(t.Context(), "br0"); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, ns, off)
+	if got := listing(t, ns); got != empty {
+		t.Errorf("RemoveNetwork left:\n%s", got)
+	}
+}
+
+func TestASubnetOfAnotherNetworkIsRefusedByName(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	gw := open(t, ns)
+	if err := gw.AddNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16", "fd88::/64")}); err != nil {
+		t.Fatal(err)
+	}
+	before := listing(t, ns)
+	for _, subnet := range []string{"10.88.3.0/24", "10.0.0.0/8", "10.88.0.0/16", "fd88::/48"} {
+		err := gw.AddNetwork(t.Context(), Network{Interface: "br1", Subnets: prefixes("192.0.2.0/24", subnet)})
+		if !errors.Is(err, os.ErrExist) || !strings.Contains(err.Error(), subnet+" overlaps") || !strings.Contains(err.Error(), "of the network br0") {
+			t.Errorf("%s: %v", subnet, err)
+		}
+	}
+	if got := listing(t, ns); got != before {
+		t.Errorf("refused calls changed:\n%s", got)
 	}
 }
 
@@ -198,7 +230,9 @@ func TestIPv6ForwardingByTheGlobalSwitchKeepsRouterAdvertisements(t *testing.T) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := netns.Do(t.Context(), ns, func(context.Context) (plan6, error) { return makePlan6(links, "br0", nil, false) })
+	p, err := netns.Do(t.Context(), ns, func(context.Context) (plan6, error) {
+		return makePlan6(links, map[string]Network{"br0": {}}, nil, false)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,10 +29,18 @@ func (n *NAT) Delete(context.Context) error { return unsupported("nat.Delete", n
 
 // AddNetwork returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
 func (n *NAT) AddNetwork(_ context.Context, net Network) error {
-	if _, err := net.masked(); err != nil {
+	if _, err := net.checked(); err != nil {
 		return fail.New("nat.AddNetwork", n.ns, "network "+net.Interface, err)
 	}
 	return unsupported("nat.AddNetwork", n.ns, "network "+net.Interface)
+}
+
+// EnsureNetwork returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
+func (n *NAT) EnsureNetwork(_ context.Context, net Network) error {
+	if _, err := net.checked(); err != nil {
+		return fail.New("nat.EnsureNetwork", n.ns, "network "+net.Interface, err)
+	}
+	return unsupported("nat.EnsureNetwork", n.ns, "network "+net.Interface)
 }
 
 // RemoveNetwork returns errors.ErrUnsupported, or os.ErrInvalid for bad input.

@@ -31,6 +31,14 @@ func (p Proto) String() string {
 	return fmt.Sprintf("protocol %d", uint8(p))
 }
 
+// check refuses a protocol that has no ports to publish.
+func (p Proto) check() error {
+	if p != TCP && p != UDP {
+		return refuse.Input("the protocol is neither TCP nor UDP (%d)", uint8(p))
+	}
+	return nil
+}
+
 // MaxOwner is the length of the longest owner in bytes.
 const MaxOwner = 127
 
@@ -68,8 +76,8 @@ type Published struct {
 
 // check refuses what cannot be published.
 func (p Port) check() error {
-	if p.Proto != TCP && p.Proto != UDP {
-		return refuse.Input("the protocol is neither TCP nor UDP (%d)", uint8(p.Proto))
+	if err := p.Proto.check(); err != nil {
+		return err
 	}
 	if err := checkEnd("host", p.Host, true); err != nil {
 		return err

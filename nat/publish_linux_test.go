@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -228,11 +227,4 @@ func TestKeysRoundTrip(t *testing.T) {
 			t.Errorf("%v came back as %v, %v", p, got, err)
 		}
 	}
-}
-
-func prefixes(list ...string) (all []netip.Prefix) {
-	for _, s := range list {
-		all = append(all, netip.MustParsePrefix(s))
-	}
-	return all
 }

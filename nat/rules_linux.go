@@ -90,21 +90,23 @@ func forwarding(b *nft.Batch) {
 		&expr.Lookup{SourceRegister: regA, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: states, SetID: id})
 	b.AddRule("forward", meta(expr.MetaKeyIIFNAME, regA), meta(expr.MetaKeyOIFNAME, regB),
 		&expr.Lookup{SourceRegister: regA, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: "pair"})
-	b.AddRule("forward", rule(oifIn("ifs"), gotoChain("to_container"))...)
 	b.AddRule("forward", rule(iifIn("internal"), drop())...)
-	b.AddRule("forward", rule(iifIn("ifs"), gotoChain("from_container"))...)
+	b.AddRule("forward", rule(oifIn("ifs"), gotoChain("to_box"))...)
+	b.AddRule("forward", rule(iifIn("ifs"), gotoChain("from_box"))...)
+	b.AddRule("forward", rule(ctDNAT(true), accept())...) // another program publishes, on purpose
 	b.AddRule("forward", rule(ip4(), iifIn("flipped4"), drop())...)
 	b.AddRule("forward", rule(ip6(), iifIn("flipped6"), drop())...)
 
-	b.AddRule("from_container", rule(ctInvalid(), drop())...)
-	b.AddRule("from_container", accept()...)
+	b.AddRule("from_box", rule(ctInvalid(), drop())...)
+	b.AddRule("from_box", accept()...)
 
-	b.AddRule("to_container", rule(ctInvalid(), drop())...)
-	b.AddRule("to_container", rule(ctDNAT(true), accept())...)
+	b.AddRule("to_box", rule(ctInvalid(), drop())...)
+	b.AddRule("to_box", rule(ctDNAT(true), accept())...)
 	for _, f := range families {
-		b.AddRule("to_container", rule(f.match(), f.destination(), exprs{in(f.route)}, accept())...)
+		b.AddRule("to_box", rule(f.match(), f.destination(), exprs{in(f.route)}, accept())...)
 	}
-	b.AddRule("to_container", drop()...)
+	b.AddRule("to_box", rule(oifIn("closed"), drop())...)
+	b.AddRule("to_box", drop()...)
 
 	// Neighbour discovery and multicast listener discovery (RFC 4861, 2710, 3810).
 	var types []nft.Element
@@ -117,6 +119,7 @@ func forwarding(b *nft.Batch) {
 		&expr.Lookup{SourceRegister: regA, SetName: discovery, SetID: id},
 	}, accept())...)
 	b.AddRule("icc_off", rule(ctDNAT(true), accept())...)
+	b.AddRule("icc_off", rule(iifIn("isolated"), drop())...)
 	b.AddRule("icc_off", drop()...)
 }
 

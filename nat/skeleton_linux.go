@@ -11,7 +11,7 @@ import (
 // The table's comment says that it is ours, and which skeleton it holds.
 const (
 	commentPrefix   = "boxwire skeleton"
-	skeletonComment = commentPrefix + " 1"
+	skeletonComment = commentPrefix + " 2"
 )
 
 // Types of keys and data, with nft's numbers for them.
@@ -39,7 +39,9 @@ func skeletonSets() []nft.Set {
 		{Name: "route6", Key: f(typeAddr6, typeProto, typePort), Interval: true},
 		{Name: "ifs", Key: f(typeIfname)},
 		{Name: "pair", Key: f(typeIfname, typeIfname), Verdicts: true},
-		{Name: "internal", Key: f(typeIfname)},
+		{Name: "closed", Key: f(typeIfname), Counter: true},
+		{Name: "internal", Key: f(typeIfname), Counter: true},
+		{Name: "isolated", Key: f(typeIfname), Counter: true},
 		{Name: "masq4", Key: f(typeIfname)},
 		{Name: "masq6", Key: f(typeIfname)},
 		{Name: "snat4", Key: f(typeIfname), Data: f(typeAddr4)},
@@ -48,6 +50,7 @@ func skeletonSets() []nft.Set {
 		{Name: "same6", Key: f(typeAddr6, typeIfname), Interval: true},
 		{Name: "mss", Key: f(typeIfname)},
 		{Name: "lo_ok", Key: f(typeIfname)},
+		{Name: "localnet", Key: f(typeIfname)},
 		{Name: "flipped4", Key: f(typeIfname)},
 		{Name: "flipped6", Key: f(typeIfname)},
 	}
@@ -62,8 +65,8 @@ func skeletonChains() []nft.Chain {
 		{Name: "publish"},
 		{Name: "mss", Type: "filter", Hook: unix.NF_INET_FORWARD, Priority: -150},
 		{Name: "forward", Type: "filter", Hook: unix.NF_INET_FORWARD, Priority: 0},
-		{Name: "from_container"},
-		{Name: "to_container"},
+		{Name: "from_box"},
+		{Name: "to_box"},
 		{Name: "icc_off"},
 		{Name: "postrouting", Type: "nat", Hook: unix.NF_INET_POST_ROUTING, Priority: 100},
 		{Name: "into_net"},
@@ -71,7 +74,7 @@ func skeletonChains() []nft.Chain {
 }
 
 // skeleton returns the transaction that installs testdata/skeleton.nft: the
-// table, its chains, its empty sets and about 45 rules. It never changes later;
+// table, its chains, its empty sets and about 50 rules. It never changes later;
 // all state is elements.
 func skeleton(table string) *nft.Batch {
 	b := nft.NewBatch(table)

@@ -52,10 +52,10 @@ func hasForce() bool {
 	return err == nil
 }
 
-// makePlan6 finds out how to make the links forward IPv6 for a network on own.
-// known are the links in flipped6, force says that the kernel has
+// makePlan6 finds out how to make the links forward IPv6 for networks on their
+// own links. known are the links in flipped6, force says that the kernel has
 // force_forwarding.
-func makePlan6(links []linkConf, own string, known map[string]bool, force bool) (p plan6, err error) {
+func makePlan6(links []linkConf, own map[string]Network, known map[string]bool, force bool) (p plan6, err error) {
 	on, err := read6(all, forwarding6)
 	if errors.Is(err, os.ErrNotExist) {
 		return p, fmt.Errorf("the kernel has no IPv6 (%s%s): %w", conf6, all, errors.ErrUnsupported)
@@ -64,7 +64,8 @@ func makePlan6(links []linkConf, own string, known map[string]bool, force bool) 
 		return p, err // the host is a router already
 	}
 	for _, l := range links {
-		if l.port && l.name != own {
+		_, isOwn := own[l.name]
+		if l.port && !isOwn {
 			continue
 		}
 		var note string
@@ -72,19 +73,16 @@ func makePlan6(links []linkConf, own string, known map[string]bool, force bool) 
 		if force {
 			note, w, err = planForce(l.name)
 		} else {
-			note, w, err = planForward(l.name, own)
+			note, w, err = planForward(l.name, isOwn)
 		}
 		switch {
-		case errors.Is(err, os.ErrNotExist) && l.name != own:
+		case errors.Is(err, os.ErrNotExist):
 			continue // gone since, or a link without IPv6
 		case err != nil:
 			return plan6{}, err
 		}
 		if note != "" && !known[l.name] {
 			p.record = append(p.record, nft.Element{Key: ifname(l.name), Comment: note})
-		}
-		for i := range w {
-			w[i].optional = l.name != own
 		}
 		p.writes = append(p.writes, w...)
 	}
@@ -104,12 +102,12 @@ func planForce(link string) (note string, w []write, err error) {
 	if err != nil || v != "0" {
 		return "", nil, err
 	}
-	return noteForce, []write{{link: link, name: forceForwarding, value: "1"}}, nil
+	return noteForce, []write{{link: link, name: forceForwarding, value: "1", optional: true}}, nil
 }
 
 // planForward prepares a link for the global switch: where the link takes router
-// advertisements, it shall go on to. The network's own link is no uplink.
-func planForward(link, own string) (note string, w []write, err error) {
+// advertisements, it shall go on to. A network's own link is no uplink.
+func planForward(link string, own bool) (note string, w []write, err error) {
 	forward, err := read6(link, forwarding6)
 	if err != nil {
 		return "", nil, err
@@ -121,8 +119,8 @@ func planForward(link, own string) (note string, w []write, err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	if ra == "1" && link != own {
-		return noteRA, []write{{link: link, name: acceptRA, value: "2"}}, nil
+	if ra == "1" && !own {
+		return noteRA, []write{{link: link, name: acceptRA, value: "2", optional: true}}, nil
 	}
 	return noteFlipped, nil, nil
 }

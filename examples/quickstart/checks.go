@@ -196,7 +196,7 @@ func loopbackOnly(ctx context.Context, w *world) (string, error) {
 
 // A neighbour that knows a way to a box's address cannot use it.
 func unpublishedClosed(ctx context.Context, w *world) (string, error) {
-	if err := stopped(ctx, w, web1Addr4+":80", "to_container"); err != nil {
+	if err := stopped(ctx, w, web1Addr4+":80", "to_box"); err != nil {
 		return "", err
 	}
 	return "the outside has a route to " + web1Addr4 + " and is dropped", nil

@@ -13,12 +13,20 @@ const (
 	attrElemExpressions = 11 // NFTA_SET_ELEM_EXPRESSIONS, >= 5.11
 )
 
+// Verdicts as the kernel writes them: NF_ACCEPT of linux/netfilter.h, NFT_GOTO
+// of linux/netfilter/nf_tables.h.
+const (
+	verdictAccept = 1
+	verdictGoto   = 1<<32 - 4
+)
+
 // Element is an element of a set or map.
 type Element struct {
 	Key     []byte
 	KeyEnd  []byte // the last key of a range; nil without one
 	Data    []byte // of a map; nil otherwise
 	Accept  bool   // of a verdict map: the verdict is accept
+	Goto    string // of a verdict map: the verdict is goto this chain
 	Comment string
 
 	// Packets is what the element's counter has counted. It is only read.
@@ -33,11 +41,16 @@ func (e *Element) append(m []byte) []byte {
 		m = appendValue(m, attrElemKeyEnd, e.KeyEnd)
 	}
 	switch {
-	case e.Accept:
+	case e.Accept || e.Goto != "":
 		var data, verdict int
 		m, data = nl.Begin(m, unix.NFTA_SET_ELEM_DATA)
 		m, verdict = nl.Begin(m, unix.NFTA_DATA_VERDICT)
-		m = nl.AppendBE32(m, unix.NFTA_VERDICT_CODE, 1) // NF_ACCEPT
+		if e.Accept {
+			m = nl.AppendBE32(m, unix.NFTA_VERDICT_CODE, verdictAccept)
+		} else {
+			m = nl.AppendBE32(m, unix.NFTA_VERDICT_CODE, verdictGoto)
+			m = nl.AppendString(m, unix.NFTA_VERDICT_CHAIN, e.Goto)
+		}
 		nl.End(m, verdict)
 		nl.End(m, data)
 	case e.Data != nil:
@@ -93,7 +106,7 @@ func decodeElement(w nl.Walker) (e Element, err error) {
 		case attrElemKeyEnd:
 			e.KeyEnd, err = decodeValue(w.Nested(), nil)
 		case unix.NFTA_SET_ELEM_DATA:
-			e.Data, err = decodeValue(w.Nested(), &e.Accept)
+			e.Data, err = decodeValue(w.Nested(), &e)
 		case unix.NFTA_SET_ELEM_USERDATA:
 			e.Comment = decodeComment(w.Data())
 		case unix.NFTA_SET_ELEM_EXPR:
@@ -114,18 +127,21 @@ func decodeElement(w nl.Walker) (e Element, err error) {
 	return e, w.Err()
 }
 
-// decodeValue returns a copy of a value; accept, unless nil, is set when it is
-// the accept verdict instead.
-func decodeValue(w nl.Walker, accept *bool) (value []byte, err error) {
+// decodeValue returns a copy of a value; a verdict instead is set in e, unless
+// that is nil.
+func decodeValue(w nl.Walker, e *Element) (value []byte, err error) {
 	for w.Next() {
 		switch {
 		case w.Type() == unix.NFTA_DATA_VALUE:
 			value = bytes.Clone(w.Data())
-		case w.Type() == unix.NFTA_DATA_VERDICT && accept != nil:
+		case w.Type() == unix.NFTA_DATA_VERDICT && e != nil:
 			v := w.Nested()
 			for v.Next() {
-				if v.Type() == unix.NFTA_VERDICT_CODE {
-					*accept = v.BE32() == 1
+				switch v.Type() {
+				case unix.NFTA_VERDICT_CODE:
+					e.Accept = v.BE32() == verdictAccept
+				case unix.NFTA_VERDICT_CHAIN: // of goto and jump; we write no jump
+					e.Goto = v.String()
 				}
 			}
 			if err := v.Err(); err != nil {

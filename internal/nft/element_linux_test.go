@@ -32,6 +32,7 @@ func TestElementsRoundTrip(t *testing.T) {
 		{Key: []byte{1, 2, 3, 4}, Data: []byte{10, 0, 0, 1, 0, 80, 0, 0}, Comment: "web"},
 		{Key: []byte{1, 2, 3, 4}, KeyEnd: []byte{1, 2, 3, 9}},
 		{Key: bytes.Repeat([]byte{'x'}, 32), Accept: true},
+		{Key: bytes.Repeat([]byte{'y'}, 32), Goto: "icc_off"},
 		{Key: []byte{5}, Comment: strings.Repeat("c", MaxComment)},
 	}
 	if got := decode(t, encode(want...)); !reflect.DeepEqual(got, want) {
@@ -50,6 +51,22 @@ func TestElementIsEncodedAsNftDoes(t *testing.T) {
 	golden := "\x34\x00\x01\x80\x14\x00\x01\x80\x10\x00\x01\x00\x01\x02\x03\x04\x06\x00\x00\x00\x00\x50\x00\x00" +
 		"\x10\x00\x02\x80\x0c\x00\x01\x00\x0a\x00\x00\x01\x00\x50\x00\x00\x0a\x00\x06\x00\x00\x04\x6f\x77\x6e\x00\x00\x00"
 	e := Element{Key: []byte{1, 2, 3, 4, 6, 0, 0, 0, 0, 80, 0, 0}, Data: []byte{10, 0, 0, 1, 0, 80, 0, 0}, Comment: "own"}
+	if got := string(e.append(nil)); got != golden {
+		t.Errorf("got  %x\nwant %x", got, golden)
+	}
+}
+
+// The bytes that nft 1.0.6 sends for
+// add element inet boxwire pair { "a" . "b" : goto icc_off }
+func TestAVerdictIsEncodedAsNftDoes(t *testing.T) {
+	t.Parallel()
+	if one := nl.AppendU16(nil, 0, 1); one[4] != 1 {
+		t.Skip("a big-endian machine")
+	}
+	pad := strings.Repeat("\x00", 15)
+	golden := "\x48\x00\x01\x80\x28\x00\x01\x80\x24\x00\x01\x00a" + pad + "b" + pad +
+		"\x1c\x00\x02\x80\x18\x00\x02\x80\x08\x00\x01\x00\xff\xff\xff\xfc\x0c\x00\x02\x00icc_off\x00"
+	e := Element{Key: []byte("a" + pad + "b" + pad), Goto: "icc_off"}
 	if got := string(e.append(nil)); got != golden {
 		t.Errorf("got  %x\nwant %x", got, golden)
 	}
@@ -124,7 +141,7 @@ func TestEncodingAnElementAllocatesItsBufferOnly(t *testing.T) {
 
 func FuzzDecodeElements(f *testing.F) {
 	f.Add(encode(Element{Key: []byte{1, 2, 3, 4}, Data: []byte{10, 0, 0, 1, 0, 80, 0, 0}, Comment: "web"}))
-	f.Add(encode(Element{Key: make([]byte, 32), Accept: true}))
+	f.Add(encode(Element{Key: make([]byte, 32), Accept: true}, Element{Key: make([]byte, 32), Goto: "icc_off"}))
 	f.Add([]byte{0, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		_ = decodeElements(body, func(e Element) error {
