@@ -1,0 +1,80 @@
+package nat
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+
+	"github.com/boxwire/boxwire/internal/ct"
+	"github.com/boxwire/boxwire/internal/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Flows that are older than a mapping keep the translation that they began with,
+// or none: conntrack decides once a flow. So what changes mappings flushes the
+// flows of their host ports after its commit.
+
+// begun is the target for a host port that has just begun to lead somewhere. The
+// next packet of an older flow then takes the new way. TCP connections of a
+// program of the host stay with it: only those that nobody answered are flushed,
+// because their next packet is a SYN again.
+func begun(proto Proto, addr netip.Addr, first, last uint16) ct.Target {
+	t := ended(proto, addr, first, last)
+	t.Unanswered = proto == TCP
+	return t
+}
+
+// ended is the target for a host port that no longer leads where it did.
+func ended(proto Proto, addr netip.Addr, first, last uint16) ct.Target {
+	return ct.Target{Proto: uint8(proto), Addr: addr, First: first, Last: last}
+}
+
+// flush flushes the flows of the targets. Where the kernel cannot, there is
+// nothing to do but to let them end by themselves.
+func (n *NAT) flush(ctx context.Context, targets []ct.Target) error {
+	if len(targets) == 0 {
+		return nil
+	}
+	table, err := n.flows()
+	if err != nil {
+		return err
+	}
+	err = table.Flush(ctx, targets, n.isLocal)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	return err
+}
+
+// flows is the conntrack table of the namespace.
+func (n *NAT) flows() (ct.Table, error) {
+	c, err := n.ns.Exchange(unix.NETLINK_NETFILTER)
+	return ct.New(c), err
+}
+
+// isLocal asks the kernel whether an address is one of the namespace, as the
+// rules do by "fib daddr type local".
+func (n *NAT) isLocal(ctx context.Context, a netip.Addr) (local bool, err error) {
+	c, err := n.ns.Exchange(unix.NETLINK_ROUTE)
+	if err != nil {
+		return false, err
+	}
+	b := make([]byte, unix.SizeofRtMsg, 32)
+	b[0], b[1] = unix.AF_INET, byte(a.BitLen())
+	if a.Is6() {
+		b[0] = unix.AF_INET6
+	}
+	b = nl.AppendAttr(b, unix.RTA_DST, a.AsSlice())
+	err = c.Call(ctx, nl.Request{Type: unix.RTM_GETROUTE, Body: b}, func(m nl.Message) error {
+		if len(m.Body) < unix.SizeofRtMsg {
+			return errors.New("malformed reply: a route without its header")
+		}
+		local = m.Body[7] == unix.RTN_LOCAL // struct rtmsg
+		return nil
+	})
+	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EINVAL) || errors.Is(err, os.ErrNotExist) {
+		return false, nil // no route, or one of a type that refuses
+	}
+	return local, err
+}
