@@ -3,6 +3,7 @@ package nat
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 
@@ -30,8 +31,18 @@ func ended(proto Proto, addr netip.Addr, first, last uint16) ct.Target {
 	return ct.Target{Proto: uint8(proto), Addr: addr, First: first, Last: last}
 }
 
-// flush flushes the flows of the targets. Where the kernel cannot, there is
-// nothing to do but to let them end by themselves.
+// targets are those of the ports, as begun or ended makes them.
+func targets(ports []Port, as func(Proto, netip.Addr, uint16, uint16) ct.Target) []ct.Target {
+	t := make([]ct.Target, len(ports))
+	for i, p := range ports {
+		t[i] = as(p.Proto, p.Host.Addr(), p.Host.Port(), p.Host.Port())
+	}
+	return t
+}
+
+// flush flushes the flows of the targets, after the commit of what made them
+// stale; so it goes on when ctx ends. Where the kernel cannot, there is nothing to
+// do but to let them end by themselves.
 func (n *NAT) flush(ctx context.Context, targets []ct.Target) error {
 	if len(targets) == 0 {
 		return nil
@@ -40,11 +51,13 @@ func (n *NAT) flush(ctx context.Context, targets []ct.Target) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
 	err = table.Flush(ctx, targets, n.isLocal)
-	if errors.Is(err, errors.ErrUnsupported) {
+	if err == nil || errors.Is(err, errors.ErrUnsupported) {
 		return nil
 	}
-	return err
+	return fmt.Errorf("the change is made, but older flows were not ended: %w", err)
 }
 
 // flows is the conntrack table of the namespace.

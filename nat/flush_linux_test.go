@@ -1,10 +1,13 @@
 package nat
 
 import (
+	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
@@ -25,5 +28,87 @@ func TestLocalIsWhatTheKernelDeliversHere(t *testing.T) {
 		if got, err := n.isLocal(t.Context(), netip.MustParseAddr(addr)); got != want || err != nil {
 			t.Errorf("%s: %v, %v; want %v", addr, got, err, want)
 		}
+	}
+}
+
+// echo answers every UDP packet in ns with name.
+func echo(t *testing.T, ns *netns.NS, addr, name string) {
+	t.Helper()
+	c, err := ns.ListenPacket(t.Context(), "udp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	go func() {
+		b := make([]byte, 64)
+		for {
+			_, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			c.WriteTo([]byte(name), from)
+		}
+	}()
+}
+
+// exchange sends on c until it hears a name, for at most the given time, and
+// returns it. A refusal is none.
+func exchange(t *testing.T, c net.Conn, within time.Duration) string {
+	t.Helper()
+	b := make([]byte, 64)
+	for deadline := time.Now().Add(within); time.Now().Before(deadline); {
+		c.Write([]byte("hello")) // an earlier packet's refusal may come back here
+		c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+		if n, err := c.Read(b); err == nil {
+			return string(b[:n])
+		}
+	}
+	return ""
+}
+
+// A UDP flow is one socket that keeps sending: while nothing is published, after
+// its port is, after it leads to another box, and after it is unpublished
+// (moby#8795, moby#44688).
+func TestAUDPFlowFollowsItsPort(t *testing.T) {
+	t.Parallel()
+	for _, host := range []string{"0.0.0.0:5300", "203.0.113.1:5300", "[::]:5300", "[2001:db8:1::1]:5300"} {
+		t.Run(host, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			addr, one, two := "203.0.113.1:5300", "10.88.0.2:53", "10.88.0.2:54"
+			if netip.MustParseAddrPort(host).Addr().Is6() {
+				addr, one, two = "[2001:db8:1::1]:5300", "[fd88::2]:53", "[fd88::2]:54"
+			}
+			echo(t, s.box, one, "one")
+			echo(t, s.box, two, "two")
+			c, err := s.outside.Dial(t.Context(), "udp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			port := Port{Proto: UDP, Host: netip.MustParseAddrPort(host), Box: netip.MustParseAddrPort(one), Owner: "web"}
+			heard := func(when, want string, within time.Duration) {
+				t.Helper()
+				if got := exchange(t, c, within); got != want {
+					t.Errorf("%s the flow reaches %q, want %q", when, got, want)
+				}
+			}
+			heard("before", "", 100*time.Millisecond)
+			if err := s.gw.Publish(t.Context(), port); err != nil {
+				t.Fatal(err)
+			}
+			heard("published,", "one", 10*time.Second)
+			if err := s.gw.Unpublish(t.Context(), port); err != nil {
+				t.Fatal(err)
+			}
+			for i := 0; i < 100 && exchange(t, c, 20*time.Millisecond) != ""; i++ { // answers under way
+			}
+			heard("unpublished,", "", 100*time.Millisecond)
+			port.Box = netip.MustParseAddrPort(two)
+			if err := s.gw.Publish(t.Context(), port); err != nil {
+				t.Fatal(err)
+			}
+			heard("published elsewhere,", "two", 10*time.Second)
+		})
 	}
 }

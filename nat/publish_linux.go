@@ -14,8 +14,9 @@ import (
 )
 
 // Publish publishes the ports in one transaction: all of them or none. It does
-// not keep the host port from being bound by a program of the host; connections
-// that such a program already has stay with it.
+// not keep the host port from being bound by a program of the host; TCP
+// connections that such a program already has stay with it. Flows of other
+// protocols go to the box from their next packet on, also those that began before.
 //
 // A host port that is taken is os.ErrExist, and the error names its holder. It is
 // taken by a port of the same protocol, family and number on the same address;
@@ -52,11 +53,15 @@ func (n *NAT) Publish(ctx context.Context, ports ...Port) error {
 			culprit, err = p.String(), taken
 		}
 	}
+	if err == nil {
+		err = n.flush(ctx, targets(ports, begun))
+	}
 	return n.fail(op, culprit, n.explain(ctx, c, err))
 }
 
 // Unpublish removes the ports in one transaction: all of them or none.
-// Connections through them that exist go on; no new ones arrive.
+// Connections through them end: the translation of what is under way is taken
+// from it, so that it reaches the box no more.
 //
 // A port that is not published, or leads to another box, is os.ErrNotExist; one
 // of another owner is os.ErrPermission.
@@ -90,6 +95,9 @@ func (n *NAT) Unpublish(ctx context.Context, ports ...Port) error {
 		deleteItems(b, portItems(ports))
 		return b, nil
 	}, func(ctx context.Context) (bool, error) { return n.have(ctx, c, ports, false) })
+	if err == nil {
+		err = n.flush(ctx, targets(ports, ended))
+	}
 	return n.fail(op, culprit, n.explain(ctx, c, err))
 }
 
