@@ -25,7 +25,9 @@ const skipStats = 8
 type linkConf struct {
 	index      int
 	name       string
+	master     int  // index of the bridge, bond, ... that it is a port of, or 0
 	port       bool // of a bridge, bond or team: it receives no IP packets itself
+	isolated   bool // a bridge port that does not reach other isolated ones
 	has4       bool // it has IPv4 settings
 	forwarding bool
 	localnet   bool
@@ -63,14 +65,24 @@ func decodeLink(b []byte) (l linkConf, flags uint32, err error) {
 		switch w.Type() {
 		case unix.IFLA_IFNAME:
 			l.name = w.String()
+		case unix.IFLA_MASTER:
+			l.master = int(w.U32())
 		case unix.IFLA_LINKINFO:
-			info := w.Nested()
+			info, kind, port := w.Nested(), "", nl.Walker{}
 			for info.Next() {
-				if info.Type() == unix.IFLA_INFO_SLAVE_KIND {
-					switch info.String() {
+				switch info.Type() {
+				case unix.IFLA_INFO_SLAVE_KIND:
+					switch kind = info.String(); kind {
 					case "bridge", "bond", "team":
 						l.port = true
 					}
+				case unix.IFLA_INFO_SLAVE_DATA:
+					port = info.Nested()
+				}
+			}
+			for kind == "bridge" && port.Next() {
+				if port.Type() == unix.IFLA_BRPORT_ISOLATED {
+					l.isolated = port.U8() != 0
 				}
 			}
 		case unix.IFLA_AF_SPEC:

@@ -62,6 +62,27 @@ type Network struct {
 	ClampMSS bool
 }
 
+// NetworkState is a network that was added, with what the kernel knows about it.
+type NetworkState struct {
+	Network
+
+	// Drops are the packets that the table has dropped for the network's sake
+	// since it was added.
+	Drops Drops
+
+	// Unisolated are the bridge ports over which the boxes of an Isolated network
+	// reach each other after all, because neither are the ports isolated nor does
+	// what is bridged pass the firewall. It is empty when all is well.
+	Unisolated []string
+}
+
+// Drops counts packets.
+type Drops struct {
+	In     uint64 // to boxes from elsewhere, neither published nor opened
+	Out    uint64 // of an Internal network's boxes to elsewhere
+	Inside uint64 // of an Isolated network, from box to box
+}
+
 // checked checks the network and returns it with subnets without host bits.
 func (n Network) checked() (Network, error) {
 	if err := checkInterface(n.Interface); err != nil {

@@ -35,6 +35,18 @@ func setSysctl(t testing.TB, ns *netns.NS, name, value string) {
 	}
 }
 
+// bridgeNF says whether what is bridged in ns passes the IP firewall. The test is
+// skipped where the kernel has no br_netfilter to switch on.
+func bridgeNF(t testing.TB, ns *netns.NS, on bool) {
+	t.Helper()
+	for _, name := range []string{"iptables", "ip6tables"} {
+		err := ns.SetSysctl(t.Context(), "net/bridge/bridge-nf-call-"+name, map[bool]string{false: "0", true: "1"}[on])
+		if on || !errors.Is(err, os.ErrNotExist) {
+			testutil.NeedKernel(t, 5, 10, "module br_netfilter", err)
+		}
+	}
+}
+
 // host is a namespace with a bridge br0 and an uplink up0.
 func host(t testing.TB) *netns.NS {
 	t.Helper()

@@ -51,6 +51,27 @@ func (n *NAT) RemoveNetwork(_ context.Context, iface string) error {
 	return unsupported("nat.RemoveNetwork", n.ns, "network "+iface)
 }
 
+// Networks returns errors.ErrUnsupported: it needs Linux.
+func (n *NAT) Networks(context.Context) ([]NetworkState, error) {
+	return nil, unsupported("nat.Networks", n.ns, n.String())
+}
+
+// AddOpening returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
+func (n *NAT) AddOpening(_ context.Context, openings ...Opening) error {
+	if o, err := checkOpenings(openings); err != nil {
+		return fail.New("nat.AddOpening", n.ns, o.String(), err)
+	}
+	return unsupported("nat.AddOpening", n.ns, n.String())
+}
+
+// RemoveOpening returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
+func (n *NAT) RemoveOpening(_ context.Context, openings ...Opening) error {
+	if o, err := checkOpenings(openings); err != nil {
+		return fail.New("nat.RemoveOpening", n.ns, o.String(), err)
+	}
+	return unsupported("nat.RemoveOpening", n.ns, n.String())
+}
+
 // Publish returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
 func (n *NAT) Publish(_ context.Context, ports ...Port) error {
 	if p, err := checkPorts(ports); err != nil {

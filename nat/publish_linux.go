@@ -139,31 +139,20 @@ func (n *NAT) List(ctx context.Context) ([]Published, error) {
 	return all, nil
 }
 
-// maxReads bounds how often the maps are read again because the ruleset changed
-// between two of them.
-const maxReads = 20
-
 // list reads the four maps in one state of the ruleset.
-func (n *NAT) list(ctx context.Context, c nft.Conn) ([]Published, error) {
-	for range maxReads {
-		before, err := c.Generation(ctx)
-		if err != nil {
-			return nil, err
-		}
-		var all []Published
+func (n *NAT) list(ctx context.Context, c nft.Conn) (all []Published, err error) {
+	err = c.Steady(ctx, func(ctx context.Context) error {
+		all = nil
 		for _, f := range families {
 			for _, set := range []string{f.pub, f.any} {
 				if all, err = n.listSet(ctx, c, f, set, all); err != nil {
-					return nil, err
+					return err
 				}
 			}
 		}
-		after, err := c.Generation(ctx)
-		if err != nil || before == after {
-			return all, err
-		}
-	}
-	return nil, nft.ErrBusy
+		return nil
+	})
+	return all, err
 }
 
 func (n *NAT) listSet(ctx context.Context, c nft.Conn, f *family46, set string, all []Published) ([]Published, error) {

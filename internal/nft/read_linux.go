@@ -32,6 +32,30 @@ func (c Conn) TableComment(ctx context.Context, table string) (string, error) {
 	return comment, err
 }
 
+// maxReads bounds how often something is read again because the ruleset changed
+// meanwhile.
+const maxReads = 20
+
+// Steady calls read until the ruleset did not change meanwhile: what it read in
+// several questions is one state then. Should others change the ruleset all the
+// time, the error is ErrBusy.
+func (c Conn) Steady(ctx context.Context, read func(context.Context) error) error {
+	for range maxReads {
+		before, err := c.Generation(ctx)
+		if err != nil {
+			return err
+		}
+		if err := read(ctx); err != nil {
+			return err
+		}
+		after, err := c.Generation(ctx)
+		if err != nil || before == after {
+			return err
+		}
+	}
+	return ErrBusy
+}
+
 // Elements reads all elements of a set.
 func (c Conn) Elements(ctx context.Context, table, set string) ([]Element, error) {
 	var all []Element

@@ -1,0 +1,139 @@
+package nat
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/boxwire/boxwire/internal/nft"
+	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/netns/netnstest"
+)
+
+// allOptions are networks that have every option between them.
+func allOptions() []Network {
+	return []Network{
+		{Interface: "br0", Subnets: prefixes("10.88.0.0/16", "fd88::/64"), Masquerade: true},
+		{
+			Interface: "br1", Subnets: prefixes("10.89.0.0/24", "10.90.0.0/30", "fd89::/64", "fd90::1/128"),
+			Masquerade: true, SNAT: addrs("203.0.113.7"), Isolated: true, Reaches: []string{"br0", "br2"}, ClampMSS: true,
+		},
+		{
+			Interface: "br2", Subnets: prefixes("192.0.2.0/24", "2001:db8:2::/64"), Internal: true, Reaches: []string{"br1"},
+			Openings: []Opening{opening("192.0.2.2:80", 0, "web"), opening("192.0.2.2:8000", 8010, "web"), opening("[2001:db8:2::2]:443", 0, "tls")},
+		},
+		{Interface: "br3", Subnets: prefixes("10.91.0.0/16", "fd91::/64"), SNAT: addrs("203.0.113.8", "2001:db8::8")},
+	}
+}
+
+func networksOf(states []NetworkState) (all []Network) {
+	for _, s := range states {
+		all = append(all, s.Network)
+	}
+	return all
+}
+
+func TestNetworksAreListedAsTheyWereAdded(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	gw := open(t, ns)
+	want := allOptions()
+	for _, net := range want {
+		if err := gw.AddNetwork(t.Context(), net); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := gw.Networks(t.Context())
+	if err != nil || !reflect.DeepEqual(networksOf(got), want) {
+		t.Fatalf("got  %+v, %v\nwant %+v", got, err, want)
+	}
+	before := listing(t, ns)
+	// Repeated, it changes nothing; turned into each other, networks are the other.
+	for _, net := range want {
+		if err := gw.EnsureNetwork(t.Context(), net); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := listing(t, ns); got != before {
+		t.Errorf("EnsureNetwork changed:\n%s", got)
+	}
+	for _, net := range want {
+		if err := gw.RemoveNetwork(t.Context(), net.Interface); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := gw.Networks(t.Context()); err != nil || len(got) != 0 {
+		t.Errorf("after the last RemoveNetwork: %v, %v", got, err)
+	}
+	for _, net := range append(want, want...) {
+		net.Interface, net.Reaches = "br9", nil
+		if err := gw.EnsureNetwork(t.Context(), net); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := gw.Networks(t.Context()); err != nil || len(got) != 1 || !reflect.DeepEqual(got[0].Network, net) {
+			t.Errorf("got  %+v, %v\nwant %+v", got, err, net)
+		}
+	}
+}
+
+func TestRemovingANetworkRemovesTheWaysToIt(t *testing.T) {
+	t.Parallel()
+	gw := open(t, netnstest.New(t))
+	for _, net := range allOptions() {
+		if err := gw.AddNetwork(t.Context(), net); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := gw.RemoveNetwork(t.Context(), "br2"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := gw.Networks(t.Context())
+	if err != nil || len(got) != 3 || !slices.Equal(got[1].Reaches, []string{"br0"}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestPortsThatAnIsolatedNetworkLeaksThroughAreNamed(t *testing.T) {
+	t.Parallel()
+	ns := host(t)
+	bridgeNF(t, ns, false)
+	for _, port := range []string{"box0", "box1"} {
+		testutil.Run(t, ns, "ip", "link", "add", port, "type", "veth", "peer", "name", port+"p")
+		testutil.Run(t, ns, "ip", "link", "set", port, "master", "br0")
+	}
+	testutil.Run(t, ns, "ip", "link", "set", "box1", "type", "bridge_slave", "isolated", "on")
+	gw := open(t, ns)
+	if err := gw.AddNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16"), Isolated: true}); err != nil {
+		t.Fatal(err)
+	}
+	check := func(want ...string) {
+		t.Helper()
+		got, err := gw.Networks(t.Context())
+		if err != nil || len(got) != 1 || !slices.Equal(got[0].Unisolated, want) {
+			t.Errorf("%+v, %v; want %v", got, err, want)
+		}
+	}
+	check("box0")
+	testutil.Run(t, ns, "ip", "link", "set", "box0", "type", "bridge_slave", "isolated", "on")
+	check()
+	testutil.Run(t, ns, "ip", "link", "set", "box0", "type", "bridge_slave", "isolated", "off")
+	bridgeNF(t, ns, true) // what is bridged passes the firewall
+	check()
+}
+
+func TestMalformedElementsOfNetworksAreErrors(t *testing.T) {
+	t.Parallel()
+	for _, e := range []nft.Element{
+		{}, {Key: make([]byte, 20)}, {Key: make([]byte, 21), KeyEnd: make([]byte, 21)}, {Key: make([]byte, 3), KeyEnd: make([]byte, 3)},
+		{Key: append([]byte{10, 0, 0, 1}, make([]byte, 16)...), KeyEnd: append([]byte{10, 0, 0, 3}, make([]byte, 16)...)},
+	} {
+		if got, _, err := decodeSame(e); err == nil {
+			t.Errorf("decodeSame(%v): %v", e, got)
+		}
+	}
+	for _, e := range []nft.Element{{}, {Key: make([]byte, 12)}, {Key: make([]byte, 8), KeyEnd: make([]byte, 8)}} {
+		if got, err := decodeOpening(e); err == nil {
+			t.Errorf("decodeOpening(%v): %v", e, got)
+		}
+	}
+}
