@@ -2,9 +2,25 @@ package netns
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
+
+	"github.com/boxwire/boxwire/internal/refuse"
 )
+
+// What is opened as a network namespace and is none. Both are os.ErrInvalid, too.
+var (
+	// ErrNotNamespace: a file, folder, socket and so on.
+	ErrNotNamespace = refuse.Input("not a namespace")
+
+	// ErrOtherKind: a mount, user or other namespace (namespaces(7)).
+	ErrOtherKind = refuse.Input("not a network namespace")
+)
+
+func errNotA(what string) error { return fmt.Errorf("this is a %s: %w", what, ErrNotNamespace) }
+
+var errNil = refuse.Input("no namespace: the handle is nil")
 
 // Error is the one shape of the errors of netns, link, route and nat:
 //

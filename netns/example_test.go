@@ -110,3 +110,75 @@ func ExamplePool() {
 		box.Close()
 	}
 }
+
+// Names need not be where `ip netns` looks: a CNI runtime has its own folder.
+func ExampleFolder() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "netns")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	boxes := netns.Folder(dir)
+	box, err := boxes.Create(ctx, "3f2a")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer box.Delete(ctx)
+	fmt.Println(box.Path() == dir+"/3f2a")
+	// Output: true
+}
+
+// An unnamed namespace gets a name, and another one.
+func ExamplePin() {
+	ctx := context.Background()
+	box, err := netns.New(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer box.Close()
+	named, err := netns.Pin(ctx, box, "web")
+	if err != nil {
+		log.Fatal(err)
+	}
+	named.Close()
+	if err := netns.Rename(ctx, "web", "web-old"); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(netns.Delete(ctx, "web-old"))
+	// Output: <nil>
+}
+
+// Why does a namespace not go away that has no name any more?
+func ExampleNS_Holders() {
+	ctx := context.Background()
+	box, err := netns.New(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer box.Close()
+	ln, err := box.Listen(ctx, "tcp", "127.0.0.1:80")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ln.Close()
+	holders, err := box.Holders(ctx)
+	if err != nil {
+		log.Print(err) // some processes belong to others
+	}
+	for _, h := range holders {
+		log.Print(h) // socket 9 of process 4711 (example)
+	}
+}
+
+// A namespace whose root is the calling user and has no rights outside.
+func ExampleNewInUserNS() {
+	ctx := context.Background()
+	box, err := netns.NewInUserNS(ctx, netns.UserNS{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer box.Close()
+	fmt.Println(box.Name() == "")
+	// Output: true
+}

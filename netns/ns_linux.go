@@ -2,16 +2,13 @@ package netns
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"strconv"
+	"path/filepath"
 	"sync"
 
 	"github.com/boxwire/boxwire/internal/nl"
-	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // NS is an open handle on a network namespace. It is safe for concurrent use.
@@ -30,73 +27,6 @@ type NS struct {
 	settings settings // has a lock of its own
 }
 
-// Current returns a handle on the network namespace of the calling thread: the
-// program's own, or that of the namespace inside [Do].
-func Current() (*NS, error) {
-	ns, err := openFile("/proc/thread-self/ns/net")
-	if err != nil {
-		return nil, &Error{Op: "netns.Current", Err: err}
-	}
-	ns.path = ""
-	return ns, nil
-}
-
-// Open returns a handle on the named namespace, one that [Create] or
-// `ip netns add` made. An unknown name is os.ErrNotExist.
-func Open(ctx context.Context, name string) (*NS, error) {
-	fail := func(err error) (*NS, error) {
-		return nil, &Error{Op: "netns.Open", Subject: strconv.Quote(name), Err: err}
-	}
-	if err := errors.Join(checkName(name), ctx.Err()); err != nil {
-		return fail(err)
-	}
-	ns, err := openFile(Dir + "/" + name)
-	if errors.Is(err, errNoNamespace) {
-		err = fmt.Errorf("%w (what a create that was cut off leaves; Delete removes it)", err)
-	}
-	if err != nil {
-		return fail(err)
-	}
-	ns.name = name
-	return ns, nil
-}
-
-// OpenPath returns a handle on the namespace at path: a bind mount, or a file
-// such as /proc/PID/ns/net. A path that is no network namespace is
-// os.ErrInvalid, and the error says what it is instead.
-func OpenPath(ctx context.Context, path string) (*NS, error) {
-	err := ctx.Err()
-	if err == nil && path == "" {
-		err = refuse.Input("the path is empty")
-	}
-	var ns *NS
-	if err == nil {
-		ns, err = openFile(path)
-	}
-	if err != nil {
-		return nil, &Error{Op: "netns.OpenPath", Subject: strconv.Quote(path), Err: err}
-	}
-	return ns, nil
-}
-
-// OpenPid returns a handle on the network namespace that the process is in
-// (/proc/PID/ns/net, proc(5)). A process that is gone is os.ErrNotExist; one
-// that this process may not inspect is os.ErrPermission.
-func OpenPid(ctx context.Context, pid int) (*NS, error) {
-	err := ctx.Err()
-	if err == nil && pid <= 0 {
-		err = refuse.Input("the pid is not positive")
-	}
-	var ns *NS
-	if err == nil {
-		ns, err = openFile(fmt.Sprintf("/proc/%d/ns/net", pid))
-	}
-	if err != nil {
-		return nil, &Error{Op: "netns.OpenPid", Subject: "process " + strconv.Itoa(pid), Err: err}
-	}
-	return ns, nil
-}
-
 // Name returns the name of a named namespace, and "" for any other.
 func (ns *NS) Name() string { return ns.name }
 
@@ -107,13 +37,13 @@ func (ns *NS) Path() string { return ns.path }
 // ID returns what identifies the namespace while it exists; see [ID].
 func (ns *NS) ID() ID { return ns.id }
 
-// String names the namespace for messages: its name, its path, or its inode
-// number as the kernel writes it, "net:[4026531840]".
+// String names the namespace for messages: its name in [Dir], its path, or its
+// inode number as the kernel writes it, "net:[4026531840]".
 func (ns *NS) String() string {
 	switch {
 	case ns == nil:
 		return "(none)"
-	case ns.name != "":
+	case ns.name != "" && ns.path == Dir+"/"+ns.name:
 		return ns.name
 	case ns.path != "":
 		return ns.path
@@ -183,6 +113,28 @@ func (ns *NS) dialExchange(family int) (nc *netlink.Conn, err error) {
 	return nc, err
 }
 
+// dup returns another handle on the namespace, without a name or path.
+func (ns *NS) dup() (*NS, error) {
+	var other *NS
+	err := ns.WithFd(func(fd int) (err error) {
+		other, err = openFd(fd)
+		return err
+	})
+	return other, err
+}
+
+// Delete closes the handle and removes the namespace's name; see the function
+// [Delete]. For an unnamed namespace it is the same as Close.
+func (ns *NS) Delete(ctx context.Context) error {
+	if ns.Name() == "" {
+		return ns.Close()
+	}
+	if err := Folder(filepath.Dir(ns.path)).Delete(ctx, ns.name); err != nil {
+		return err
+	}
+	return ns.Close()
+}
+
 // Close closes the handle and the netlink connections that belong to it.
 // Sockets from Dial, Listen and the like stay open. The namespace itself lives
 // on while anything else holds it. Closing twice is fine.
@@ -202,70 +154,4 @@ func (ns *NS) Close() error {
 	}
 	ns.settings.close()
 	return ns.file.Close()
-}
-
-var errNil = refuse.Input("no namespace: the handle is nil")
-
-var errNoNamespace = refuse.Input("this is a file, not a namespace")
-
-// openFile opens a namespace file and checks that it is one, of the right kind.
-func openFile(path string) (*NS, error) {
-	// A namespace file is a regular one; opening anything else (a FIFO, a
-	// device) could block or do something.
-	fi, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !fi.Mode().IsRegular() {
-		return nil, refuse.Input("this is a %s, not a namespace", kindOf(fi.Mode()))
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	ns, err := newNS(file)
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	ns.path = path
-	return ns, nil
-}
-
-func kindOf(m os.FileMode) string {
-	switch {
-	case m.IsDir():
-		return "folder"
-	case m&os.ModeNamedPipe != 0:
-		return "pipe"
-	case m&os.ModeSocket != 0:
-		return "socket"
-	case m&os.ModeDevice != 0:
-		return "device"
-	}
-	return "special file"
-}
-
-// newNS makes a handle of an open namespace file, which it then owns.
-func newNS(file *os.File) (*NS, error) {
-	fd := int(file.Fd())
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(fd, &fs); err != nil {
-		return nil, os.NewSyscallError("fstatfs", err)
-	}
-	if fs.Type != unix.NSFS_MAGIC && fs.Type != unix.PROC_SUPER_MAGIC {
-		return nil, errNoNamespace
-	}
-	kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE) // ioctl_ns(2)
-	if err != nil {
-		return nil, errNoNamespace
-	}
-	if kind != unix.CLONE_NEWNET {
-		return nil, refuse.Input("this is a namespace of another kind (%#x), not a network namespace", kind)
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, os.NewSyscallError("fstat", err)
-	}
-	return &NS{file: file, id: ID{Dev: uint64(st.Dev), Ino: st.Ino}}, nil
 }

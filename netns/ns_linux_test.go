@@ -156,11 +156,12 @@ func TestOpenPathTellsWhatIsNoNamespace(t *testing.T) {
 	}{
 		{"", "empty", os.ErrInvalid},
 		{filepath.Join(dir, "none"), "no such file", os.ErrNotExist},
-		{dir, "folder", os.ErrInvalid},
+		{dir, "folder", netns.ErrNotNamespace},
 		{file, "this is a file", os.ErrInvalid},
 		{fifo, "pipe", os.ErrInvalid},
 		{"/dev/null", "device", os.ErrInvalid},
-		{"/proc/self/ns/mnt", "another kind", os.ErrInvalid},
+		{"/proc/self/ns/mnt", "mount namespace", netns.ErrOtherKind},
+		{"/proc/self/ns/user", "user namespace", os.ErrInvalid},
 		{"/proc/self/status", "not a namespace", os.ErrInvalid},
 	} {
 		ns, err := netns.OpenPath(t.Context(), tt.path)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"syscall"
 
 	"github.com/mdlayher/netlink"
 )
@@ -32,11 +33,56 @@ func Create(context.Context, string) (*NS, error) { return nil, unsupported("net
 // Open returns errors.ErrUnsupported.
 func Open(context.Context, string) (*NS, error) { return nil, unsupported("netns.Open") }
 
+// Create returns errors.ErrUnsupported.
+func (Folder) Create(context.Context, string) (*NS, error) { return nil, unsupported("netns.Create") }
+
+// Open returns errors.ErrUnsupported.
+func (Folder) Open(context.Context, string) (*NS, error) { return nil, unsupported("netns.Open") }
+
+// Pin returns errors.ErrUnsupported.
+func Pin(context.Context, *NS, string) (*NS, error) { return nil, unsupported("netns.Pin") }
+
+// Pin returns errors.ErrUnsupported.
+func (Folder) Pin(context.Context, *NS, string) (*NS, error) { return nil, unsupported("netns.Pin") }
+
+// Rename returns errors.ErrUnsupported.
+func Rename(context.Context, string, string) error { return unsupported("netns.Rename") }
+
+// Rename returns errors.ErrUnsupported.
+func (Folder) Rename(context.Context, string, string) error { return unsupported("netns.Rename") }
+
+// Delete returns errors.ErrUnsupported.
+func (Folder) Delete(context.Context, string) error { return unsupported("netns.Delete") }
+
+// NewInUserNS returns errors.ErrUnsupported.
+func NewInUserNS(context.Context, UserNS) (*NS, error) { return nil, unsupported("netns.NewInUserNS") }
+
+// All returns errors.ErrUnsupported.
+func All(context.Context) ([]Info, error) { return nil, unsupported("netns.All") }
+
+// Holders returns errors.ErrUnsupported.
+func (*NS) Holders(context.Context) ([]Holder, error) { return nil, unsupported("netns.Holders") }
+
 // OpenPath returns errors.ErrUnsupported.
 func OpenPath(context.Context, string) (*NS, error) { return nil, unsupported("netns.OpenPath") }
 
 // OpenPid returns errors.ErrUnsupported.
 func OpenPid(context.Context, int) (*NS, error) { return nil, unsupported("netns.OpenPid") }
+
+// OpenTid returns errors.ErrUnsupported.
+func OpenTid(context.Context, int) (*NS, error) { return nil, unsupported("netns.OpenTid") }
+
+// OpenPidfd returns errors.ErrUnsupported.
+func OpenPidfd(context.Context, int) (*NS, error) { return nil, unsupported("netns.OpenPidfd") }
+
+// OpenFd returns errors.ErrUnsupported.
+func OpenFd(int) (*NS, error) { return nil, unsupported("netns.OpenFd") }
+
+// Adopt returns errors.ErrUnsupported.
+func Adopt(int) (*NS, error) { return nil, unsupported("netns.Adopt") }
+
+// OpenSocket returns errors.ErrUnsupported.
+func OpenSocket(syscall.Conn) (*NS, error) { return nil, unsupported("netns.OpenSocket") }
 
 // Delete returns errors.ErrUnsupported.
 func Delete(context.Context, string) error { return unsupported("netns.Delete") }

@@ -1,0 +1,111 @@
+package netns
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// openFile opens a namespace file and checks that it is one, of the right kind.
+func openFile(path string) (*NS, error) {
+	// A namespace file is a regular one; opening anything else (a FIFO, a
+	// device) could block or do something.
+	fi, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, errNotA(kindOf(fi.Mode()))
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	ns, err := newNSFd(fd)
+	if err != nil {
+		return nil, err
+	}
+	ns.path = path
+	return ns, nil
+}
+
+func kindOf(m os.FileMode) string {
+	switch {
+	case m.IsDir():
+		return "folder"
+	case m&os.ModeNamedPipe != 0:
+		return "pipe"
+	case m&os.ModeSocket != 0:
+		return "socket"
+	case m&os.ModeDevice != 0:
+		return "device"
+	}
+	return "special file"
+}
+
+// nameOfKind names a kind of namespace by its clone flag.
+func nameOfKind(flag int) string {
+	switch flag {
+	case unix.CLONE_NEWCGROUP:
+		return "cgroup"
+	case unix.CLONE_NEWIPC:
+		return "ipc"
+	case unix.CLONE_NEWNS:
+		return "mount"
+	case unix.CLONE_NEWPID:
+		return "pid"
+	case unix.CLONE_NEWTIME:
+		return "time"
+	case unix.CLONE_NEWUSER:
+		return "user"
+	case unix.CLONE_NEWUTS:
+		return "uts"
+	}
+	return fmt.Sprintf("%#x", flag)
+}
+
+// openFd makes a handle of a duplicate of a descriptor.
+func openFd(fd int) (*NS, error) {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return newNSFd(dup)
+}
+
+// newNSFd makes a handle of a descriptor, which it closes when it is none of a
+// network namespace.
+func newNSFd(fd int) (*NS, error) {
+	file := os.NewFile(uintptr(fd), "net")
+	ns, err := newNS(file)
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return ns, nil
+}
+
+// newNS makes a handle of an open namespace file, which it then owns.
+func newNS(file *os.File) (*NS, error) {
+	fd := int(file.Fd())
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return nil, os.NewSyscallError("fstatfs", err)
+	}
+	if fs.Type != unix.NSFS_MAGIC && fs.Type != unix.PROC_SUPER_MAGIC {
+		return nil, errNotA("file")
+	}
+	kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE) // ioctl_ns(2)
+	if err != nil {
+		return nil, errNotA("file")
+	}
+	if kind != unix.CLONE_NEWNET {
+		return nil, fmt.Errorf("this is a %s namespace: %w", nameOfKind(kind), ErrOtherKind)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, os.NewSyscallError("fstat", err)
+	}
+	return &NS{file: file, id: ID{Dev: uint64(st.Dev), Ino: st.Ino}}, nil
+}
