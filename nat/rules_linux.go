@@ -105,7 +105,7 @@ func forwarding(b *nft.Batch) {
 	for _, f := range families {
 		b.AddRule("to_box", rule(f.match(), f.destination(), exprs{in(f.route)}, accept())...)
 	}
-	b.AddRule("to_box", rule(oifIn("closed"), drop())...)
+	b.AddRule("to_box", oifIn("closed")...) // the lookup counts in the network's element
 	b.AddRule("to_box", drop()...)
 
 	// Neighbour discovery and multicast listener discovery (RFC 4861, 2710, 3810).
@@ -119,7 +119,7 @@ func forwarding(b *nft.Batch) {
 		&expr.Lookup{SourceRegister: regA, SetName: discovery, SetID: id},
 	}, accept())...)
 	b.AddRule("icc_off", rule(ctDNAT(true), accept())...)
-	b.AddRule("icc_off", rule(iifIn("isolated"), drop())...)
+	b.AddRule("icc_off", iifIn("isolated")...)
 	b.AddRule("icc_off", drop()...)
 }
 
