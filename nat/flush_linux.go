@@ -35,7 +35,7 @@ func ended(proto Proto, addr netip.Addr, first, last uint16) ct.Target {
 func targets(ports []Port, as func(Proto, netip.Addr, uint16, uint16) ct.Target) []ct.Target {
 	t := make([]ct.Target, len(ports))
 	for i, p := range ports {
-		t[i] = as(p.Proto, p.Host.Addr(), p.Host.Port(), p.Host.Port())
+		t[i] = as(p.Proto, p.Host.Addr(), p.Host.Port(), p.last())
 	}
 	return t
 }

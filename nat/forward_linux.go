@@ -18,14 +18,19 @@ type plan struct {
 	six      plan6
 }
 
-// plan reads the links and finds those that do not forward as the networks need
-// it. A network's link may be missing.
+// plan reads what the table knows of the links, and plans for the networks.
 func (n *NAT) plan(ctx context.Context, c nft.Conn, nets ...Network) (*plan, error) {
-	links, err := readLinks(ctx, n.ns)
+	f, err := n.readFlipped(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	f, err := n.readFlipped(ctx, c)
+	return planLinks(ctx, n.ns, f, nets...)
+}
+
+// planLinks reads the links and finds those that do not forward as the networks
+// need it. A network's link may be missing.
+func planLinks(ctx context.Context, ns *netns.NS, f flipped, nets ...Network) (*plan, error) {
+	links, err := readLinks(ctx, ns)
 	if err != nil {
 		return nil, err
 	}
@@ -52,27 +57,35 @@ func (n *NAT) plan(ctx context.Context, c nft.Conn, nets ...Network) (*plan, err
 		}
 	}
 	if six {
-		p.six, err = netns.Do(ctx, n.ns, func(context.Context) (plan6, error) {
+		p.six, err = netns.Do(ctx, ns, func(context.Context) (plan6, error) {
 			return makePlan6(links, own, names(f.six), hasForce())
 		})
 	}
 	return p, err
 }
 
-// record adds to the batch what the links were before: those that the table does
-// not know yet. One that it knows stays, with what was true when it was recorded.
+// record adds the plan's facts to the batch. One that the table knows stays.
 func (p *plan) record(b *nft.Batch) {
-	var elems []nft.Element
+	for _, it := range p.facts() {
+		b.EnsureElements(it.set, it.elem)
+	}
+}
+
+// facts are what the links were before: those that the table does not know yet,
+// for what was true when a link was first recorded is what it is set back to.
+func (p *plan) facts() (items []item) {
 	for _, l := range p.four {
 		if !p.known[l.name] {
-			elems = append(elems, nft.Element{Key: ifname(l.name)})
+			items = append(items, item{families[0].flipped, nft.Element{Key: ifname(l.name)}})
 		}
 	}
-	b.EnsureElements(families[0].flipped, elems...)
-	b.EnsureElements(families[1].flipped, p.six.record...)
-	for _, l := range p.localnet {
-		b.EnsureElements("localnet", nft.Element{Key: ifname(l.name)})
+	for _, e := range p.six.record {
+		items = append(items, item{families[1].flipped, e})
 	}
+	for _, l := range p.localnet {
+		items = append(items, item{"localnet", nft.Element{Key: ifname(l.name)}})
+	}
+	return items
 }
 
 // apply writes the settings.

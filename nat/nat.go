@@ -14,6 +14,12 @@ type Options struct {
 	// the same name share published ports and networks; with different names they
 	// do not see each other's, and a packet has to pass both tables.
 	Name string
+
+	// Alive, unless nil, says whether an owner of published ports still exists.
+	// Where a host port that is wanted is taken by an owner that does not, the
+	// dead one's mapping is removed in the same transaction. It is called from
+	// within Publish, and must not call methods of the NAT.
+	Alive func(owner string) bool
 }
 
 // maxName is the length of the longest table name taken; the kernel takes 255.
@@ -25,6 +31,8 @@ const maxName = 64
 type NAT struct {
 	ns    *netns.NS
 	table string
+	alive func(owner string) bool
+	memory
 }
 
 // NS returns the namespace.

@@ -24,7 +24,7 @@ import (
 // os.ErrPermission without CAP_NET_ADMIN over the namespace; os.ErrClosed.
 func Open(ctx context.Context, ns *netns.NS, opts Options) (*NAT, error) {
 	name, err := tableName(opts.Name)
-	n := &NAT{ns: ns, table: name}
+	n := &NAT{ns: ns, table: name, alive: opts.Alive}
 	if err == nil {
 		err = n.install(ctx)
 	}
@@ -49,6 +49,11 @@ func (n *NAT) install(ctx context.Context) error {
 		err := n.ours(ctx, c)
 		return err == nil, netns.IgnoreNotExist(err)
 	})
+	return n.supported(err)
+}
+
+// supported says which kernel is needed where an older one refuses the skeleton.
+func (n *NAT) supported(err error) error {
 	var refused *nft.Error
 	if errors.As(err, &refused) {
 		switch refused.Err.Errno {
@@ -71,6 +76,10 @@ func (n *NAT) ours(ctx context.Context, c nft.Conn) error {
 	case strings.HasPrefix(comment, commentPrefix):
 		return fmt.Errorf("a table of that name is there from another version of this library (its comment is %q, not %q): %w", comment, skeletonComment, os.ErrExist)
 	}
+	return notOurs(comment)
+}
+
+func notOurs(comment string) error {
 	return fmt.Errorf("a table of that name is there and not ours (its comment is %q): %w", comment, os.ErrExist)
 }
 

@@ -1,7 +1,6 @@
 package nat
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -147,7 +146,7 @@ func changeItems(b *nft.Batch, have, want []item) {
 	var add, del []item
 	for _, it := range want {
 		e, ok := old[at(it)]
-		if ok && bytes.Equal(e.Data, it.elem.Data) && e.Accept == it.elem.Accept && e.Goto == it.elem.Goto && e.Comment == it.elem.Comment {
+		if ok && e.Equal(&it.elem) {
 			delete(old, at(it))
 			continue
 		}

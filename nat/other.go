@@ -11,6 +11,9 @@ import (
 	"github.com/boxwire/boxwire/netns"
 )
 
+// memory is what a NAT keeps in memory: nothing.
+type memory struct{}
+
 func unsupported(op string, ns *netns.NS, subject string) error {
 	return fail.New(op, ns, subject, fmt.Errorf("nftables needs Linux: %w", errors.ErrUnsupported))
 }
@@ -86,6 +89,23 @@ func (n *NAT) Unpublish(_ context.Context, ports ...Port) error {
 		return fail.New("nat.Unpublish", n.ns, p.String(), err)
 	}
 	return unsupported("nat.Unpublish", n.ns, portsSubject(ports))
+}
+
+// UnpublishOwner returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
+func (n *NAT) UnpublishOwner(_ context.Context, owner string) error {
+	subject := fmt.Sprintf("owner %q", owner)
+	if err := checkOwner(owner); err != nil {
+		return fail.New("nat.UnpublishOwner", n.ns, subject, err)
+	}
+	return unsupported("nat.UnpublishOwner", n.ns, subject)
+}
+
+// Sync returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
+func (n *NAT) Sync(_ context.Context, desired State) error {
+	if _, subject, err := desired.check(); err != nil {
+		return fail.New("nat.Sync", n.ns, subject, err)
+	}
+	return unsupported("nat.Sync", n.ns, n.String())
 }
 
 // List returns errors.ErrUnsupported: it needs Linux.

@@ -14,6 +14,12 @@ func tcp(host, box, owner string) Port {
 	return Port{Proto: TCP, Host: ap(host), Box: ap(box), Owner: owner}
 }
 
+// ranged makes a range of a port.
+func ranged(p Port, last uint16) Port {
+	p.HostLast = last
+	return p
+}
+
 func TestBadPortsAreRefusedByName(t *testing.T) {
 	t.Parallel()
 	good := tcp("0.0.0.0:80", "10.0.0.2:80", "web")

@@ -1,27 +1,24 @@
 package nat
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"slices"
 
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/netns"
-	"golang.org/x/sys/unix"
 )
 
-// Publish publishes the ports in one transaction: all of them or none. It does
-// not keep the host port from being bound by a program of the host; TCP
-// connections that such a program already has stay with it. Flows of other
-// protocols go to the box from their next packet on, also those that began before.
+// Publish publishes the ports in one transaction: all of them or none. TCP
+// connections that a program of the host already has on the host port stay with
+// it. Flows of other protocols go to the box from their next packet on, also those
+// that began before.
 //
 // A host port that is taken is os.ErrExist, and the error names its holder. It is
 // taken by a port of the same protocol, family and number on the same address;
 // a port on all addresses and one on a single address take each other's, too.
-// That holds as well for the very same port of the same owner.
+// That holds as well for the very same port of the same owner. A holder that
+// [Options.Alive] says is gone is replaced in the same transaction.
 //
 // The box need not be there yet, nor its network; but what comes from outside is
 // let through to addresses behind an interface of [NAT.AddNetwork] and to those
@@ -34,29 +31,32 @@ func (n *NAT) Publish(ctx context.Context, ports ...Port) error {
 	if len(ports) == 0 {
 		return nil
 	}
+	culprit, err := n.publish(ctx, ports)
+	return n.fail(op, culprit, err)
+}
+
+func (n *NAT) publish(ctx context.Context, ports []Port) (culprit string, err error) {
+	culprit = portsSubject(ports)
 	c, err := n.conn()
 	if err != nil {
-		return n.fail(op, portsSubject(ports), err)
+		return culprit, err
 	}
-	culprit := portsSubject(ports)
 	err = c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
-		if p, err := n.collisions(ctx, c, ports); err != nil {
+		found, err := n.conflicts(ctx, c, ports)
+		if err != nil {
+			return nil, err
+		}
+		dead, p, err := n.settle(found)
+		if err != nil {
 			culprit = p.String()
 			return nil, err
 		}
-		b := nft.NewBatch(n.table)
-		addItems(b, portItems(ports))
-		return b, nil
+		return n.change(ctx, c, dead, portItems(ports))
 	}, func(ctx context.Context) (bool, error) { return n.have(ctx, c, ports, true) })
-	if errors.Is(err, unix.EEXIST) {
-		if p, taken := n.holder(ctx, c, ports); taken != nil {
-			culprit, err = p.String(), taken
-		}
-	}
 	if err == nil {
 		err = n.flush(ctx, targets(ports, begun))
 	}
-	return n.fail(op, culprit, n.explain(ctx, c, err))
+	return culprit, n.explain(ctx, c, err)
 }
 
 // Unpublish removes the ports in one transaction: all of them or none.
@@ -64,7 +64,7 @@ func (n *NAT) Publish(ctx context.Context, ports ...Port) error {
 // from it, so that it reaches the box no more.
 //
 // A port that is not published, or leads to another box, is os.ErrNotExist; one
-// of another owner is os.ErrPermission.
+// of another owner is os.ErrPermission. A range is removed as it was published.
 func (n *NAT) Unpublish(ctx context.Context, ports ...Port) error {
 	const op = "nat.Unpublish"
 	if p, err := checkPorts(ports); err != nil {
@@ -73,187 +73,162 @@ func (n *NAT) Unpublish(ctx context.Context, ports ...Port) error {
 	if len(ports) == 0 {
 		return nil
 	}
+	culprit, err := n.unpublish(ctx, ports)
+	return n.fail(op, culprit, err)
+}
+
+func (n *NAT) unpublish(ctx context.Context, ports []Port) (culprit string, err error) {
+	culprit = portsSubject(ports)
 	c, err := n.conn()
 	if err != nil {
-		return n.fail(op, portsSubject(ports), err)
+		return culprit, err
 	}
-	culprit := portsSubject(ports)
 	err = c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
 		// A delete in nftables ignores what the element holds, so that it is read
 		// first; the generation makes that one step.
-		found, err := c.Lookup(ctx, n.table, queries(ports)...)
-		if err != nil {
-			return nil, err
-		}
-		for i, p := range ports {
-			if err := n.checkHeld(ctx, c, p, found[i]); err != nil {
+		for _, p := range ports {
+			if err := n.checkHeld(ctx, c, p); err != nil {
 				culprit = p.String()
 				return nil, err
 			}
 		}
-		b := nft.NewBatch(n.table)
-		deleteItems(b, portItems(ports))
-		return b, nil
+		return n.change(ctx, c, portItems(ports), nil)
 	}, func(ctx context.Context) (bool, error) { return n.have(ctx, c, ports, false) })
 	if err == nil {
 		err = n.flush(ctx, targets(ports, ended))
 	}
-	return n.fail(op, culprit, n.explain(ctx, c, err))
+	return culprit, n.explain(ctx, c, err)
 }
 
-// checkHeld checks that an element is that of the port.
-func (n *NAT) checkHeld(ctx context.Context, c nft.Conn, p Port, e *nft.Element) error {
-	if e == nil {
-		if err := n.gone(ctx, c); err != nil {
-			return err
-		}
-		return fmt.Errorf("the port is not published: %w", os.ErrNotExist)
+// UnpublishOwner removes all ports of an owner in one transaction. It reads all
+// that is published; [NAT.Unpublish] does not. An owner without ports is
+// os.ErrNotExist.
+func (n *NAT) UnpublishOwner(ctx context.Context, owner string) error {
+	const op = "nat.UnpublishOwner"
+	subject := fmt.Sprintf("owner %q", owner)
+	if err := checkOwner(owner); err != nil {
+		return n.fail(op, subject, err)
 	}
-	box, err := decodeData(e.Data)
-	switch {
-	case err != nil:
+	return n.fail(op, subject, n.unpublishOwner(ctx, owner))
+}
+
+func (n *NAT) unpublishOwner(ctx context.Context, owner string) error {
+	c, err := n.conn()
+	if err != nil {
 		return err
-	case e.Comment != p.Owner:
-		return fmt.Errorf("the port belongs to %q, not to %q: %w", e.Comment, p.Owner, os.ErrPermission)
-	case box != p.Box:
-		return fmt.Errorf("the host port leads to %v: %w", box, os.ErrNotExist)
+	}
+	find := func(ctx context.Context) (items []item, err error) {
+		err = n.eachPort(ctx, c, func(it item) error {
+			if it.elem.Comment == owner {
+				items = append(items, it)
+			}
+			return nil
+		})
+		return items, err
+	}
+	err = c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
+		items, err := find(ctx)
+		if err == nil && len(items) == 0 {
+			err = fmt.Errorf("the owner has no port published: %w", os.ErrNotExist)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return n.change(ctx, c, items, nil)
+	}, func(ctx context.Context) (bool, error) {
+		items, err := find(ctx)
+		return len(items) == 0, netns.IgnoreNotExist(err)
+	})
+	return n.explain(ctx, c, err)
+}
+
+// change returns the batch that deletes and adds elements of published ports, and
+// keeps uses in step.
+func (n *NAT) change(ctx context.Context, c nft.Conn, del, add []item) (*nft.Batch, error) {
+	delta := make(map[use]int)
+	for _, it := range del {
+		if u, ok := useOf(it); ok {
+			delta[u]--
+		}
+	}
+	for _, it := range add {
+		if u, ok := useOf(it); ok {
+			delta[u]++
+		}
+	}
+	var ask []nft.Query
+	var asked []use
+	for u, d := range delta {
+		if d != 0 {
+			ask = append(ask, u.query())
+			asked = append(asked, u)
+		}
+	}
+	found, err := c.Lookup(ctx, n.table, ask...)
+	if err != nil {
+		return nil, err
+	}
+	for i, e := range found {
+		u := asked[i]
+		if e != nil {
+			del = append(del, item{u.f.uses, *e})
+		}
+		if count := useCount(e) + delta[u]; count > 0 {
+			add = append(add, u.item(count))
+		}
+	}
+	b := nft.NewBatch(n.table)
+	deleteItems(b, del)
+	addItems(b, add)
+	return b, nil
+}
+
+// checkHeld checks that what is published is the port.
+func (n *NAT) checkHeld(ctx context.Context, c nft.Conn, p Port) error {
+	want := portItems([]Port{p})
+	found, err := c.Lookup(ctx, n.table, queries(want)...)
+	if err != nil {
+		return err
+	}
+	for i, e := range found {
+		if e == nil || string(e.Key) != string(want[i].elem.Key) || string(e.KeyEnd) != string(want[i].elem.KeyEnd) {
+			if err := n.gone(ctx, c); err != nil {
+				return err
+			}
+			return fmt.Errorf("the port is not published: %w", os.ErrNotExist)
+		}
+		held, err := decodeItem(item{want[i].set, *e})
+		switch {
+		case err != nil:
+			return err
+		case e.Comment != p.Owner:
+			return fmt.Errorf("the port belongs to %q, not to %q: %w", e.Comment, p.Owner, os.ErrPermission)
+		case string(e.Data) != string(want[i].elem.Data):
+			return fmt.Errorf("the host port leads to %v: %w", held.Box, os.ErrNotExist)
+		}
 	}
 	return nil
 }
 
-// List returns what is published, sorted by protocol, host address and port.
-// Elements that another program added are listed with whatever comment they
-// have for an owner.
-func (n *NAT) List(ctx context.Context) ([]Published, error) {
-	c, err := n.conn()
-	if err != nil {
-		return nil, n.fail("nat.List", n.String(), err)
+// queries ask for the elements that have the items' keys. Of a range it is the
+// element that holds its first port.
+func queries(items []item) []nft.Query {
+	q := make([]nft.Query, len(items))
+	for i, it := range items {
+		q[i] = nft.Query{Set: it.set, Key: it.elem.Key}
 	}
-	all, err := n.list(ctx, c)
-	if err != nil {
-		return nil, n.fail("nat.List", n.String(), n.explain(ctx, c, err))
-	}
-	slices.SortFunc(all, func(a, b Published) int {
-		return cmp.Or(cmp.Compare(a.Proto, b.Proto), a.Host.Compare(b.Host))
-	})
-	return all, nil
-}
-
-// list reads the four maps in one state of the ruleset.
-func (n *NAT) list(ctx context.Context, c nft.Conn) (all []Published, err error) {
-	err = c.Steady(ctx, func(ctx context.Context) error {
-		all = nil
-		for _, f := range families {
-			for _, set := range []string{f.pub, f.any} {
-				if all, err = n.listSet(ctx, c, f, set, all); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
-	return all, err
-}
-
-func (n *NAT) listSet(ctx context.Context, c nft.Conn, f *family46, set string, all []Published) ([]Published, error) {
-	elems, err := c.Elements(ctx, n.table, set)
-	if err != nil {
-		return nil, err
-	}
-	all = slices.Grow(all, len(elems))
-	for _, e := range elems {
-		p, err := decodePort(f, e)
-		if err != nil {
-			return nil, fmt.Errorf("map %s: %w", set, err)
-		}
-		all = append(all, Published{Port: p, Connections: e.Packets})
-	}
-	return all, nil
-}
-
-// collisions looks for ports on all addresses where one on a single address is
-// wanted, and the other way round: the kernel checks inside one map only.
-func (n *NAT) collisions(ctx context.Context, c nft.Conn, ports []Port) (Port, error) {
-	var ask []nft.Query
-	var asked []Port
-	wild := map[*family46]map[hostKey]Port{}
-	for _, p := range ports {
-		f := familyOf(p.Host.Addr())
-		if p.key().isWild() {
-			if wild[f] == nil {
-				wild[f] = map[hostKey]Port{}
-			}
-			wild[f][p.key()] = p
-			continue
-		}
-		ask = append(ask, nft.Query{Set: f.any, Key: encodeKey(p.key().wild())})
-		asked = append(asked, p)
-	}
-	found, err := c.Lookup(ctx, n.table, ask...)
-	if err != nil {
-		return Port{}, err
-	}
-	for i, e := range found {
-		if e != nil {
-			return asked[i], taken(asked[i].key().wild(), e)
-		}
-	}
-	for f, want := range wild {
-		elems, err := n.listSet(ctx, c, f, f.pub, nil)
-		if err != nil {
-			return Port{}, n.explain(ctx, c, err)
-		}
-		for _, held := range elems {
-			if p, ok := want[held.key().wild()]; ok {
-				return p, errTaken{held.Port}
-			}
-		}
-	}
-	return Port{}, nil
-}
-
-// holder finds out which of the ports is taken, after an EEXIST.
-func (n *NAT) holder(ctx context.Context, c nft.Conn, ports []Port) (Port, error) {
-	found, err := c.Lookup(ctx, n.table, queries(ports)...)
-	if err != nil {
-		return Port{}, nil
-	}
-	for i, e := range found {
-		if e != nil {
-			return ports[i], taken(ports[i].key(), e)
-		}
-	}
-	return Port{}, nil // the holder has gone since
-}
-
-// errTaken is a host port that is published already.
-type errTaken struct{ held Port }
-
-func (e errTaken) Error() string {
-	return fmt.Sprintf("the host port is taken: %v is published by %q", e.held, e.held.Owner)
-}
-
-func (e errTaken) Is(target error) bool { return target == os.ErrExist }
-
-func taken(k hostKey, e *nft.Element) error {
-	held := Port{Proto: k.proto, Host: k.host, Owner: e.Comment}
-	held.Box, _ = decodeData(e.Data)
-	return errTaken{held}
+	return q
 }
 
 // have reports whether every port is there as given (want), or none is (!want).
 func (n *NAT) have(ctx context.Context, c nft.Conn, ports []Port, want bool) (bool, error) {
-	found, err := c.Lookup(ctx, n.table, queries(ports)...)
+	items := portItems(ports)
+	found, err := c.Lookup(ctx, n.table, queries(items)...)
 	if err != nil {
 		return false, netns.IgnoreNotExist(err)
 	}
 	for i, e := range found {
-		there := e != nil && e.Comment == ports[i].Owner
-		if there {
-			box, err := decodeData(e.Data)
-			there = err == nil && box == ports[i].Box
-		}
-		if there != want {
+		if there := e != nil && e.Equal(&items[i].elem); there != want {
 			return false, nil
 		}
 	}

@@ -198,32 +198,38 @@ func TestCancelledContextChangesNothing(t *testing.T) {
 }
 
 func FuzzDecodePort(f *testing.F) {
-	for _, p := range []Port{tcp("0.0.0.0:80", "10.0.0.2:80", "a"), tcp("[2001:db8::1]:80", "[fd00::2]:80", "b")} {
-		f.Add(encodeKey(p.key()), encodeData(p.Box), p.Host.Addr().Is6())
+	for _, p := range keyPorts() {
+		it := p.item()
+		f.Add(it.elem.Key, it.elem.KeyEnd, it.elem.Data, p.Host.Addr().Is6())
 	}
-	f.Fuzz(func(t *testing.T, key, data []byte, v6 bool) {
+	f.Fuzz(func(t *testing.T, key, end, data []byte, v6 bool) {
 		fam := families[0]
 		if v6 {
 			fam = families[1]
 		}
-		p, err := decodePort(fam, nft.Element{Key: key, Data: data})
+		p, err := decodePort(fam, nft.Element{Key: key, KeyEnd: end, Data: data})
 		if err != nil {
 			return
 		}
-		if !p.Box.Addr().IsValid() || p.Host.Addr().Is6() != v6 {
+		if !p.Box.Addr().IsValid() || p.Host.Addr().Is6() != v6 || p.HostLast != 0 && p.HostLast <= p.Host.Port() {
 			t.Errorf("decoded to %v", p)
 		}
 	})
 }
 
-func TestKeysRoundTrip(t *testing.T) {
-	t.Parallel()
-	for _, p := range []Port{
+func keyPorts() []Port {
+	return []Port{
 		tcp("0.0.0.0:80", "10.0.0.2:81", "a"), tcp("10.1.1.1:80", "10.0.0.2:81", "b"),
 		tcp("[::]:80", "[fd00::2]:81", "c"), tcp("[2001:db8::1]:65535", "[fd00::2]:81", "d"),
-	} {
-		got, err := decodePort(familyOf(p.Host.Addr()), nft.Element{Key: encodeKey(p.key()), Data: encodeData(p.Box), Comment: p.Owner})
-		if err != nil || got != p {
+		ranged(tcp("10.1.1.1:8000", "10.0.0.2:8000", "e"), 8010), ranged(tcp("[::]:1", "[fd00::2]:1", "f"), 65535),
+	}
+}
+
+func TestKeysRoundTrip(t *testing.T) {
+	t.Parallel()
+	for _, p := range keyPorts() {
+		got, err := decodeItem(p.item())
+		if err != nil || got != p.normal() {
 			t.Errorf("%v came back as %v, %v", p, got, err)
 		}
 	}

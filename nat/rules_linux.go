@@ -146,14 +146,14 @@ func outgoing(b *nft.Batch) {
 
 // family46 names what belongs to one family.
 type family46 struct {
-	v6                                              bool
-	nfproto                                         byte
-	pub, any, rng, route, masq, snat, same, flipped string
+	v6                                                    bool
+	nfproto                                               byte
+	pub, any, rng, uses, route, masq, snat, same, flipped string
 }
 
 var families = [2]*family46{
-	{nfproto: unix.NFPROTO_IPV4, pub: "pub4", any: "any4", rng: "rng4", route: "route4", masq: "masq4", snat: "snat4", same: "same4", flipped: "flipped4"},
-	{nfproto: unix.NFPROTO_IPV6, v6: true, pub: "pub6", any: "any6", rng: "rng6", route: "route6", masq: "masq6", snat: "snat6", same: "same6", flipped: "flipped6"},
+	{nfproto: unix.NFPROTO_IPV4, pub: "pub4", any: "any4", rng: "rng4", uses: "uses4", route: "route4", masq: "masq4", snat: "snat4", same: "same4", flipped: "flipped4"},
+	{nfproto: unix.NFPROTO_IPV6, v6: true, pub: "pub6", any: "any6", rng: "rng6", uses: "uses6", route: "route6", masq: "masq6", snat: "snat6", same: "same6", flipped: "flipped6"},
 }
 
 // familyOf returns the sets of an address's family.

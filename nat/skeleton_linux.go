@@ -11,7 +11,7 @@ import (
 // The table's comment says that it is ours, and which skeleton it holds.
 const (
 	commentPrefix   = "boxwire skeleton"
-	skeletonComment = commentPrefix + " 2"
+	skeletonComment = commentPrefix + " 3"
 )
 
 // Types of keys and data, with nft's numbers for them.
@@ -21,6 +21,7 @@ var (
 	typeProto  = nft.Field{Type: 12, Len: 1, Order: 2}
 	typePort   = nft.Field{Type: 13, Len: 2, Order: 2}
 	typeState  = nft.Field{Type: 26, Len: 4, Order: 1}
+	typeMark   = nft.Field{Type: 19, Len: 4, Order: 1}
 	typeICMP6  = nft.Field{Type: 29, Len: 1, Order: 2}
 	typeIfname = nft.Field{Type: 41, Len: unix.IFNAMSIZ, Order: 1}
 )
@@ -33,8 +34,10 @@ func skeletonSets() []nft.Set {
 		{Name: "pub6", Key: f(typeAddr6, typeProto, typePort), Data: f(typeAddr6, typePort), Counter: true},
 		{Name: "any4", Key: f(typeProto, typePort), Data: f(typeAddr4, typePort), Counter: true},
 		{Name: "any6", Key: f(typeProto, typePort), Data: f(typeAddr6, typePort), Counter: true},
-		{Name: "rng4", Key: f(typeAddr4, typeProto, typePort), Data: f(typeAddr4), Interval: true},
-		{Name: "rng6", Key: f(typeAddr6, typeProto, typePort), Data: f(typeAddr6), Interval: true},
+		{Name: "rng4", Key: f(typeAddr4, typeProto, typePort), Data: f(typeAddr4), Interval: true, Counter: true},
+		{Name: "rng6", Key: f(typeAddr6, typeProto, typePort), Data: f(typeAddr6), Interval: true, Counter: true},
+		{Name: "uses4", Key: f(typeProto, typePort), Data: f(typeMark)},
+		{Name: "uses6", Key: f(typeProto, typePort), Data: f(typeMark)},
 		{Name: "route4", Key: f(typeAddr4, typeProto, typePort), Interval: true},
 		{Name: "route6", Key: f(typeAddr6, typeProto, typePort), Interval: true},
 		{Name: "ifs", Key: f(typeIfname)},
@@ -78,6 +81,11 @@ func skeletonChains() []nft.Chain {
 // all state is elements.
 func skeleton(table string) *nft.Batch {
 	b := nft.NewBatch(table)
+	addSkeleton(b)
+	return b
+}
+
+func addSkeleton(b *nft.Batch) {
 	b.AddTable(skeletonComment)
 	for _, c := range skeletonChains() {
 		b.AddChain(c)
@@ -88,7 +96,6 @@ func skeleton(table string) *nft.Batch {
 	incoming(b)
 	forwarding(b)
 	outgoing(b)
-	return b
 }
 
 // Registers: 1 to 4 have 16 bytes; from 8 on, the same space in steps of 4

@@ -33,6 +33,12 @@ type Element struct {
 	Packets uint64
 }
 
+// Equal reports whether both are the same but for what they have counted.
+func (e *Element) Equal(o *Element) bool {
+	var a, b [256]byte // longer ones are allocated
+	return bytes.Equal(e.append(a[:0]), o.append(b[:0]))
+}
+
 // append appends the element as one of a list.
 func (e *Element) append(m []byte) []byte {
 	m, elem := nl.Begin(m, unix.NFTA_LIST_ELEM)

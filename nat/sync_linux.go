@@ -1,0 +1,172 @@
+package nat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/boxwire/boxwire/internal/nft"
+)
+
+// Sync makes the table what the state says, in one transaction: what is missing
+// is added, what differs is replaced, what is too much is removed, and what is
+// right stays, counters included. A table that is missing, damaged or of another
+// version of this library is built anew, still in the same transaction. Then, as
+// [NAT.AddNetwork] does, it makes the host forward.
+//
+// It is safe to repeat, beside other programs that do the same, and after a crash
+// at any point. An error means that the table was not changed, with one
+// exception, which the error says: a setting for forwarding that could not be
+// written after the transaction. Repeating brings that about, too.
+//
+// Errors: os.ErrExist if a port of an owner that the state does not speak for is
+// in the way, or the table is not ours; os.ErrInvalid for a bad state.
+func (n *NAT) Sync(ctx context.Context, desired State) error {
+	const op = "nat.Sync"
+	nets, subject, err := desired.check()
+	if err != nil {
+		return n.fail(op, subject, err)
+	}
+	c, err := n.conn()
+	if err != nil {
+		return n.fail(op, n.String(), err)
+	}
+	s := syncing{n: n, c: c, desired: desired, nets: nets, culprit: n.String()}
+	err = c.Commit(ctx, s.build, s.landed)
+	if err == nil {
+		err = s.finish(ctx)
+	}
+	return n.fail(op, s.culprit, n.supported(err))
+}
+
+// syncing is a Sync under way.
+type syncing struct {
+	n       *NAT
+	c       nft.Conn
+	desired State
+	nets    []Network // of the state, checked
+	culprit string    // what an error is about
+
+	have []item // what is there
+	want []item // what shall be
+	plan *plan  // for the host's links
+	last bool   // there is no network any more
+}
+
+// build returns the batch that brings the table to the state.
+func (s *syncing) build(ctx context.Context) (*nft.Batch, error) {
+	there, whole, err := s.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.want = nil
+	nets := make(map[string]bool)
+	for _, net := range s.nets {
+		nets[string(ifname(net.Interface))] = true
+	}
+	for _, it := range s.have {
+		if s.desired.stays(it, nets) {
+			s.want = append(s.want, it)
+		}
+	}
+	if !whole {
+		s.want = append(s.want, s.n.forgotten(s.want)...)
+	}
+	if err := s.wantPorts(); err != nil {
+		return nil, err
+	}
+	if err := s.wantNetworks(ctx); err != nil {
+		return nil, err
+	}
+	b := nft.NewBatch(s.n.table)
+	if whole {
+		changeItems(b, s.have, s.want)
+	} else {
+		if there {
+			b.DeleteTable()
+		}
+		addSkeleton(b)
+		addItems(b, s.want)
+	}
+	s.plan.record(b)
+	return b, nil
+}
+
+// wantPorts adds the published ports that the table shall have.
+func (s *syncing) wantPorts() error {
+	ports := make([]Port, 0, len(s.desired.Ports))
+	for _, it := range s.want {
+		if !isPortSet(it.set) {
+			continue
+		}
+		p, err := decodeItem(it)
+		if err != nil {
+			return err
+		}
+		ports = append(ports, p)
+	}
+	if len(ports) > 0 { // those of other owners
+		ports = append(ports, s.desired.Ports...)
+		if i, j, found := overlap(ports); found {
+			s.culprit = ports[j].String()
+			return errTaken{ports[i]}
+		}
+	}
+	s.want = append(s.want, portItems(s.desired.Ports)...)
+	s.want = append(s.want, useItems(s.want)...)
+	return nil
+}
+
+// read reads the table, if there is one, and reports whether it is there, and
+// whole: with the skeleton that it should have. One that is not ours is
+// os.ErrExist.
+func (s *syncing) read(ctx context.Context) (there, whole bool, err error) {
+	s.have = nil
+	table := s.n.table
+	comment, err := s.c.TableComment(ctx, table)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return false, false, nil
+	case err != nil:
+		return false, false, err
+	case !strings.HasPrefix(comment, commentPrefix):
+		return false, false, notOurs(comment)
+	}
+	whole = comment == skeletonComment
+	for _, set := range skeletonSets() {
+		elems, err := s.c.Elements(ctx, table, set.Name)
+		if errors.Is(err, os.ErrNotExist) {
+			whole = false
+			continue
+		}
+		if err != nil {
+			return false, false, err
+		}
+		for _, e := range elems {
+			s.have = append(s.have, item{set.Name, e})
+		}
+	}
+	return true, whole, nil
+}
+
+// landed reports whether the table is as it was to be.
+func (s *syncing) landed(ctx context.Context) (bool, error) {
+	_, whole, err := s.read(ctx)
+	b := nft.NewBatch(s.n.table)
+	changeItems(b, s.have, append(slices.Clone(s.want), s.plan.facts()...))
+	return whole && b.Len() == 0, err
+}
+
+// finish does what follows the transaction, even if the caller's context ends.
+func (s *syncing) finish(ctx context.Context) error {
+	s.n.remember(append(s.want, s.plan.facts()...))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	if err := s.finishNetworks(ctx); err != nil {
+		return fmt.Errorf("the table is as it should be, but not every setting: %w", err)
+	}
+	return nil
+}
