@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/netns"
@@ -111,4 +112,9 @@ func (n *NAT) Sync(_ context.Context, desired State) error {
 // List returns errors.ErrUnsupported: it needs Linux.
 func (n *NAT) List(context.Context) ([]Published, error) {
 	return nil, unsupported("nat.List", n.ns, n.String())
+}
+
+// Flows returns errors.ErrUnsupported: it needs Linux.
+func (n *NAT) Flows(context.Context, ...netip.Addr) ([]Flow, error) {
+	return nil, unsupported("nat.Flows", n.ns, "flows")
 }

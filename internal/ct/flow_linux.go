@@ -39,3 +39,6 @@ type Flow struct {
 
 // v6 says which family the flow is of.
 func (f *Flow) v6() bool { return f.Orig.Src.Addr().Is6() }
+
+// Answered says whether packets went by in both directions.
+func (f *Flow) Answered() bool { return f.Status&statusSeenReply != 0 }

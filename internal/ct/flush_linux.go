@@ -126,12 +126,11 @@ func (m *matcher) find(f *Flow, addr netip.Addr) bool {
 	if m.single[one] {
 		return true
 	}
-	unanswered := f.Status&statusSeenReply == 0
-	if one.Unanswered = true; unanswered && m.single[one] {
+	if one.Unanswered = true; !f.Answered() && m.single[one] {
 		return true
 	}
 	for _, g := range m.ranges {
-		if g.Proto == f.Orig.Proto && g.Addr == addr && g.First <= port && port <= g.Last && (unanswered || !g.Unanswered) {
+		if g.Proto == f.Orig.Proto && g.Addr == addr && g.First <= port && port <= g.Last && !(g.Unanswered && f.Answered()) {
 			return true
 		}
 	}
