@@ -31,6 +31,10 @@ type Element struct {
 
 	// Packets is what the element's counter has counted. It is only read.
 	Packets uint64
+
+	// End is read of sets that hold ranges of single fields: the range that began
+	// with the key below this one ends before it (NFT_SET_ELEM_INTERVAL_END).
+	End bool
 }
 
 // Equal reports whether both are the same but for what they have counted.
@@ -113,6 +117,8 @@ func decodeElement(w nl.Walker) (e Element, err error) {
 			e.KeyEnd, err = decodeValue(w.Nested(), nil)
 		case unix.NFTA_SET_ELEM_DATA:
 			e.Data, err = decodeValue(w.Nested(), &e)
+		case unix.NFTA_SET_ELEM_FLAGS:
+			e.End = w.BE32()&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		case unix.NFTA_SET_ELEM_USERDATA:
 			e.Comment = decodeComment(w.Data())
 		case unix.NFTA_SET_ELEM_EXPR:

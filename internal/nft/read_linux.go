@@ -56,10 +56,16 @@ func (c Conn) Steady(ctx context.Context, read func(context.Context) error) erro
 	return ErrBusy
 }
 
-// Elements reads all elements of a set.
+// Elements reads all elements of a set of a table of the inet family.
 func (c Conn) Elements(ctx context.Context, table, set string) ([]Element, error) {
+	return c.ElementsOf(ctx, unix.NFPROTO_INET, table, set)
+}
+
+// ElementsOf is Elements for a table of any family (unix.NFPROTO_IPV4, ...).
+func (c Conn) ElementsOf(ctx context.Context, family byte, table, set string) ([]Element, error) {
 	var all []Element
 	m := nl.AppendString(header(), unix.NFTA_SET_ELEM_LIST_TABLE, table)
+	m[0] = family
 	m = nl.AppendString(m, unix.NFTA_SET_ELEM_LIST_SET, set)
 	err := c.nl.Dump(ctx, nl.Request{Type: msgType(unix.NFT_MSG_GETSETELEM), Body: m},
 		func() { all = all[:0] },

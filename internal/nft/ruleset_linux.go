@@ -1,0 +1,149 @@
+package nft
+
+import (
+	"bytes"
+	"context"
+
+	"github.com/boxwire/boxwire/internal/nl"
+	"golang.org/x/sys/unix"
+)
+
+// A Place is a chain of any table: Family is unix.NFPROTO_IPV4, ...
+type Place struct {
+	Family byte
+	Table  string
+	Chain  string
+}
+
+// HookedChain is a chain as it is read.
+type HookedChain struct {
+	Place
+	Type     string // "filter", "nat" or "route"; "" for a chain without a hook
+	Hook     uint32
+	Priority int32
+	Drop     bool // the policy is to drop
+}
+
+// Rule is a rule as it is read: its expressions in order.
+type Rule struct {
+	Place
+	Handle  uint64
+	Exprs   []Expr
+	Comment string
+}
+
+// Expr is one expression of a rule: its name and its attributes (NFTA_EXPR_DATA).
+type Expr struct {
+	Name string
+	Data []byte
+}
+
+// Chains reads the chains of all tables.
+func (c Conn) Chains(ctx context.Context) ([]HookedChain, error) {
+	var all []HookedChain
+	err := c.nl.Dump(ctx, nl.Request{Type: msgType(unix.NFT_MSG_GETCHAIN), Body: anyFamily()}, func() { all = all[:0] }, func(m nl.Message) error {
+		h, err := decodeChain(m.Body)
+		all = append(all, h)
+		return err
+	})
+	return all, err
+}
+
+// Rules reads the rules of all tables, in the order in which each chain has them.
+func (c Conn) Rules(ctx context.Context) ([]Rule, error) {
+	return c.rules(ctx, anyFamily())
+}
+
+// RulesOf reads the rules of one table of the inet family.
+func (c Conn) RulesOf(ctx context.Context, table string) ([]Rule, error) {
+	return c.rules(ctx, nl.AppendString(header(), unix.NFTA_RULE_TABLE, table))
+}
+
+func (c Conn) rules(ctx context.Context, body []byte) ([]Rule, error) {
+	var all []Rule
+	err := c.nl.Dump(ctx, nl.Request{Type: msgType(unix.NFT_MSG_GETRULE), Body: body}, func() { all = all[:0] }, func(m nl.Message) error {
+		r, err := decodeRule(m.Body)
+		all = append(all, r)
+		return err
+	})
+	return all, err
+}
+
+func anyFamily() []byte { return []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0} }
+
+func decodeChain(b []byte) (c HookedChain, err error) {
+	if len(b) < 4 {
+		return c, errShort
+	}
+	c.Family = b[0]
+	w := nl.Walk(b[4:])
+	for w.Next() {
+		switch w.Type() {
+		case unix.NFTA_CHAIN_TABLE:
+			c.Table = w.String()
+		case unix.NFTA_CHAIN_NAME:
+			c.Chain = w.String()
+		case unix.NFTA_CHAIN_TYPE:
+			c.Type = w.String()
+		case unix.NFTA_CHAIN_POLICY:
+			c.Drop = w.BE32() == 0 // NF_DROP
+		case unix.NFTA_CHAIN_HOOK:
+			h := w.Nested()
+			for h.Next() {
+				switch h.Type() {
+				case unix.NFTA_HOOK_HOOKNUM:
+					c.Hook = h.BE32()
+				case unix.NFTA_HOOK_PRIORITY:
+					c.Priority = int32(h.BE32())
+				}
+			}
+			if err := h.Err(); err != nil {
+				return c, err
+			}
+		}
+	}
+	return c, w.Err()
+}
+
+// decodeRule reads the body of a NEWRULE message; what it returns is a copy.
+func decodeRule(b []byte) (r Rule, err error) {
+	if len(b) < 4 {
+		return r, errShort
+	}
+	r.Family = b[0]
+	w := nl.Walk(bytes.Clone(b[4:]))
+	for w.Next() {
+		switch w.Type() {
+		case unix.NFTA_RULE_TABLE:
+			r.Table = w.String()
+		case unix.NFTA_RULE_CHAIN:
+			r.Chain = w.String()
+		case unix.NFTA_RULE_HANDLE:
+			r.Handle = w.BE64()
+		case unix.NFTA_RULE_USERDATA:
+			r.Comment = decodeComment(w.Data())
+		case unix.NFTA_RULE_EXPRESSIONS:
+			list := w.Nested()
+			for list.Next() {
+				var e Expr
+				x := list.Nested()
+				for x.Next() {
+					switch x.Type() {
+					case unix.NFTA_EXPR_NAME:
+						e.Name = x.String()
+					case unix.NFTA_EXPR_DATA:
+						e.Data = x.Data()
+					}
+				}
+				if err := x.Err(); err != nil {
+					return r, err
+				}
+				r.Exprs = append(r.Exprs, e)
+			}
+			if err := list.Err(); err != nil {
+				return r, err
+			}
+		}
+	}
+	return r, w.Err()
+}
