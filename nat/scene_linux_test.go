@@ -60,6 +60,10 @@ func wire(t *testing.T) scene {
 		host: netnstest.New(t), box: netnstest.New(t), sibling: netnstest.New(t), other: netnstest.New(t),
 		outside: netnstest.New(t), beyond: netnstest.New(t),
 	}
+	for _, ns := range []*netns.NS{s.host, s.box, s.sibling, s.other, s.outside, s.beyond} {
+		// Link-local addresses are of use at once, and neighbour discovery with them.
+		setSysctl(t, ns, "ipv6/conf/default/dad_transmits", "0")
+	}
 	up := fmt.Sprintf(`
 		link add br0 type bridge
 		link add br1 type bridge

@@ -1,93 +1,231 @@
 package nat
 
 import (
-	"strings"
-	"sync"
+	"net"
 	"testing"
-	"time"
 
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
 )
 
-func TestTrafficTakesThePublishedWaysOnly(t *testing.T) {
-	t.Parallel()
-	s := newScene(t)
-	serve(t, s.box, ":80")
-	serve(t, s.outside, ":80")
-	err := s.gw.Publish(t.Context(),
-		tcp("0.0.0.0:8080", "10.88.0.2:80", "web"), tcp("[::]:8080", "[fd88::2]:80", "web"),
-		tcp("127.0.0.1:9090", "10.88.0.2:80", "web"))
-	if err != nil {
+// furnish is a scene with networks, ports published on every address, and a
+// server at port 80 of everybody but the host.
+func furnish(t *testing.T, filtered bool, nets ...Network) scene {
+	t.Helper()
+	s := wire(t)
+	bridgeNF(t, s.host, filtered)
+	s.gw = open(t, s.host)
+	for _, net := range nets {
+		if err := s.gw.AddNetwork(t.Context(), net); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.gw.Publish(t.Context(), tcp("0.0.0.0:8080", "10.88.0.2:80", "web"), tcp("[::]:8080", "[fd88::2]:80", "web")); err != nil {
 		t.Fatal(err)
 	}
 	s.settle(t)
-	for _, c := range []struct {
-		name, addr, want string
-		from             *netns.NS
-	}{
-		{"published, source kept", "203.0.113.1:8080", "203.0.113.9", s.outside},
-		{"published over IPv6", "[2001:db8:1::1]:8080", "2001:db8:1::9", s.outside},
-		{"from the host's 127.0.0.1", "127.0.0.1:8080", "10.88.0.1", s.host},
-		{"loopback only", "127.0.0.1:9090", "10.88.0.1", s.host},
-		{"from the host's own address", "203.0.113.1:8080", "203.0.113.1", s.host},
-		{"hairpin", "203.0.113.1:8080", "10.88.0.1", s.box},
-		{"masquerade", "203.0.113.9:80", "203.0.113.1", s.box},
-		{"masquerade over IPv6", "[2001:db8:1::9]:80", "2001:db8:1::1", s.box},
-		{"host to box", "10.88.0.2:80", "10.88.0.1", s.host},
-	} {
-		if got, err := ask(t, c.from, c.addr); err != nil || got != c.want {
-			t.Errorf("%s (%s): the server sees %q, %v; want %s", c.name, c.addr, got, err, c.want)
-		}
+	for _, ns := range []*netns.NS{s.box, s.sibling, s.other, s.outside, s.beyond} {
+		answer(t, ns, TCP)
 	}
-	var wg sync.WaitGroup
-	for _, addr := range []string{"10.88.0.2:80", "[fd88::2]:80", "203.0.113.1:9090"} {
-		wg.Go(func() {
-			if got, err := ask(t, s.outside, addr); err == nil {
-				t.Errorf("the outside reaches %s: %q", addr, got)
-			}
+	return s
+}
+
+// each runs fn as a subtest without and with br_netfilter.
+func each(t *testing.T, fn func(t *testing.T, filtered bool)) {
+	t.Parallel()
+	for name, filtered := range map[string]bool{"bridged past the firewall": false, "bridged through the firewall": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fn(t, filtered)
 		})
-	}
-	wg.Wait()
-	ports, err := s.gw.List(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range ports {
-		if p.Connections == 0 {
-			t.Errorf("%v counted no connection", p.Port)
-		}
-	}
-	if err := s.gw.Unpublish(t.Context(), tcp("0.0.0.0:8080", "10.88.0.2:80", "web")); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := ask(t, s.outside, "203.0.113.1:8080"); err == nil {
-		t.Errorf("after Unpublish: %q", got)
-	}
-	if t.Failed() {
-		t.Log(listing(t, s.host))
 	}
 }
 
-func TestTheHostBecomesNoRouterForStrangers(t *testing.T) {
+func TestBoxesHaveTheAddressTheNetworkSays(t *testing.T) {
+	each(t, func(t *testing.T, filtered bool) {
+		fixed := network1()
+		fixed.Masquerade, fixed.SNAT = false, addrs("203.0.113.1", "2001:db8:1::1")
+		s := furnish(t, filtered, network0(), fixed)
+		try(t,
+			attempt{"masqueraded box", s.box, TCP, "203.0.113.9:80", "203.0.113.1"},
+			attempt{"masqueraded box", s.box, TCP, "198.51.100.9:80", "198.51.100.1"},
+			attempt{"masqueraded box", s.box, TCP, "[2001:db8:1::9]:80", "2001:db8:1::1"},
+			attempt{"masqueraded box", s.box, TCP, "[2001:db8:2::9]:80", "2001:db8:2::1"},
+			attempt{"box with a fixed address", s.other, TCP, "203.0.113.9:80", "203.0.113.1"},
+			attempt{"box with a fixed address", s.other, TCP, "198.51.100.9:80", "203.0.113.1"},
+			attempt{"box with a fixed address", s.other, TCP, "[2001:db8:2::9]:80", "2001:db8:1::1"},
+			attempt{"host", s.host, TCP, "10.88.0.2:80", "10.88.0.1"},
+			attempt{"sibling", s.sibling, TCP, "10.88.0.2:80", "10.88.0.3"},
+			attempt{"sibling", s.sibling, TCP, "[fd88::2]:80", "fd88::3"},
+			attempt{"other network", s.other, TCP, "10.88.0.2:80", none},
+			attempt{"other network", s.other, TCP, "[fd88::2]:80", none},
+		)
+	})
+}
+
+func TestLinkedNetworksReachEachOtherOneWay(t *testing.T) {
+	each(t, func(t *testing.T, filtered bool) {
+		from := network0()
+		from.Reaches = []string{"br1"}
+		s := furnish(t, filtered, from, network1())
+		try(t,
+			attempt{"linked network", s.box, TCP, "10.89.0.2:80", "10.88.0.2"},
+			attempt{"linked network", s.box, TCP, "[fd89::2]:80", "fd88::2"},
+			attempt{"network linked to", s.other, TCP, "10.88.0.2:80", none},
+			attempt{"network linked to", s.other, TCP, "[fd88::2]:80", none},
+			attempt{"network linked to", s.other, TCP, "203.0.113.1:8080", "10.89.0.2"},
+		)
+	})
+}
+
+func TestAnInternalNetworkHasNoWayOut(t *testing.T) {
+	each(t, func(t *testing.T, filtered bool) {
+		internal := network0()
+		internal.Internal = true
+		s := furnish(t, filtered, internal, network1())
+		if err := s.gw.Publish(t.Context(), tcp("0.0.0.0:8081", "10.89.0.2:80", "other")); err != nil {
+			t.Fatal(err)
+		}
+		serve(t, s.host, ":90")
+		try(t,
+			attempt{"internal box", s.box, TCP, "203.0.113.9:80", none},
+			attempt{"internal box", s.box, TCP, "[2001:db8:1::9]:80", none},
+			attempt{"internal box", s.box, TCP, "10.89.0.2:80", none},
+			attempt{"internal box", s.box, TCP, "203.0.113.1:8081", none}, // published by another network
+			attempt{"internal box", s.box, TCP, "10.88.0.3:80", "10.88.0.2"},
+			attempt{"internal box", s.box, TCP, "[fd88::3]:80", "fd88::2"},
+			attempt{"internal box", s.box, TCP, "10.88.0.1:90", "10.88.0.2"},
+			attempt{"internal box", s.box, TCP, "203.0.113.1:8080", "10.88.0.1"}, // its own
+			attempt{"outside", s.outside, TCP, "203.0.113.1:8080", "203.0.113.9"},
+			attempt{"outside", s.outside, TCP, "[2001:db8:1::1]:8080", "2001:db8:1::9"},
+		)
+		got, err := s.gw.Networks(t.Context())
+		if err != nil || got[0].Drops.Out == 0 || got[1].Drops != (Drops{}) {
+			t.Errorf("drops: %+v, %v", got, err)
+		}
+	})
+}
+
+// Published ports stay reachable, and so does neighbour discovery work
+// (moby#45460, netavark#709).
+func TestBoxesOfAnIsolatedNetworkMeetAtPublishedPortsOnly(t *testing.T) {
+	each(t, func(t *testing.T, filtered bool) {
+		isolated := network0()
+		isolated.Isolated = true
+		s := furnish(t, filtered, isolated, network1())
+		if !filtered { // the flag is for whoever adds the ports; with it, siblings would not meet through the firewall
+			for _, port := range []string{"box0", "sib0"} {
+				testutil.Run(t, s.host, "ip", "link", "set", port, "type", "bridge_slave", "isolated", "on")
+			}
+		}
+		for _, ns := range []*netns.NS{s.box, s.sibling, s.host} {
+			testutil.Run(t, ns, "ip", "neigh", "flush", "all")
+		}
+		try(t,
+			attempt{"sibling", s.sibling, TCP, "10.88.0.2:80", none},
+			attempt{"sibling", s.sibling, TCP, "[fd88::2]:80", none},
+			attempt{"sibling", s.sibling, TCP, "203.0.113.1:8080", "10.88.0.1"},
+			attempt{"sibling", s.sibling, TCP, "[2001:db8:1::1]:8080", "fd88::1"},
+			attempt{"sibling", s.sibling, TCP, "203.0.113.9:80", "203.0.113.1"},
+			attempt{"sibling", s.sibling, TCP, "[2001:db8:1::9]:80", "2001:db8:1::1"},
+			attempt{"box itself", s.box, TCP, "203.0.113.1:8080", "10.88.0.1"},
+			attempt{"host", s.host, TCP, "10.88.0.2:80", "10.88.0.1"},
+			attempt{"host", s.host, TCP, "[fd88::2]:80", "fd88::1"},
+			attempt{"outside", s.outside, TCP, "203.0.113.1:8080", "203.0.113.9"},
+			attempt{"other network", s.other, TCP, "203.0.113.1:8080", "10.89.0.2"},
+			attempt{"other network", s.other, TCP, "10.88.0.2:80", none},
+		)
+		got, err := s.gw.Networks(t.Context())
+		if err != nil || filtered != (got[0].Drops.Inside > 0) || got[0].Drops.In == 0 || got[0].Unisolated != nil {
+			t.Errorf("%+v, %v", got, err)
+		}
+	})
+}
+
+func TestOpeningsAreReachedAtTheBox(t *testing.T) {
+	each(t, func(t *testing.T, filtered bool) {
+		routed := network0()
+		routed.Masquerade = false
+		s := furnish(t, filtered, routed, network1())
+		for _, port := range []string{":81", ":8005"} {
+			serve(t, s.box, port)
+		}
+		err := s.gw.AddOpening(t.Context(), opening("10.88.0.2:80", 0, "web"), opening("[fd88::2]:80", 0, "web"),
+			opening("10.88.0.2:8000", 8010, "web"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		try(t,
+			attempt{"outside", s.outside, TCP, "10.88.0.2:80", "203.0.113.9"},
+			attempt{"outside", s.outside, TCP, "[fd88::2]:80", "2001:db8:1::9"},
+			attempt{"outside", s.outside, TCP, "10.88.0.2:8005", "203.0.113.9"},
+			attempt{"outside", s.outside, TCP, "10.88.0.2:81", none},
+			attempt{"outside", s.outside, TCP, "[fd88::2]:8005", none},
+			attempt{"outside", s.outside, TCP, "10.88.0.3:80", none},
+			attempt{"other network", s.other, TCP, "10.88.0.2:80", "10.89.0.2"},
+			attempt{"routed box", s.box, TCP, "203.0.113.9:80", "10.88.0.2"},
+			attempt{"routed box", s.box, TCP, "[2001:db8:1::9]:80", "fd88::2"},
+		)
+		if err := s.gw.RemoveOpening(t.Context(), opening("10.88.0.2:80", 0, "web")); err != nil {
+			t.Fatal(err)
+		}
+		try(t,
+			attempt{"outside", s.outside, TCP, "10.88.0.2:80", none},
+			attempt{"outside", s.outside, TCP, "10.88.0.2:8005", "203.0.113.9"},
+		)
+	})
+}
+
+func TestMSSIsClampedForNetworksThatAsk(t *testing.T) {
 	t.Parallel()
-	s := newScene(t)
-	expect(t, s.host, map[string]string{"ipv4/conf/up0/forwarding": "1"})
-	c, err := s.outside.Dial(t.Context(), "udp", "198.51.100.9:9")
+	clamped := network1()
+	clamped.ClampMSS = true
+	s := furnish(t, false, network0(), clamped)
+	testutil.Run(t, s.host, "ip", "link", "set", "up1", "mtu", "1400")
+	for _, c := range []struct {
+		name       string
+		from       *netns.NS
+		want4, at6 int
+	}{
+		{"plain", s.box, 1460, 1440},
+		{"clamped", s.other, 1360, 1340},
+	} {
+		for addr, want := range map[string]int{"198.51.100.9:81": c.want4, "[2001:db8:2::9]:81": c.at6} {
+			if got := segmentSize(t, c.from, s.beyond, addr); got != want {
+				t.Errorf("%s, %s: the server is told to send segments of %d bytes, want %d", c.name, addr, got, want)
+			}
+		}
+	}
+}
+
+// segmentSize connects and returns the maximum segment size that the server at
+// addr of ns was told by the client.
+func segmentSize(t *testing.T, from, ns *netns.NS, addr string) int {
+	t.Helper()
+	setSysctl(t, ns, "ipv4/tcp_timestamps", "0") // they would take their part of a segment
+	ln, err := ns.Listen(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := from.Dial(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := c.Write([]byte("x")); err != nil {
-			t.Fatal(err)
-		}
-		chain := testutil.Run(t, s.host, "nft", "list", "chain", "inet", "boxwire", "forward")
-		if !strings.Contains(chain, "@flipped4 counter packets 0 ") {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the stranger's packets were not dropped:\n%s", chain)
-		}
+	conn, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer conn.Close()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info *unix.TCPInfo
+	if cerr := raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) }); cerr != nil || err != nil {
+		t.Fatal(cerr, err)
+	}
+	return int(info.Snd_mss)
 }

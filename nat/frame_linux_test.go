@@ -1,0 +1,160 @@
+package nat
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
+)
+
+// wireEnd is an end of a wire that raw frames are sent from, whatever the stack
+// of its namespace thinks of them.
+type wireEnd struct {
+	fd, index int
+	from      net.HardwareAddr
+}
+
+func newWireEnd(t *testing.T, ns *netns.NS, dev string) wireEnd {
+	t.Helper()
+	e, err := netns.Do(t.Context(), ns, func(context.Context) (wireEnd, error) {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return wireEnd{}, err
+		}
+		l, err := net.InterfaceByName(dev)
+		if err != nil {
+			unix.Close(fd)
+			return wireEnd{}, err
+		}
+		return wireEnd{fd, l.Index, l.HardwareAddr}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(e.fd) })
+	return e
+}
+
+// macOf is the address of a link.
+func macOf(t *testing.T, ns *netns.NS, dev string) net.HardwareAddr {
+	t.Helper()
+	l, err := netns.Do(t.Context(), ns, func(context.Context) (*net.Interface, error) { return net.InterfaceByName(dev) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.HardwareAddr
+}
+
+// send sends a datagram in a frame to the link with the address to.
+func (e wireEnd) send(t *testing.T, to net.HardwareAddr, src, dst netip.AddrPort, text string) {
+	t.Helper()
+	frame := slices.Concat(to, e.from, datagram(src, dst, text))
+	if err := unix.Sendto(e.fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: e.index, Halen: 6}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// datagram is a frame's type and the packet: IPv4 (RFC 791) or IPv6 (RFC 8200)
+// with UDP (RFC 768) inside.
+func datagram(src, dst netip.AddrPort, text string) []byte {
+	n := 8 + len(text)
+	udp := binary.BigEndian.AppendUint16(nil, src.Port())
+	udp = binary.BigEndian.AppendUint16(udp, dst.Port())
+	udp = binary.BigEndian.AppendUint16(udp, uint16(n))
+	udp = append(append(udp, 0, 0), text...)
+	addrs := slices.Concat(src.Addr().AsSlice(), dst.Addr().AsSlice())
+	pseudo := slices.Concat(addrs, []byte{0, unix.IPPROTO_UDP, byte(n >> 8), byte(n)}, udp)
+	binary.BigEndian.PutUint16(udp[6:], checksum(pseudo))
+	if src.Addr().Is4() {
+		head := []byte{0x45, 0, 0, byte(20 + n), 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}
+		head = append(head, addrs...)
+		binary.BigEndian.PutUint16(head[10:], checksum(head))
+		return slices.Concat([]byte{0x08, 0x00}, head, udp)
+	}
+	head := append([]byte{0x60, 0, 0, 0, 0, byte(n), unix.IPPROTO_UDP, 64}, addrs...)
+	return slices.Concat([]byte{0x86, 0xdd}, head, udp)
+}
+
+// checksum is that of RFC 1071.
+func checksum(b []byte) uint16 {
+	var sum uint32
+	for i, x := range b {
+		sum += uint32(x) << (8 * (1 - i%2))
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}
+
+// ear hears what datagrams arrive at a port.
+type ear struct {
+	mu    sync.Mutex
+	heard []string // from mu
+}
+
+func listen(t *testing.T, ns *netns.NS, addr string) *ear {
+	t.Helper()
+	c, err := ns.ListenPacket(t.Context(), "udp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	e := &ear{}
+	go func() {
+		buf := make([]byte, 256)
+		for {
+			n, _, err := c.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			e.mu.Lock()
+			e.heard = append(e.heard, string(buf[:n]))
+			e.mu.Unlock()
+		}
+	}()
+	return e
+}
+
+func (e *ear) has(text string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Contains(e.heard, text)
+}
+
+// until calls fn, in short intervals, until it returns true; false means that it
+// did not in ten seconds.
+func until(fn func() bool) bool {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+		if fn() {
+			return true
+		}
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+}
+
+func TestFramesAreWhatTheKernelTakes(t *testing.T) {
+	t.Parallel()
+	s := wire(t)
+	e, to := newWireEnd(t, s.outside, "wan0"), macOf(t, s.host, "up0")
+	host := listen(t, s.host, ":7777")
+	for _, c := range [][2]string{{"203.0.113.9:1", "203.0.113.1:7777"}, {"[2001:db8:1::9]:1", "[2001:db8:1::1]:7777"}} {
+		if !until(func() bool {
+			e.send(t, to, netip.MustParseAddrPort(c[0]), netip.MustParseAddrPort(c[1]), c[1])
+			return host.has(c[1])
+		}) {
+			t.Errorf("%s does not arrive", c[1])
+			t.Log(testutil.Run(t, s.host, "cat", "/proc/net/snmp", "/proc/net/snmp6"))
+		}
+	}
+}
