@@ -20,18 +20,28 @@ type Options struct {
 	// dead one's mapping is removed in the same transaction. It is called from
 	// within Publish, and must not call methods of the NAT.
 	Alive func(owner string) bool
+
+	// NoReserve leaves it to the caller to keep other programs of the host from
+	// taking the host ports that are published. By default, a NAT binds them
+	// itself until they are unpublished or it is closed: a single port or one of a
+	// range of up to 256 by a socket that lets nothing in, up to 4096 of them or
+	// a quarter of the descriptors that the process may have. Of others it makes
+	// sure, when they are published, that no program has them.
+	NoReserve bool
 }
 
 // maxName is the length of the longest table name taken; the kernel takes 255.
 const maxName = 64
 
-// NAT is an open table of published ports and networks in one namespace. It
-// holds nothing open itself and has no Close; it is usable while the namespace
-// handle that it was opened with is. It is safe for concurrent use.
+// NAT is an open table of published ports and networks in one namespace. It is
+// usable while the namespace handle that it was opened with is, and holds the
+// reserved ports open until [NAT.Close]. It is safe for concurrent use.
 type NAT struct {
 	ns    *netns.NS
 	table string
 	alive func(owner string) bool
+
+	unreserved bool // host ports are not reserved
 	memory
 }
 

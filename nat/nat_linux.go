@@ -24,7 +24,9 @@ import (
 // os.ErrPermission without CAP_NET_ADMIN over the namespace; os.ErrClosed.
 func Open(ctx context.Context, ns *netns.NS, opts Options) (*NAT, error) {
 	name, err := tableName(opts.Name)
-	n := &NAT{ns: ns, table: name, alive: opts.Alive}
+	n := &NAT{ns: ns, table: name, alive: opts.Alive, unreserved: opts.NoReserve}
+	n.turn = make(chan struct{}, 1)
+	n.sockets = make(map[spot]*os.File)
 	if err == nil {
 		err = n.install(ctx)
 	}
@@ -35,21 +37,19 @@ func Open(ctx context.Context, ns *netns.NS, opts Options) (*NAT, error) {
 }
 
 func (n *NAT) install(ctx context.Context) error {
-	c, err := n.conn()
-	if err != nil {
-		return err
-	}
-	err = c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
-		err := n.ours(ctx, c)
-		if errors.Is(err, os.ErrNotExist) {
-			return skeleton(n.table), nil
-		}
-		return nil, err // there already, or not ours
-	}, func(ctx context.Context) (bool, error) {
-		err := n.ours(ctx, c)
-		return err == nil, netns.IgnoreNotExist(err)
+	return n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
+		err := c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
+			err := n.ours(ctx, c)
+			if errors.Is(err, os.ErrNotExist) {
+				return skeleton(n.table), nil
+			}
+			return nil, err // there already, or not ours
+		}, func(ctx context.Context) (bool, error) {
+			err := n.ours(ctx, c)
+			return err == nil, netns.IgnoreNotExist(err)
+		})
+		return n.supported(err)
 	})
-	return n.supported(err)
 }
 
 // supported says which kernel is needed where an older one refuses the skeleton.
@@ -89,11 +89,14 @@ func notOurs(comment string) error {
 //
 // A table that is gone is os.ErrNotExist, one that is not ours os.ErrExist.
 func (n *NAT) Delete(ctx context.Context) error {
-	c, err := n.conn()
-	if err != nil {
-		return n.fail("nat.Delete", n.String(), err)
-	}
-	err = c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
+	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
+		return n.explain(ctx, c, n.delete(ctx, c))
+	})
+	return n.fail("nat.Delete", n.String(), err)
+}
+
+func (n *NAT) delete(ctx context.Context, c nft.Conn) error {
+	err := c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
 		if err := n.ours(ctx, c); err != nil {
 			return nil, err
 		}
@@ -113,11 +116,18 @@ func (n *NAT) Delete(ctx context.Context) error {
 		err := n.ours(ctx, c)
 		return errors.Is(err, os.ErrNotExist), netns.IgnoreNotExist(err)
 	})
-	return n.fail("nat.Delete", n.String(), n.explain(ctx, c, err))
+	if err == nil {
+		n.remember(nil)
+		n.retain(nil)
+	}
+	return err
 }
 
 // conn returns nftables in the namespace.
 func (n *NAT) conn() (nft.Conn, error) {
+	if n.isClosed() {
+		return nft.Conn{}, os.ErrClosed
+	}
 	x, err := n.ns.Exchange(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nft.Conn{}, err

@@ -25,7 +25,8 @@ const settleTimeout = 10 * time.Second
 // overlaps that of another network, which is named; os.ErrInvalid for bad input;
 // errors.ErrUnsupported for an IPv6 subnet on a kernel without IPv6.
 func (n *NAT) AddNetwork(ctx context.Context, net Network) error {
-	return n.fail("nat.AddNetwork", "network "+net.Interface, n.putNetwork(ctx, net, false))
+	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error { return n.putNetwork(ctx, c, net, false) })
+	return n.fail("nat.AddNetwork", "network "+net.Interface, err)
 }
 
 // EnsureNetwork makes a network what net says, whether it is there or not, in one
@@ -35,16 +36,13 @@ func (n *NAT) AddNetwork(ctx context.Context, net Network) error {
 //
 // Errors are those of AddNetwork, but for a network that is there already.
 func (n *NAT) EnsureNetwork(ctx context.Context, net Network) error {
-	return n.fail("nat.EnsureNetwork", "network "+net.Interface, n.putNetwork(ctx, net, true))
+	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error { return n.putNetwork(ctx, c, net, true) })
+	return n.fail("nat.EnsureNetwork", "network "+net.Interface, err)
 }
 
 // putNetwork adds a network; there already, it is replaced if replace says so.
-func (n *NAT) putNetwork(ctx context.Context, net Network, replace bool) error {
+func (n *NAT) putNetwork(ctx context.Context, c nft.Conn, net Network, replace bool) error {
 	net, err := net.checked()
-	if err != nil {
-		return err
-	}
-	c, err := n.conn()
 	if err != nil {
 		return err
 	}
@@ -82,7 +80,7 @@ func (n *NAT) putNetwork(ctx context.Context, net Network, replace bool) error {
 	defer cancel()
 	if err := plan.apply(ctx, n.ns); err != nil {
 		if had == nil {
-			err = errors.Join(err, n.removeNetwork(ctx, net.Interface))
+			err = errors.Join(err, n.removeNetwork(ctx, c, net.Interface))
 		}
 		return err
 	}
@@ -123,18 +121,14 @@ func (n *NAT) overlaps(ctx context.Context, c nft.Conn, net Network) error {
 func (n *NAT) RemoveNetwork(ctx context.Context, iface string) error {
 	err := checkInterface(iface)
 	if err == nil {
-		err = n.removeNetwork(ctx, iface)
+		err = n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error { return n.removeNetwork(ctx, c, iface) })
 	}
 	return n.fail("nat.RemoveNetwork", "network "+iface, err)
 }
 
-func (n *NAT) removeNetwork(ctx context.Context, iface string) error {
-	c, err := n.conn()
-	if err != nil {
-		return err
-	}
+func (n *NAT) removeNetwork(ctx context.Context, c nft.Conn, iface string) error {
 	key := ifname(iface)
-	err = c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
+	err := c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
 		had, err := n.held(ctx, c, iface)
 		if err != nil {
 			return nil, err

@@ -36,10 +36,15 @@ func (n *NAT) changeOpenings(ctx context.Context, op string, openings []Opening,
 		return nil
 	}
 	subject := openings[0].String()
-	c, err := n.conn()
-	if err != nil {
-		return n.fail(op, subject, err)
-	}
+	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) (err error) {
+		subject, err = n.commitOpenings(ctx, c, openings, add)
+		return n.explain(ctx, c, err)
+	})
+	return n.fail(op, subject, err)
+}
+
+func (n *NAT) commitOpenings(ctx context.Context, c nft.Conn, openings []Opening, add bool) (subject string, err error) {
+	subject = openings[0].String()
 	items := make([]item, len(openings))
 	for i, o := range openings {
 		items[i] = o.item()
@@ -72,7 +77,7 @@ func (n *NAT) changeOpenings(ctx context.Context, op string, openings []Opening,
 		done := !slices.ContainsFunc(openings, func(o Opening) bool { return (canClose(o, open) == nil) != add })
 		return done, err
 	})
-	return n.fail(op, subject, n.explain(ctx, c, err))
+	return subject, err
 }
 
 // readOpenings reads what is open, and all networks' subnets.

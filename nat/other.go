@@ -92,6 +92,9 @@ func (n *NAT) Unpublish(_ context.Context, ports ...Port) error {
 	return unsupported("nat.Unpublish", n.ns, portsSubject(ports))
 }
 
+// Close does nothing: there is nothing open.
+func (n *NAT) Close() error { return nil }
+
 // UnpublishOwner returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
 func (n *NAT) UnpublishOwner(_ context.Context, owner string) error {
 	subject := fmt.Sprintf("owner %q", owner)

@@ -31,32 +31,41 @@ func (n *NAT) Publish(ctx context.Context, ports ...Port) error {
 	if len(ports) == 0 {
 		return nil
 	}
-	culprit, err := n.publish(ctx, ports)
+	culprit := portsSubject(ports)
+	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
+		p, err := n.publish(ctx, c, ports)
+		if p != (Port{}) {
+			culprit = p.String()
+		}
+		return n.explain(ctx, c, err)
+	})
 	return n.fail(op, culprit, err)
 }
 
-func (n *NAT) publish(ctx context.Context, ports []Port) (culprit string, err error) {
-	culprit = portsSubject(ports)
-	c, err := n.conn()
-	if err != nil {
-		return culprit, err
-	}
+// publish publishes the ports, or returns the one that is at fault.
+func (n *NAT) publish(ctx context.Context, c nft.Conn, ports []Port) (culprit Port, err error) {
+	undo := func() {}
+	var dead []item
 	err = c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
+		undo() // of a build before
+		undo = func() {}
 		found, err := n.conflicts(ctx, c, ports)
-		if err != nil {
-			return nil, err
+		if err == nil {
+			dead, culprit, err = n.settle(found)
 		}
-		dead, p, err := n.settle(found)
+		if err == nil {
+			undo, culprit, err = n.reserve(ctx, ports, false)
+		}
 		if err != nil {
-			culprit = p.String()
 			return nil, err
 		}
 		return n.change(ctx, c, dead, portItems(ports))
 	}, func(ctx context.Context) (bool, error) { return n.have(ctx, c, ports, true) })
-	if err == nil {
-		err = n.flush(ctx, targets(ports, begun))
+	if err != nil {
+		undo()
+		return culprit, err
 	}
-	return culprit, n.explain(ctx, c, err)
+	return culprit, n.flush(ctx, targets(ports, begun))
 }
 
 // Unpublish removes the ports in one transaction: all of them or none.
@@ -73,31 +82,26 @@ func (n *NAT) Unpublish(ctx context.Context, ports ...Port) error {
 	if len(ports) == 0 {
 		return nil
 	}
-	culprit, err := n.unpublish(ctx, ports)
-	return n.fail(op, culprit, err)
-}
-
-func (n *NAT) unpublish(ctx context.Context, ports []Port) (culprit string, err error) {
-	culprit = portsSubject(ports)
-	c, err := n.conn()
-	if err != nil {
-		return culprit, err
-	}
-	err = c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
-		// A delete in nftables ignores what the element holds, so that it is read
-		// first; the generation makes that one step.
-		for _, p := range ports {
-			if err := n.checkHeld(ctx, c, p); err != nil {
-				culprit = p.String()
-				return nil, err
+	culprit := portsSubject(ports)
+	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
+		err := c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
+			// A delete in nftables ignores what the element holds, so that it is read
+			// first; the generation makes that one step.
+			for _, p := range ports {
+				if err := n.checkHeld(ctx, c, p); err != nil {
+					culprit = p.String()
+					return nil, err
+				}
 			}
+			return n.change(ctx, c, portItems(ports), nil)
+		}, func(ctx context.Context) (bool, error) { return n.have(ctx, c, ports, false) })
+		if err == nil {
+			err = n.flush(ctx, targets(ports, ended))
+			n.release(portItems(ports))
 		}
-		return n.change(ctx, c, portItems(ports), nil)
-	}, func(ctx context.Context) (bool, error) { return n.have(ctx, c, ports, false) })
-	if err == nil {
-		err = n.flush(ctx, targets(ports, ended))
-	}
-	return culprit, n.explain(ctx, c, err)
+		return n.explain(ctx, c, err)
+	})
+	return n.fail(op, culprit, err)
 }
 
 // UnpublishOwner removes all ports of an owner in one transaction. It reads all
@@ -109,25 +113,28 @@ func (n *NAT) UnpublishOwner(ctx context.Context, owner string) error {
 	if err := checkOwner(owner); err != nil {
 		return n.fail(op, subject, err)
 	}
-	return n.fail(op, subject, n.unpublishOwner(ctx, owner))
+	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
+		return n.explain(ctx, c, n.unpublishOwner(ctx, c, owner))
+	})
+	return n.fail(op, subject, err)
 }
 
-func (n *NAT) unpublishOwner(ctx context.Context, owner string) error {
-	c, err := n.conn()
-	if err != nil {
-		return err
-	}
-	find := func(ctx context.Context) (items []item, err error) {
-		err = n.eachPort(ctx, c, func(it item) error {
-			if it.elem.Comment == owner {
-				items = append(items, it)
+func (n *NAT) unpublishOwner(ctx context.Context, c nft.Conn, owner string) error {
+	var items []item
+	var ports []Port
+	find := func(ctx context.Context) error {
+		items, ports = nil, nil
+		return n.eachPort(ctx, c, func(it item) error {
+			if it.elem.Comment != owner {
+				return nil
 			}
-			return nil
+			p, err := decodeItem(it)
+			items, ports = append(items, it), append(ports, p)
+			return err
 		})
-		return items, err
 	}
-	err = c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
-		items, err := find(ctx)
+	err := c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
+		err := find(ctx)
 		if err == nil && len(items) == 0 {
 			err = fmt.Errorf("the owner has no port published: %w", os.ErrNotExist)
 		}
@@ -136,10 +143,14 @@ func (n *NAT) unpublishOwner(ctx context.Context, owner string) error {
 		}
 		return n.change(ctx, c, items, nil)
 	}, func(ctx context.Context) (bool, error) {
-		items, err := find(ctx)
-		return len(items) == 0, netns.IgnoreNotExist(err)
+		return n.have(ctx, c, ports, false)
 	})
-	return n.explain(ctx, c, err)
+	if err != nil {
+		return err
+	}
+	err = n.flush(ctx, targets(ports, ended))
+	n.release(items)
+	return err
 }
 
 // change returns the batch that deletes and adds elements of published ports, and

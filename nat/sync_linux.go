@@ -30,16 +30,21 @@ func (n *NAT) Sync(ctx context.Context, desired State) error {
 	if err != nil {
 		return n.fail(op, subject, err)
 	}
-	c, err := n.conn()
-	if err != nil {
-		return n.fail(op, n.String(), err)
-	}
-	s := syncing{n: n, c: c, desired: desired, nets: nets, culprit: n.String()}
-	err = c.Commit(ctx, s.build, s.landed)
-	if err == nil {
-		err = s.finish(ctx)
-	}
-	return n.fail(op, s.culprit, n.supported(err))
+	subject = n.String()
+	err = n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
+		s := syncing{n: n, c: c, desired: desired, nets: nets, undo: func() {}}
+		err := c.Commit(ctx, s.build, s.landed)
+		if err != nil {
+			s.undo()
+		} else {
+			err = s.finish(ctx)
+		}
+		if s.culprit != (Port{}) {
+			subject = s.culprit.String()
+		}
+		return n.supported(err)
+	})
+	return n.fail(op, subject, err)
 }
 
 // syncing is a Sync under way.
@@ -48,12 +53,13 @@ type syncing struct {
 	c       nft.Conn
 	desired State
 	nets    []Network // of the state, checked
-	culprit string    // what an error is about
+	culprit Port      // the one that an error is about
 
 	have []item // what is there
 	want []item // what shall be
 	plan *plan  // for the host's links
 	last bool   // there is no network any more
+	undo func() // gives back the ports that were reserved
 }
 
 // build returns the batch that brings the table to the state.
@@ -76,6 +82,9 @@ func (s *syncing) build(ctx context.Context) (*nft.Batch, error) {
 		s.want = append(s.want, s.n.forgotten(s.want)...)
 	}
 	if err := s.wantPorts(); err != nil {
+		return nil, err
+	}
+	if err := s.reserve(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.wantNetworks(ctx); err != nil {
@@ -111,12 +120,46 @@ func (s *syncing) wantPorts() error {
 	if len(ports) > 0 { // those of other owners
 		ports = append(ports, s.desired.Ports...)
 		if i, j, found := overlap(ports); found {
-			s.culprit = ports[j].String()
+			s.culprit = ports[j]
 			return errTaken{ports[i]}
 		}
 	}
 	s.want = append(s.want, portItems(s.desired.Ports)...)
 	s.want = append(s.want, useItems(s.want)...)
+	return nil
+}
+
+// reserve reserves the ports of the state. One that is published already is
+// reserved if it can be: its mapping is in force, whoever else has the port.
+func (s *syncing) reserve(ctx context.Context) error {
+	there := make(map[string]nft.Element, len(s.have))
+	for _, it := range s.have {
+		if isPortSet(it.set) {
+			there[it.set+string(it.elem.Key)] = it.elem
+		}
+	}
+	var old, fresh []Port
+	for _, p := range s.desired.Ports {
+		it := p.singles()[0].item()
+		if e, ok := there[it.set+string(it.elem.Key)]; ok && e.Equal(&it.elem) {
+			old = append(old, p)
+		} else {
+			fresh = append(fresh, p)
+		}
+	}
+	s.undo() // of a build before
+	s.undo = func() {}
+	undoOld, _, err := s.n.reserve(ctx, old, true)
+	if err != nil {
+		return err
+	}
+	s.undo = undoOld
+	undo, culprit, err := s.n.reserve(ctx, fresh, false)
+	if err != nil {
+		s.culprit = culprit
+		return err
+	}
+	s.undo = func() { undoOld(); undo() }
 	return nil
 }
 
@@ -160,9 +203,51 @@ func (s *syncing) landed(ctx context.Context) (bool, error) {
 	return whole && b.Len() == 0, err
 }
 
+// flush flushes the flows of the ports that changed.
+func (s *syncing) flush(ctx context.Context) error {
+	type place struct{ set, key, end string }
+	at := func(it item) place { return place{it.set, string(it.elem.Key), string(it.elem.KeyEnd)} }
+	old := make(map[place]nft.Element)
+	for _, it := range s.have {
+		if isPortSet(it.set) {
+			old[at(it)] = it.elem
+		}
+	}
+	var first, gone []Port // those that begin to lead somewhere, and those that end
+	for _, it := range s.want {
+		if !isPortSet(it.set) {
+			continue
+		}
+		e, there := old[at(it)]
+		delete(old, at(it))
+		p, err := decodeItem(it)
+		switch {
+		case err != nil:
+			return err
+		case !there:
+			first = append(first, p)
+		case string(e.Data) != string(it.elem.Data):
+			gone = append(gone, p)
+		}
+	}
+	for k, e := range old {
+		p, err := decodeItem(item{k.set, e})
+		if err != nil {
+			return err
+		}
+		gone = append(gone, p)
+	}
+	return s.n.flush(ctx, append(targets(gone, ended), targets(first, begun)...))
+}
+
 // finish does what follows the transaction, even if the caller's context ends.
 func (s *syncing) finish(ctx context.Context) error {
 	s.n.remember(append(s.want, s.plan.facts()...))
+	err := s.flush(ctx)
+	s.n.retain(s.want)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	if err := s.finishNetworks(ctx); err != nil {

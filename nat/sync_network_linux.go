@@ -3,6 +3,7 @@ package nat
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"sync"
 )
@@ -105,8 +106,12 @@ func (s *syncing) finishNetworks(ctx context.Context) error {
 
 // memory is what a NAT keeps in memory.
 type memory struct {
-	mu    sync.Mutex // guards the following fields
-	facts []item     // what the table said about the host when it was last read
+	turn    chan struct{}     // holds a token while a change is under way, which has sockets
+	sockets map[spot]*os.File // reserved ports
+
+	mu     sync.Mutex // guards the following fields
+	facts  []item     // what the table said about the host when it was last read
+	closed bool
 }
 
 // remember keeps the facts of the host among the items, because the kernel does
