@@ -1,7 +1,10 @@
 package link
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
+	"time"
 
 	"github.com/boxwire/boxwire/internal/refuse"
 )
@@ -20,11 +23,64 @@ type Addr struct {
 	// when none is set.
 	Broadcast netip.Addr
 
-	// Scope says how far the address is valid.
+	// Scope says how far the address is valid; the kernel finds it out
+	// itself for IPv6.
 	Scope AddrScope
 
-	// Flags are the kernel's IFA_F_* bits.
+	// Flags are the kernel's IFA_F_* bits. Of a new address those count that
+	// are not the kernel's own to set: AddrNoDAD, AddrOptimistic, AddrHome,
+	// AddrManageTemp, AddrNoPrefixRoute, AddrMulticastJoin, and
+	// AddrDeprecated, which stands for a preferred lifetime that is over.
 	Flags AddrFlags
+
+	// Link is the index of the link that has the address. Where the link is
+	// given otherwise, to AddAddrs say, it is not looked at.
+	Link int
+
+	// Label is an IPv4 address's name, up to 15 bytes; "" stands for the
+	// link's own name (IFA_LABEL). IPv6 addresses have none.
+	Label string
+
+	// Metric is that of the route to the subnet; 0 is the kernel's default
+	// (IFA_RT_PRIORITY, Linux >= 4.18).
+	Metric uint32
+
+	// Protocol says who made the address (IFA_PROTO, Linux >= 5.18).
+	Protocol AddrProtocol
+
+	// Valid is how long the address lasts from now, Preferred how long new
+	// connections should use it: whole seconds, rounded up. Zero means for
+	// ever for Valid and as long as Valid for Preferred.
+	Valid, Preferred time.Duration
+}
+
+// StaticAddr is a prefix as [Link.AddAddr] gives it to a link: an IPv4 address
+// with its subnet's broadcast address (none for /31 and /32), an IPv6 address
+// without duplicate address detection, for the reason given at Spec.DAD. It is
+// where the full form of an address begins:
+//
+//	a := link.StaticAddr(netip.MustParsePrefix("10.88.0.2/16"))
+//	a.Flags |= link.AddrNoPrefixRoute
+//	a.Valid = time.Hour
+//	err := eth.AddAddrs(ctx, a)
+func StaticAddr(p netip.Prefix) Addr {
+	a := Addr{Prefix: p, Broadcast: broadcastOf(p)}
+	switch {
+	case p.Addr().Is6():
+		a.Flags = AddrNoDAD
+	case p.Addr().IsLoopback():
+		a.Scope = AddrScopeHost // as ip-address(8) does
+	}
+	return a
+}
+
+// String returns the address as ip-address(8) writes it: "10.0.0.1/24" or
+// "10.0.0.1 peer 10.0.0.9/24".
+func (a Addr) String() string {
+	if a.Peer.IsValid() {
+		return fmt.Sprintf("%s peer %s", a.Prefix.Addr(), netip.PrefixFrom(a.Peer, a.Prefix.Bits()))
+	}
+	return a.Prefix.String()
 }
 
 // Tentative reports that duplicate address detection of this IPv6 address has
@@ -50,7 +106,7 @@ const (
 	AddrPermanent     AddrFlags = 0x80  // has no lifetime
 	AddrManageTemp    AddrFlags = 0x100 // temporary addresses are made from it
 	AddrNoPrefixRoute AddrFlags = 0x200 // no route to its subnet was made
-	AddrMulticastJoin AddrFlags = 0x400 // its group is joined automatically
+	AddrMulticastJoin AddrFlags = 0x400 // a multicast address: the link joins its group
 	AddrStablePrivacy AddrFlags = 0x800 // made as RFC 7217 says
 )
 
@@ -65,32 +121,112 @@ const (
 	AddrScopeHost   AddrScope = 254 // inside this host
 )
 
+// AddrProtocol says who made an address (IFAPROT_* in linux/if_addr.h). Values
+// without a name here are free for programs to use.
+type AddrProtocol uint8
+
+const (
+	AddrProtocolNone      AddrProtocol = 0 // not said
+	AddrProtocolLoopback  AddrProtocol = 1 // the kernel, for lo
+	AddrProtocolRA        AddrProtocol = 2 // the kernel, after a router advertisement
+	AddrProtocolLinkLocal AddrProtocol = 3 // the kernel, link-local
+)
+
+// settable are the flags that a new address may be given.
+const settable = AddrNoDAD | AddrOptimistic | AddrHome | AddrManageTemp | AddrNoPrefixRoute | AddrMulticastJoin
+
+// maxLifetime is one second less than what the kernel takes for "for ever".
+const maxLifetime = (1<<32 - 2) * time.Second
+
 // checkAddrs refuses addresses that no link can have, and duplicates.
 func checkAddrs(addrs []netip.Prefix) error {
 	for i, p := range addrs {
-		a := p.Addr()
-		switch {
-		case !p.IsValid():
-			return refuse.Input("address %d of the list is not a valid prefix", i)
-		case a.Is4In6():
-			return refuse.Input("address %s is IPv4 written as IPv6; use its IPv4 form %s", p, a.Unmap())
-		case a.Zone() != "":
-			return refuse.Input("address %s has a zone", p)
-		case a.IsUnspecified():
-			return refuse.Input("address %s is the unspecified address", p)
-		case a.IsMulticast():
-			return refuse.Input("address %s is a multicast address", p)
-		case a == broadcastAll:
-			return refuse.Input("address %s is the broadcast address of every network", p)
+		if err := checkPrefix(i, p, false); err != nil {
+			return err
 		}
 		for _, q := range addrs[:i] {
 			// IPv4 may hold one address with several lengths, IPv6 may not.
-			if p == q || (a.Is6() && a == q.Addr()) {
+			if p == q || (p.Addr().Is6() && p.Addr() == q.Addr()) {
 				return refuse.Input("address %s appears twice", p)
 			}
 		}
 	}
 	return nil
+}
+
+// checkPrefix refuses an address, the one at position i, that no link can have.
+// One that is there for its group to be joined has to be a multicast address.
+func checkPrefix(i int, p netip.Prefix, group bool) error {
+	a := p.Addr()
+	switch {
+	case !p.IsValid():
+		return refuse.Input("address %d of the list is not a valid prefix", i)
+	case a.Is4In6():
+		return refuse.Input("address %s is IPv4 written as IPv6; use its IPv4 form %s", p, a.Unmap())
+	case a.Zone() != "":
+		return refuse.Input("address %s has a zone", p)
+	case a.IsUnspecified():
+		return refuse.Input("address %s is the unspecified address", p)
+	case group && !a.IsMulticast():
+		return refuse.Input("address %s has AddrMulticastJoin and is not a multicast address", p)
+	case a.IsMulticast() && !group:
+		return refuse.Input("address %s is a multicast address", p)
+	case a == broadcastAll:
+		return refuse.Input("address %s is the broadcast address of every network", p)
+	}
+	return nil
+}
+
+// checkFull refuses what the kernel would refuse without a word or pass over.
+func checkFull(addrs []Addr) error {
+	for i := range addrs {
+		a := &addrs[i]
+		if err := checkPrefix(i, a.Prefix, a.Flags&AddrMulticastJoin != 0); err != nil {
+			return err
+		}
+		v6 := a.Prefix.Addr().Is6()
+		switch {
+		case a.Peer.IsValid() && (a.Peer.Is4() == v6 || a.Peer.Is4In6() || a.Peer.Zone() != ""):
+			return refuse.Input("address %s has the peer %s, which is not of its family", a.Prefix, a.Peer)
+		case a.Broadcast.IsValid() && (v6 || !a.Broadcast.Is4()):
+			return refuse.Input("address %s has the broadcast address %s: only IPv4 addresses have one, of IPv4", a, a.Broadcast)
+		case v6 && a.Label != "":
+			return refuse.Input("address %s has the label %q: only IPv4 addresses have one", a, a.Label)
+		case a.Label != "" && (len(a.Label) > maxName || strings.ContainsRune(a.Label, 0)):
+			return refuse.Input("address %s has the label %q: at most %d bytes are possible", a, a.Label, maxName)
+		case v6 && a.Scope != 0:
+			return refuse.Input("address %s has a scope: that of an IPv6 address lies in the address", a)
+		case a.Valid < 0 || a.Preferred < 0 || a.Valid > maxLifetime || a.Preferred > maxLifetime:
+			return refuse.Input("address %s has a lifetime that is negative or too long", a)
+		case a.Valid != 0 && a.Preferred > a.Valid:
+			return refuse.Input("address %s is to be preferred for longer (%v) than it is valid (%v)", a, a.Preferred, a.Valid)
+		case a.Preferred != 0 && a.Flags&AddrDeprecated != 0:
+			return refuse.Input("address %s is to be deprecated and preferred for %v", a, a.Preferred)
+		}
+		for j := range addrs[:i] {
+			if a.same(&addrs[j]) {
+				return refuse.Input("address %s appears twice", a)
+			}
+		}
+	}
+	return nil
+}
+
+// same reports whether one link can have only one of them. IPv4 may hold one
+// address with several lengths and several peers, IPv6 may not.
+func (a *Addr) same(b *Addr) bool {
+	if a.Prefix.Addr() != b.Prefix.Addr() {
+		return false
+	}
+	return a.Prefix.Addr().Is6() || (a.Prefix.Bits() == b.Prefix.Bits() && a.subnet() == b.subnet())
+}
+
+// subnet is the network that the address leads to.
+func (a *Addr) subnet() netip.Prefix {
+	if a.Peer.IsValid() {
+		return netip.PrefixFrom(a.Peer, a.Prefix.Bits()).Masked()
+	}
+	return a.Prefix.Masked()
 }
 
 var broadcastAll = netip.AddrFrom4([4]byte{255, 255, 255, 255})

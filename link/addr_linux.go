@@ -5,77 +5,187 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
-
-const opAdd = "link.AddAddr"
 
 // AddAddr gives the link addresses, all in one send: either all of them, or
 // none when one is refused. An address that the link has is os.ErrExist. IPv6
 // addresses can be used at once, without duplicate address detection, for the
-// reason given at Spec.DAD.
+// reason given at Spec.DAD. [Link.AddAddrs] takes the full form.
 func (l Link) AddAddr(ctx context.Context, addrs ...netip.Prefix) error {
-	const op = opAdd
-	conn, err := l.forAddrs(addrs)
+	full := make([]Addr, len(addrs))
+	for i, p := range addrs {
+		full[i] = StaticAddr(p)
+	}
+	return l.addAddrs(ctx, "link.AddAddr", full, checkAddrs(addrs))
+}
+
+// AddAddrs gives the link addresses with all their properties, and otherwise
+// does what AddAddr does. An address is given as it stands: with Flags zero, an
+// IPv6 address goes through duplicate address detection, and without Broadcast
+// an IPv4 address has none; begin with [StaticAddr] where that is not wanted. An
+// Addr that [Link.Addrs] read makes the same one again.
+func (l Link) AddAddrs(ctx context.Context, addrs ...Addr) error {
+	return l.addAddrs(ctx, "link.AddAddrs", addrs, checkFull(addrs))
+}
+
+func (l Link) addAddrs(ctx context.Context, op string, addrs []Addr, bad error) error {
+	b, err := l.addrBatch(op, addrs, bad)
+	if err != nil || len(addrs) == 0 {
+		return err
+	}
+	for i := range addrs {
+		b.reqs = append(b.reqs, newAddr(l.Index, &addrs[i], unix.NLM_F_EXCL))
+	}
+	b.undo = func(i int) (nl.Request, bool) { return delAddr(l.Index, &addrs[i]), true }
+	if !slices.ContainsFunc(addrs, func(a Addr) bool { return a.Protocol != 0 }) {
+		return b.allOrNone(ctx, nil)
+	}
+	return b.allOrNone(ctx, func(ctx context.Context) error { return l.checkAddrsTaken(ctx, op, addrs) })
+}
+
+// ReplaceAddr gives the link addresses, and those that it has already the
+// properties given: lifetimes, metric and protocol, and of IPv6 the peer and
+// flags. What the kernel cannot change of an address that is there (its label,
+// broadcast address and scope, the flags of an IPv4 address, the length of an
+// IPv6 prefix) is errors.ErrUnsupported when it differs; delete such an address
+// first. Either all of it is done or nothing.
+func (l Link) ReplaceAddr(ctx context.Context, addrs ...Addr) error {
+	const op = "link.ReplaceAddr"
+	b, err := l.addrBatch(op, addrs, checkFull(addrs))
+	if err != nil || len(addrs) == 0 {
+		return err
+	}
+	have, err := readAddrs(ctx, b.conn, l.Index)
 	if err != nil {
 		return fail.New(op, l.ns, l.subject(), err)
 	}
-	if len(addrs) == 0 {
-		return nil
+	for i := range addrs {
+		b.reqs = append(b.reqs, newAddr(l.Index, &addrs[i], unix.NLM_F_REPLACE))
 	}
-	var left error
-	err = change(ctx, func(ctx context.Context) error {
-		err := conn.Exec(ctx, addrRequests(unix.RTM_NEWADDR, l.Index, addrs, false), nil)
-		var many *nl.ExecError
-		if errors.As(err, &many) {
-			left = undoAddrs(ctx, conn, l.Index, addrs, many)
+	b.undo = func(i int) (nl.Request, bool) {
+		for j := range have {
+			if have[j].same(&addrs[i]) {
+				return newAddr(l.Index, &have[j], unix.NLM_F_REPLACE), true
+			}
 		}
-		return err
-	})
-	err = l.failAddrs(op, addrs, err)
-	if left != nil {
-		return errors.Join(err, fail.New(op, l.ns, l.subject(), left))
+		return delAddr(l.Index, &addrs[i]), true
 	}
-	return err
+	return b.allOrNone(ctx, func(ctx context.Context) error { return l.checkAddrsTaken(ctx, op, addrs) })
+}
+
+// checkAddrsTaken reads the addresses back: what the kernel does not know or
+// cannot change it passes over.
+func (l Link) checkAddrsTaken(ctx context.Context, op string, addrs []Addr) error {
+	conn, err := route(l.ns)
+	var have []Addr
+	if err == nil {
+		have, err = readAddrs(ctx, conn, l.Index)
+	}
+	if err != nil {
+		return fail.New(op, l.ns, l.subject(), fmt.Errorf("reading the addresses back: %w", err))
+	}
+	for i := range addrs {
+		a := &addrs[i]
+		j := slices.IndexFunc(have, func(h Addr) bool { return h.same(a) })
+		if j < 0 {
+			continue // removed by somebody else since
+		}
+		if what := a.differs(&have[j], l.Name); what != "" {
+			err := &causeError{text: "the kernel did not take " + what, err: errors.ErrUnsupported}
+			return fail.New(op, l.ns, addrSubject(a, l.Name), err)
+		}
+	}
+	return nil
+}
+
+// differs names the first property that was asked for and is not there.
+func (a *Addr) differs(got *Addr, name string) string {
+	want := *a
+	if want.Prefix.Addr().Is6() {
+		want.Scope = got.Scope
+	} else if want.Label == "" {
+		want.Label = name
+	}
+	const v4 = AddrNoPrefixRoute | AddrMulticastJoin
+	mask := AddrFlags(v4)
+	if want.Prefix.Addr().Is6() {
+		// NoDAD and Optimistic are over once detection is.
+		mask |= AddrHome | AddrManageTemp
+	}
+	switch {
+	case want.Prefix != got.Prefix:
+		return fmt.Sprintf("the prefix length, which is %d", got.Prefix.Bits())
+	case want.Peer != got.Peer:
+		return "the peer"
+	case want.Broadcast != got.Broadcast:
+		return "the broadcast address"
+	case want.Label != got.Label:
+		return fmt.Sprintf("the label, which is %q", got.Label)
+	case want.Scope != got.Scope:
+		return "the scope"
+	case want.Flags&mask != got.Flags&mask:
+		return "the flags"
+	case want.Metric != 0 && want.Metric != got.Metric:
+		return "the metric"
+	case want.Protocol != got.Protocol:
+		return "the protocol (Linux >= 5.18)"
+	}
+	return ""
 }
 
 // DeleteAddr takes addresses from the link, each named with its prefix length,
 // pipelined. An address that the link does not have is os.ErrNotExist and does
-// not keep the others from going; the error names each that was not removed.
+// not keep the others from going; the error names each that was not removed. An
+// IPv4 address with a Peer outside its own subnet goes by [Link.FlushAddrs] only.
 //
 // Removing the first IPv4 address of a subnet takes the others of that subnet
 // with it, unless the sysctl promote_secondaries is set.
 func (l Link) DeleteAddr(ctx context.Context, addrs ...netip.Prefix) error {
-	const op = "link.DeleteAddr"
-	conn, err := l.forAddrs(addrs)
+	full := make([]Addr, len(addrs))
+	for i, p := range addrs {
+		full[i] = Addr{Prefix: p}
+	}
+	return l.deleteAddrs(ctx, opDelAddr, full, checkAddrs(addrs))
+}
+
+const (
+	opDelAddr    = "link.DeleteAddr"
+	opFlushAddrs = "link.FlushAddrs"
+)
+
+func (l Link) deleteAddrs(ctx context.Context, op string, addrs []Addr, bad error) error {
+	b, err := l.addrBatch(op, addrs, bad)
+	if err != nil || len(addrs) == 0 {
+		return err
+	}
+	b.goneIsFine = op == opFlushAddrs
+	for i := range addrs {
+		b.reqs = append(b.reqs, delAddr(l.Index, &addrs[i]))
+	}
+	return b.each(ctx)
+}
+
+// FlushAddrs takes from the link every address for which match returns true,
+// all of them if match is nil, the kernel's own link-local ones included. An
+// address that goes along with another, as DeleteAddr tells, is no error.
+func (l Link) FlushAddrs(ctx context.Context, match func(Addr) bool) error {
+	const op = opFlushAddrs
+	addrs, err := l.addrs(ctx)
 	if err != nil {
 		return fail.New(op, l.ns, l.subject(), err)
 	}
-	if len(addrs) == 0 {
-		return nil
+	if match != nil {
+		addrs = slices.DeleteFunc(addrs, func(a Addr) bool { return !match(a) })
 	}
-	var failed []error
-	err = change(ctx, func(ctx context.Context) error {
-		for rest := addrs; ; {
-			err := conn.Exec(ctx, addrRequests(unix.RTM_DELADDR, l.Index, rest, false), nil)
-			var many *nl.ExecError
-			if !errors.As(err, &many) {
-				return err
-			}
-			// Exec stops after the send in which one failed.
-			failed = append(failed, l.failAddrs(op, rest, err))
-			if rest = rest[many.Sent:]; len(rest) == 0 {
-				return nil
-			}
-		}
-	})
-	if len(failed) > 0 {
-		return errors.Join(append(failed, fail.New(op, l.ns, l.subject(), err))...)
-	}
-	return fail.New(op, l.ns, l.subject(), err)
+	// The last first: secondary addresses before the one that they hang on.
+	slices.Reverse(addrs)
+	return l.deleteAddrs(ctx, op, addrs, nil)
 }
 
 // Addrs reads the link's addresses, IPv4 first, in the kernel's order. A link
@@ -88,6 +198,20 @@ func (l Link) Addrs(ctx context.Context) ([]Addr, error) {
 	return addrs, nil
 }
 
+// ListAddrs reads the addresses of all links of the namespace, IPv4 first, by
+// link. The list is of one moment.
+func ListAddrs(ctx context.Context, ns *netns.NS) ([]Addr, error) {
+	conn, err := route(ns)
+	var addrs []Addr
+	if err == nil {
+		addrs, err = readAddrs(ctx, conn, 0)
+	}
+	if err != nil {
+		return nil, fail.New("link.ListAddrs", ns, "addresses", err)
+	}
+	return addrs, nil
+}
+
 func (l Link) addrs(ctx context.Context) ([]Addr, error) {
 	if err := l.bound(); err != nil {
 		return nil, err
@@ -96,55 +220,59 @@ func (l Link) addrs(ctx context.Context) ([]Addr, error) {
 	if err != nil {
 		return nil, err
 	}
+	return readAddrs(ctx, conn, l.Index)
+}
+
+// readAddrs reads the addresses of a link, or of all links with index 0.
+func readAddrs(ctx context.Context, conn *nl.Conn, index int) ([]Addr, error) {
 	var addrs []Addr
-	err = conn.Dump(ctx, getAddrs(l.Index), func() { addrs = addrs[:0] }, func(m nl.Message) error {
+	label := ""
+	err := conn.Dump(ctx, getAddrs(index), func() { addrs = addrs[:0] }, func(m nl.Message) error {
 		if m.Type != unix.RTM_NEWADDR || len(m.Body) == 0 {
 			return nil
 		}
 		if f := m.Body[0]; f != unix.AF_INET && f != unix.AF_INET6 {
 			return nil
 		}
-		a, index, err := decodeAddr(m.Body)
-		if err == nil && index == l.Index {
+		a := Addr{Label: label}
+		if err := decodeAddr(&a, m.Body); err != nil {
+			return err
+		}
+		if a.Label != "" {
+			label = a.Label
+		}
+		if index == 0 || a.Link == index {
 			addrs = append(addrs, a)
 		}
-		return err
+		return nil
 	})
 	return addrs, err
 }
 
-// forAddrs checks the link and the addresses before anything is sent.
-func (l Link) forAddrs(addrs []netip.Prefix) (*nl.Conn, error) {
-	if err := l.bound(); err != nil {
-		return nil, err
+// addrBatch checks the link and the addresses before anything is sent.
+func (l Link) addrBatch(op string, addrs []Addr, bad error) (*batch, error) {
+	err := l.bound()
+	if err == nil {
+		err = bad
 	}
-	if err := checkAddrs(addrs); err != nil {
-		return nil, err
+	var conn *nl.Conn
+	if err == nil {
+		conn, err = route(l.ns)
 	}
-	return route(l.ns)
+	if err != nil {
+		return nil, fail.New(op, l.ns, l.subject(), err)
+	}
+	return &batch{
+		op: op, ns: l.ns, conn: conn, all: l.subject(), reqs: make([]nl.Request, 0, len(addrs)),
+		subject: func(i int) string { return addrSubject(&addrs[i], l.Name) },
+		cause: func(i int, e *nl.Error) error {
+			return addrCause(addrs[i].Prefix, op != opDelAddr && op != opFlushAddrs, e)
+		},
+	}, nil
 }
 
-// failAddrs gives each refused address an error that names it.
-func (l Link) failAddrs(op string, addrs []netip.Prefix, err error) error {
-	var many *nl.ExecError
-	if !errors.As(err, &many) {
-		return fail.New(op, l.ns, l.subject(), err)
-	}
-	errs := make([]error, 0, len(many.Failed))
-	for _, f := range many.Failed {
-		errs = append(errs, fail.New(op, l.ns, addrSubject(addrs[f.Index], l.Name), addrCause(addrs[f.Index], op == opAdd, f.Err)))
-	}
-	if many.Cause != nil {
-		errs = append(errs, fail.New(op, l.ns, l.subject(), many))
-	}
-	if len(errs) == 1 {
-		return errs[0]
-	}
-	return errors.Join(errs...)
-}
-
-func addrSubject(p netip.Prefix, name string) string {
-	return fmt.Sprintf("address %s on link %s", p, name)
+func addrSubject(a fmt.Stringer, name string) string {
+	return fmt.Sprintf("address %s on link %s", a, name)
 }
 
 // addrCause puts into words what the errno alone leaves open, where adding p
@@ -177,34 +305,11 @@ func addrCause(p netip.Prefix, adding bool, e *nl.Error) error {
 	return e
 }
 
+// addrRequests are those of the addresses of a link that is being made.
 func addrRequests(typ uint16, index int, addrs []netip.Prefix, dad bool) []nl.Request {
 	reqs := make([]nl.Request, len(addrs))
 	for i, p := range addrs {
 		reqs[i] = addrRequest(typ, index, p, dad)
 	}
 	return reqs
-}
-
-// undoAddrs removes again what was added around the refused ones.
-func undoAddrs(ctx context.Context, conn *nl.Conn, index int, addrs []netip.Prefix, many *nl.ExecError) error {
-	failed := make(map[int]bool, len(many.Failed))
-	for _, f := range many.Failed {
-		failed[f.Index] = true
-	}
-	var added []netip.Prefix
-	// The last added goes first, so that no address takes secondary ones
-	// with it that were there before.
-	for i := min(many.Sent, len(addrs)) - 1; i >= 0; i-- {
-		if !failed[i] {
-			added = append(added, addrs[i])
-		}
-	}
-	err := conn.Exec(ctx, addrRequests(unix.RTM_DELADDR, index, added, false), nil)
-	if _, e, ok := refused(err); ok && (e.Errno == unix.ENODEV || e.Errno == unix.EADDRNOTAVAIL) {
-		return nil // gone already
-	}
-	if err != nil {
-		return fmt.Errorf("undoing the other addresses: %w", err)
-	}
-	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
-	"net/netip"
 
 	"github.com/boxwire/boxwire/internal/nl"
 	"golang.org/x/sys/unix"
@@ -82,57 +81,4 @@ func kindName(b []byte) string {
 		return "bridge"
 	}
 	return string(b)
-}
-
-// decodeAddr reads the body of an RTM_NEWADDR message: the address and the
-// index of its link.
-func decodeAddr(b []byte) (a Addr, index int, err error) {
-	if len(b) < unix.SizeofIfAddrmsg {
-		return a, 0, errShort
-	}
-	a.Flags = AddrFlags(b[2])
-	a.Scope = AddrScope(b[3])
-	bits := int(b[1])
-	index = int(int32(binary.NativeEndian.Uint32(b[4:])))
-	family := b[0]
-
-	var local, address netip.Addr
-	w := nl.Walk(b[unix.SizeofIfAddrmsg:])
-	for w.Next() {
-		switch w.Type() {
-		case unix.IFA_LOCAL:
-			local = addrOf(family, w.Data())
-		case unix.IFA_ADDRESS:
-			address = addrOf(family, w.Data())
-		case unix.IFA_BROADCAST:
-			a.Broadcast = addrOf(family, w.Data())
-		case unix.IFA_FLAGS: // all 32 bits; the header has 8
-			a.Flags = AddrFlags(w.U32())
-		}
-	}
-	if err := w.Err(); err != nil {
-		return a, index, err
-	}
-	switch {
-	case !local.IsValid(): // IPv6, unless it is point-to-point
-		local = address
-	case address.IsValid() && address != local:
-		a.Peer = address
-	}
-	a.Prefix = netip.PrefixFrom(local, bits)
-	if !a.Prefix.IsValid() {
-		return a, index, errors.New("malformed reply: no valid address in it")
-	}
-	return a, index, nil
-}
-
-// addrOf reads an address of the family; the zero Addr when b does not hold one.
-func addrOf(family uint8, b []byte) netip.Addr {
-	switch {
-	case family == unix.AF_INET && len(b) >= 4:
-		return netip.AddrFrom4([4]byte(b))
-	case family == unix.AF_INET6 && len(b) >= 16:
-		return netip.AddrFrom16([16]byte(b))
-	}
-	return netip.Addr{}
 }

@@ -2,7 +2,6 @@ package link
 
 import (
 	"encoding/binary"
-	"net/netip"
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/nl"
@@ -26,14 +25,6 @@ func sampleLink() []byte {
 	return nl.AppendAttr(b, 999, make([]byte, 40))
 }
 
-func sampleAddr(family uint8) []byte {
-	r := addrRequest(unix.RTM_NEWADDR, 5, netip.MustParsePrefix("10.0.0.1/24"), false)
-	if family == unix.AF_INET6 {
-		r = addrRequest(unix.RTM_NEWADDR, 5, netip.MustParsePrefix("fd88::1/64"), false)
-	}
-	return nl.AppendU32(r.Body, unix.IFA_FLAGS, unix.IFA_F_NODAD|unix.IFA_F_PERMANENT|0x80000000)
-}
-
 func TestDecodeSkipsWhatItDoesNotKnow(t *testing.T) {
 	t.Parallel()
 	var l Link
@@ -44,10 +35,6 @@ func TestDecodeSkipsWhatItDoesNotKnow(t *testing.T) {
 		l.PeerIndex != 9 || l.LinkNSID != 4 || l.Kind != "veth" || l.MAC.String() != "02:00:00:00:00:01" {
 		t.Errorf("decoded %+v", l)
 	}
-	a, index, err := decodeAddr(sampleAddr(unix.AF_INET6))
-	if err != nil || index != 5 || a.Prefix.String() != "fd88::1/64" || a.Flags != AddrNoDAD|AddrPermanent|0x80000000 {
-		t.Errorf("decoded %+v %d %v", a, index, err)
-	}
 }
 
 func TestDecodeRefusesMalformed(t *testing.T) {
@@ -57,9 +44,6 @@ func TestDecodeRefusesMalformed(t *testing.T) {
 		if decodeLink(&l, make([]byte, n)) == nil {
 			t.Errorf("a link of %d bytes was taken", n)
 		}
-	}
-	if _, _, err := decodeAddr(make([]byte, 8)); err == nil {
-		t.Error("an address message without an address was taken")
 	}
 	short := nl.AppendAttr(appendIfInfo(nil, 1, 0, 0), unix.IFLA_MTU, []byte{1})
 	if decodeLink(&l, short) == nil {
@@ -87,18 +71,6 @@ func FuzzDecodeLink(f *testing.F) {
 		}
 		if int32(m.Index) != int32(l.Index) || (m.Flags&unix.IFF_UP != 0) != l.Up {
 			t.Errorf("%+v differs from %+v", l, m)
-		}
-	})
-}
-
-func FuzzDecodeAddr(f *testing.F) {
-	f.Add(sampleAddr(unix.AF_INET))
-	f.Add(sampleAddr(unix.AF_INET6))
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		a, _, err := decodeAddr(b)
-		if err == nil && !a.Prefix.IsValid() {
-			t.Fatalf("an invalid prefix without an error: %+v", a)
 		}
 	})
 }

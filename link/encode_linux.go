@@ -2,7 +2,6 @@ package link
 
 import (
 	"encoding/binary"
-	"net/netip"
 
 	"github.com/boxwire/boxwire/internal/nl"
 	"golang.org/x/sys/unix"
@@ -110,40 +109,4 @@ func getLink(name string, index int) nl.Request {
 		b = nl.AppendString(b, unix.IFLA_IFNAME, name)
 	}
 	return nl.Request{Type: unix.RTM_GETLINK, Body: b, Names: linkNames}
-}
-
-// addrRequest builds the message that adds (RTM_NEWADDR) or removes
-// (RTM_DELADDR) an address.
-func addrRequest(typ uint16, index int, p netip.Prefix, dad bool) nl.Request {
-	a := p.Addr()
-	family, scope, flags := uint8(unix.AF_INET), uint8(unix.RT_SCOPE_UNIVERSE), uint8(0)
-	if a.Is6() {
-		family = unix.AF_INET6
-		if !dad && typ == unix.RTM_NEWADDR {
-			flags = unix.IFA_F_NODAD
-		}
-	} else if a.IsLoopback() {
-		scope = unix.RT_SCOPE_HOST // as ip-address(8) does
-	}
-	b := append(make([]byte, 0, 40), family, uint8(p.Bits()), flags, scope)
-	b = binary.NativeEndian.AppendUint32(b, uint32(index))
-	raw := a.AsSlice()
-	b = nl.AppendAttr(b, unix.IFA_LOCAL, raw)
-	b = nl.AppendAttr(b, unix.IFA_ADDRESS, raw)
-	if brd := broadcastOf(p); brd.IsValid() && typ == unix.RTM_NEWADDR {
-		b = nl.AppendAttr(b, unix.IFA_BROADCAST, brd.AsSlice())
-	}
-	r := nl.Request{Type: typ, Body: b, Names: addrNames}
-	if typ == unix.RTM_NEWADDR {
-		r.Flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
-	}
-	return r
-}
-
-// getAddrs asks for the addresses of one link; the kernel filters by index
-// when the socket is strict (>= 4.20), and the decoder does in any case.
-func getAddrs(index int) nl.Request {
-	b := make([]byte, 4, 8) // family, prefix length, flags, scope: all must be 0
-	b = binary.NativeEndian.AppendUint32(b, uint32(index))
-	return nl.Request{Type: unix.RTM_GETADDR, Body: b, Names: addrNames}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log"
 	"net/netip"
+	"time"
 
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
@@ -63,6 +64,26 @@ func ExampleLink_SetPort() {
 		MulticastFlood: new(false),
 	})
 	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+// An address that lasts an hour and brings no route to its subnet.
+func ExampleLink_AddAddrs() {
+	ctx := context.Background()
+	host, err := netns.Current()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer host.Close()
+	eth, err := link.Get(ctx, host, "eth0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	a := link.StaticAddr(netip.MustParsePrefix("10.88.0.2/16"))
+	a.Flags |= link.AddrNoPrefixRoute
+	a.Valid = time.Hour
+	if err := eth.AddAddrs(ctx, a); err != nil {
 		log.Fatal(err)
 	}
 }

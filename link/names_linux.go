@@ -50,6 +50,9 @@ var addrAttrs = map[uint16]string{
 	unix.IFA_ANYCAST:   "IFA_ANYCAST",
 	unix.IFA_CACHEINFO: "IFA_CACHEINFO",
 	unix.IFA_FLAGS:     "IFA_FLAGS",
+
+	unix.IFA_RT_PRIORITY: "IFA_RT_PRIORITY",
+	ifaProto:             "IFA_PROTO",
 }
 
 // linkNames names an attribute of a link message: "IFLA_LINKINFO/IFLA_INFO_KIND".

@@ -93,3 +93,34 @@ func (l Link) SetPort(_ context.Context, o PortOptions) error {
 func (l Link) Port(context.Context) (Port, error) {
 	return Port{}, fail.New("link.Port", l.ns, subject(l.Name), errLinux)
 }
+
+// AddAddrs gives the link addresses in their full form. It needs Linux.
+func (l Link) AddAddrs(_ context.Context, addrs ...Addr) error {
+	return l.refuseAddrs("link.AddAddrs", addrs)
+}
+
+// ReplaceAddr gives the link addresses or changes them. It needs Linux.
+func (l Link) ReplaceAddr(_ context.Context, addrs ...Addr) error {
+	return l.refuseAddrs("link.ReplaceAddr", addrs)
+}
+
+func (l Link) refuseAddrs(op string, addrs []Addr) error {
+	err := l.bound()
+	if err == nil {
+		err = checkFull(addrs)
+	}
+	if err == nil {
+		err = errLinux
+	}
+	return fail.New(op, l.ns, subject(l.Name), err)
+}
+
+// FlushAddrs takes addresses from the link. It needs Linux.
+func (l Link) FlushAddrs(context.Context, func(Addr) bool) error {
+	return fail.New("link.FlushAddrs", l.ns, subject(l.Name), errLinux)
+}
+
+// ListAddrs reads the addresses of all links. It needs Linux.
+func ListAddrs(_ context.Context, ns *netns.NS) ([]Addr, error) {
+	return nil, fail.New("link.ListAddrs", ns, "addresses", errLinux)
+}
