@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/boxwire/boxwire/internal/fail"
@@ -16,9 +17,13 @@ import (
 // undoTimeout bounds the removal of a link whose creation failed half-way.
 const undoTimeout = 5 * time.Second
 
-// Create makes a link as spec says in the namespace ns, and reads it back. A
-// veth's peer is made in its own namespace in the same message, then brought
-// up and given its addresses there.
+// Create makes a link as spec says in the namespace ns, or in Spec.NS, and reads
+// it back. A veth's peer is made in its own namespace in the same message, then
+// brought up and given its addresses there.
+//
+// What the kernel does not take is an error, also where the kernel says nothing:
+// a kernel passes over options that are newer than itself, and Create finds that
+// out by reading them back.
 //
 // It succeeds whole or leaves nothing behind: when a later step fails, or ctx
 // is done between two steps, the link is deleted again (both ends of a veth),
@@ -30,9 +35,9 @@ const undoTimeout = 5 * time.Second
 //
 // Errors: os.ErrInvalid for a spec that cannot work, os.ErrExist when a name or
 // index is taken (the error says in which namespace), os.ErrNotExist for a
-// master that is not there, errors.ErrUnsupported for a kind the kernel does
-// not have, os.ErrPermission without CAP_NET_ADMIN over both namespaces,
-// os.ErrClosed for a closed one.
+// master or parent that is not there, errors.ErrUnsupported for a kind or an
+// option the kernel does not have, os.ErrPermission without CAP_NET_ADMIN over the
+// namespaces, os.ErrClosed for a closed one.
 func Create(ctx context.Context, ns *netns.NS, spec Spec) (Link, error) {
 	c := creation{ctx: ctx, ns: ns, spec: &spec}
 	l, err := c.run()
@@ -45,16 +50,27 @@ func Create(ctx context.Context, ns *netns.NS, spec Spec) (Link, error) {
 // creation is one call of Create.
 type creation struct {
 	ctx  context.Context
-	ns   *netns.NS
+	ns   *netns.NS // given to the call: where the message is sent
 	spec *Spec
-	host *nl.Conn
+	send *nl.Conn
 
-	// The peer of a veth, where there is one.
-	peer     *Spec
-	peerNS   *netns.NS // never nil with a peer
-	peerConn *nl.Conn
+	end  end  // the link itself
+	peer *end // the other end of a pair; nil where there is none
 
-	link Link // what was made
+	link   Link       // what was made
+	queues int        // of a Tun: how many to return
+	files  []*os.File // those
+}
+
+// end is a link that is being made: the outer or the other end of a pair.
+type end struct {
+	ns    *netns.NS
+	conn  *nl.Conn
+	spec  *Spec
+	index int
+
+	// What the message that made it has not done.
+	common, master, up bool
 }
 
 func (c *creation) run() (Link, error) {
@@ -64,9 +80,9 @@ func (c *creation) run() (Link, error) {
 	if err := c.makeLink(); err != nil {
 		return Link{}, c.fail(err)
 	}
-	err := c.finishPeer()
-	if err == nil {
-		err = c.addAddrs()
+	err := c.settle(&c.end)
+	if err == nil && c.peer != nil {
+		err = c.settle(c.peer)
 	}
 	if err == nil {
 		if err = c.ctx.Err(); err != nil {
@@ -74,7 +90,7 @@ func (c *creation) run() (Link, error) {
 		}
 	}
 	if err != nil {
-		return Link{}, c.undo(err, delLink(c.link.Index))
+		return Link{}, c.undo(err, delLink(c.end.index))
 	}
 	return c.link, nil
 }
@@ -83,53 +99,113 @@ func (c *creation) fail(err error) error {
 	return fail.New("link.Create", c.ns, subject(c.spec.Name), err)
 }
 
-// prepare refuses bad input and opens both connections, so that a namespace
-// that is closed is found out before anything is made.
+// prepare refuses bad input and opens the connections, so that a namespace that is
+// closed is found out before anything is made.
 func (c *creation) prepare() (err error) {
 	if err = c.spec.check(c.ns); err != nil {
 		return err
 	}
-	if c.host, err = route(c.ns); err != nil {
+	if c.send, err = route(c.ns); err != nil {
 		return err
 	}
-	v, ok := c.spec.Kind.(Veth)
-	if !ok {
+	s := c.spec
+	c.end = end{ns: c.ns, conn: c.send, spec: s}
+	if s.NS != nil && !s.NS.Equal(c.ns) {
+		c.end.ns = s.NS
+		if c.end.conn, err = route(s.NS); err != nil {
+			return fmt.Errorf("the link's namespace %s: %w", s.NS, err)
+		}
+	}
+	p := pairOf(s.Kind)
+	if p == nil {
 		return nil
 	}
-	c.peer, c.peerNS, c.peerConn = &v.Peer, c.ns, c.host
-	if v.Peer.NS == nil || v.Peer.NS.Equal(c.ns) {
-		return nil
-	}
-	c.peerNS = v.Peer.NS
-	if c.peerConn, err = route(c.peerNS); err != nil {
-		return fmt.Errorf("the peer's namespace %s: %w", c.peerNS, err)
+	c.peer = &end{ns: p.NS, spec: p, up: p.Up, master: p.Master != 0}
+	switch {
+	case p.NS == nil || p.NS.Equal(c.end.ns):
+		c.peer.ns, c.peer.conn = c.end.ns, c.end.conn
+	case p.NS.Equal(c.ns):
+		c.peer.ns, c.peer.conn = c.ns, c.send
+	default:
+		if c.peer.conn, err = route(p.NS); err != nil {
+			return fmt.Errorf("the peer's namespace %s: %w", p.NS, err)
+		}
 	}
 	return nil
 }
 
-// makeLink sends the create message and, in the same send, the question what
-// came of it. The handle of the peer's namespace is kept open meanwhile.
+// makeLink makes the link, with everything that one message can do. Handles of
+// other namespaces are kept open meanwhile.
 func (c *creation) makeLink() error {
-	if c.peer == nil || c.peerConn == c.host {
-		return c.send(-1)
+	if k, ok := c.spec.Kind.(Tun); ok {
+		return c.makeTun(k)
 	}
-	return c.peerNS.WithFd(c.send)
+	// The kernel brings a new link up before it looks at the later message.
+	c.end.up = c.spec.Up && c.spec.needsDown()
+	err := c.withFd(&c.end, func(destFD int) error {
+		return c.withFd(c.peer, func(peerFD int) error { return c.exchange(peerFD, destFD) })
+	})
+	if _, e, ok := refused(err); ok && e.Errno == unix.EPERM && c.spec.Up && !c.end.up && strings.Contains(e.Msg, "up") {
+		// A bond takes its ports while they are down, and the kernel brings
+		// a new link up before it gives it to its master.
+		c.end.up = true
+		return c.makeLink()
+	}
+	return err
 }
 
-func (c *creation) send(peerFD int) error {
-	reqs := []nl.Request{newLink(c.spec, peerFD), getLink(c.spec.Name, 0)}
+// withFd runs fn with the descriptor of an end's namespace, -1 where that is the
+// one the message is sent in.
+func (c *creation) withFd(e *end, fn func(fd int) error) error {
+	if e == nil || e.ns.Equal(c.ns) {
+		return fn(-1)
+	}
+	return e.ns.WithFd(fn)
+}
+
+// exchange sends the create message and, in the same send where it is the same
+// namespace, the question what came of it.
+func (c *creation) exchange(peerFD, destFD int) error {
+	s := *c.spec
+	s.Up = s.Up && !c.end.up
+	reqs := []nl.Request{newLink(&s, peerFD, destFD), getLink(s.Name, 0)}
 	found := false
+	var bad error
+	read := func(m nl.Message) error {
+		found = true
+		bad = c.verify(&c.end, m.Body, true)
+		return decodeLink(&c.link, m.Body)
+	}
 	err := change(c.ctx, func(ctx context.Context) error {
-		return c.host.Exec(ctx, reqs, func(i int, m nl.Message) error {
-			if i != 1 || m.Type != unix.RTM_NEWLINK {
-				return nil
-			}
-			found = true
-			return decodeLink(&c.link, m.Body)
-		})
+		if destFD < 0 {
+			return c.send.Exec(ctx, reqs, func(i int, m nl.Message) error {
+				if i != 1 || m.Type != unix.RTM_NEWLINK {
+					return nil
+				}
+				return read(m)
+			})
+		}
+		if err := c.send.Call(ctx, reqs[0], nil); err != nil {
+			return err
+		}
+		err := c.end.conn.Call(ctx, reqs[1], read)
+		if _, e, ok := refused(err); ok {
+			err = &nl.ExecError{Failed: []nl.Item{{Index: 1, Err: e}}, Sent: 2}
+		}
+		return err
 	})
 	if err == nil && found {
-		c.link.ns = c.ns
+		c.link.ns = c.end.ns
+		c.end.index = c.link.Index
+		if c.peer != nil {
+			c.peer.index = c.link.PeerIndex
+			if c.peer.index == 0 { // kernels before 5.2 leave it out where both have the same
+				c.peer.index = c.link.Index
+			}
+		}
+		if bad != nil {
+			return c.undo(bad, delLink(c.end.index))
+		}
 		return nil
 	}
 	if err == nil {
@@ -138,7 +214,7 @@ func (c *creation) send(peerFD int) error {
 	i, e, ok := refused(err)
 	switch {
 	case ok && i == 0: // not made; found says whether the name is somebody else's
-		return c.explain(e, found)
+		return c.explain(e, found || destFD >= 0 && c.named(c.end.spec.Name))
 	case ok && e.Errno == unix.ENODEV:
 		return notExist("the link was made, and renamed or deleted by somebody else at once", e)
 	case ok || found:
@@ -149,64 +225,16 @@ func (c *creation) send(peerFD int) error {
 	return err
 }
 
-// finishPeer does what the create message cannot do to the peer: bring it up,
-// make it a port of its master, give it addresses. One send in its namespace.
-func (c *creation) finishPeer() error {
-	p := c.peer
-	if p == nil || (!p.Up && p.Master == 0 && len(p.Addrs) == 0) {
-		return nil
-	}
-	index := c.link.PeerIndex
-	if index == 0 { // kernels before 5.2 leave it out where both have the same
-		index = c.link.Index
-	}
-	set := 0
-	var reqs []nl.Request
-	if p.Up || p.Master != 0 {
-		req := setFlags(index, p.Up)
-		if p.Master != 0 {
-			req.Body = nl.AppendU32(req.Body, unix.IFLA_MASTER, uint32(p.Master))
-		}
-		set, reqs = 1, append(reqs, req)
-	}
-	reqs = append(reqs, addrRequests(unix.RTM_NEWADDR, index, p.Addrs, p.DAD)...)
-	err := change(c.ctx, func(ctx context.Context) error { return c.peerConn.Exec(ctx, reqs, nil) })
-	return c.explainStep(err, c.peerNS, c.peerConn, p, set)
-}
-
-// addAddrs gives the outer end its addresses, in one send.
-func (c *creation) addAddrs() error {
-	if len(c.spec.Addrs) == 0 {
-		return nil
-	}
-	reqs := addrRequests(unix.RTM_NEWADDR, c.link.Index, c.spec.Addrs, c.spec.DAD)
-	err := change(c.ctx, func(ctx context.Context) error { return c.host.Exec(ctx, reqs, nil) })
-	return c.explainStep(err, c.ns, c.host, c.spec, 0)
-}
-
-// explainStep names the end and the address that a failed step was about; the
-// requests from the one at set on are the end's addresses.
-func (c *creation) explainStep(err error, ns *netns.NS, conn *nl.Conn, s *Spec, set int) error {
-	const op = "link.Create"
-	if err == nil {
-		return nil
-	}
-	i, e, ok := refused(err)
-	switch {
-	case !ok:
-		return fail.New(op, ns, subject(s.Name), err)
-	case i < set:
-		return fail.New(op, ns, subject(s.Name), c.explainMaster(e, ns, conn, s))
-	}
-	return fail.New(op, ns, addrSubject(s.Addrs[i-set], s.Name), addrCause(s.Addrs[i-set], true, e))
-}
-
 // undo deletes what was made, whatever became of ctx, and returns err; a link
 // that could not be deleted is said in the error, too.
 func (c *creation) undo(err error, del nl.Request) error {
+	for _, f := range c.files {
+		f.Close()
+	}
+	c.files = nil
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), undoTimeout)
 	defer cancel()
-	if uerr := c.host.Call(ctx, del, nil); uerr != nil && !errors.Is(uerr, os.ErrNotExist) {
+	if uerr := c.end.conn.Call(ctx, del, nil); uerr != nil && !errors.Is(uerr, os.ErrNotExist) {
 		return errors.Join(err, c.fail(fmt.Errorf("deleting it again: %w", uerr)))
 	}
 	return err

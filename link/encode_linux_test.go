@@ -57,7 +57,7 @@ func TestNewLinkBytesEqualIndependentEncoder(t *testing.T) {
 				t.Fatal(err)
 			}
 			markNested(want, unix.IFLA_LINKINFO)
-			r := newLink(&c.spec, c.fd)
+			r := newLink(&c.spec, c.fd, -1)
 			if !bytes.Equal(r.Body, want) {
 				t.Errorf("request\n got %x\nwant %x", r.Body, want)
 			}
@@ -149,9 +149,9 @@ func TestAttributeNames(t *testing.T) {
 	}{
 		{linkNames, []uint16{unix.IFLA_MTU}, "IFLA_MTU"},
 		{linkNames, []uint16{info, unix.IFLA_INFO_KIND}, "IFLA_LINKINFO/IFLA_INFO_KIND"},
-		{Bridge{}.names, []uint16{info, data, 1}, "IFLA_LINKINFO/IFLA_INFO_DATA/1"},
-		{Veth{}.names, []uint16{info, data, 1}, "IFLA_LINKINFO/IFLA_INFO_DATA/VETH_INFO_PEER"},
-		{Veth{}.names, []uint16{info, data, 1, unix.IFLA_NET_NS_FD}, "IFLA_LINKINFO/IFLA_INFO_DATA/VETH_INFO_PEER/IFLA_NET_NS_FD"},
+		{namesOf(Bridge{}), []uint16{info, data, 1}, "IFLA_LINKINFO/IFLA_INFO_DATA/IFLA_BR_FORWARD_DELAY"},
+		{namesOf(Veth{}), []uint16{info, data, 1}, "IFLA_LINKINFO/IFLA_INFO_DATA/VETH_INFO_PEER"},
+		{namesOf(Veth{}), []uint16{info, data, 1, unix.IFLA_NET_NS_FD}, "IFLA_LINKINFO/IFLA_INFO_DATA/VETH_INFO_PEER/IFLA_NET_NS_FD"},
 		{linkNames, []uint16{9999}, "9999"},
 		{addrNames, []uint16{unix.IFA_LOCAL}, "IFA_LOCAL"},
 	} {

@@ -9,7 +9,6 @@ import (
 
 // Constants that golang.org/x/sys/unix lacks.
 const (
-	vethInfoPeer    = 1 // VETH_INFO_PEER, linux/veth.h
 	extMaskSkipStat = 8 // RTEXT_FILTER_SKIP_STATS, linux/rtnetlink.h, >= 4.5
 )
 
@@ -33,6 +32,14 @@ var linkAttrs = map[uint16]string{
 	unix.IFLA_ALT_IFNAME:    "IFLA_ALT_IFNAME",
 	unix.IFLA_NUM_TX_QUEUES: "IFLA_NUM_TX_QUEUES",
 	unix.IFLA_NUM_RX_QUEUES: "IFLA_NUM_RX_QUEUES",
+
+	unix.IFLA_GSO_MAX_SEGS:      "IFLA_GSO_MAX_SEGS",
+	unix.IFLA_GSO_MAX_SIZE:      "IFLA_GSO_MAX_SIZE",
+	unix.IFLA_GRO_MAX_SIZE:      "IFLA_GRO_MAX_SIZE",
+	unix.IFLA_GSO_IPV4_MAX_SIZE: "IFLA_GSO_IPV4_MAX_SIZE",
+	unix.IFLA_GRO_IPV4_MAX_SIZE: "IFLA_GRO_IPV4_MAX_SIZE",
+	unix.IFLA_NEW_IFINDEX:       "IFLA_NEW_IFINDEX",
+	unix.IFLA_PROP_LIST:         "IFLA_PROP_LIST",
 }
 
 var infoAttrs = map[uint16]string{
@@ -41,6 +48,8 @@ var infoAttrs = map[uint16]string{
 	unix.IFLA_INFO_SLAVE_KIND: "IFLA_INFO_SLAVE_KIND",
 	unix.IFLA_INFO_SLAVE_DATA: "IFLA_INFO_SLAVE_DATA",
 }
+
+var familyAttrs = map[uint16]string{unix.AF_INET: "AF_INET", unix.AF_INET6: "AF_INET6"}
 
 var addrAttrs = map[uint16]string{
 	unix.IFA_ADDRESS:   "IFA_ADDRESS",
@@ -63,22 +72,27 @@ func linkNames(path []uint16) string {
 			return linkAttrs
 		case depth == 1 && path[0] == unix.IFLA_LINKINFO:
 			return infoAttrs
+		case depth == 1 && path[0] == unix.IFLA_AF_SPEC:
+			return familyAttrs
 		}
 		return nil
 	})
 }
 
-// vethNames does the same where IFLA_INFO_DATA is that of a veth.
-func vethNames(path []uint16) string {
-	inData := len(path) > 2 && path[0] == unix.IFLA_LINKINFO && path[1] == unix.IFLA_INFO_DATA
-	if !inData || path[2] != vethInfoPeer {
-		return linkNames(path)
+// namesOf does the same where IFLA_INFO_DATA is that of a kind.
+func namesOf(k Kind) func([]uint16) string {
+	return func(path []uint16) string {
+		if len(path) < 3 || path[0] != unix.IFLA_LINKINFO || path[1] != unix.IFLA_INFO_DATA {
+			return linkNames(path)
+		}
+		o := options{do: naming, typ: path[2], name: strconv.Itoa(int(path[2]))}
+		k.options(&o)
+		s := linkNames(path[:2]) + "/" + o.name
+		if len(path) > 3 && pairOf(k) != nil {
+			s += "/" + linkNames(path[3:])
+		}
+		return s
 	}
-	s := linkNames(path[:2]) + "/VETH_INFO_PEER"
-	if len(path) > 3 {
-		s += "/" + linkNames(path[3:])
-	}
-	return s
 }
 
 func addrNames(path []uint16) string {

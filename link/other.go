@@ -6,13 +6,11 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/netns"
 )
-
-// encoder is what a Kind needs on Linux only.
-type encoder interface{}
 
 var errLinux = &causeError{text: "links need Linux", err: errors.ErrUnsupported}
 
@@ -38,6 +36,26 @@ func ByIndex(_ context.Context, ns *netns.NS, index int) (Link, error) {
 // List reads all links of the namespace. It needs Linux.
 func List(_ context.Context, ns *netns.NS) ([]Link, error) {
 	return nil, fail.New("link.List", ns, "links", errLinux)
+}
+
+// OpenTun makes a TUN or TAP device. It needs Linux.
+func OpenTun(_ context.Context, ns *netns.NS, spec Spec, _ int) (Link, []*os.File, error) {
+	return Link{}, nil, fail.New("link.OpenTun", ns, subject(spec.Name), errLinux)
+}
+
+// OpenQueues attaches to a TUN or TAP device. It needs Linux.
+func (l Link) OpenQueues(context.Context, int) ([]*os.File, error) {
+	return nil, fail.New("link.OpenQueues", l.ns, subject(l.Name), errLinux)
+}
+
+// Details reads the link with everything the kernel says. It needs Linux.
+func (l Link) Details(context.Context) (Details, error) {
+	return Details{}, fail.New("link.Details", l.ns, subject(l.Name), errLinux)
+}
+
+// Stats reads what passed the link. It needs Linux.
+func (l Link) Stats(context.Context) (Stats, error) {
+	return Stats{}, fail.New("link.Stats", l.ns, subject(l.Name), errLinux)
 }
 
 // SetUp brings the link up. It needs Linux.

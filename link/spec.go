@@ -1,9 +1,11 @@
 package link
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -14,6 +16,7 @@ import (
 // Limits of what the kernel takes for any Ethernet-like link.
 const (
 	maxName    = 15    // IFNAMSIZ - 1
+	maxAltName = 127   // ALTIFNAMSIZ - 1
 	minMTU     = 68    // ETH_MIN_MTU, RFC 791
 	maxMTU     = 65535 // ETH_MAX_MTU
 	minMTUIPv6 = 1280  // RFC 8200: the kernel runs no IPv6 on a smaller link
@@ -26,9 +29,11 @@ type Spec struct {
 	// '%' and white space, and neither "." nor "..".
 	Name string
 
-	// NS is the namespace of a veth's peer; nil means that of the outer
-	// end. In the outer spec it may be left nil, and must otherwise be the
-	// namespace that is given to Create.
+	// NS is the namespace in which the link is made, at once and not by a
+	// later move; nil means the one given to Create, and for a peer that of
+	// the outer end. Where it is another one, Parent is still meant in the
+	// namespace given to Create, and the packets of tunnels pass through
+	// that: a macvlan of the host's link is made inside a box.
 	NS *netns.NS
 
 	// Index is the wished-for interface index; 0 lets the kernel choose. An
@@ -43,15 +48,55 @@ type Spec struct {
 	// lets the kernel draw a random one.
 	MAC net.HardwareAddr
 
-	// Master is the index of the bridge that the link becomes a port of; 0
-	// is none. It is meant in the link's own namespace.
+	// Master is the index of the bridge, bond or VRF that the link becomes
+	// a port of; 0 is none. It is meant in the link's own namespace.
 	Master int
+
+	// Port are the link's settings as the port of a bridge, BondPort those as
+	// the port of a bond. They hold before the link comes up.
+	Port     PortOptions
+	BondPort BondPort
+
+	// Parent is the index of the link below, for kinds that lie on one:
+	// VLAN, Macvlan, IPVLAN and their like. It is meant in the namespace
+	// given to Create. (IFLA_LINK)
+	Parent int
 
 	// Up brings the link up (IFF_UP).
 	Up bool
 
-	// Kind says what to make: Bridge or Veth. Required, and nil in a peer.
+	// Kind says what to make. Required, and nil in a peer.
 	Kind Kind
+
+	// Group is a number that links can be told apart by, for deleting them
+	// together; 0 is the group of every link. (IFLA_GROUP)
+	Group uint32
+
+	// Alias is a text for people, up to 255 bytes (IFLA_IFALIAS), AltNames
+	// are further names of up to 127 bytes that the link can be found by;
+	// they are unique in the namespace, too; Linux 5.5.
+	Alias    string
+	AltNames []string
+
+	// TxQueueLen is how many packets may wait to be sent; nil is the kind's
+	// default. With 0 some queueing disciplines drop everything.
+	TxQueueLen *int
+
+	// TxQueues and RxQueues are numbers of queues, up to 4096. 0 is the
+	// kind's default: for a veth one for each processor, which costs time
+	// and memory that most boxes can do without. They cannot be changed.
+	TxQueues, RxQueues int
+
+	// How large the packets may become that the kernel handles as one when
+	// sending (GSO) and receiving (GRO), in bytes, and of how many segments;
+	// 0 is the default, 65536 and 65535. Above 65536 needs Linux 5.19; the
+	// sizes of GRO, too; those for IPv4 alone Linux 6.3.
+	GSOMaxSize, GSOMaxSegs, GROMaxSize int
+	GSOIPv4MaxSize, GROIPv4MaxSize     int
+
+	// IPv4 and IPv6 are settings of the protocols on this link.
+	IPv4 IPv4Conf
+	IPv6 IPv6Conf
 
 	// Addrs are given to the link, each with the length of its subnet
 	// ("10.88.0.2/16"); the host bits are the address. An IPv4 address gets
@@ -75,22 +120,40 @@ func (s *Spec) check(ns *netns.NS) error {
 	if ns == nil {
 		return refuse.Input("the namespace is nil")
 	}
-	if s.NS != nil && !s.NS.Equal(ns) {
-		return refuse.Input("Spec.NS names another namespace (%s) than the call; only a peer has one of its own", s.NS)
-	}
 	if err := s.checkCommon(); err != nil {
 		return err
 	}
-	switch s.Kind.(type) {
-	case Bridge, Veth:
-	case nil:
-		return refuse.Input("no Kind is given")
-	default: // a pointer to a kind, or a struct that embeds one
-		return refuse.Input("Kind is a %T: give a plain value such as link.Bridge{}", s.Kind)
-	}
 	outer := *s
-	outer.NS = ns
-	return s.Kind.check(&outer)
+	if outer.NS == nil {
+		outer.NS = ns
+	}
+	return checkKind(s.Kind, &outer)
+}
+
+// common walks over the attributes that a message to make or change a link has
+// for either end of a pair; the kernel reads them in no particular order.
+func (s *Spec) common(o *options) {
+	text(o, 3, "IFLA_IFNAME", &s.Name)
+	number(o, 4, "IFLA_MTU", 4, &s.MTU)
+	hardware(o, 1, "IFLA_ADDRESS", &s.MAC)
+	number(o, 27, "IFLA_GROUP", 4, &s.Group)
+	numberp(o, 13, "IFLA_TXQLEN", 4, &s.TxQueueLen)
+	number(o, 31, "IFLA_NUM_TX_QUEUES", 4, &s.TxQueues)
+	number(o, 32, "IFLA_NUM_RX_QUEUES", 4, &s.RxQueues)
+	number(o, 41, "IFLA_GSO_MAX_SIZE", 4, &s.GSOMaxSize)
+	number(o, 40, "IFLA_GSO_MAX_SEGS", 4, &s.GSOMaxSegs)
+	number(o, 58, "IFLA_GRO_MAX_SIZE", 4, &s.GROMaxSize)
+	number(o, 63, "IFLA_GSO_IPV4_MAX_SIZE", 4, &s.GSOIPv4MaxSize)
+	number(o, 64, "IFLA_GRO_IPV4_MAX_SIZE", 4, &s.GROIPv4MaxSize)
+}
+
+// later walks over those that the kernel accepts in the message that makes a link
+// and then ignores.
+func (s *Spec) later(o *options) {
+	o.custom(20, "IFLA_IFALIAS", s.Alias != "",
+		func() []byte { return []byte(s.Alias) },
+		func(b []byte) { s.Alias = string(bytes.TrimRight(b, "\x00")) },
+		func(want, have []byte) bool { return bytes.Equal(want, bytes.TrimRight(have, "\x00")) })
 }
 
 // checkCommon checks what the outer end and a peer have in common.
@@ -113,6 +176,9 @@ func (s *Spec) checkCommon() error {
 	if err := checkMAC(s.MAC); err != nil {
 		return err
 	}
+	if err := s.checkRest(); err != nil {
+		return err
+	}
 	if err := checkAddrs(s.Addrs); err != nil {
 		return err
 	}
@@ -126,14 +192,56 @@ func (s *Spec) checkCommon() error {
 	return nil
 }
 
+// checkRest checks what a plain link does not have.
+func (s *Spec) checkRest() error {
+	if s.Parent < 0 || s.Parent > 1<<31-1 {
+		return refuse.Input("parent %d is not an index (1 to 2147483647, or 0 for none)", s.Parent)
+	}
+	if s.TxQueues < 0 || s.TxQueues > 4096 || s.RxQueues < 0 || s.RxQueues > 4096 {
+		return refuse.Input("%d and %d queues are out of range (1 to 4096, or 0 for the default)", s.TxQueues, s.RxQueues)
+	}
+	if len(s.Alias) > 255 {
+		return refuse.Input("the alias has %d bytes; at most 255 are possible", len(s.Alias))
+	}
+	if strings.ContainsRune(s.Alias, 0) {
+		return refuse.Input("the alias %q has a NUL", s.Alias)
+	}
+	for i, name := range s.AltNames {
+		if err := checkLongName(name, maxAltName); err != nil {
+			return &causeError{text: "alternative name: " + err.Error(), err: err}
+		}
+		if name == s.Name || slices.Contains(s.AltNames[:i], name) {
+			return refuse.Input("the name %q appears twice", name)
+		}
+	}
+	if s.Master == 0 && (s.Port != (PortOptions{}) || s.BondPort != (BondPort{})) {
+		return refuse.Input("a link without a Master is no port: Port and BondPort must be zero")
+	}
+	if err := s.Port.check(); err != nil {
+		return err
+	}
+	o := options{do: check}
+	s.common(&o)
+	s.BondPort.options(&o)
+	s.IPv4.options(&o)
+	s.IPv6.attributes(&o)
+	s.IPv6.sysctls(&o)
+	if o.err != nil {
+		return o.err
+	}
+	return s.IPv6.check()
+}
+
 // checkName refuses what dev_valid_name in the kernel refuses, and '%', which
 // the kernel would take for a pattern to fill in ("web%d").
-func checkName(name string) error {
+func checkName(name string) error { return checkLongName(name, maxName) }
+
+func checkLongName(name string, most int) error {
 	switch {
 	case name == "":
 		return refuse.Input("the link's name is empty")
-	case len(name) > maxName:
-		return refuse.Input("the link's name %q has %d bytes; at most %d are possible", name, len(name), maxName)
+	case len(name) > most:
+		return refuse.Input("the link's name %q has %d bytes; at most %d are possible", name, len(name), most)
 	case name == "." || name == "..":
 		return refuse.Input("the link's name must not be %q", name)
 	case strings.ContainsAny(name, "/:%"):

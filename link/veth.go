@@ -1,6 +1,9 @@
 package link
 
 import (
+	"encoding/binary"
+
+	"github.com/boxwire/boxwire/internal/nl"
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
@@ -21,22 +24,65 @@ type Veth struct {
 
 func (Veth) name() string { return "veth" }
 
-func (v Veth) check(outer *Spec) error {
-	if v.Peer.Kind != nil {
-		return refuse.Input("the peer of a veth must not have a Kind of its own")
+func (v Veth) check(outer *Spec) error { return checkPeer("veth", &v.Peer, outer) }
+
+func (v Veth) options(o *options) Kind {
+	o.peer(1, "VETH_INFO_PEER", &v.Peer)
+	return v
+}
+
+// checkPeer checks the other end of a pair.
+func checkPeer(kind string, peer, outer *Spec) error {
+	if peer.Kind != nil {
+		return refuse.Input("the peer of a %s must not have a Kind of its own", kind)
 	}
-	if err := v.Peer.checkCommon(); err != nil {
+	if err := peer.checkCommon(); err != nil {
 		return &causeError{text: "peer: " + err.Error(), err: err}
 	}
-	same := v.Peer.NS == nil || (outer.NS != nil && v.Peer.NS.Equal(outer.NS))
-	if same && v.Peer.Name == outer.Name {
+	if peer.Parent != 0 {
+		return refuse.Input("the peer of a %s has no Parent", kind)
+	}
+	same := peer.NS == nil || (outer.NS != nil && peer.NS.Equal(outer.NS))
+	if same && peer.Name == outer.Name {
 		return refuse.Input("both ends are named %q in the same namespace", outer.Name)
 	}
-	if v.Peer.Index != 0 && outer.Index == 0 {
-		return refuse.Input("the peer asks for index %d and the outer end for none: the kernel would ignore it; give both an Index", v.Peer.Index)
+	if peer.Index != 0 && outer.Index == 0 {
+		return refuse.Input("the peer asks for index %d and the outer end for none: the kernel would ignore it; give both an Index", peer.Index)
 	}
-	if same && v.Peer.Index != 0 && v.Peer.Index == outer.Index {
+	if same && peer.Index != 0 && peer.Index == outer.Index {
 		return refuse.Input("both ends ask for index %d in the same namespace", outer.Index)
+	}
+	return nil
+}
+
+// peer is the other end of a pair: a whole struct ifinfomsg with attributes
+// behind it, which the kernel does not give back. Its flags must stay 0: IFF_UP
+// there makes the kernel refuse a veth with ENOTCONN, as the first end it brings
+// up has no peer yet. The peer's IFLA_MASTER would be accepted and ignored; see
+// finishPeer for both.
+func (o *options) peer(typ uint16, name string, p *Spec) {
+	if o.do == encode && o.have != nil {
+		return // it is there
+	}
+	o.custom(typ, name, p.Name != "", func() []byte {
+		b := binary.NativeEndian.AppendUint32(make([]byte, 4, 128), uint32(p.Index))
+		b = append(b, make([]byte, 8)...)
+		in := options{do: encode, b: b}
+		p.common(&in)
+		if b = in.b; o.peerFD >= 0 {
+			b = nl.AppendU32(b, 28, uint32(o.peerFD)) // IFLA_NET_NS_FD
+		}
+		return b
+	}, nil, nil)
+}
+
+// pairOf returns the other end that a kind asks for, nil where there is none.
+func pairOf(k Kind) *Spec {
+	switch k := k.(type) {
+	case Veth:
+		return &k.Peer
+	case Netkit:
+		return &k.Peer
 	}
 	return nil
 }

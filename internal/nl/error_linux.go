@@ -127,7 +127,8 @@ func headerLen(family int, typ uint16) int {
 		return 4 // struct nfgenmsg
 	}
 	switch typ {
-	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_GETLINK, unix.RTM_SETLINK:
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_GETLINK, unix.RTM_SETLINK,
+		unix.RTM_NEWLINKPROP, unix.RTM_DELLINKPROP:
 		return unix.SizeofIfInfomsg
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR, unix.RTM_GETADDR:
 		return unix.SizeofIfAddrmsg

@@ -1,0 +1,203 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/boxwire/boxwire/internal/fail"
+	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/refuse"
+	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
+)
+
+const tunDevice = "/dev/net/tun"
+
+// OpenTun makes a TUN or TAP device as spec says, whose Kind is a [Tun], and
+// returns its queues: one, or with Tun.MultiQueue as many as asked for. Each
+// queue is a descriptor that gives and takes one packet a call; it works with
+// deadlines, and is the caller's to close. It goes on working wherever the
+// link is moved.
+//
+// Otherwise it is like [Create]. A /dev/net/tun that is missing is
+// errors.ErrUnsupported.
+func OpenTun(ctx context.Context, ns *netns.NS, spec Spec, queues int) (Link, []*os.File, error) {
+	c := creation{ctx: ctx, ns: ns, spec: &spec, queues: queues}
+	k, ok := spec.Kind.(Tun)
+	switch {
+	case !ok:
+		return Link{}, nil, fail.New("link.OpenTun", ns, subject(spec.Name), refuse.Input("Kind is a %T, not a link.Tun", spec.Kind))
+	case queues < 1 || queues > 256:
+		return Link{}, nil, fail.New("link.OpenTun", ns, subject(spec.Name), refuse.Input("%d queues are out of range (1 to 256)", queues))
+	case queues > 1 && !k.MultiQueue:
+		return Link{}, nil, fail.New("link.OpenTun", ns, subject(spec.Name), refuse.Input("%d queues need MultiQueue", queues))
+	}
+	l, err := c.run()
+	if err != nil {
+		return Link{}, nil, err
+	}
+	return l, c.files, nil
+}
+
+// OpenQueues attaches to a TUN or TAP device and returns so many descriptors of
+// it, see [OpenTun]. Without Tun.MultiQueue there is one, and os.ErrExist
+// means that it is in use.
+func (l Link) OpenQueues(ctx context.Context, queues int) ([]*os.File, error) {
+	const op = "link.OpenQueues"
+	d, err := l.Details(ctx)
+	if err != nil {
+		return nil, err
+	}
+	k, ok := d.Spec.Kind.(Tun)
+	if !ok {
+		return nil, fail.New(op, l.ns, l.subject(), refuse.Input("the link is of kind %q, not a TUN or TAP device", d.Kind))
+	}
+	if queues < 1 || queues > 1 && !k.MultiQueue {
+		return nil, fail.New(op, l.ns, l.subject(), refuse.Input("the device has no %d queues to open", queues))
+	}
+	files, err := openQueues(ctx, l.ns, d.Name, 0, k, queues, false)
+	if errors.Is(err, unix.EBUSY) {
+		err = exist(err, "the device is in use")
+	}
+	return files, fail.New(op, l.ns, l.subject(), err)
+}
+
+// makeTun makes the link by ioctls on the descriptors of its queues.
+func (c *creation) makeTun(k Tun) error {
+	if c.queues == 0 && !k.Persist {
+		return refuse.Input("a Tun without Persist lives as long as its descriptors: use OpenTun")
+	}
+	if c.spec.TxQueues != 0 || c.spec.RxQueues != 0 {
+		return refuse.Input("a Tun has as many queues as descriptors: TxQueues and RxQueues must be 0")
+	}
+	e := &c.end
+	err := change(c.ctx, func(ctx context.Context) (err error) {
+		c.files, err = openQueues(ctx, e.ns, c.spec.Name, c.spec.Index, k, max(c.queues, 1), true)
+		return err
+	})
+	switch {
+	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST), errors.Is(err, unix.EINVAL):
+		if c.named(c.spec.Name) {
+			return exist(err, "the name %s is taken in netns %s", c.spec.Name, e.ns)
+		}
+		if l, ok := c.look(e, c.spec.Index); ok && c.spec.Index != 0 {
+			return exist(err, "index %d is taken in netns %s, by link %s", c.spec.Index, e.ns, l.Name)
+		}
+		return err
+	case err != nil:
+		return err
+	}
+	err = c.end.conn.Call(context.WithoutCancel(c.ctx), getLink(c.spec.Name, 0), func(m nl.Message) error { return decodeLink(&c.link, m.Body) })
+	if err != nil {
+		b := nl.AppendString(appendIfInfo(nil, 0, 0, 0), unix.IFLA_IFNAME, c.spec.Name)
+		return c.undo(err, nl.Request{Type: unix.RTM_DELLINK, Body: b, Names: linkNames})
+	}
+	c.link.ns, e.index = e.ns, c.link.Index
+	if k.Persist { // now that nothing else of it can fail
+		if err := persist(c.files[0]); err != nil {
+			return c.undo(err, delLink(e.index))
+		}
+	}
+	e.common, e.master, e.up = true, c.spec.Master != 0, c.spec.Up
+	if c.queues == 0 {
+		c.files[0].Close()
+		c.files = nil
+	}
+	return nil
+}
+
+// openQueues opens descriptors of the device with the name; the first makes it,
+// when make is set.
+func openQueues(ctx context.Context, ns *netns.NS, name string, index int, k Tun, queues int, create bool) (files []*os.File, err error) {
+	defer func() {
+		if err != nil {
+			for _, f := range files {
+				f.Close()
+			}
+			files = nil
+		}
+	}()
+	// A descriptor belongs to the namespace that it was opened in.
+	files, err = netns.Do(ctx, ns, func(context.Context) (files []*os.File, err error) {
+		for range queues {
+			fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
+				err = &causeError{text: tunDevice + " is missing, or the kernel's module tun: " + err.Error(), is: errors.ErrUnsupported, err: err}
+			}
+			if err != nil {
+				return files, err
+			}
+			files = append(files, os.NewFile(uintptr(fd), tunDevice))
+		}
+		return files, nil
+	})
+	for i, f := range files {
+		if err == nil {
+			err = attach(f, name, index, k, create && i == 0)
+		}
+	}
+	return files, err
+}
+
+// persist makes the device stay when its last descriptor is closed.
+func persist(f *os.File) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := raw.Control(func(fd uintptr) { err = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 1) })
+	return errors.Join(os.NewSyscallError("TUNSETPERSIST", err), cerr)
+}
+
+// attach makes f a queue of the device.
+func attach(f *os.File, name string, index int, k Tun, create bool) error {
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	flags := uint16(unix.IFF_TUN)
+	if k.Tap {
+		flags = unix.IFF_TAP
+	}
+	for _, b := range []struct {
+		on  bool
+		bit uint16
+	}{
+		{!k.PacketInfo, unix.IFF_NO_PI}, {k.VirtioHeader, unix.IFF_VNET_HDR},
+		{k.MultiQueue, unix.IFF_MULTI_QUEUE}, {create, unix.IFF_TUN_EXCL},
+	} {
+		if b.on {
+			flags |= b.bit
+		}
+	}
+	req.SetUint16(flags)
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	step := func(what string, err error) error {
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		return nil
+	}
+	cerr := raw.Control(func(fd uintptr) {
+		if create && index != 0 {
+			if err = step("TUNSETIFINDEX", unix.IoctlSetPointerInt(int(fd), unix.TUNSETIFINDEX, index)); err != nil {
+				return
+			}
+		}
+		if err = step("TUNSETIFF", unix.IoctlIfreq(int(fd), unix.TUNSETIFF, req)); err != nil || !create {
+			return
+		}
+		if k.Owner != nil {
+			err = step("TUNSETOWNER", unix.IoctlSetInt(int(fd), unix.TUNSETOWNER, int(*k.Owner)))
+		}
+		if k.Group != nil && err == nil {
+			err = step("TUNSETGROUP", unix.IoctlSetInt(int(fd), unix.TUNSETGROUP, int(*k.Group)))
+		}
+	})
+	return errors.Join(err, cerr)
+}
