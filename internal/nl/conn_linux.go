@@ -30,8 +30,9 @@ type Conn struct {
 // socket is one open netlink socket with its two system calls prepared, so that
 // an exchange allocates nothing for them.
 type socket struct {
-	nc  *netlink.Conn
-	raw syscall.RawConn
+	nc   *netlink.Conn
+	raw  syscall.RawConn
+	port uint32 // what join learns
 
 	// Arguments and results of the two functions below.
 	buf   []byte

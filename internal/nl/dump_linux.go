@@ -3,6 +3,7 @@ package nl
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -19,17 +20,51 @@ const maxDumps = 50
 //
 // The kernel's refusal is an *Error.
 func (c *Conn) Dump(ctx context.Context, req Request, reset func(), each func(Message) error) error {
+	return c.dumpTries(ctx, &req, maxDumps, nil, reset, each)
+}
+
+// DumpGuarded is Dump for a table whose dumps the kernel does not flag: the
+// guard says when one is begun again.
+func (c *Conn) DumpGuarded(ctx context.Context, req Request, g *Guard, reset func(), each func(Message) error) error {
+	return c.dumpTries(ctx, &req, maxDumps, g, reset, each)
+}
+
+// DumpOnce is DumpGuarded without a second try: a table that changed while it
+// was read is ErrInterrupted at once. each may take its time; the connection is
+// taken for as long. g may be nil.
+func (c *Conn) DumpOnce(ctx context.Context, req Request, g *Guard, each func(Message) error) error {
+	return c.dumpTries(ctx, &req, 1, g, nil, each)
+}
+
+// A Guard watches the changes of a table while a dump reads it.
+type Guard struct {
+	Group uint32 // the multicast group that is told of the changes
+
+	// Break is called between two datagrams of the dump, where the kernel let go
+	// of the table; Event gets a change that came up while it was read. Either
+	// returns true when the dump may be wrong for it.
+	Break func() (void bool)
+	Event func(m Message) (void bool)
+}
+
+func (c *Conn) dumpTries(ctx context.Context, req *Request, tries int, g *Guard, reset func(), each func(Message) error) error {
 	if err := c.acquire(ctx); err != nil {
 		return err
 	}
 	defer c.release()
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	for range maxDumps {
+	if g != nil {
+		if err := c.sock.join(g.Group); err != nil {
+			return err
+		}
+		defer c.leave(g.Group, *buf)
+	}
+	for range tries {
 		if reset != nil {
 			reset()
 		}
-		intr, err := c.dump(ctx, &req, *buf, each)
+		intr, err := c.dump(ctx, req, *buf, g, each)
 		if _, refused := err.(*Error); err != nil && !refused {
 			c.drop() // the rest of the dump is still to come
 		}
@@ -44,21 +79,29 @@ func (c *Conn) Dump(ctx context.Context, req Request, reset func(), each func(Me
 }
 
 // dump reads the table once and reports whether it changed meanwhile.
-func (c *Conn) dump(ctx context.Context, req *Request, buf []byte, each func(Message) error) (intr bool, err error) {
+func (c *Conn) dump(ctx context.Context, req *Request, buf []byte, g *Guard, each func(Message) error) (intr bool, err error) {
 	seq := c.next()
 	c.out = appendMessage(c.out[:0], req, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, seq)
 	if err := c.sock.send(c.out); err != nil {
 		return false, err
 	}
-	for {
+	for begun := false; ; {
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
 		b, err := c.sock.recv(ctx, buf)
+		if g != nil && errors.Is(err, unix.ENOBUFS) {
+			intr = true // more changes than the socket holds; the dump goes on
+			continue
+		}
 		if err != nil {
 			return false, err
 		}
 		for m, rest, ok := cutMessage(b); ok; m, rest, ok = cutMessage(rest) {
+			if g != nil && m.port != c.sock.port {
+				intr = g.Event(m) || intr
+				continue
+			}
 			if m.Seq != seq {
 				continue
 			}
@@ -71,11 +114,16 @@ func (c *Conn) dump(ctx context.Context, req *Request, buf []byte, each func(Mes
 					return false, e
 				}
 			default:
+				if begun && g != nil {
+					intr = g.Break() || intr
+				}
+				begun = false
 				if err := each(m); err != nil {
 					return false, err
 				}
 			}
 		}
+		begun = true
 	}
 }
 

@@ -117,23 +117,13 @@ func (e *Events) Receive(ctx context.Context, each func(id int, m Message) error
 // Skip throws away what is queued: after an overflow it is older than the table
 // that is read next, and would undo what that says.
 func (e *Events) Skip(ctx context.Context) error {
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		s := e.sock
-		s.buf, s.wait = e.buf, false
-		if err := s.raw.Read(s.read); err != nil {
-			return err
-		}
-		switch s.errno {
-		case nil, unix.ENOBUFS:
-		case unix.EAGAIN:
-			return nil
-		default:
-			return fmt.Errorf("receiving: %w", s.errno)
-		}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
+	if err := e.sock.drain(e.buf); err != nil {
+		return fmt.Errorf("receiving: %w", err)
+	}
+	return nil
 }
 
 // cut splits a datagram into its messages.

@@ -19,6 +19,8 @@ type Message struct {
 	Type, Flags uint16
 	Seq         uint32
 	Body        []byte
+
+	port uint32 // whose request it answers, or tells of; 0 is the kernel's own doing
 }
 
 // msgHeader is the size of struct nlmsghdr.
@@ -49,6 +51,7 @@ func cutMessage(b []byte) (m Message, rest []byte, ok bool) {
 		Type:  binary.NativeEndian.Uint16(b[4:]),
 		Flags: binary.NativeEndian.Uint16(b[6:]),
 		Seq:   binary.NativeEndian.Uint32(b[8:]),
+		port:  binary.NativeEndian.Uint32(b[12:]),
 		Body:  b[msgHeader:n:n],
 	}
 	return m, b[min(align(int(n)), len(b)):], true
