@@ -3,6 +3,8 @@ package route
 import (
 	"context"
 	"errors"
+	"iter"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
@@ -13,8 +15,8 @@ import (
 
 // List returns the routes of the namespace that the filter chooses, IPv4 first,
 // in the kernel's order. The list is complete: when routes change while it is
-// read, it is read again. A route over several gateways (multipath) has neither
-// Via nor Dev in it.
+// read, in a way that can make it miss one, it is read again, up to 50 times;
+// then it is [ErrInterrupted].
 func List(ctx context.Context, ns *netns.NS, f Filter) ([]Route, error) {
 	routes, err := list(ctx, ns, f)
 	if err != nil {
@@ -24,17 +26,77 @@ func List(ctx context.Context, ns *netns.NS, f Filter) ([]Route, error) {
 }
 
 func list(ctx context.Context, ns *netns.NS, f Filter) ([]Route, error) {
-	switch {
-	case f.Family != 0 && f.Family != IPv4 && f.Family != IPv6:
-		return nil, refuse.Input("family %d is neither IPv4 nor IPv6", f.Family)
-	case f.Dev < 0 || int64(f.Dev) > 1<<31-1:
-		return nil, refuse.Input("dev %d is not the index of a link", f.Dev)
-	}
 	conn, err := open(ns)
 	if err != nil {
 		return nil, err
 	}
-	var routes []Route
+	var all blocks
+	err = eachFamily(f, func(af uint8) error {
+		begin, g := all.n, newGuard(af, f)
+		reset := func() {
+			all.cut(begin)
+			g.reset()
+		}
+		return conn.DumpGuarded(ctx, dump(af, f), &g.Guard, reset, func(m nl.Message) error {
+			ok, err := decode(m.Body, all.next(), &f)
+			if !ok || err != nil {
+				all.drop()
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all.join(), nil
+}
+
+// All yields the routes of the namespace that the filter chooses, as [List]
+// returns them, but holds no more than one reply of the kernel at a time: a full
+// table takes no more memory than an empty one. It reads on a connection of its
+// own, so that the loop may take its time, and may use this package.
+//
+// It cannot take back what it has yielded: when routes change while it reads, in
+// a way that can make it miss one or yield one twice, it ends with
+// [ErrInterrupted]. A sequence that ends without an error was complete.
+func All(ctx context.Context, ns *netns.NS, f Filter) iter.Seq2[Route, error] {
+	return func(yield func(Route, error) bool) {
+		if err := all(ctx, ns, f, yield); err != nil && !errors.Is(err, errStop) {
+			yield(Route{}, fail.New("route.All", ns, "routes", err))
+		}
+	}
+}
+
+// errStop says that the loop over a sequence has ended.
+var errStop = errors.New("the loop has ended")
+
+func all(ctx context.Context, ns *netns.NS, f Filter, yield func(Route, error) bool) error {
+	if ns == nil {
+		return errNoNamespace
+	}
+	conn, err := ns.OwnExchange(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	var r Route
+	return eachFamily(f, func(af uint8) error {
+		return conn.DumpOnce(ctx, dump(af, f), &newGuard(af, f).Guard, func(m nl.Message) error {
+			ok, err := decode(m.Body, &r, &f)
+			if ok && !yield(r, nil) {
+				return errStop
+			}
+			return err
+		})
+	})
+}
+
+// eachFamily calls fn for the families that the filter chooses, and forgives
+// what only means that there are no routes.
+func eachFamily(f Filter, fn func(af uint8) error) error {
+	if err := f.check(); err != nil {
+		return err
+	}
 	for _, family := range [...]struct {
 		Family
 		af uint8
@@ -42,17 +104,7 @@ func list(ctx context.Context, ns *netns.NS, f Filter) ([]Route, error) {
 		if f.Family != 0 && f.Family != family.Family {
 			continue
 		}
-		begin := len(routes)
-		err := conn.Dump(ctx, dump(family.af, f), func() { routes = routes[:begin] }, func(m nl.Message) error {
-			if m.Type != unix.RTM_NEWROUTE {
-				return nil
-			}
-			r, ok, err := decode(m.Body)
-			if ok && f.match(&r) {
-				routes = append(routes, r)
-			}
-			return err
-		})
+		err := fn(family.af)
 		var refused *nl.Error
 		if errors.As(err, &refused) {
 			switch {
@@ -63,16 +115,57 @@ func list(ctx context.Context, ns *netns.NS, f Filter) ([]Route, error) {
 			}
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return routes, nil
+	return nil
 }
+
+// blocks collects a list of unknown length without copying it as it grows.
+type blocks struct {
+	full [][]Route
+	last []Route
+	n    int
+}
+
+const blockLen = 1024
+
+// next returns a new last route.
+func (b *blocks) next() *Route {
+	if len(b.last) == blockLen {
+		b.full, b.last = append(b.full, b.last), make([]Route, 0, blockLen)
+	}
+	b.n++
+	b.last = append(b.last, Route{})
+	return &b.last[len(b.last)-1]
+}
+
+// drop takes the last route away again.
+func (b *blocks) drop() {
+	b.n--
+	b.last = b.last[:len(b.last)-1]
+}
+
+// cut forgets all but the first n routes.
+func (b *blocks) cut(n int) {
+	if n < b.n {
+		*b = blocks{full: [][]Route{b.join()[:n]}, n: n}
+	}
+}
+
+func (b *blocks) join() []Route {
+	if len(b.full) == 0 {
+		return b.last
+	}
+	return slices.Concat(append(b.full, b.last)...)
+}
+
+var errNoNamespace = refuse.Input("the namespace is nil")
 
 // open returns the namespace's rtnetlink connection.
 func open(ns *netns.NS) (*nl.Conn, error) {
 	if ns == nil {
-		return nil, refuse.Input("the namespace is nil")
+		return nil, errNoNamespace
 	}
 	return ns.Exchange(unix.NETLINK_ROUTE)
 }

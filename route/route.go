@@ -1,9 +1,10 @@
 package route
 
 import (
-	"fmt"
+	"cmp"
 	"net/netip"
-	"strings"
+	"slices"
+	"time"
 )
 
 // Route is a route: what goes to Dst leaves as the other fields say. The zero
@@ -13,14 +14,39 @@ type Route struct {
 	// default routes are 0.0.0.0/0 and ::/0; see [Default].
 	Dst netip.Prefix
 
-	// Via is the gateway, of Dst's family and reachable over a link: the kernel
-	// refuses others unless OnLink is set. The zero Addr is none: Dst is
-	// on the link Dev itself.
+	// From restricts the route to packets from these sources, IPv6 only. The
+	// zero Prefix is any source. (RTA_SRC; a kernel without
+	// CONFIG_IPV6_SUBTREES refuses it with EINVAL.)
+	From netip.Prefix
+
+	// TOS restricts the route to packets with this type of service, IPv4 only:
+	// the DSCP shifted left by two. The kernel refuses the two low bits.
+	TOS uint8
+
+	// Via is the gateway, of Dst's family, or IPv6 for an IPv4 destination
+	// (>= 5.2), reachable over a link: the kernel refuses others unless OnLink
+	// is set. The zero Addr is none: Dst is on the link Dev itself.
 	Via netip.Addr
 
 	// Dev is the index of the link that packets leave by. 0 lets the kernel find
 	// it by Via; one of the two is needed.
 	Dev int
+
+	// OnLink declares that Via is on the link Dev, though no route says so.
+	OnLink bool
+
+	// Encap is the tunnel header that packets get: [IPEncap], [MPLSEncap],
+	// [Seg6Encap], [Seg6LocalEncap] or [RawEncap]. nil is none.
+	Encap Encap
+
+	// Hops are the gateways of a multipath route, in the place of Via, Dev,
+	// OnLink and Encap.
+	Hops []Hop
+
+	// NextHop is the id of a next-hop object ([NextHop]) that says where the
+	// route leads, in the place of Via, Dev, OnLink, Encap and Hops (>= 5.3).
+	// A listed route that has one has none of the others.
+	NextHop uint32
 
 	// Src is the source address that the kernel prefers for packets of this
 	// host, one that it has. The zero Addr leaves the choice to the kernel.
@@ -30,23 +56,50 @@ type Route struct {
 	// IPv6 the kernel's 1024.
 	Metric uint32
 
-	// Table is the routing table; 0 is [TableMain].
+	// Table is the routing table; 0 is [TableMain]. See [TableNamed].
 	Table Table
 
 	// Type says what becomes of a packet; 0 is [Unicast]. Blackhole,
-	// Unreachable, Prohibit and Throw routes have neither Via nor Dev.
+	// Unreachable, Prohibit and Throw routes lead nowhere: they have neither Via
+	// nor Dev nor Hops.
 	Type Type
 
 	// Scope says how far Dst is; 0 is what ip-route(8) would choose:
-	// ScopeLink for an IPv4 destination without a gateway, else ScopeUniverse.
-	// IPv6 knows ScopeUniverse alone.
+	// ScopeHost for a local IPv4 destination, ScopeLink for one without a
+	// gateway, else ScopeUniverse. IPv6 knows ScopeUniverse alone.
 	Scope Scope
 
 	// Protocol says who made the route; 0 is [ProtoStatic].
 	Protocol Protocol
 
-	// OnLink declares that Via is on the link Dev, though no route says so.
-	OnLink bool
+	// Realm classes packets by where they come from and go to, for tc-route(8),
+	// IPv4 only. A multipath route has them in its Hops.
+	Realm Realm
+
+	// Metrics are properties of the path, such as its MTU. nil is none.
+	Metrics *Metrics
+
+	// Expires is when the route goes by itself, in whole seconds from when it is
+	// added, IPv6 only. 0 is never. In a listed route it is what is left, rounded
+	// up.
+	Expires time.Duration
+
+	// Pref is the router preference of RFC 4191, IPv6 only; 0 is medium.
+	Pref Preference
+
+	// Flags is what the kernel says about the route; not sent.
+	Flags Flags
+}
+
+// A Hop is one gateway of a multipath route.
+type Hop struct {
+	Via    netip.Addr // as in [Route]
+	Dev    int        // as in [Route]
+	OnLink bool       // as in [Route]
+	Weight int        // the share of this hop, 1 to 256, required
+	Encap  Encap      // as in [Route]
+	Realm  Realm      // as in [Route]
+	Flags  Flags      // what the kernel says about the hop; not sent
 }
 
 // Default returns the default route via a gateway, of the gateway's family.
@@ -61,50 +114,79 @@ func Default(via netip.Addr) Route {
 // To returns the route to a destination via a gateway.
 func To(dst netip.Prefix, via netip.Addr) Route { return Route{Dst: dst, Via: via} }
 
-// String returns the route as ip-route(8) writes it, with the link's index in
-// the place of its name. Defaults are left out.
-func (r Route) String() string {
-	var b strings.Builder
-	if r.Type != 0 && r.Type != Unicast {
-		b.WriteString(r.Type.String() + " ")
-	}
+// Equal reports whether two routes are the same once the defaults that stand for
+// a zero are filled in. It passes over the Flags that the kernel sets, and over
+// how much is left of Expires. A route as it was given to [Add] may still differ
+// from the one that [List] returns: the kernel fills in Dev.
+func (r Route) Equal(o Route) bool {
+	r, o = r.normal(), o.normal()
+	return r.Dst == o.Dst && r.From == o.From && r.TOS == o.TOS && r.Via == o.Via && r.Dev == o.Dev && r.OnLink == o.OnLink &&
+		r.NextHop == o.NextHop && r.Src == o.Src && r.Metric == o.Metric && r.Table == o.Table && r.Type == o.Type &&
+		r.Scope == o.Scope && r.Protocol == o.Protocol && r.Realm == o.Realm && r.Pref == o.Pref &&
+		(r.Expires == 0) == (o.Expires == 0) && r.Metrics.equal(o.Metrics) && equalEncap(r.Encap, o.Encap) &&
+		slices.EqualFunc(r.Hops, o.Hops, Hop.equal)
+}
+
+func (h Hop) equal(o Hop) bool {
+	return h.Via == o.Via && h.Dev == o.Dev && h.OnLink == o.OnLink && h.Weight == o.Weight && h.Realm == o.Realm &&
+		equalEncap(h.Encap, o.Encap)
+}
+
+// is4 says which family the route is of.
+func (r *Route) is4() bool { return r.Dst.Addr().Is4() }
+
+// leadsNowhere is true for types that drop, refuse or pass over a packet.
+func (t Type) leadsNowhere() bool { return t >= Blackhole && t <= Throw }
+
+// scope is the scope that a request for the route carries.
+func (r *Route) scope() Scope {
 	switch {
-	case !r.Dst.IsValid():
-		b.WriteString("invalid prefix")
-	case r.Dst.Bits() == 0:
-		b.WriteString("default")
-	case r.Dst.IsSingleIP():
-		b.WriteString(r.Dst.Addr().String())
-	default:
-		b.WriteString(r.Dst.String())
-	}
-	if r.Via.IsValid() {
-		if r.Dst.Addr().Is4() && r.Via.Is6() {
-			fmt.Fprintf(&b, " via inet6 %s", r.Via)
-		} else {
-			fmt.Fprintf(&b, " via %s", r.Via)
+	case !r.is4():
+		return ScopeUniverse
+	case r.Scope != 0:
+		return r.Scope
+	case r.Type == Local:
+		return ScopeHost
+	case r.Type == 0 || r.Type == Unicast || r.Type == Broadcast || r.Type == Multicast || r.Type == Anycast:
+		if !r.Via.IsValid() && r.Dev != 0 {
+			return ScopeLink
 		}
 	}
-	if r.Dev != 0 {
-		fmt.Fprintf(&b, " dev %d", r.Dev)
+	return ScopeUniverse
+}
+
+// normal fills in the defaults.
+func (r Route) normal() Route {
+	r.Scope = r.scope()
+	r.Table = cmp.Or(r.Table, TableMain)
+	r.Type = cmp.Or(r.Type, Unicast)
+	r.Protocol = cmp.Or(r.Protocol, ProtoStatic)
+	if !r.is4() {
+		r.Metric = cmp.Or(r.Metric, ipv6Metric)
 	}
-	if r.Table != 0 && r.Table != TableMain {
-		fmt.Fprintf(&b, " table %s", r.Table)
+	if r.From.IsValid() && r.From.Bits() == 0 {
+		r.From = netip.Prefix{}
 	}
-	if r.Protocol != 0 {
-		fmt.Fprintf(&b, " proto %s", r.Protocol)
+	return r
+}
+
+// ipv6Metric is what the kernel gives IPv6 routes without a metric
+// (IP6_RT_PRIO_USER).
+const ipv6Metric = 1024
+
+// key is what tells one route from another: the kernel holds one of a key,
+// unless told to append.
+type key struct {
+	table     Table
+	dst, from netip.Prefix
+	tos       uint8
+	metric    uint32
+}
+
+func (r *Route) key() key {
+	k := key{table: cmp.Or(r.Table, TableMain), dst: r.Dst, from: r.From, tos: r.TOS, metric: r.Metric}
+	if !r.is4() {
+		k.metric = cmp.Or(k.metric, ipv6Metric)
 	}
-	if r.Scope != 0 && r.Scope != ScopeUniverse {
-		fmt.Fprintf(&b, " scope %s", r.Scope)
-	}
-	if r.Src.IsValid() {
-		fmt.Fprintf(&b, " src %s", r.Src)
-	}
-	if r.Metric != 0 {
-		fmt.Fprintf(&b, " metric %d", r.Metric)
-	}
-	if r.OnLink {
-		b.WriteString(" onlink")
-	}
-	return b.String()
+	return k
 }

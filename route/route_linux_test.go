@@ -324,7 +324,6 @@ func TestBadInput(t *testing.T) {
 	}{
 		{Route{Via: via}, "no valid prefix"},
 		{To(prefix("10.0.0.1/8"), via), "host bits"},
-		{To(prefix("10.0.0.0/8"), addr("fd01::1")), "another family"},
 		{To(prefix("fd09::/64"), via), "another family"},
 		{Route{Dst: prefix("10.0.0.0/8"), Via: via, Src: addr("fd01::2")}, "another family"},
 		{To(prefix("::ffff:10.0.0.0/104"), addr("fd01::1")), "IPv4 written as IPv6"},

@@ -40,10 +40,10 @@ func (c *Conn) DumpOnce(ctx context.Context, req Request, g *Guard, each func(Me
 type Guard struct {
 	Group uint32 // the multicast group that is told of the changes
 
-	// Break is called between two datagrams of the dump, where the kernel let go
-	// of the table; Event gets a change that came up while it was read. Either
-	// returns true when the dump may be wrong for it.
-	Break func() (void bool)
+	// Break gets the last message of a datagram that is not the end of the dump:
+	// there the kernel let go of the table. Event gets a change that came up while
+	// it was read. Either returns true when the dump may be wrong for it.
+	Break func(last Message) (void bool)
 	Event func(m Message) (void bool)
 }
 
@@ -85,7 +85,7 @@ func (c *Conn) dump(ctx context.Context, req *Request, buf []byte, g *Guard, eac
 	if err := c.sock.send(c.out); err != nil {
 		return false, err
 	}
-	for begun := false; ; {
+	for {
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
@@ -97,6 +97,7 @@ func (c *Conn) dump(ctx context.Context, req *Request, buf []byte, g *Guard, eac
 		if err != nil {
 			return false, err
 		}
+		var last Message
 		for m, rest, ok := cutMessage(b); ok; m, rest, ok = cutMessage(rest) {
 			if g != nil && m.port != c.sock.port {
 				intr = g.Event(m) || intr
@@ -114,16 +115,15 @@ func (c *Conn) dump(ctx context.Context, req *Request, buf []byte, g *Guard, eac
 					return false, e
 				}
 			default:
-				if begun && g != nil {
-					intr = g.Break() || intr
-				}
-				begun = false
+				last = m
 				if err := each(m); err != nil {
 					return false, err
 				}
 			}
 		}
-		begun = true
+		if g != nil && last.Body != nil {
+			intr = g.Break(last) || intr
+		}
 	}
 }
 

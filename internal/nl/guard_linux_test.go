@@ -28,7 +28,7 @@ func TestDumpUnderGuard(t *testing.T) {
 	breaks, events, seen, tries := 0, 0, 0, 0
 	g := &nl.Guard{
 		Group: unix.RTNLGRP_IPV4_IFADDR,
-		Break: func() bool { breaks++; return false },
+		Break: func(nl.Message) bool { breaks++; return false },
 		Event: func(m nl.Message) bool {
 			events++
 			if m.Type != unix.RTM_DELADDR || binary.NativeEndian.Uint32(m.Body[4:]) != 1 {

@@ -1,0 +1,96 @@
+package route
+
+import (
+	"context"
+	"errors"
+
+	"github.com/boxwire/boxwire/internal/fail"
+	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Lookup asks the kernel which route a packet would take now, rules included. It
+// sends nothing.
+//
+// A destination that no route leads to is ENETUNREACH. What an IPv4 route or a
+// rule refuses is an error, too: EINVAL for a blackhole, EHOSTUNREACH or
+// ENETUNREACH for unreachable, EACCES for prohibit, which is os.ErrPermission.
+// For IPv6 such a route is a Match of that Type, and a rule an error.
+func Lookup(ctx context.Context, ns *netns.NS, q Query) (Match, error) {
+	m, err := lookup(ctx, ns, &q)
+	if err != nil {
+		return Match{}, fail.New("route.Lookup", ns, "route to "+q.Dst.String(), err)
+	}
+	return m, nil
+}
+
+func lookup(ctx context.Context, ns *netns.NS, q *Query) (m Match, err error) {
+	if err := q.check(); err != nil {
+		return m, err
+	}
+	conn, err := open(ns)
+	if err != nil {
+		return m, err
+	}
+	// Both questions go in one send. The entry of the table, and its hops, come
+	// for RTM_F_FIB_MATCH (>= 4.13); what was resolved for the other.
+	reqs := []nl.Request{q.request(unix.RTM_F_FIB_MATCH | unix.RTM_F_LOOKUP_TABLE), q.request(unix.RTM_F_LOOKUP_TABLE)}
+	answers := 0
+	err = conn.Exec(ctx, reqs, func(i int, msg nl.Message) error {
+		var r Route
+		if _, ok, err := decodeAny(msg.Body, &r); !ok || err != nil {
+			return err
+		}
+		answers |= 1 << i
+		if i == 1 {
+			m.Type, m.Via, m.Dev, m.Src, m.Metrics = r.Type, r.Via, r.Dev, r.Src, r.Metrics
+			return nil
+		}
+		r.tidy()
+		m.Route = r
+		return nil
+	})
+	var many *nl.ExecError
+	switch {
+	case errors.As(err, &many) && len(many.Failed) > 0:
+		return m, many.Failed[0].Err
+	case err == nil && answers != 3:
+		return m, errMalformed
+	}
+	return m, err
+}
+
+func (q *Query) request(flags uint32) nl.Request {
+	bits := uint8(q.Dst.BitLen())
+	h := header{family: afOf(q.Dst), dstLen: bits, tos: q.TOS, flags: flags}
+	if q.Src.IsValid() {
+		h.srcLen = bits
+	}
+	b := appendAddr(h.append(make([]byte, 0, 96), 0), unix.RTA_DST, q.Dst)
+	if q.Src.IsValid() {
+		b = appendAddr(b, unix.RTA_SRC, q.Src)
+	}
+	if q.In != 0 {
+		b = nl.AppendU32(b, unix.RTA_IIF, uint32(q.In))
+	}
+	if q.Out != 0 {
+		b = nl.AppendU32(b, unix.RTA_OIF, uint32(q.Out))
+	}
+	if q.Mark != 0 {
+		b = nl.AppendU32(b, unix.RTA_MARK, q.Mark)
+	}
+	if q.UID != nil {
+		b = nl.AppendU32(b, unix.RTA_UID, *q.UID)
+	}
+	if q.IPProto != 0 {
+		b = nl.AppendU8(b, unix.RTA_IP_PROTO, q.IPProto)
+	}
+	if q.SrcPort != 0 {
+		b = nl.AppendBE16(b, unix.RTA_SPORT, q.SrcPort)
+	}
+	if q.DstPort != 0 {
+		b = nl.AppendBE16(b, unix.RTA_DPORT, q.DstPort)
+	}
+	return nl.Request{Type: unix.RTM_GETROUTE, Body: b, Names: names}
+}
