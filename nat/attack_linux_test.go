@@ -42,7 +42,7 @@ func (a attack) repel(t *testing.T, host *netns.NS) {
 		t.Helper()
 		// A port of its own each: no datagram shall pass as one of a connection.
 		port++
-		a.end.send(t, a.to, netip.AddrPortFrom(netip.MustParseAddr(a.src), port), netip.MustParseAddrPort(a.dst), text)
+		a.end.send(t, a.to, netip.AddrPortFrom(netip.MustParseAddr(a.src), port), ap(a.dst), text)
 	}
 	_, before := findRule(t, host, a.stopChain, a.stopRule)
 	var count uint64

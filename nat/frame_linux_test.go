@@ -150,7 +150,7 @@ func TestFramesAreWhatTheKernelTakes(t *testing.T) {
 	host := listen(t, s.host, ":7777")
 	for _, c := range [][2]string{{"203.0.113.9:1", "203.0.113.1:7777"}, {"[2001:db8:1::9]:1", "[2001:db8:1::1]:7777"}} {
 		if !until(func() bool {
-			e.send(t, to, netip.MustParseAddrPort(c[0]), netip.MustParseAddrPort(c[1]), c[1])
+			e.send(t, to, ap(c[0]), ap(c[1]), c[1])
 			return host.has(c[1])
 		}) {
 			t.Errorf("%s does not arrive", c[1])

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
 // none is where nobody answers.
@@ -44,29 +45,34 @@ var ways = []struct {
 // Ports of the matrix, by where they are published.
 const onAny, onOne, onLoopback = 8001, 8002, 8003
 
+// Hairpin, siblings and the source address are among them (moby#15086).
 func TestWhoReachesAPublishedPort(t *testing.T) {
-	t.Parallel()
-	for _, filtered := range []bool{false, true} {
-		t.Run(fmt.Sprintf("br_netfilter %v", filtered), func(t *testing.T) {
-			t.Parallel()
-			s := wire(t)
-			bridgeNF(t, s.host, filtered)
-			s.gw = open(t, s.host)
-			for _, net := range []Network{network0(), network1()} {
-				if err := s.gw.AddNetwork(t.Context(), net); err != nil {
-					t.Fatal(err)
-				}
-			}
-			s.settle(t)
-			for _, proto := range []Proto{TCP, UDP} {
-				publishMatrix(t, s, proto)
-				answer(t, s.box, proto)
-			}
-			walk(t, s, TCP, UDP)
-			if t.Failed() {
-				t.Log(listing(t, s.host))
-			}
-		})
+	each(t, func(t *testing.T, filtered bool) { reachPorts(t, filtered, TCP, UDP) })
+}
+
+func TestWhoReachesAPublishedSCTPPort(t *testing.T) {
+	needSCTP(t, netnstest.New(t))
+	each(t, func(t *testing.T, filtered bool) { reachPorts(t, filtered, SCTP) })
+}
+
+func reachPorts(t *testing.T, filtered bool, protos ...Proto) {
+	t.Helper()
+	s := wire(t)
+	bridgeNF(t, s.host, filtered)
+	s.gw = open(t, s.host)
+	for _, net := range []Network{network0(), network1()} {
+		if err := s.gw.AddNetwork(t.Context(), net); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.settle(t)
+	for _, proto := range protos {
+		publishMatrix(t, s, proto)
+		answer(t, s.box, proto)
+	}
+	walk(t, s, protos...)
+	if t.Failed() {
+		t.Log(listing(t, s.host))
 	}
 }
 
@@ -167,6 +173,10 @@ func answer(t *testing.T, ns *netns.NS, proto Proto) {
 	switch proto {
 	case TCP:
 		serve(t, ns, ":80")
+	case SCTP:
+		ln := listenSCTP(t, ns, ap("[::]:80"))
+		t.Cleanup(func() { ln.Close() })
+		go tellClients(ln)
 	case UDP:
 		c, err := ns.ListenPacket(t.Context(), "udp", ":80")
 		if err != nil {
@@ -205,13 +215,17 @@ func call(ctx context.Context, ns *netns.NS, proto Proto, addr string) (string, 
 }
 
 func callOnce(ctx context.Context, ns *netns.NS, proto Proto, addr string) (string, error) {
-	c, err := ns.Dial(ctx, proto.String(), addr)
+	dial := func(ctx context.Context, network, addr string) (net.Conn, error) { return dialSCTP(ctx, ns, addr) }
+	if proto != SCTP {
+		dial = ns.Dial
+	}
+	c, err := dial(ctx, proto.String(), addr)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })()
-	if proto == TCP {
+	if proto != UDP {
 		b, err := io.ReadAll(c)
 		return string(b), err
 	}

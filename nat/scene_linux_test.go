@@ -181,17 +181,20 @@ func serve(t *testing.T, ns *netns.NS, addr string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
-			fmt.Fprint(c, host)
-			c.Close()
+	go tellClients(ln)
+}
+
+// tellClients tells every client of a listener its address.
+func tellClients(ln net.Listener) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
 		}
-	}()
+		host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+		fmt.Fprint(c, host)
+		c.Close()
+	}
 }
 
 // ask connects and returns what the server said.
