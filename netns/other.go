@@ -75,6 +75,11 @@ func OpenTid(context.Context, int) (*NS, error) { return nil, unsupported("netns
 // OpenPidfd returns errors.ErrUnsupported.
 func OpenPidfd(context.Context, int) (*NS, error) { return nil, unsupported("netns.OpenPidfd") }
 
+// OpenContainer returns errors.ErrUnsupported.
+func OpenContainer(context.Context, string) (*NS, error) {
+	return nil, unsupported("netns.OpenContainer")
+}
+
 // OpenFd returns errors.ErrUnsupported.
 func OpenFd(int) (*NS, error) { return nil, unsupported("netns.OpenFd") }
 

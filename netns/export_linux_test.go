@@ -5,3 +5,6 @@ var NewPoolOf = newPool
 
 // Ready returns how many namespaces are ready.
 func (p *Pool) Ready() int { return len(p.ready) }
+
+// OpenContainerIn is OpenContainer with another folder than /proc.
+var OpenContainerIn = openContainer

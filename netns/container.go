@@ -1,0 +1,138 @@
+package netns
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/boxwire/boxwire/internal/refuse"
+)
+
+// minPrefix is how much of an id has to be given: what `docker ps` prints.
+const minPrefix = 12
+
+// maxContainerID is containerd's limit; other runtimes have 64 hex digits.
+const maxContainerID = 76
+
+// checkContainerID refuses what cannot be a container's id, and takes off the
+// runtime that Kubernetes writes before it: "containerd://3f2a...".
+func checkContainerID(id string) (string, error) {
+	if _, rest, ok := strings.Cut(id, "://"); ok {
+		id = rest
+	}
+	switch {
+	case id == "":
+		return "", refuse.Input("the container id is empty")
+	case len(id) > maxContainerID:
+		return "", refuse.Input("the container id has %d bytes, %d is the most", len(id), maxContainerID)
+	case strings.Trim(id, "._-") != id || strings.IndexFunc(id, noContainerID) >= 0:
+		return "", refuse.Input("%q cannot be the id of a container", id)
+	}
+	for _, unit := range []string{".slice", ".service", ".scope"} {
+		if strings.HasSuffix(id, unit) {
+			return "", refuse.Input("%q is the name of a systemd unit", id)
+		}
+	}
+	return id, nil
+}
+
+func noContainerID(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-", r))
+}
+
+// containerIn returns the whole id of the container that a cgroup path belongs
+// to, if it is the wanted one.
+//
+// Runtimes write the id as the last part of a component's name: "<id>" alone
+// with the cgroupfs driver, "docker-<id>.scope", "libpod-<id>.scope",
+// "crio-<id>.scope" with that of systemd, "...slice:cri-containerd:<id>" where
+// one meets the other. A container in a container has both ids, and is the inner
+// one. The ids are 64 hex digits, but containerd takes any name.
+func containerIn(path, want string) (id string, ok bool) {
+	parts := strings.Split(strings.Trim(path, "/"), "/")
+	for i, part := range slices.Backward(parts) {
+		if strings.HasSuffix(part, ".slice") || isMonitor(part) {
+			continue
+		}
+		unit, scope := strings.CutSuffix(part, ".scope")
+		id := unit[strings.LastIndexAny(unit, "-:")+1:]
+		if isID(id) {
+			return id, matches(id, want)
+		}
+		named := unit == want && i == 1 // ctr: /<namespace>/<id>
+		if named || scope && strings.HasSuffix(unit, "-"+want) && isRuntime(strings.TrimSuffix(unit, "-"+want)) {
+			return want, true
+		}
+		if _, name, ok := strings.Cut(part, ":"); ok && !scope && strings.HasSuffix(name, ":"+want) {
+			return want, true
+		}
+	}
+	return "", false
+}
+
+// matches says whether id is the wanted one, or begins with it.
+func matches(id, want string) bool {
+	return id == want || len(want) >= minPrefix && strings.HasPrefix(id, want)
+}
+
+// isMonitor recognizes the cgroups of podman's and CRI-O's monitor, a process
+// beside the container that outlives it.
+func isMonitor(part string) bool {
+	return strings.Contains(part, "conmon") || part == "supervisor"
+}
+
+// isRuntime recognizes what stands before an id in the name of a scope.
+func isRuntime(prefix string) bool {
+	switch prefix {
+	case "docker", "libpod", "crio", "cri-containerd", "nerdctl", "containerd":
+		return true
+	}
+	return false
+}
+
+// isID recognizes the ids that runtimes make.
+func isID(s string) bool {
+	if len(s) != 64 {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// containerOf looks through the lines of /proc/PID/cgroup (cgroups(7)), which are
+// "hierarchy:controllers:path".
+func containerOf(cgroup, want string) (id string, ok bool) {
+	for line := range strings.Lines(cgroup) {
+		f := strings.SplitN(strings.TrimRight(line, "\n"), ":", 3)
+		if len(f) != 3 {
+			continue
+		}
+		if id, ok := containerIn(f[2], want); ok {
+			return id, true
+		}
+	}
+	return "", false
+}
+
+// monitored returns the id of the container that a monitor's command line names,
+// if it is the wanted one: "containerd-shim-runc-v2 -namespace moby -id <id>",
+// "conmon -c <id>". It is how a container is found that has no cgroup of its own,
+// as a normal user's may.
+func monitored(cmdline, want string) (id string, ok bool) {
+	args := strings.Split(strings.TrimRight(cmdline, "\x00"), "\x00")
+	program := args[0][strings.LastIndexByte(args[0], '/')+1:]
+	if program != "conmon" && !strings.HasPrefix(program, "containerd-shim") {
+		return "", false
+	}
+	for i, arg := range args[:len(args)-1] {
+		switch arg {
+		case "-id", "--id", "-c", "--cid":
+			id = args[i+1]
+			return id, id == want || isID(id) && matches(id, want)
+		}
+	}
+	return "", false
+}
