@@ -2,8 +2,9 @@
 //
 // A [NS] is an open handle on one network namespace. Make one with [New]
 // (unnamed) or [Create] (pinned where `ip netns` looks), find one with
-// [Current], [Open], [OpenPath] or [OpenPid], and hand it to the functions of
-// the packages link, route and nat, which all take the namespace they act in.
+// [Current], [Open], [OpenPid], [OpenContainer] and their siblings, and hand it
+// to the functions of the packages link, route and nat, which all take the
+// namespace they act in.
 //
 // # Sockets enter namespaces, goroutines do not
 //
@@ -13,14 +14,29 @@
 // any goroutine. [NS.Sysctl] and [NS.SetSysctl] do the same for its settings.
 // That is all that most programs need.
 //
-// For foreign code that has to run inside, there is [Do]. It runs a function on
-// an operating system thread of its own which is in the namespace meanwhile.
-// What to know about it:
+// A program that has to run inside is started with [NS.Command].
 //
-//   - The function's own system calls act in the namespace: files under
-//     /proc/sys/net, child processes it starts, sockets it opens.
-//   - Goroutines that it starts run on other threads, which are not in the
-//     namespace. A library that dials in the background dials outside.
+// # What runs inside Do, and what does not
+//
+// For foreign Go code that has to run inside, there is [Do]. It runs a function
+// on an operating system thread of its own which is in the namespace meanwhile.
+// The namespace is that thread's, not the goroutine's children's:
+//
+//   - The function's own system calls act in the namespace: sockets it opens,
+//     files it opens below /proc/thread-self/net and /proc/sys/net, processes it
+//     starts. /proc/net and /proc/self/net show the namespace of the process.
+//   - A goroutine it starts runs on other threads, never in the namespace. A
+//     library that dials, resolves or listens in the background does so outside:
+//     net.Dial of a host name, http.Client, database/sql and grpc do.
+//   - So do timers, finalizers, context.AfterFunc, and the function itself if it
+//     hands its work to somebody over a channel.
+//   - What was opened inside stays inside: a socket may be returned, and used
+//     from any goroutine.
+//   - Only the network namespace changes. /sys, the other files and the user ids
+//     are the caller's.
+//   - runtime.LockOSThread is not needed inside, and does no harm.
+//   - The context is the function's to heed: a system call that blocks keeps the
+//     thread. A nested Do has a thread of its own.
 //   - On the way out the thread must be in the network, mount and user
 //     namespace it came from. When it is not, or when the way back fails, the
 //     thread ends with the call instead of serving other goroutines.
@@ -36,6 +52,7 @@
 // whose handle is closed is gone once the sockets opened in it are closed too,
 // and with it its links, addresses, routes and rules; the kernel takes them away
 // in the background. A named one lives until [Delete] and its last handle.
+// [NS.Holders] says what it is that keeps one alive.
 //
 // # Errors
 //

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"os"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/boxwire/boxwire/netns"
 )
@@ -27,7 +30,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	go http.Serve(ln, http.FileServer(http.Dir(".")))
+	go http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") }))
 
 	client := http.Client{Transport: &http.Transport{DialContext: web.Dial}}
 	resp, err := client.Get("http://127.0.0.1/")
@@ -36,6 +39,7 @@ func Example() {
 	}
 	defer resp.Body.Close()
 	io.Copy(os.Stdout, resp.Body)
+	// Output: hello
 }
 
 func ExampleCreate() {
@@ -46,19 +50,27 @@ func ExampleCreate() {
 	}
 	defer web.Delete(ctx)
 	fmt.Println(web)
+	// Output: web
 }
 
 func ExampleOpenPid() {
 	ctx := context.Background()
-	ns, err := netns.OpenPid(ctx, 4711)
+	ns, err := netns.OpenPid(ctx, os.Getpid())
 	if err != nil {
 		log.Fatal(err) // netns.OpenPid process 4711: stat /proc/4711/ns/net: no such file or directory
 	}
 	defer ns.Close()
-	fmt.Println(ns.ID())
+	host, err := netns.Current()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer host.Close()
+	fmt.Println(ns.Equal(host))
+	// Output: true
 }
 
-// Do is for what has to happen inside: here, reading a setting of the namespace.
+// Do is for what has to happen inside: here, a library that knows only the
+// namespace of its caller.
 func ExampleDo() {
 	ctx := context.Background()
 	ns, err := netns.New(ctx)
@@ -66,11 +78,9 @@ func ExampleDo() {
 		log.Fatal(err)
 	}
 	defer ns.Close()
-	forward, err := netns.Do(ctx, ns, func(context.Context) (string, error) {
-		b, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
-		return string(b), err
-	})
-	fmt.Println(forward, err)
+	links, err := netns.Do(ctx, ns, func(context.Context) ([]net.Interface, error) { return net.Interfaces() })
+	fmt.Println(len(links), err)
+	// Output: 1 <nil>
 }
 
 // A setting is read and set by its sysctl(8) name, from outside.
@@ -181,4 +191,96 @@ func ExampleNewInUserNS() {
 	defer box.Close()
 	fmt.Println(box.Name() == "")
 	// Output: true
+}
+
+// A program runs inside, and is used like any other command.
+func ExampleNS_Command() {
+	ctx := context.Background()
+	box, err := netns.New(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer box.Close()
+	out, err := box.Command(ctx, "cat", "/proc/net/dev").Output()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(strings.Count(string(out), ":"), "link") // lo
+	// Output: 1 link
+}
+
+// A Control function sets options of the socket before it connects.
+func ExampleNS_DialWith() {
+	ctx := context.Background()
+	box, err := netns.New(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer box.Close()
+	d := net.Dialer{
+		Timeout: time.Second,
+		Control: func(network, address string, c syscall.RawConn) (err error) {
+			cerr := c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1) })
+			return errors.Join(err, cerr)
+		},
+	}
+	_, err = box.DialWith(ctx, d, "tcp", "127.0.0.1:80")
+	fmt.Println(errors.Is(err, syscall.ECONNREFUSED))
+	// Output: true
+}
+
+// A container is found by its id, whichever runtime has made it.
+func ExampleOpenContainer() {
+	ctx := context.Background()
+	_, err := netns.OpenContainer(ctx, "docker://4f797c539e6c745de61a93ca3ff892358ecbcaccd8414d5db545c38428142970")
+	fmt.Println(errors.Is(err, os.ErrNotExist)) // it does not run here
+	// Output: true
+}
+
+// A socket knows the namespace that it was opened in.
+func ExampleOpenSocket() {
+	ctx := context.Background()
+	box, err := netns.New(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer box.Close()
+	ln, err := box.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ln.Close()
+	ns, err := netns.OpenSocket(ln.(*net.TCPListener))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ns.Close()
+	fmt.Println(ns.Equal(box))
+	// Output: true
+}
+
+// Link messages name the namespace of a veth's other end by an id.
+func ExampleNS_EnsureNSID() {
+	ctx := context.Background()
+	host, err := netns.New(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer host.Close()
+	box, err := netns.New(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer box.Close()
+	id, err := host.EnsureNSID(ctx, box)
+	if err != nil {
+		log.Fatal(err)
+	}
+	again, err := host.OpenNSID(ctx, id)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer again.Close()
+	fmt.Println(id, again.Equal(box))
+	// Output: 0 true
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"syscall"
 
@@ -97,6 +98,8 @@ func Do[T any](context.Context, *NS, func(context.Context) (T, error)) (v T, err
 	return v, unsupported("netns.Do")
 }
 
+func (*NS) inside(context.Context, func()) error { return unsupported("netns") }
+
 // Name returns "".
 func (*NS) Name() string { return "" }
 
@@ -131,6 +134,55 @@ func (*NS) SetSysctl(context.Context, string, string) error { return unsupported
 func (*NS) Dial(context.Context, string, string) (net.Conn, error) {
 	return nil, unsupported("netns.Dial")
 }
+
+// DialContext returns errors.ErrUnsupported.
+func (*NS) DialContext(context.Context, string, string) (net.Conn, error) {
+	return nil, unsupported("netns.Dial")
+}
+
+// DialWith returns errors.ErrUnsupported.
+func (*NS) DialWith(context.Context, net.Dialer, string, string) (net.Conn, error) {
+	return nil, unsupported("netns.Dial")
+}
+
+// ListenWith returns errors.ErrUnsupported.
+func (*NS) ListenWith(context.Context, net.ListenConfig, string, string) (net.Listener, error) {
+	return nil, unsupported("netns.Listen")
+}
+
+// ListenPacketWith returns errors.ErrUnsupported.
+func (*NS) ListenPacketWith(context.Context, net.ListenConfig, string, string) (net.PacketConn, error) {
+	return nil, unsupported("netns.ListenPacket")
+}
+
+// Socket returns errors.ErrUnsupported.
+func (*NS) Socket(context.Context, int, int, int) (*os.File, error) {
+	return nil, unsupported("netns.Socket")
+}
+
+// Cookie returns errors.ErrUnsupported.
+func (*NS) Cookie(context.Context) (uint64, error) { return 0, unsupported("netns.Cookie") }
+
+// Owner returns errors.ErrUnsupported.
+func (*NS) Owner() (Owner, error) { return Owner{}, unsupported("netns.Owner") }
+
+// OpenOwner returns errors.ErrUnsupported.
+func (*NS) OpenOwner() (*os.File, error) { return nil, unsupported("netns.OpenOwner") }
+
+// NSID returns errors.ErrUnsupported.
+func (*NS) NSID(context.Context, *NS) (int, error) { return 0, unsupported("netns.NSID") }
+
+// AssignNSID returns errors.ErrUnsupported.
+func (*NS) AssignNSID(context.Context, *NS, int) error { return unsupported("netns.AssignNSID") }
+
+// EnsureNSID returns errors.ErrUnsupported.
+func (*NS) EnsureNSID(context.Context, *NS) (int, error) { return 0, unsupported("netns.EnsureNSID") }
+
+// NSIDs returns errors.ErrUnsupported.
+func (*NS) NSIDs(context.Context) ([]int, error) { return nil, unsupported("netns.NSIDs") }
+
+// OpenNSID returns errors.ErrUnsupported.
+func (*NS) OpenNSID(context.Context, int) (*NS, error) { return nil, unsupported("netns.OpenNSID") }
 
 // Listen returns errors.ErrUnsupported.
 func (*NS) Listen(context.Context, string, string) (net.Listener, error) {

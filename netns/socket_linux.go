@@ -3,11 +3,15 @@ package netns
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 
 	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Dial connects to an address from within the namespace. Networks and addresses
@@ -18,20 +22,74 @@ import (
 // resolver and the program's /etc/resolv.conf and /etc/hosts; its addresses are
 // tried one after the other.
 func (ns *NS) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	d := net.Dialer{FallbackDelay: -1} // addresses tried in parallel would be tried outside
-	return open(ctx, ns, "netns.Dial", network, address, d.DialContext)
+	return ns.DialWith(ctx, net.Dialer{}, network, address)
+}
+
+// DialContext is [NS.Dial] by the name that interfaces of other packages ask for,
+// such as golang.org/x/net/proxy.ContextDialer.
+func (ns *NS) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return ns.DialWith(ctx, net.Dialer{}, network, address)
+}
+
+// DialWith is [NS.Dial] with the settings of a net.Dialer: the local address,
+// keep-alive, or a Control function that sets a socket's options before it
+// connects. Control runs on a thread in the namespace. FallbackDelay has no
+// effect, for addresses are tried one after the other; a Resolver that is set is
+// used as it is, from wherever it asks.
+func (ns *NS) DialWith(ctx context.Context, d net.Dialer, network, address string) (net.Conn, error) {
+	d.FallbackDelay = -1 // addresses tried in parallel would be tried outside
+	if d.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d.Timeout) // for all addresses together
+		defer cancel()
+	}
+	return open(ctx, ns, "netns.Dial", network, address, d.Resolver, d.DialContext)
 }
 
 // Listen announces on an address within the namespace, as net.Listen does. The
 // listener, and the connections it accepts, may be used from any goroutine.
 func (ns *NS) Listen(ctx context.Context, network, address string) (net.Listener, error) {
-	return open(ctx, ns, "netns.Listen", network, address, new(net.ListenConfig).Listen)
+	return ns.ListenWith(ctx, net.ListenConfig{}, network, address)
+}
+
+// ListenWith is [NS.Listen] with the settings of a net.ListenConfig. Its Control
+// function, which sets a socket's options before it is bound, runs on a thread in
+// the namespace.
+func (ns *NS) ListenWith(ctx context.Context, lc net.ListenConfig, network, address string) (net.Listener, error) {
+	return open(ctx, ns, "netns.Listen", network, address, nil, lc.Listen)
 }
 
 // ListenPacket announces on an address within the namespace, as net.ListenPacket
-// does. The connection may be used from any goroutine.
+// does; "ip4:icmp" is a raw socket. The connection may be used from any goroutine.
 func (ns *NS) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
-	return open(ctx, ns, "netns.ListenPacket", network, address, new(net.ListenConfig).ListenPacket)
+	return ns.ListenPacketWith(ctx, net.ListenConfig{}, network, address)
+}
+
+// ListenPacketWith is [NS.ListenPacket] with the settings of a net.ListenConfig;
+// see [NS.ListenWith].
+func (ns *NS) ListenPacketWith(ctx context.Context, lc net.ListenConfig, network, address string) (net.PacketConn, error) {
+	return open(ctx, ns, "netns.ListenPacket", network, address, nil, lc.ListenPacket)
+}
+
+// Socket opens a socket of any kind in the namespace, such as a packet socket:
+//
+//	ns.Socket(ctx, unix.AF_PACKET, unix.SOCK_RAW, 0)
+//
+// The arguments are those of socket(2). The file is non-blocking for the kernel:
+// its Read and Write wait without a thread and have deadlines; bind(2) and the
+// like go through its SyscallConn. It is the caller's to close.
+func (ns *NS) Socket(ctx context.Context, domain, typ, proto int) (*os.File, error) {
+	var fd int
+	var err error
+	ierr := ns.inside(ctx, func() { fd, err = unix.Socket(domain, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto) })
+	if ierr == nil {
+		ierr = os.NewSyscallError("socket", err)
+	}
+	if ierr != nil {
+		subject := fmt.Sprintf("family %d type %d protocol %d", domain, typ, proto)
+		return nil, &Error{Op: "netns.Socket", NS: ns.String(), Subject: subject, Err: ierr}
+	}
+	return os.NewFile(uintptr(fd), "socket"), nil
 }
 
 // DialNetlink opens a netlink connection in the namespace, of the family
@@ -56,8 +114,8 @@ func (ns *NS) DialNetlink(ctx context.Context, family int, cfg *netlink.Config) 
 // open looks up the address and calls fn, on a thread in the namespace, with one
 // literal address after the other until it succeeds. Given a literal address,
 // package net opens the socket on the thread it is called on.
-func open[T any](ctx context.Context, ns *NS, op, network, address string, fn func(context.Context, string, string) (T, error)) (v T, err error) {
-	addrs, err := ns.lookup(ctx, network, address)
+func open[T any](ctx context.Context, ns *NS, op, network, address string, r *net.Resolver, fn func(context.Context, string, string) (T, error)) (v T, err error) {
+	addrs, err := ns.lookup(ctx, r, network, address)
 	var errs []error
 	for _, a := range addrs {
 		ierr := ns.inside(ctx, func() { v, err = fn(ctx, network, a) })
@@ -77,28 +135,36 @@ func open[T any](ctx context.Context, ns *NS, op, network, address string, fn fu
 	return zero, &Error{Op: op, NS: ns.String(), Subject: network + " " + address, Err: err}
 }
 
-// lookup turns an address into literal ones, at least one.
-func (ns *NS) lookup(ctx context.Context, network, address string) ([]string, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil || host == "" || len(network) < 3 || network[:2] == "un" {
-		return []string{address}, nil // unix, raw IP, a wildcard, or package net's to refuse
-	}
-	if _, err := netip.ParseAddr(host); err == nil {
+// lookup turns an address into literal ones, at least one. Unix addresses,
+// wildcards, and what package net refuses stay as they are.
+func (ns *NS) lookup(ctx context.Context, r *net.Resolver, network, address string) ([]string, error) {
+	family, _, _ := strings.Cut(network, ":")
+	family = strings.TrimPrefix(strings.TrimPrefix(family, "tcp"), "udp")
+	family = strings.TrimPrefix(family, "ip")
+	if family != "" && family != "4" && family != "6" {
 		return []string{address}, nil
 	}
-	family := "ip"
-	switch network[len(network)-1] {
-	case '4', '6':
-		family += network[len(network)-1:]
+	host, join := address, func(ip string) string { return ip }
+	if !strings.HasPrefix(network, "ip") {
+		h, port, err := net.SplitHostPort(address)
+		if err != nil {
+			return []string{address}, nil
+		}
+		host, join = h, func(ip string) string { return net.JoinHostPort(ip, port) }
 	}
-	r := net.Resolver{PreferGo: true, Dial: ns.Dial}
-	ips, err := r.LookupNetIP(ctx, family, host)
+	if _, err := netip.ParseAddr(host); err == nil || host == "" {
+		return []string{address}, nil
+	}
+	if r == nil {
+		r = &net.Resolver{PreferGo: true, Dial: ns.Dial}
+	}
+	ips, err := r.LookupNetIP(ctx, "ip"+family, host)
 	if err != nil {
 		return nil, err
 	}
 	addrs := make([]string, len(ips))
 	for i, ip := range ips {
-		addrs[i] = net.JoinHostPort(ip.Unmap().String(), port)
+		addrs[i] = join(ip.Unmap().String())
 	}
 	return addrs, nil
 }

@@ -67,14 +67,31 @@ func onThread(fn func() error) error {
 // /proc/PID/ns/net would show that place. While it is held here, the scheduler
 // has to take another.
 func (v *visit) start() {
-	runtime.LockOSThread()
+	lockThread()
 	if unix.Gettid() != unix.Getpid() {
 		v.run()
 		return
 	}
 	go v.start()
 	<-v.done
-	runtime.UnlockOSThread()
+	unlockThread()
+}
+
+// locks is how often a thread is locked. Once would do, if the function that runs
+// on it did not unlock it by mistake: with more calls of runtime.UnlockOSThread
+// than of LockOSThread, others would run in its namespace.
+const locks = 8
+
+func lockThread() {
+	for range locks {
+		runtime.LockOSThread()
+	}
+}
+
+func unlockThread() {
+	for range locks {
+		runtime.UnlockOSThread()
+	}
 }
 
 // run is called with the thread locked, and unlocks it only when it is back
@@ -92,7 +109,7 @@ func (v *visit) run() {
 		home, v.err = unix.Openat(dir, "net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	}
 	if v.err != nil {
-		runtime.UnlockOSThread() // nothing has been changed
+		unlockThread() // nothing has been changed
 		return
 	}
 	defer unix.Close(home)
@@ -108,7 +125,7 @@ func (v *visit) run() {
 		if after, err := placeOf(dir); err != nil || after != before {
 			return
 		}
-		runtime.UnlockOSThread()
+		unlockThread()
 	}()
 	v.err = v.fn()
 	v.returned = true

@@ -16,8 +16,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// insideEnv marks the second run of the test binary.
-const insideEnv = "BOXWIRE_NETNSTEST_INSIDE"
+// insideEnv marks the second run of the test binary, by again. A run that a test
+// starts itself, of its own binary, finds stay there: it remains where it is.
+const (
+	insideEnv = "BOXWIRE_NETNSTEST_INSIDE"
+	furnished = "1"
+	stay      = "stay"
+)
 
 // forbidden says why there are no namespaces to be had; "" when there are.
 var forbidden = "netnstest.Main was not called: the package's TestMain should do so"
@@ -27,18 +32,21 @@ var forbidden = "netnstest.Main was not called: the package's TestMain should do
 // waits for it, and exits with its status. There, /run is an empty file system
 // of the run's own, so that named namespaces are nobody else's.
 func Main(m *testing.M) {
-	if os.Getenv(insideEnv) == "" {
+	switch os.Getenv(insideEnv) {
+	case "":
 		if code, err := again(); err != nil {
 			forbidden = explain(err)
 		} else {
 			os.Exit(code)
 		}
-		os.Exit(m.Run())
-	}
-	os.Unsetenv(insideEnv)
-	forbidden = ""
-	if err := furnish(); err != nil {
-		forbidden = explain(err)
+	case stay:
+		forbidden = ""
+	default:
+		os.Setenv(insideEnv, stay)
+		forbidden = ""
+		if err := furnish(); err != nil {
+			forbidden = explain(err)
+		}
 	}
 	os.Exit(m.Run())
 }
@@ -61,7 +69,7 @@ func run(flags uintptr) (int, error) {
 
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
-	cmd.Env = append(os.Environ(), insideEnv+"=1")
+	cmd.Env = append(os.Environ(), insideEnv+"="+furnished)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: unix.SIGKILL}
 	if flags&unix.CLONE_NEWUSER != 0 {
