@@ -32,7 +32,7 @@ type Conn struct {
 type socket struct {
 	nc   *netlink.Conn
 	raw  syscall.RawConn
-	port uint32 // what join learns
+	port uint32 // 0 until learnPort
 
 	// Arguments and results of the two functions below.
 	buf   []byte
@@ -93,6 +93,36 @@ func (c *Conn) Close() error {
 		<-c.turn // never given back
 		c.drop()
 	})
+	return nil
+}
+
+// PortID returns the number that tells the connection from others of its family
+// in the namespace (netlink(7): nl_pid): events carry the number of the
+// connection whose request caused them. It is another one after the socket broke
+// and was replaced.
+func (c *Conn) PortID(ctx context.Context) (uint32, error) {
+	if err := c.acquire(ctx); err != nil {
+		return 0, err
+	}
+	defer c.release()
+	if err := c.sock.learnPort(); err != nil {
+		return 0, err
+	}
+	return c.sock.port, nil
+}
+
+// learnPort finds out the port id, once.
+func (s *socket) learnPort() error {
+	if s.port != 0 {
+		return nil
+	}
+	var name unix.Sockaddr
+	var err error
+	cerr := s.raw.Control(func(fd uintptr) { name, err = unix.Getsockname(int(fd)) })
+	if err = errors.Join(err, cerr); err != nil {
+		return err
+	}
+	s.port = name.(*unix.SockaddrNetlink).Pid
 	return nil
 }
 

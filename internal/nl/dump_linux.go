@@ -99,7 +99,7 @@ func (c *Conn) dump(ctx context.Context, req *Request, buf []byte, g *Guard, eac
 		}
 		var last Message
 		for m, rest, ok := cutMessage(b); ok; m, rest, ok = cutMessage(rest) {
-			if g != nil && m.port != c.sock.port {
+			if g != nil && m.Port != c.sock.port {
 				intr = g.Event(m) || intr
 				continue
 			}

@@ -10,6 +10,7 @@ import (
 	"github.com/boxwire/boxwire/internal/nl"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -214,5 +215,36 @@ func TestEventsOfOtherNamespaces(t *testing.T) {
 	}
 	if ids[0] != id || ids[1] != nl.NoID {
 		t.Errorf("ids %v, want [%d %d]", ids, id, nl.NoID)
+	}
+}
+
+// An event tells whose request caused it.
+func TestEventsNameTheirCause(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	one, two := exchange(t, ns), nl.NewConn(unix.NETLINK_ROUTE, func() (*netlink.Conn, error) {
+		return ns.DialNetlink(t.Context(), unix.NETLINK_ROUTE, &netlink.Config{Strict: true})
+	})
+	defer two.Close()
+	e, err := ns.Subscribe(t.Context(), unix.NETLINK_ROUTE, nl.EventConfig{Groups: []uint32{unix.RTNLGRP_IPV4_IFADDR}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	for i, c := range []*nl.Conn{one, two} {
+		want, err := c.PortID(t.Context())
+		if err != nil || want == 0 {
+			t.Fatalf("port %d, %v", want, err)
+		}
+		change(t, c, unix.RTM_NEWADDR, i+1)
+		err = e.Receive(t.Context(), func(_ int, m nl.Message) error {
+			if m.Port != want {
+				t.Errorf("event %d is from %d, want %d", i, m.Port, want)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -5,15 +5,11 @@ import "golang.org/x/sys/unix"
 // join lets the socket receive the events of a group, until leave: what a dump
 // is answered with carries the socket's own port, an event any other.
 func (s *socket) join(group uint32) error {
-	var err error
+	err := s.learnPort()
+	if err != nil {
+		return err
+	}
 	cerr := s.raw.Control(func(fd uintptr) {
-		if s.port == 0 {
-			var sa unix.Sockaddr
-			if sa, err = unix.Getsockname(int(fd)); err != nil {
-				return
-			}
-			s.port = sa.(*unix.SockaddrNetlink).Pid
-		}
 		err = unix.SetsockoptInt(int(fd), unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, int(group))
 	})
 	if cerr != nil {

@@ -18,9 +18,8 @@ type Request struct {
 type Message struct {
 	Type, Flags uint16
 	Seq         uint32
+	Port        uint32 // whose request it answers, or tells of (see Conn.PortID); 0 is the kernel's own doing
 	Body        []byte
-
-	port uint32 // whose request it answers, or tells of; 0 is the kernel's own doing
 }
 
 // msgHeader is the size of struct nlmsghdr.
@@ -51,7 +50,7 @@ func cutMessage(b []byte) (m Message, rest []byte, ok bool) {
 		Type:  binary.NativeEndian.Uint16(b[4:]),
 		Flags: binary.NativeEndian.Uint16(b[6:]),
 		Seq:   binary.NativeEndian.Uint32(b[8:]),
-		port:  binary.NativeEndian.Uint32(b[12:]),
+		Port:  binary.NativeEndian.Uint32(b[12:]),
 		Body:  b[msgHeader:n:n],
 	}
 	return m, b[min(align(int(n)), len(b)):], true
