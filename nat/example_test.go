@@ -63,3 +63,52 @@ func ExampleNAT_List() {
 		fmt.Println(p.Owner, p, p.Connections)
 	}
 }
+
+// Another program may flush the ruleset at any time; what was published comes
+// back.
+func ExampleNAT_Keep() {
+	ctx := context.Background()
+	host, err := netns.Current()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer host.Close()
+	gw, err := nat.Open(ctx, host, nat.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	state := nat.State{Ports: []nat.Port{{
+		Proto: nat.TCP,
+		Host:  netip.MustParseAddrPort("0.0.0.0:8080"),
+		Box:   netip.MustParseAddrPort("10.88.0.2:80"),
+		Owner: "web",
+	}}}
+	for repair, err := range gw.Keep(ctx, func() nat.State { return state }) {
+		if err != nil {
+			log.Print(err)
+			continue
+		}
+		log.Print(repair) // "the table was removed by nft (4711)"
+	}
+}
+
+// Who is connected to a box.
+func ExampleNAT_Flows() {
+	ctx := context.Background()
+	host, err := netns.Current()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer host.Close()
+	gw, err := nat.Open(ctx, host, nat.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	flows, err := gw.Flows(ctx, netip.MustParseAddr("10.88.0.2"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, f := range flows {
+		fmt.Println(f) // "tcp 203.0.113.9:40000 -> 203.0.113.1:8080 (10.88.0.2:80) ESTABLISHED"
+	}
+}

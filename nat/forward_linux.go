@@ -3,6 +3,7 @@ package nat
 import (
 	"context"
 	"errors"
+	"os"
 
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/netns"
@@ -88,12 +89,50 @@ func (p *plan) facts() (items []item) {
 	return items
 }
 
+// writes reports whether there is a setting to write.
+func (p *plan) writes() bool { return len(p.settings)+len(p.six.writes) > 0 }
+
 // apply writes the settings.
 func (p *plan) apply(ctx context.Context, ns *netns.NS) error {
 	if err := setConf4(ctx, ns, p.settings); err != nil {
 		return err
 	}
 	return writeAll(ctx, ns, p.six.writes)
+}
+
+// forwardLinks makes links forward for the networks, as adding them did with those
+// that were there, and reports whether there were any that did not.
+func (n *NAT) forwardLinks(ctx context.Context, nets []Network) (bool, error) {
+	nets, _, err := checkNetworks(nets)
+	if err != nil || len(nets) == 0 {
+		return false, err
+	}
+	c, err := n.conn()
+	if err != nil {
+		return false, err
+	}
+	var p *plan
+	err = c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
+		f, err := n.readFlipped(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		if p, err = planLinks(ctx, n.ns, f, nets...); err != nil {
+			return nil, err
+		}
+		b := nft.NewBatch(n.table)
+		p.record(b)
+		return b, nil
+	}, nil)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil // the table is being removed, which is looked after next
+	}
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	return p.writes(), p.apply(ctx, n.ns)
 }
 
 // flipped is what the table says about links that did not forward before, and how

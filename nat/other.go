@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 
 	"github.com/boxwire/boxwire/internal/fail"
@@ -120,4 +121,9 @@ func (n *NAT) List(context.Context) ([]Published, error) {
 // Flows returns errors.ErrUnsupported: it needs Linux.
 func (n *NAT) Flows(context.Context, ...netip.Addr) ([]Flow, error) {
 	return nil, unsupported("nat.Flows", n.ns, "flows")
+}
+
+// Keep returns errors.ErrUnsupported: it needs Linux.
+func (n *NAT) Keep(context.Context, func() State) iter.Seq2[Repair, error] {
+	return func(yield func(Repair, error) bool) { yield(Repair{}, unsupported("nat.Keep", n.ns, n.String())) }
 }

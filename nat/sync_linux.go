@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -25,11 +26,18 @@ import (
 // Errors: os.ErrExist if a port of an owner that the state does not speak for is
 // in the way, or the table is not ours; os.ErrInvalid for a bad state.
 func (n *NAT) Sync(ctx context.Context, desired State) error {
+	_, err := n.sync(ctx, desired)
+	return err
+}
+
+// sync also reports whether there was anything to change.
+func (n *NAT) sync(ctx context.Context, desired State) (bool, error) {
 	const op = "nat.Sync"
 	nets, subject, err := desired.check()
 	if err != nil {
-		return n.fail(op, subject, err)
+		return false, n.fail(op, subject, err)
 	}
+	changed := false
 	subject = n.String()
 	err = n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
 		s := syncing{n: n, c: c, desired: desired, nets: nets, undo: func() {}}
@@ -37,6 +45,7 @@ func (n *NAT) Sync(ctx context.Context, desired State) error {
 		if err != nil {
 			s.undo()
 		} else {
+			changed = s.changed
 			err = s.finish(ctx)
 		}
 		if s.culprit != (Port{}) {
@@ -44,7 +53,7 @@ func (n *NAT) Sync(ctx context.Context, desired State) error {
 		}
 		return n.supported(err)
 	})
-	return n.fail(op, subject, err)
+	return changed, n.fail(op, subject, err)
 }
 
 // syncing is a Sync under way.
@@ -60,6 +69,9 @@ type syncing struct {
 	plan *plan  // for the host's links
 	last bool   // there is no network any more
 	undo func() // gives back the ports that were reserved
+
+	anew    bool // the table is built anew
+	changed bool // there was anything to change
 }
 
 // build returns the batch that brings the table to the state.
@@ -90,6 +102,7 @@ func (s *syncing) build(ctx context.Context) (*nft.Batch, error) {
 	if err := s.wantNetworks(ctx); err != nil {
 		return nil, err
 	}
+	s.anew = !whole
 	b := nft.NewBatch(s.n.table)
 	if whole {
 		changeItems(b, s.have, s.want)
@@ -101,6 +114,7 @@ func (s *syncing) build(ctx context.Context) (*nft.Batch, error) {
 		addItems(b, s.want)
 	}
 	s.plan.record(b)
+	s.changed = b.Len() > 0 || s.plan.writes()
 	return b, nil
 }
 
@@ -179,6 +193,11 @@ func (s *syncing) read(ctx context.Context) (there, whole bool, err error) {
 		return false, false, notOurs(comment)
 	}
 	whole = comment == skeletonComment
+	if whole {
+		if whole, err = s.rulesIntact(ctx); err != nil {
+			return false, false, err
+		}
+	}
 	for _, set := range skeletonSets() {
 		elems, err := s.c.Elements(ctx, table, set.Name)
 		if errors.Is(err, os.ErrNotExist) {
@@ -195,6 +214,30 @@ func (s *syncing) read(ctx context.Context) (there, whole bool, err error) {
 	return true, whole, nil
 }
 
+// rulesIntact reports whether the table has the skeleton's rules, in order: each
+// chain as many, of the same expressions.
+func (s *syncing) rulesIntact(ctx context.Context) (bool, error) {
+	want, err := skeleton(s.n.table).Rules()
+	if err != nil {
+		return false, err
+	}
+	have, err := s.c.RulesOf(ctx, s.n.table)
+	if err != nil || len(have) != len(want) {
+		return false, err
+	}
+	names := func(rules []nft.Rule) map[string]string {
+		m := make(map[string]string)
+		for _, r := range rules {
+			for _, e := range r.Exprs {
+				m[r.Chain] += e.Name + " "
+			}
+			m[r.Chain] += "; "
+		}
+		return m
+	}
+	return maps.Equal(names(have), names(want)), nil
+}
+
 // landed reports whether the table is as it was to be.
 func (s *syncing) landed(ctx context.Context) (bool, error) {
 	_, whole, err := s.read(ctx)
@@ -203,7 +246,9 @@ func (s *syncing) landed(ctx context.Context) (bool, error) {
 	return whole && b.Len() == 0, err
 }
 
-// flush flushes the flows of the ports that changed.
+// flush flushes the flows of the ports that changed. Of a table that was built
+// anew that is every port: flows that began while something was missing were not
+// translated.
 func (s *syncing) flush(ctx context.Context) error {
 	type place struct{ set, key, end string }
 	at := func(it item) place { return place{it.set, string(it.elem.Key), string(it.elem.KeyEnd)} }
@@ -224,7 +269,7 @@ func (s *syncing) flush(ctx context.Context) error {
 		switch {
 		case err != nil:
 			return err
-		case !there:
+		case !there, s.anew && string(e.Data) == string(it.elem.Data):
 			first = append(first, p)
 		case string(e.Data) != string(it.elem.Data):
 			gone = append(gone, p)
@@ -242,16 +287,13 @@ func (s *syncing) flush(ctx context.Context) error {
 
 // finish does what follows the transaction, even if the caller's context ends.
 func (s *syncing) finish(ctx context.Context) error {
-	s.n.remember(append(s.want, s.plan.facts()...))
+	s.n.remember(append(slices.Clone(s.want), s.plan.facts()...))
 	err := s.flush(ctx)
 	s.n.retain(s.want)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
-	if err := s.finishNetworks(ctx); err != nil {
-		return fmt.Errorf("the table is as it should be, but not every setting: %w", err)
+	if serr := s.finishNetworks(ctx); serr != nil {
+		err = errors.Join(err, fmt.Errorf("the table is as it should be, but not every setting: %w", serr))
 	}
-	return nil
+	return err
 }

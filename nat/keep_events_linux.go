@@ -1,0 +1,124 @@
+package nat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/boxwire/boxwire/internal/nl"
+	"golang.org/x/sys/unix"
+)
+
+// watch hands on events until the context ends.
+func (k *keeper) watch(ctx context.Context, events *nl.Events, each func(nl.Message)) {
+	for {
+		err := events.Receive(ctx, func(_ int, m nl.Message) error { each(m); return nil })
+		if errors.Is(err, nl.ErrOverflow) {
+			if err = events.Skip(ctx); err == nil {
+				k.note(func(t *todo) { t.table, t.links, t.repair.Reason = true, true, EventsLost })
+			}
+		}
+		if err != nil {
+			k.broken <- err
+			return
+		}
+	}
+}
+
+// note changes what is to be done, and wakes whoever does it.
+func (k *keeper) note(change func(*todo)) {
+	k.mu.Lock()
+	change(&k.todo)
+	k.mu.Unlock()
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// ruleset looks at an event of nftables.
+func (k *keeper) ruleset(m nl.Message) {
+	if m.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Body) < 4 {
+		return
+	}
+	msg := m.Type & 0xff
+	k.mu.Lock()
+	own, open := m.Port == k.port, k.todo.open
+	k.mu.Unlock()
+	switch msg {
+	case unix.NFT_MSG_NEWGEN: // the end of a transaction
+		if open && !own {
+			by := committer(m.Body)
+			k.note(func(t *todo) { t.table, t.open, t.repair.By = true, false, by })
+		}
+		return
+	case unix.NFT_MSG_DELTABLE, unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_NEWCHAIN,
+		unix.NFT_MSG_DELRULE, unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELSET, unix.NFT_MSG_DELSETELEM:
+	default:
+		return
+	}
+	if own || m.Body[0] != unix.NFPROTO_INET || tableOf(m.Body) != k.n.table {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.todo.open = true
+	switch {
+	case msg == unix.NFT_MSG_DELTABLE:
+		k.todo.repair.Reason = TableRemoved
+	case k.todo.repair.Reason == KeepStarted, k.todo.repair.Reason == LinkAppeared:
+		k.todo.repair.Reason = TableChanged
+	}
+}
+
+// tableOf returns the table that an event is about: the first attribute of
+// tables, chains, rules, sets and elements alike.
+func tableOf(body []byte) string {
+	for w := nl.Walk(body[4:]); w.Next(); {
+		if w.Type() == unix.NFTA_TABLE_NAME {
+			return w.String()
+		}
+	}
+	return ""
+}
+
+// committer returns the program that made a transaction.
+func committer(body []byte) string {
+	var name string
+	var pid uint32
+	for w := nl.Walk(body[4:]); w.Next(); {
+		switch w.Type() {
+		case unix.NFTA_GEN_PROC_PID:
+			pid = w.BE32()
+		case unix.NFTA_GEN_PROC_NAME:
+			name = w.String()
+		}
+	}
+	if name == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s (%d)", name, pid)
+}
+
+// links returns what looks at an event of a link: whether it is new, or has a new
+// name.
+func (k *keeper) links() func(nl.Message) {
+	known := make(map[int]string)
+	return func(m nl.Message) {
+		l, flags, err := decodeLink(m.Body)
+		if err != nil || flags&unix.IFF_LOOPBACK != 0 {
+			return
+		}
+		switch {
+		case m.Type == unix.RTM_DELLINK:
+			delete(known, l.index)
+		case m.Type == unix.RTM_NEWLINK && !l.port && known[l.index] != l.name:
+			known[l.index] = l.name
+			k.note(func(t *todo) {
+				if t.links = true; !t.table && !t.open {
+					t.repair = Repair{Reason: LinkAppeared}
+				}
+			})
+		}
+	}
+}
