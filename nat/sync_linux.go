@@ -211,7 +211,10 @@ func (s *syncing) read(ctx context.Context) (there, whole bool, err error) {
 			s.have = append(s.have, item{set.Name, e})
 		}
 	}
-	return true, whole, nil
+	if whole { // somebody may have flushed the rules, and left the sets
+		whole, err = s.c.Holds(ctx, skeleton(table))
+	}
+	return true, whole, err
 }
 
 // rulesIntact reports whether the table has the skeleton's rules, in order: each

@@ -110,6 +110,7 @@ func TestSyncLeavesAloneWhatIsRight(t *testing.T) {
 func TestSyncRestoresAFlushedTable(t *testing.T) {
 	t.Parallel()
 	for _, damage := range []string{
+		"flush table inet boxwire", "insert rule inet boxwire forward accept", "add chain inet boxwire forward { policy drop; }",
 		"flush ruleset", "delete table inet boxwire", "flush ruleset; add table inet boxwire { comment \"boxwire skeleton 1\"; }",
 	} {
 		ns := host(t)

@@ -57,6 +57,10 @@ func (w *Walker) Err() error { return w.err }
 // Type returns the current attribute's type without its flag bits.
 func (w *Walker) Type() uint16 { return w.typ & typeMask }
 
+// IsNested reports whether the current attribute says that it holds attributes.
+// The kernel does not always say so.
+func (w *Walker) IsNested() bool { return w.typ&flagNested != 0 }
+
 // Data returns the current payload. It aliases what is walked over.
 func (w *Walker) Data() []byte { return w.data }
 
