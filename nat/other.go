@@ -85,6 +85,23 @@ func (n *NAT) Publish(_ context.Context, ports ...Port) error {
 	return unsupported("nat.Publish", n.ns, portsSubject(ports))
 }
 
+// PublishFree returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
+func (n *NAT) PublishFree(_ context.Context, ports ...Port) ([]Port, error) {
+	if p, err := checkFree(ports); err != nil {
+		return nil, fail.New("nat.PublishFree", n.ns, p.String(), err)
+	}
+	return nil, unsupported("nat.PublishFree", n.ns, portsSubject(ports))
+}
+
+// OnLink returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
+func (n *NAT) OnLink(_ context.Context, link string, port Port) ([]Port, error) {
+	subject := fmt.Sprintf("%v on link %s", port, link)
+	if err := checkOnLink(link, port); err != nil {
+		return nil, fail.New("nat.OnLink", n.ns, subject, err)
+	}
+	return nil, unsupported("nat.OnLink", n.ns, subject)
+}
+
 // Unpublish returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
 func (n *NAT) Unpublish(_ context.Context, ports ...Port) error {
 	if p, err := checkPorts(ports); err != nil {

@@ -156,6 +156,39 @@ func (p Port) check() error {
 	return checkOwner(p.Owner)
 }
 
+// checkFree is checkPorts for ports of which some have no host port yet.
+func checkFree(ports []Port) (Port, error) {
+	var fixed []Port
+	for _, p := range ports {
+		if p.Host.Port() != 0 {
+			fixed = append(fixed, p)
+			continue
+		}
+		if p.HostLast != 0 || p.BoxLast != 0 {
+			return p, refuse.Input("a range needs its first host port")
+		}
+		p.Host = netip.AddrPortFrom(p.Host.Addr(), 1)
+		if err := p.check(); err != nil {
+			return p, err
+		}
+	}
+	return checkPorts(fixed)
+}
+
+// checkOnLink checks a port that is to be published on a link's addresses.
+func checkOnLink(link string, p Port) error {
+	switch {
+	case link == "":
+		return refuse.Input("the link name is empty")
+	case len(link) > 15:
+		return refuse.Input("the link name %q has %d bytes, 15 is the most", link, len(link))
+	case p.Host.Addr().IsValid() && !p.Host.Addr().IsUnspecified():
+		return refuse.Input("the host address is %v and not left open (0.0.0.0 or ::)", p.Host.Addr())
+	}
+	_, err := checkFree([]Port{p})
+	return err
+}
+
 func (p Port) checkRange() error {
 	switch host, box := p.Host.Port(), p.Box.Port(); {
 	case p.HostLast != 0 && p.HostLast < host:

@@ -2,6 +2,8 @@ package nat
 
 import (
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"strings"
@@ -55,6 +57,14 @@ func TestBadPortsAreRefusedByName(t *testing.T) {
 		"owner quote":       {with(func(p *Port) { p.Owner = `a"b` }), "quotation mark"},
 		"owner not UTF-8":   {with(func(p *Port) { p.Owner = "a\xff" }), "UTF-8"},
 		"twice":             {[]Port{good, good}, "same host port"},
+		"range backwards":   {[]Port{ranged(good, 79)}, "ends (79) before it begins (80)"},
+		"box backwards":     {with(func(p *Port) { p.HostLast, p.BoxLast = 81, 79 }), "box's range ends (79) before"},
+		"lengths":           {with(func(p *Port) { p.HostLast, p.BoxLast = 90, 89 }), "11 ports on the host, 10 in the box"},
+		"box range only":    {with(func(p *Port) { p.BoxLast = 89 }), "1 ports on the host, 10 in the box"},
+		"box overflows":     {[]Port{ranged(tcp("0.0.0.0:1", "10.0.0.2:65000", "web"), 1000)}, "after 65535"},
+		"ranges overlap":    {[]Port{ranged(good, 90), ranged(tcp("0.0.0.0:90", "10.0.0.3:90", "web"), 99)}, "tcp 0.0.0.0:80-90 -> 10.0.0.2:80-90, which takes"},
+		"range over single": {[]Port{tcp("10.1.1.1:85", "10.0.0.2:80", "web"), ranged(good, 90)}, "same host port"},
+		"range in range":    {[]Port{ranged(good, 90), ranged(tcp("10.1.1.1:82", "10.0.0.2:82", "web"), 83)}, "same host port"},
 		"wild then single":  {[]Port{good, tcp("10.1.1.1:80", "10.0.0.3:80", "x")}, "same host port"},
 		"single then wild":  {[]Port{tcp("10.1.1.1:80", "10.0.0.3:80", "x"), good}, "same host port"},
 		"the second is bad": {[]Port{good, {}}, "protocol"},
@@ -77,6 +87,55 @@ func TestGoodPortsPass(t *testing.T) {
 		tcp("10.1.1.1:81", "10.0.0.2:80", strings.Repeat("x", MaxOwner)),
 	}); err != nil {
 		t.Errorf("%v: %v", p, err)
+	}
+}
+
+func TestPortsAreWrittenAsRanges(t *testing.T) {
+	t.Parallel()
+	p := ranged(tcp("[::]:8000", "[fd00::2]:9000", "web"), 8010)
+	if got, want := p.String(), "tcp [::]:8000-8010 -> [fd00::2]:9000-9010"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	p.HostLast = 8000
+	if got, want := p.String(), "tcp [::]:8000 -> [fd00::2]:9000"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if SCTP.String() != "sctp" || Proto(1).String() != "protocol 1" {
+		t.Error(SCTP, Proto(1))
+	}
+}
+
+// Overlaps are found by sorting; comparing every two tells the same.
+func TestOverlapFindsWhatComparingEveryTwoFinds(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(1, 2))
+	hosts := []string{"0.0.0.0", "10.1.1.1", "10.1.1.2", "[::]", "[2001:db8::1]"}
+	found := 0
+	for range 20000 {
+		var ports []Port
+		for range 1 + r.IntN(5) {
+			p := Port{Proto: []Proto{TCP, UDP}[r.IntN(2)], Host: ap(fmt.Sprintf("%s:%d", hosts[r.IntN(len(hosts))], 1+r.IntN(40)))}
+			if r.IntN(2) == 0 {
+				p.HostLast = p.Host.Port() + uint16(r.IntN(10))
+			}
+			ports = append(ports, p)
+		}
+		want := false
+		for i, p := range ports {
+			for _, q := range ports[:i] {
+				want = want || p.claim().meets(q.claim())
+			}
+		}
+		i, j, got := overlap(ports)
+		if got != want || got && (i >= j || !ports[i].claim().meets(ports[j].claim())) {
+			t.Fatalf("%v: %d, %d, %v, want %v", ports, i, j, got, want)
+		}
+		if got {
+			found++
+		}
+	}
+	if found < 1000 || found > 19000 {
+		t.Errorf("%d of 20000 overlap: the test is too easy", found)
 	}
 }
 

@@ -40,10 +40,19 @@ func taken(t testing.TB, ns *netns.NS, addr string) (tcp, udp bool) {
 	return tcp, udp
 }
 
+// expectTaken waits for what it expects: a socket that is closed lives on for a
+// moment in a program that was just being started meanwhile.
 func expectTaken(t testing.TB, ns *netns.NS, addr string, tcp, udp bool) {
 	t.Helper()
-	if isTCP, isUDP := taken(t, ns, addr); isTCP != tcp || isUDP != udp {
-		t.Errorf("%s is in use for TCP: %v, UDP: %v; want %v, %v", addr, isTCP, isUDP, tcp, udp)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		isTCP, isUDP := taken(t, ns, addr)
+		if isTCP == tcp && isUDP == udp {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("%s is in use for TCP: %v, UDP: %v; want %v, %v", addr, isTCP, isUDP, tcp, udp)
+			return
+		}
 	}
 }
 

@@ -1,0 +1,135 @@
+package nat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"github.com/boxwire/boxwire/internal/nft"
+	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
+)
+
+// maxPicks bounds how many ports that the kernel thinks free are tried.
+const maxPicks = 64
+
+// PublishFree is [NAT.Publish] for ports with host port 0, for which it chooses
+// free ones of the namespace's range for that (net.ipv4.ip_local_port_range): free
+// of sockets and of what is published. It returns the ports as they are published
+// then. Ports with a number are published as they are; a range has to have one.
+func (n *NAT) PublishFree(ctx context.Context, ports ...Port) ([]Port, error) {
+	const op = "nat.PublishFree"
+	if p, err := checkFree(ports); err != nil {
+		return nil, n.fail(op, p.String(), err)
+	}
+	if len(ports) == 0 {
+		return nil, nil
+	}
+	culprit := portsSubject(ports)
+	var chosen []Port
+	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
+		p, err := n.publishFree(ctx, c, ports, &chosen)
+		if p != (Port{}) {
+			culprit = p.String()
+		}
+		return n.explain(ctx, c, err)
+	})
+	if err != nil {
+		return nil, n.fail(op, culprit, err)
+	}
+	return chosen, nil
+}
+
+// publishFree tries choices until none of them is in the way of what is published.
+func (n *NAT) publishFree(ctx context.Context, c nft.Conn, ports []Port, chosen *[]Port) (Port, error) {
+	// Sockets that hold what was chosen in vain, so that it is not chosen again.
+	var vain []*os.File
+	defer func() {
+		for _, f := range vain {
+			f.Close()
+		}
+	}()
+	for range maxPicks {
+		all, picks, p, err := n.pick(ctx, ports)
+		if err != nil {
+			return p, err
+		}
+		*chosen = all
+		for s, f := range picks {
+			n.sockets[s] = f
+		}
+		_, _, overlaps := overlap(all)
+		if !overlaps {
+			p, err = n.publish(ctx, c, all)
+		}
+		if !overlaps && err == nil {
+			if n.unreserved {
+				n.retain(nil)
+			}
+			return p, nil
+		}
+		for s, f := range picks {
+			delete(n.sockets, s)
+			vain = append(vain, f)
+		}
+		var held errTaken
+		if err != nil && !(errors.As(err, &held) && picks[p.spots()[0]] != nil) {
+			return p, err // not for what was chosen
+		}
+	}
+	return ports[0], fmt.Errorf("no free port in %d tries: %w", maxPicks, unix.EADDRINUSE)
+}
+
+// pick lets the kernel choose: a socket for each port without a number.
+func (n *NAT) pick(ctx context.Context, ports []Port) (all []Port, picks map[spot]*os.File, culprit Port, err error) {
+	picks = make(map[spot]*os.File)
+	all, err = netns.Do(ctx, n.ns, func(context.Context) ([]Port, error) {
+		all := make([]Port, len(ports))
+		for i, p := range ports {
+			if p.Host.Port() == 0 {
+				f, number, err := bindFree(spot{p.Proto, p.Host}, n.mark())
+				if err != nil {
+					culprit = p
+					return nil, err
+				}
+				p.Host = netip.AddrPortFrom(p.Host.Addr(), number)
+				picks[spot{p.Proto, p.Host}] = f
+			}
+			all[i] = p
+		}
+		return all, nil
+	})
+	if err != nil {
+		for _, f := range picks {
+			f.Close()
+		}
+	}
+	return all, picks, culprit, err
+}
+
+// bindFree opens a socket that holds a free port.
+func bindFree(s spot, mark uint32) (*os.File, uint16, error) {
+	f, err := bind(s, mark)
+	if err != nil {
+		return nil, 0, err
+	}
+	if f == nil {
+		return nil, 0, fmt.Errorf("choosing a port: the kernel has no %v for this family: %w", s.proto, errors.ErrUnsupported)
+	}
+	var to unix.Sockaddr
+	raw, err := f.SyscallConn()
+	if err == nil {
+		cerr := raw.Control(func(fd uintptr) { to, err = unix.Getsockname(int(fd)) })
+		err = errors.Join(err, cerr)
+	}
+	switch to := to.(type) {
+	case *unix.SockaddrInet4:
+		return f, uint16(to.Port), nil
+	case *unix.SockaddrInet6:
+		return f, uint16(to.Port), nil
+	}
+	f.Close()
+	return nil, 0, fmt.Errorf("reading the chosen port: %w", err)
+}
