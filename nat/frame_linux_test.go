@@ -56,7 +56,13 @@ func macOf(t *testing.T, ns *netns.NS, dev string) net.HardwareAddr {
 // send sends a datagram in a frame to the link with the address to.
 func (e wireEnd) send(t *testing.T, to net.HardwareAddr, src, dst netip.AddrPort, text string) {
 	t.Helper()
-	frame := slices.Concat(to, e.from, datagram(src, dst, text))
+	e.sendFrame(t, to, datagram(src, dst, text))
+}
+
+// sendFrame sends a frame of the type and content in rest.
+func (e wireEnd) sendFrame(t *testing.T, to net.HardwareAddr, rest []byte) {
+	t.Helper()
+	frame := slices.Concat(to, e.from, rest)
 	if err := unix.Sendto(e.fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: e.index, Halen: 6}); err != nil {
 		t.Fatal(err)
 	}
@@ -71,8 +77,7 @@ func datagram(src, dst netip.AddrPort, text string) []byte {
 	udp = binary.BigEndian.AppendUint16(udp, uint16(n))
 	udp = append(append(udp, 0, 0), text...)
 	addrs := slices.Concat(src.Addr().AsSlice(), dst.Addr().AsSlice())
-	pseudo := slices.Concat(addrs, []byte{0, unix.IPPROTO_UDP, byte(n >> 8), byte(n)}, udp)
-	binary.BigEndian.PutUint16(udp[6:], checksum(pseudo))
+	binary.BigEndian.PutUint16(udp[6:], checksum(pseudo(addrs, unix.IPPROTO_UDP, udp)))
 	if src.Addr().Is4() {
 		head := []byte{0x45, 0, 0, byte(20 + n), 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}
 		head = append(head, addrs...)
@@ -81,6 +86,12 @@ func datagram(src, dst netip.AddrPort, text string) []byte {
 	}
 	head := append([]byte{0x60, 0, 0, 0, 0, byte(n), unix.IPPROTO_UDP, 64}, addrs...)
 	return slices.Concat([]byte{0x86, 0xdd}, head, udp)
+}
+
+// pseudo is what the checksum of a packet's payload is over: addresses, protocol
+// and length stand before it.
+func pseudo(addrs []byte, proto byte, payload []byte) []byte {
+	return slices.Concat(addrs, []byte{0, proto, byte(len(payload) >> 8), byte(len(payload))}, payload)
 }
 
 // checksum is that of RFC 1071.
