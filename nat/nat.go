@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/boxwire/boxwire/internal/refuse"
@@ -14,6 +15,12 @@ type Options struct {
 	// the same name share published ports and networks; with different names they
 	// do not see each other's, and a packet has to pass both tables.
 	Name string
+
+	// LoopbackLinks are links besides lo over which packets for and from
+	// 127.0.0.0/8 come in rightly: the loopback0 of WSL2 with mirrored networking,
+	// for one. From any other they are dropped. The links need not exist; what
+	// another program has named in the same table stays.
+	LoopbackLinks []string
 
 	// Alive, unless nil, says whether an owner of published ports still exists.
 	// Where a host port that is wanted is taken by an owner that does not, the
@@ -41,7 +48,8 @@ type NAT struct {
 	table string
 	alive func(owner string) bool
 
-	unreserved bool // host ports are not reserved
+	loopback   []string // Options.LoopbackLinks
+	unreserved bool     // host ports are not reserved
 	memory
 }
 
@@ -69,6 +77,21 @@ func tableName(name string) (string, error) {
 		}
 	}
 	return name, nil
+}
+
+// checked checks the options, and returns them with the default name filled in.
+func (o Options) checked() (Options, error) {
+	var err error
+	if o.Name, err = tableName(o.Name); err != nil {
+		return o, err
+	}
+	for _, name := range o.LoopbackLinks {
+		if err := checkInterface(name); err != nil {
+			return o, err
+		}
+	}
+	o.LoopbackLinks = slices.Clone(o.LoopbackLinks)
+	return o, nil
 }
 
 // portsSubject names the ports of a call in its error.

@@ -16,15 +16,15 @@ import (
 // Open returns the table named in opts in the namespace ns, which plays the host.
 // A table that is missing is installed in one transaction. One that is there and
 // ours is left as it is, ports and networks included; so Open may be called any
-// number of times, by several programs.
+// number of times, by several programs. LoopbackLinks are added to those it has.
 //
 // Errors: os.ErrExist for a table of that name that is not ours, or that another
 // version of this library installed; os.ErrInvalid for a bad name;
 // errors.ErrUnsupported where the kernel lacks nftables or is older than 5.10;
 // os.ErrPermission without CAP_NET_ADMIN over the namespace; os.ErrClosed.
 func Open(ctx context.Context, ns *netns.NS, opts Options) (*NAT, error) {
-	name, err := tableName(opts.Name)
-	n := &NAT{ns: ns, table: name, alive: opts.Alive, unreserved: opts.NoReserve}
+	opts, err := opts.checked()
+	n := &NAT{ns: ns, table: opts.Name, loopback: opts.LoopbackLinks, alive: opts.Alive, unreserved: opts.NoReserve}
 	n.turn = make(chan struct{}, 1)
 	n.sockets = make(map[spot]*os.File)
 	if err == nil {
@@ -41,15 +41,38 @@ func (n *NAT) install(ctx context.Context) error {
 		err := c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
 			err := n.ours(ctx, c)
 			if errors.Is(err, os.ErrNotExist) {
-				return skeleton(n.table), nil
+				b := skeleton(n.table)
+				addItems(b, n.loopbackItems(nil))
+				return b, nil
 			}
-			return nil, err // there already, or not ours
+			if err != nil || len(n.loopback) == 0 {
+				return nil, err // there already, or not ours
+			}
+			have, err := c.Elements(ctx, n.table, "lo_ok")
+			b := nft.NewBatch(n.table)
+			addItems(b, n.loopbackItems(names(have)))
+			return b, err
 		}, func(ctx context.Context) (bool, error) {
 			err := n.ours(ctx, c)
-			return err == nil, netns.IgnoreNotExist(err)
+			if err != nil {
+				return false, netns.IgnoreNotExist(err)
+			}
+			have, err := c.Elements(ctx, n.table, "lo_ok")
+			return len(n.loopbackItems(names(have))) == 0, err
 		})
 		return n.supported(err)
 	})
+}
+
+// loopbackItems are the elements of lo_ok for the links of the options, but for
+// those that it has.
+func (n *NAT) loopbackItems(have map[string]bool) (items []item) {
+	for _, name := range n.loopback {
+		if !have[name] {
+			items = append(items, item{"lo_ok", nft.Element{Key: ifname(name)}})
+		}
+	}
+	return items
 }
 
 // supported says which kernel is needed where an older one refuses the skeleton.

@@ -186,3 +186,35 @@ func TestAClosedNamespaceIsErrClosed(t *testing.T) {
 		t.Errorf("Open: %v", err)
 	}
 }
+
+func TestLoopbackLinksAreNamedInTheTable(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	open(t, ns)
+	with := func(links ...string) *NAT {
+		t.Helper()
+		gw, err := Open(t.Context(), ns, Options{LoopbackLinks: links})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return gw
+	}
+	with("loopback0")
+	gw := with("loopback0", "loopback1")
+	want := `"loopback0",`
+	check := func() {
+		t.Helper()
+		if out := testutil.Run(t, ns, "nft", "list", "set", "inet", "boxwire", "lo_ok"); !strings.Contains(out, want) || !strings.Contains(out, `"loopback1"`) {
+			t.Error(out)
+		}
+	}
+	check()
+	testutil.Run(t, ns, "nft", "flush", "ruleset")
+	if err := gw.Sync(t.Context(), State{}); err != nil {
+		t.Fatal(err)
+	}
+	check()
+	if _, err := Open(t.Context(), ns, Options{LoopbackLinks: []string{"a b"}}); !errors.Is(err, os.ErrInvalid) {
+		t.Error(err)
+	}
+}

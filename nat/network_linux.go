@@ -78,13 +78,19 @@ func (n *NAT) putNetwork(ctx context.Context, c nft.Conn, net Network, replace b
 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
-	if err := plan.apply(ctx, n.ns); err != nil {
-		if had == nil {
-			err = errors.Join(err, n.removeNetwork(ctx, c, net.Interface))
-		}
-		return err
+	err = plan.apply(ctx, n.ns)
+	switch {
+	case err != nil && had == nil:
+		err = errors.Join(err, n.removeNetwork(ctx, c, net.Interface))
+	case err != nil:
+		err = errors.Join(err, c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
+			have, err := n.held(ctx, c, net.Interface)
+			b := nft.NewBatch(n.table)
+			changeItems(b, have, had)
+			return b, err
+		}, nil))
 	}
-	return nil
+	return err
 }
 
 // overlaps returns an error if a subnet of the network overlaps that of another.
@@ -98,15 +104,24 @@ func (n *NAT) overlaps(ctx context.Context, c nft.Conn, net Network) error {
 			return err
 		}
 		for _, e := range elems {
-			other, name, err := decodeSame(e)
-			if err != nil {
-				return fmt.Errorf("set %s: %w", f.same, err)
+			if err := overlapsElement(net, e); err != nil {
+				return err
 			}
-			for _, s := range net.Subnets {
-				if name != net.Interface && other.Overlaps(s) {
-					return fmt.Errorf("the subnet %v overlaps %v of the network %s: %w", s, other, name, os.ErrExist)
-				}
-			}
+		}
+	}
+	return nil
+}
+
+// overlapsElement returns an error if a subnet of the network overlaps that of
+// another, which an element of same4 or same6 is of.
+func overlapsElement(net Network, e nft.Element) error {
+	other, name, err := decodeSame(e)
+	if err != nil {
+		return err
+	}
+	for _, s := range net.Subnets {
+		if name != net.Interface && other.Overlaps(s) {
+			return fmt.Errorf("the subnet %v overlaps %v of the network %s: %w", s, other, name, os.ErrExist)
 		}
 	}
 	return nil

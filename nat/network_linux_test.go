@@ -146,125 +146,54 @@ func TestASubnetOfAnotherNetworkIsRefusedByName(t *testing.T) {
 	}
 }
 
-func TestForwardingIsSwitchedLinkByLinkAndBack(t *testing.T) {
+func TestSyncRefusesASubnetOfANetworkThatStays(t *testing.T) {
 	t.Parallel()
-	ns := host(t)
-	setSysctl(t, ns, "ipv4/conf/up0p/forwarding", "1") // as the administrator wants it
-	gw := open(t, ns)
-	before := map[string]string{
-		"ipv4/conf/br0/forwarding": "0", "ipv4/conf/br0/route_localnet": "0",
-		"ipv4/conf/up0/forwarding": "0", "ipv4/conf/up0p/forwarding": "1",
-		"ipv4/conf/lo/forwarding": "0", "ipv4/conf/all/forwarding": "0",
-	}
-	expect(t, ns, before)
-	if err := gw.AddNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16")}); err != nil {
+	gw := open(t, netnstest.New(t))
+	if err := gw.AddNetwork(t.Context(), network0()); err != nil {
 		t.Fatal(err)
 	}
-	on := map[string]string{
-		"ipv4/conf/br0/forwarding": "1", "ipv4/conf/br0/route_localnet": "1",
-		"ipv4/conf/up0/forwarding": "1", "ipv4/conf/up0/route_localnet": "0", "ipv4/conf/up0p/forwarding": "1",
-		"ipv4/conf/lo/forwarding": "0", "ipv4/conf/all/forwarding": "0",
-		"ipv6/conf/all/forwarding": "0",
+	taken := network0()
+	taken.Interface = "br1"
+	partly := State{Networks: []Network{taken}, Owners: func(string) bool { return false }}
+	if err := gw.Sync(t.Context(), partly); !errors.Is(err, os.ErrExist) || !strings.Contains(err.Error(), "10.88.0.0/16 of the network br0") {
+		t.Error(err)
 	}
-	expect(t, ns, on)
-	flipped := testutil.Run(t, ns, "nft", "list", "set", "inet", "boxwire", "flipped4")
-	if !strings.Contains(flipped, `"up0"`) || strings.Contains(flipped, `"up0p"`) {
-		t.Errorf("flipped4: %s", flipped)
+	if err := gw.Sync(t.Context(), State{Networks: []Network{taken}}); err != nil { // br0 goes
+		t.Error(err)
 	}
+}
 
-	// The settings stay while there is a network.
-	testutil.Run(t, ns, "ip", "link", "add", "br1", "type", "bridge")
-	if err := gw.AddNetwork(t.Context(), Network{Interface: "br1", Subnets: prefixes("10.89.0.0/16")}); err != nil {
+// Deleting by owner or by network removes nothing of another one.
+func TestRemovingANetworkLeavesWhatIsOfOthers(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	gw := open(t, ns)
+	// One box on two networks, under one owner: what is deleted of one is not of the other.
+	one, two := network0(), network1()
+	one.Openings = []Opening{opening("10.88.0.2:80", 0, "web")}
+	if err := gw.AddNetwork(t.Context(), one); err != nil {
+		t.Fatal(err)
+	}
+	if err := gw.Publish(t.Context(), tcp("0.0.0.0:8080", "10.88.0.2:80", "web")); err != nil {
+		t.Fatal(err)
+	}
+	before := listing(t, ns)
+	two.Reaches = []string{"br0"}
+	two.Openings = []Opening{opening("10.89.0.2:80", 0, "web")}
+	if err := gw.AddNetwork(t.Context(), two); err != nil {
+		t.Fatal(err)
+	}
+	p := tcp("0.0.0.0:8081", "10.89.0.2:80", "web")
+	if err := gw.Publish(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	if err := gw.Unpublish(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
 	if err := gw.RemoveNetwork(t.Context(), "br1"); err != nil {
 		t.Fatal(err)
 	}
-	expect(t, ns, on)
-	expect(t, ns, map[string]string{"ipv4/conf/br1/route_localnet": "0"})
-	if err := gw.RemoveNetwork(t.Context(), "br0"); err != nil {
-		t.Fatal(err)
+	if got := listing(t, ns); got != before {
+		t.Errorf("the first network is not what it was:\n%s\nbefore:\n%s", got, before)
 	}
-	expect(t, ns, before)
-
-	// Delete does the same.
-	if err := gw.AddNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16")}); err != nil {
-		t.Fatal(err)
-	}
-	expect(t, ns, on)
-	if err := gw.Delete(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	expect(t, ns, before)
-}
-
-func TestANetworkOutlivesItsInterface(t *testing.T) {
-	t.Parallel()
-	ns := host(t)
-	gw := open(t, ns)
-	if err := gw.AddNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16", "fd88::/64")}); err != nil {
-		t.Fatal(err)
-	}
-	testutil.Run(t, ns, "ip", "link", "del", "br0")
-	testutil.Run(t, ns, "ip", "link", "del", "up0")
-	if err := gw.RemoveNetwork(t.Context(), "br0"); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestIPv6ForwardingByForceForwarding(t *testing.T) {
-	t.Parallel()
-	ns := host(t)
-	if has, _ := netns.Do(t.Context(), ns, func(context.Context) (bool, error) { return hasForce(), nil }); !has {
-		t.Skip("the kernel has no force_forwarding (6.17)")
-	}
-	gw := open(t, ns)
-	if err := gw.AddNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("fd88::/64")}); err != nil {
-		t.Fatal(err)
-	}
-	expect(t, ns, map[string]string{
-		"ipv6/conf/all/forwarding": "0", "ipv6/conf/br0/force_forwarding": "1", "ipv6/conf/up0/force_forwarding": "1",
-		"ipv6/conf/lo/force_forwarding": "0", "ipv6/conf/up0/accept_ra": "1",
-		"ipv4/conf/up0/forwarding": "0", // no IPv4 subnet
-	})
-	if err := gw.RemoveNetwork(t.Context(), "br0"); err != nil {
-		t.Fatal(err)
-	}
-	expect(t, ns, map[string]string{"ipv6/conf/br0/force_forwarding": "0", "ipv6/conf/up0/force_forwarding": "0"})
-}
-
-// The way of kernels before 6.17 works on all of them.
-func TestIPv6ForwardingByTheGlobalSwitchKeepsRouterAdvertisements(t *testing.T) {
-	t.Parallel()
-	ns := host(t)
-	setSysctl(t, ns, "ipv6/conf/up0p/forwarding", "1")
-	links, err := readLinks(t.Context(), ns)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := netns.Do(t.Context(), ns, func(context.Context) (plan6, error) {
-		return makePlan6(links, map[string]Network{"br0": {}}, nil, false)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := writeAll(t.Context(), ns, p.writes); err != nil {
-		t.Fatal(err)
-	}
-	on := map[string]string{
-		"ipv6/conf/all/forwarding": "1", "ipv6/conf/up0/forwarding": "1",
-		"ipv6/conf/up0/accept_ra": "2", "ipv6/conf/br0/accept_ra": "1", "ipv6/conf/up0p/accept_ra": "1",
-	}
-	expect(t, ns, on)
-	if err := writeAll(t.Context(), ns, restore6(p.record)); err != nil {
-		t.Fatal(err)
-	}
-	expect(t, ns, map[string]string{
-		"ipv6/conf/all/forwarding": "0", "ipv6/conf/up0/forwarding": "0", "ipv6/conf/up0p/forwarding": "1",
-		"ipv6/conf/up0/accept_ra": "1", "ipv6/conf/br0/accept_ra": "1",
-	})
-	if err := writeAll(t.Context(), ns, reapply6(p.record)); err != nil {
-		t.Fatal(err)
-	}
-	expect(t, ns, on)
 }

@@ -22,11 +22,11 @@ func unsupported(op string, ns *netns.NS, subject string) error {
 
 // Open returns errors.ErrUnsupported: it needs Linux.
 func Open(_ context.Context, ns *netns.NS, opts Options) (*NAT, error) {
-	name, err := tableName(opts.Name)
+	opts, err := opts.checked()
 	if err != nil {
-		return nil, fail.New("nat.Open", ns, "table inet "+name, err)
+		return nil, fail.New("nat.Open", ns, "table inet "+opts.Name, err)
 	}
-	return nil, unsupported("nat.Open", ns, "table inet "+name)
+	return nil, unsupported("nat.Open", ns, "table inet "+opts.Name)
 }
 
 // Delete returns errors.ErrUnsupported: it needs Linux.

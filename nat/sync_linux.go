@@ -93,6 +93,13 @@ func (s *syncing) build(ctx context.Context) (*nft.Batch, error) {
 	if !whole {
 		s.want = append(s.want, s.n.forgotten(s.want)...)
 	}
+	loopback := make(map[string]bool)
+	for _, it := range s.want {
+		if it.set == "lo_ok" {
+			loopback[nameOf(it.elem.Key)] = true
+		}
+	}
+	s.want = append(s.want, s.n.loopbackItems(loopback)...)
 	if err := s.wantPorts(); err != nil {
 		return nil, err
 	}

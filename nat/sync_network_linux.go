@@ -3,6 +3,7 @@ package nat
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"sync"
@@ -61,6 +62,16 @@ func (s State) stays(it item, nets map[string]bool) bool {
 // wantNetworks adds what the table shall say about networks, and plans what has to
 // be changed of the host's links for them.
 func (s *syncing) wantNetworks(ctx context.Context) error {
+	for _, it := range s.want { // of networks that stay
+		if it.set != families[0].same && it.set != families[1].same {
+			continue
+		}
+		for _, net := range s.nets {
+			if err := overlapsElement(net, it.elem); err != nil {
+				return fmt.Errorf("network %s: %w", net.Interface, err)
+			}
+		}
+	}
 	for _, net := range s.nets {
 		s.want = append(s.want, net.items()...)
 	}

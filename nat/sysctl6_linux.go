@@ -60,10 +60,14 @@ func makePlan6(links []linkConf, own map[string]Network, known map[string]bool, 
 	if errors.Is(err, os.ErrNotExist) {
 		return p, fmt.Errorf("the kernel has no IPv6 (%s%s): %w", conf6, all, errors.ErrUnsupported)
 	}
-	if err != nil || on != "0" {
+	if err != nil || on != "0" && !known[all] {
 		return p, err // the host is a router already
 	}
+	ours := on != "0" // the global switch is ours: what came since forwards already
 	for _, l := range links {
+		if ours && known[l.name] {
+			continue
+		}
 		_, isOwn := own[l.name]
 		if l.port && !isOwn {
 			continue
@@ -73,7 +77,7 @@ func makePlan6(links []linkConf, own map[string]Network, known map[string]bool, 
 		if force {
 			note, w, err = planForce(l.name)
 		} else {
-			note, w, err = planForward(l.name, isOwn)
+			note, w, err = planForward(l.name, isOwn, ours)
 		}
 		switch {
 		case errors.Is(err, os.ErrNotExist):
@@ -86,7 +90,7 @@ func makePlan6(links []linkConf, own map[string]Network, known map[string]bool, 
 		}
 		p.writes = append(p.writes, w...)
 	}
-	if !force {
+	if !force && !ours {
 		if !known[all] {
 			p.record = append(p.record, nft.Element{Key: ifname(all), Comment: noteAll})
 		}
@@ -106,13 +110,14 @@ func planForce(link string) (note string, w []write, err error) {
 }
 
 // planForward prepares a link for the global switch: where the link takes router
-// advertisements, it shall go on to. A network's own link is no uplink.
-func planForward(link string, own bool) (note string, w []write, err error) {
+// advertisements, it shall go on to. A network's own link is no uplink. A late
+// link came after the switch, and forwards because of it.
+func planForward(link string, own, late bool) (note string, w []write, err error) {
 	forward, err := read6(link, forwarding6)
 	if err != nil {
 		return "", nil, err
 	}
-	if forward != "0" {
+	if forward != "0" && !late {
 		return noteForward, nil, nil
 	}
 	ra, err := read6(link, acceptRA)
