@@ -104,9 +104,9 @@ const (
 
 // arm is a scene with networks, ports published for the attacker to try, and
 // links that are set up as carelessly as can be. build makes the table anew.
-func arm(t *testing.T, nets ...Network) (s scene, build func(t *testing.T)) {
+func arm(t *testing.T, nets ...Network) (*scene, func(t *testing.T)) {
 	t.Helper()
-	s = wire(t)
+	s := new(wire(t))
 	// Another program's settings: packets for 127.0.0.0/8 are let in everywhere.
 	setSysctl(t, s.host, "ipv4/conf/up0/route_localnet", "1")
 	for _, dev := range []string{"all", "up0", "br0", "br1"} {

@@ -17,6 +17,9 @@ type plan struct {
 	localnet []linkConf // the networks' links whose route_localnet is to be set
 	known    map[string]bool
 	six      plan6
+
+	// forwarded says that a network's link may have forwarded already.
+	forwarded bool
 }
 
 // plan reads what the table knows of the links, and plans for the networks.
@@ -48,6 +51,7 @@ func planLinks(ctx context.Context, ns *netns.NS, f flipped, nets ...Network) (*
 		if !four || !l.has4 || l.port && !isOwn {
 			continue
 		}
+		p.forwarded = p.forwarded || isOwn && l.forwarding
 		if !l.forwarding {
 			p.settings = append(p.settings, setting{l, confForwarding, 1})
 			p.four = append(p.four, l)
@@ -61,6 +65,7 @@ func planLinks(ctx context.Context, ns *netns.NS, f flipped, nets ...Network) (*
 		p.six, err = netns.Do(ctx, ns, func(context.Context) (plan6, error) {
 			return makePlan6(links, own, names(f.six), hasForce())
 		})
+		p.forwarded = p.forwarded || p.six.writes == nil
 	}
 	return p, err
 }

@@ -3,6 +3,7 @@ package nat
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -108,27 +109,39 @@ func checksum(b []byte) uint16 {
 
 // ear hears what datagrams arrive at a port.
 type ear struct {
-	mu    sync.Mutex
-	heard []string // from mu
+	mu    sync.Mutex          // guards heard
+	heard map[string]struct{} // their texts
 }
 
-func listen(t *testing.T, ns *netns.NS, addr string) *ear {
+// listen hears what arrives and answers nothing.
+func listen(t *testing.T, ns *netns.NS, addr string) *ear { return hear(t, ns, addr, false) }
+
+// converse answers what arrives, which makes connections of it.
+func converse(t *testing.T, ns *netns.NS, addr string) *ear { return hear(t, ns, addr, true) }
+
+func hear(t *testing.T, ns *netns.NS, addr string, answer bool) *ear {
 	t.Helper()
 	c, err := ns.ListenPacket(t.Context(), "udp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	e := &ear{}
+	e := &ear{heard: map[string]struct{}{}}
 	go func() {
 		buf := make([]byte, 256)
 		for {
-			n, _, err := c.ReadFrom(buf)
-			if err != nil {
+			n, from, err := c.ReadFrom(buf)
+			if errors.Is(err, net.ErrClosed) {
 				return
 			}
+			if err != nil {
+				continue // a refusal of an answer
+			}
+			if answer {
+				c.WriteTo(buf[:n], from)
+			}
 			e.mu.Lock()
-			e.heard = append(e.heard, string(buf[:n]))
+			e.heard[string(buf[:n])] = struct{}{}
 			e.mu.Unlock()
 		}
 	}()
@@ -138,7 +151,8 @@ func listen(t *testing.T, ns *netns.NS, addr string) *ear {
 func (e *ear) has(text string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return slices.Contains(e.heard, text)
+	_, ok := e.heard[text]
+	return ok
 }
 
 // until calls fn, in short intervals, until it returns true; false means that it

@@ -79,6 +79,9 @@ func (n *NAT) putNetwork(ctx context.Context, c nft.Conn, net Network, replace b
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	err = plan.apply(ctx, n.ns)
+	if err == nil && had == nil && plan.forwarded {
+		return n.endStrays(ctx, c) // the network may have been there before, until somebody removed the table
+	}
 	switch {
 	case err != nil && had == nil:
 		err = errors.Join(err, n.removeNetwork(ctx, c, net.Interface))
