@@ -1,0 +1,155 @@
+// Vmtest runs the tests of the repository's packages on other kernels than the
+// machine's: those of Debian's releases, in QEMU guests that need no hardware
+// virtualisation and no root.
+//
+//	go -C internal/vmtest run . -kernel 5.10,7.2 -run 'Veth|Bridge' link route
+//
+// Packages are named relative to the repository's root; without any, all are
+// run. Kernels are fetched from the Debian archive that the machine itself uses,
+// and kept in the user's cache folder; to have a newer one of the same name,
+// remove it there.
+//
+// The tests run with -test.short and in an environment that says that all
+// witnesses and all modules are there, so that a test is only skipped for what
+// its kernel is too old for.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// options are the command line.
+type options struct {
+	kernels  []string
+	run      string
+	user     bool
+	verbose  bool
+	kvm      bool
+	parallel int
+	timeout  time.Duration
+	packages []string
+}
+
+func main() {
+	o, err := parseOptions(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "vmtest:", err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := test(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "vmtest:", err)
+		os.Exit(1)
+	}
+}
+
+func parseOptions(args []string) (options, error) {
+	o := options{}
+	flags := flag.NewFlagSet("vmtest", flag.ContinueOnError)
+	kernels := flags.String("kernel", "5.10,6.1,6.12,7.2", "the `kernels` to test on")
+	flags.StringVar(&o.run, "run", "", "run only the tests that match `regexp`")
+	flags.BoolVar(&o.user, "user", false, "run the tests once more as a normal user")
+	flags.BoolVar(&o.verbose, "v", false, "show all that the tests print")
+	flags.BoolVar(&o.kvm, "kvm", false, "use the processor's virtualisation, on a machine whose QEMU works with it")
+	flags.IntVar(&o.parallel, "parallel", runtime.NumCPU(), "how many guests run side by side")
+	flags.DurationVar(&o.timeout, "timeout", 15*time.Minute, "how long a guest may take")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	o.packages = flags.Args()
+	var err error
+	if o.kernels, err = parseKernels(*kernels); err != nil {
+		return o, err
+	}
+	if o.parallel < 1 {
+		return o, fmt.Errorf("-parallel %d: at least one guest has to run", o.parallel)
+	}
+	for part := range strings.SplitSeq(o.run, "/") {
+		if _, err := regexp.Compile(part); err != nil {
+			return o, fmt.Errorf("-run %s: %w", o.run, err)
+		}
+	}
+	return o, nil
+}
+
+// test runs the matrix and prints its table. An error means that not everything
+// passed.
+func test(ctx context.Context, o options) error {
+	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
+		return errors.New("the guests are made of this machine's programs, so that it has to be a Linux on amd64")
+	}
+	if _, err := find("qemu-system-x86_64"); err != nil {
+		return err
+	}
+	wd, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	root, err := findRoot(wd)
+	if err != nil {
+		return err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp("", "vmtest-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+
+	packages, err := listPackages(ctx, root, o.packages)
+	if err != nil {
+		return err
+	}
+	var kernels []kernel
+	for _, name := range o.kernels {
+		k, err := obtain(ctx, filepath.Join(cache, "boxwire-vmtest"), name)
+		if err != nil {
+			return err
+		}
+		kernels = append(kernels, k)
+	}
+	if err := build(ctx, packages, tmp); err != nil {
+		return err
+	}
+	jobs := makeJobs(packages, o)
+	common, err := commonTree(ctx, root, packages, jobs, tmp)
+	if err != nil {
+		return err
+	}
+
+	columns := make([]*column, len(kernels))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, o.parallel)
+	for i, k := range kernels {
+		columns[i] = newColumn(k, jobs, o.verbose)
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			columns[i].run(ctx, common, tmp, o)
+		})
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return report(os.Stdout, jobs, columns)
+}

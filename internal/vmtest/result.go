@@ -1,0 +1,149 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// event is what test2json says of a test.
+type event struct {
+	Action string // run, output, pass, fail, skip and others
+	Test   string // "" for the package
+	Output string
+}
+
+// result is how one package's tests went on one kernel.
+type result struct {
+	pass, fail, skip int               // tests without subtests
+	failed           []string          // names, in order, with those above them
+	unfinished       []string          // names of tests that the binary's end cut short
+	reasons          map[string]string // why tests were skipped, by name
+	unfounded        []string          // of them, those that the kernel does not account for
+	output           map[string]string // what each test wrote; "" for the package
+	status           int               // of the test binary
+	over             bool              // the binary has ended
+	took             time.Duration
+}
+
+func (r *result) ok() bool {
+	return r.over && r.status == 0 && r.fail+len(r.unfinished)+len(r.unfounded) == 0
+}
+
+// parse runs what a test binary writes with -test.v=test2json through go tool
+// test2json.
+func parse(ctx context.Context, raw io.Reader, release string) (*result, error) {
+	cmd := exec.CommandContext(ctx, "go", "tool", "test2json")
+	cmd.Stdin = raw
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	r, err := collect(stdout, release)
+	if werr := cmd.Wait(); err == nil && werr != nil {
+		err = fmt.Errorf("go tool test2json: %w", werr)
+	}
+	return r, err
+}
+
+// collect reads the events of one package, on a kernel of that release.
+func collect(events io.Reader, release string) (*result, error) {
+	r := &result{reasons: map[string]string{}, output: map[string]string{}}
+	ended := map[string]string{}
+	var order []string
+	d := json.NewDecoder(bufio.NewReader(events))
+	for {
+		var e event
+		if err := d.Decode(&e); err == io.EOF {
+			break
+		} else if err != nil {
+			return nil, err
+		}
+		switch e.Action {
+		case "output":
+			r.output[e.Test] += e.Output
+		case "run":
+			order = append(order, e.Test)
+			ended[e.Test] = "" // until it ends; it need not if the binary dies
+		case "pass", "fail", "skip":
+			if e.Test != "" {
+				ended[e.Test] = e.Action
+			}
+		}
+	}
+	names := slices.Sorted(maps.Keys(ended))
+	for _, name := range order {
+		// A test with subtests counts by them, unless it failed by itself.
+		at, _ := slices.BinarySearch(names, name+"/")
+		leaf := at == len(names) || !strings.HasPrefix(names[at], name+"/")
+		switch {
+		case ended[name] == "pass" && leaf:
+			r.pass++
+		case ended[name] == "skip":
+			r.skip++
+			r.reasons[name] = reason(r.output[name])
+			if !founded(r.reasons[name], release) {
+				r.unfounded = append(r.unfounded, name)
+			}
+		case ended[name] == "":
+			r.unfinished = append(r.unfinished, name)
+		case ended[name] == "fail":
+			if leaf || !failsBelow(ended, name) {
+				r.fail++
+			}
+			r.failed = append(r.failed, name)
+		}
+	}
+	return r, nil
+}
+
+// failsBelow says whether a subtest of the test failed.
+func failsBelow(ended map[string]string, name string) bool {
+	for test, action := range ended {
+		if strings.HasPrefix(test, name+"/") && action == "fail" {
+			return true
+		}
+	}
+	return false
+}
+
+// reason takes from a skipped test's output what it said.
+func reason(output string) string {
+	var said []string
+	for line := range strings.Lines(output) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "=== ") || strings.HasPrefix(line, "--- ") {
+			continue
+		}
+		said = append(said, line)
+	}
+	return strings.Join(said, " ")
+}
+
+// minimum is how a test names the first kernel that has what it needs, as
+// testutil.NeedKernel does.
+var minimum = regexp.MustCompile(`Linux >= (\d+)\.(\d+)`)
+
+// helper is the reason of what is no test but a part of one.
+const helper = "runs only in a process that another test starts"
+
+// founded says whether a test had to be skipped on a kernel: it needs a newer
+// one. A guest has all else that a test could want.
+func founded(reason, release string) bool {
+	if strings.HasSuffix(reason, helper) {
+		return true
+	}
+	m := minimum.FindStringSubmatch(reason)
+	return m != nil && !newEnough(release, m[1]+"."+m[2])
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/boxwire/boxwire/internal/vmtest/protocol"
+)
+
+// raw is what test binaries write with -test.v=test2json: § stands for the mark
+// before a line of the testing package.
+func raw(text string) string { return strings.ReplaceAll(text, "§", "\x16") }
+
+const mixed = `§=== RUN   TestPasses
+§--- PASS: TestPasses (0.01s)
+§=== RUN   TestTable
+§=== RUN   TestTable/good
+§=== RUN   TestTable/bad
+    x_test.go:12: 1, want 2
+§=== NAME  TestTable
+§--- FAIL: TestTable (0.02s)
+§    --- PASS: TestTable/good (0.00s)
+§    --- FAIL: TestTable/bad (0.00s)
+§=== NAME  
+§=== RUN   TestNetkit
+    x_test.go:20: needs netkit (Linux >= 6.7; this is 6.1.0): operation not supported
+§--- SKIP: TestNetkit (0.00s)
+§=== RUN   TestChild
+    x_test.go:25: runs only in a process that another test starts
+§--- SKIP: TestChild (0.00s)
+§=== RUN   TestTableOfTwo
+§=== RUN   TestTableOfTwo/b
+§--- PASS: TestTableOfTwo (0.00s)
+§    --- PASS: TestTableOfTwo/b (0.00s)
+§=== RUN   TestTableOf
+§--- PASS: TestTableOf (0.00s)
+§FAIL
+`
+
+func TestResultsAreCounted(t *testing.T) {
+	t.Parallel()
+	r, err := parse(t.Context(), strings.NewReader(raw(mixed)), "6.1.0-50-amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.over, r.status = true, 1
+	if got := r.String(); got != "4 passed, 1 FAILED, 2 skipped" || r.ok() {
+		t.Errorf("%s, ok %t", got, r.ok())
+	}
+	if fmt.Sprint(r.failed) != "[TestTable TestTable/bad]" || !strings.Contains(r.output["TestTable/bad"], "1, want 2") {
+		t.Errorf("failed %v, output %q", r.failed, r.output["TestTable/bad"])
+	}
+	want := "x_test.go:20: needs netkit (Linux >= 6.7; this is 6.1.0): operation not supported"
+	if r.reasons["TestNetkit"] != want || len(r.unfounded) > 0 {
+		t.Errorf("reasons %v, unfounded %v", r.reasons, r.unfounded)
+	}
+}
+
+func TestSkipWithoutNeedIsAFailure(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ reason, release, want string }{
+		{"needs netkit (Linux >= 6.7; this is 6.1)", "6.1.0-50-amd64", "1 skipped"},
+		{"needs netkit (Linux >= 6.7; this is 6.12)", "6.12.117+deb13-amd64", "1 SKIPPED WITHOUT NEED"},
+		{"needs netkit (Linux >= 6.7; this is 6.7)", "6.7.0", "1 SKIPPED WITHOUT NEED"},
+		{"the kernel has no netkit", "5.10.0", "1 SKIPPED WITHOUT NEED"},
+		{"too slow", "5.10.0", "1 SKIPPED WITHOUT NEED"},
+	} {
+		text := raw("§=== RUN   TestX\n    x_test.go:1: " + c.reason + "\n§--- SKIP: TestX (0.00s)\n§PASS\n")
+		r, err := parse(t.Context(), strings.NewReader(text), c.release)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.over = true
+		if got := r.String(); got != c.want || r.ok() != (got == "1 skipped") {
+			t.Errorf("%s on %s: %s, ok %t, want %s", c.reason, c.release, got, r.ok(), c.want)
+		}
+	}
+}
+
+func TestCutShortResultsFail(t *testing.T) {
+	t.Parallel()
+	const half = "§=== RUN   TestOne\n§--- PASS: TestOne (0.00s)\n§=== RUN   TestTwo\n    x_test.go:1: going on\n"
+	for _, c := range []struct {
+		name, text string
+		over       bool
+		status     int
+		want       string
+	}{
+		{"the guest died", half, false, 0, "1 passed, 1 UNFINISHED, DIED"},
+		{"the binary died", half, true, 139, "1 passed, 1 UNFINISHED, STATUS 139"},
+		{"it exited in a test", half, true, 0, "1 passed, 1 UNFINISHED"},
+		{"a bad status alone", "§=== RUN   TestOne\n§--- PASS: TestOne (0.00s)\n§PASS\n", true, 3, "1 passed, STATUS 3"},
+		{"it did not start", "", true, 127, "STATUS 127"},
+		{"died before it started", "", false, 0, "DIED"},
+	} {
+		r, err := parse(t.Context(), strings.NewReader(raw(c.text)), "6.1.0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.over, r.status = c.over, c.status
+		if got := r.String(); got != c.want || r.ok() {
+			t.Errorf("%s: %s, ok %t, want %s", c.name, got, r.ok(), c.want)
+		}
+	}
+	r, err := parse(t.Context(), strings.NewReader("testing: warning: no tests to run\n§PASS\n"), "6.1.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.over = true
+	if got := r.String(); got != "no tests" || !r.ok() {
+		t.Errorf("nothing to run: %s, ok %t", got, r.ok())
+	}
+}
+
+func TestReport(t *testing.T) {
+	t.Parallel()
+	jobs := []protocol.Job{{Name: "link"}, {Name: "netns (user)"}}
+	good := func() *result { return &result{pass: 3, over: true} }
+	needs := func(skips int) *result {
+		return &result{pass: 2, skip: skips, over: true, reasons: map[string]string{"TestNetkit": "needs netkit (Linux >= 6.7)"}}
+	}
+	table := func(results ...[]*result) (string, error) {
+		names := []kernel{{"5.10", "5.10.0-32-amd64", ""}, {"7.2", "7.2.13+deb14-amd64", ""}}
+		var columns []*column
+		for i, r := range results {
+			c := newColumn(names[i], jobs, false)
+			copy(c.results, r)
+			columns = append(columns, c)
+		}
+		var b strings.Builder
+		err := report(&b, jobs, columns)
+		return b.String(), err
+	}
+
+	got, err := table([]*result{needs(1), good()}, []*result{good(), good()})
+	want := `
+package        5.10.0-32-amd64       7.2.13+deb14-amd64
+link           2 passed, 1 skipped   3 passed
+netns (user)   3 passed              3 passed
+seconds        0                     0
+
+skipped:
+  5.10: link TestNetkit: needs netkit (Linux >= 6.7)
+`
+	if err != nil || got != want {
+		t.Errorf("report: %v\n%s\nwant\n%s", err, got, want)
+	}
+	got, err = table([]*result{needs(1), good()}, []*result{needs(1), nil})
+	for _, part := range []string{"NOT RUN", "\n  5.10, 7.2: link TestNetkit: needs netkit"} {
+		if err == nil || !strings.Contains(got, part) {
+			t.Errorf("report of what did not run: %v\n%s\nwant %q", err, got, part)
+		}
+	}
+	if got, err = table([]*result{good(), {pass: 1, fail: 1, over: true}}); err == nil || !strings.Contains(got, "1 passed, 1 FAILED") {
+		t.Errorf("report of a failure: %v\n%s", err, got)
+	}
+}
