@@ -39,7 +39,7 @@ const undoTimeout = 5 * time.Second
 // option the kernel does not have, os.ErrPermission without CAP_NET_ADMIN over the
 // namespaces, os.ErrClosed for a closed one.
 func Create(ctx context.Context, ns *netns.NS, spec Spec) (Link, error) {
-	c := creation{ctx: ctx, ns: ns, spec: &spec}
+	c := creation{op: "link.Create", ctx: ctx, ns: ns, spec: &spec}
 	l, err := c.run()
 	if err != nil {
 		return Link{}, err
@@ -47,8 +47,9 @@ func Create(ctx context.Context, ns *netns.NS, spec Spec) (Link, error) {
 	return l, nil
 }
 
-// creation is one call of Create.
+// creation is one call of Create, or of OpenTun.
 type creation struct {
+	op   string
 	ctx  context.Context
 	ns   *netns.NS // given to the call: where the message is sent
 	spec *Spec
@@ -96,7 +97,7 @@ func (c *creation) run() (Link, error) {
 }
 
 func (c *creation) fail(err error) error {
-	return fail.New("link.Create", c.ns, subject(c.spec.Name), err)
+	return fail.New(c.op, c.ns, subject(c.spec.Name), err)
 }
 
 // prepare refuses bad input and opens the connections, so that a namespace that is

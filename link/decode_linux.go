@@ -38,6 +38,8 @@ func decodeLink(l *Link, b []byte) error {
 			}
 		case unix.IFLA_MASTER:
 			l.Master = int(int32(w.U32()))
+		case unix.IFLA_GROUP:
+			l.Group = w.U32()
 		case unix.IFLA_OPERSTATE:
 			l.OperState = OperState(w.U8())
 		case unix.IFLA_LINK:

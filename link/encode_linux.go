@@ -56,8 +56,27 @@ func delLink(index int) nl.Request {
 func getLink(name string, index int) nl.Request {
 	b := appendIfInfo(make([]byte, 0, 48), index, 0, 0)
 	b = nl.AppendU32(b, unix.IFLA_EXT_MASK, extMaskSkipStat)
-	if name != "" {
-		b = nl.AppendString(b, unix.IFLA_IFNAME, name)
+	switch {
+	case len(name) > maxName:
+		b = nl.AppendString(b, unix.IFLA_ALT_IFNAME, name)
+	case name != "":
+		b = nl.AppendString(b, unix.IFLA_IFNAME, name) // or an alternative one
 	}
 	return nl.Request{Type: unix.RTM_GETLINK, Body: b, Names: linkNames}
+}
+
+// getLinks asks for the links that a filter chooses; the kernel filters when the
+// socket is strict (>= 4.20).
+func getLinks(f Filter) nl.Request {
+	r := getLink("", 0)
+	if f.Master != 0 {
+		r.Body = nl.AppendU32(r.Body, unix.IFLA_MASTER, uint32(f.Master))
+	}
+	if f.Kind != "" {
+		b, at := nl.Begin(r.Body, unix.IFLA_LINKINFO)
+		b = nl.AppendString(b, unix.IFLA_INFO_KIND, f.Kind)
+		nl.End(b, at)
+		r.Body = b
+	}
+	return r
 }

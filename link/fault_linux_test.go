@@ -99,7 +99,7 @@ func TestCreateInClosedNamespace(t *testing.T) {
 	_, err = Create(ctx, host, Spec{Name: "a", Kind: Veth{Peer: Spec{NS: closed, Name: "b"}}})
 	wantErr(t, err, os.ErrClosed, "the peer's namespace")
 	onlyLo(t, host)
-	_, err = List(ctx, closed)
+	_, err = List(ctx, closed, Filter{})
 	wantErr(t, err, os.ErrClosed)
 	_, err = Get(ctx, closed, "lo")
 	wantErr(t, err, os.ErrClosed)
@@ -209,7 +209,7 @@ func TestFullBridgeSaysSo(t *testing.T) {
 	}
 	wantErr(t, err, unix.EXFULL, "link p1023", "at most 1,023 ports")
 	for ns, prefix := range map[*netns.NS]string{host: "p", web: "q"} {
-		links, err := List(ctx, ns)
+		links, err := List(ctx, ns, Filter{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,8 +1,11 @@
 package link
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"slices"
 
@@ -35,7 +38,7 @@ func ByIndex(ctx context.Context, ns *netns.NS, index int) (Link, error) {
 
 func get(ctx context.Context, ns *netns.NS, name string, index int) (Link, error) {
 	if index == 0 {
-		if err := checkName(name); err != nil {
+		if err := checkLongName(name, maxAltName); err != nil {
 			return Link{}, err
 		}
 	}
@@ -62,24 +65,67 @@ func read(ctx context.Context, ns *netns.NS, conn *nl.Conn, name string, index i
 	return l, nil
 }
 
-// List reads all links of the namespace, ordered by index. The list is of one
-// moment: when links come or go while it is read, it is read again.
-func List(ctx context.Context, ns *netns.NS) ([]Link, error) {
-	links, err := list(ctx, ns)
+// ByAlias reads the links with the given alias (Spec.Alias), ordered by index.
+// Aliases need not be unique; none is os.ErrNotExist. The kernel does not find
+// links by it: all are read.
+func ByAlias(ctx context.Context, ns *netns.NS, alias string) ([]Link, error) {
+	links, err := having(ctx, ns, unix.IFLA_IFALIAS, []byte(alias), "alias")
+	return links, fail.New("link.ByAlias", ns, fmt.Sprintf("link with alias %q", alias), err)
+}
+
+// ByMAC reads the links with the given hardware address, ordered by index: a VLAN
+// has that of its parent, and bridges have one of their ports'. None is
+// os.ErrNotExist. The kernel does not find links by it: all are read.
+func ByMAC(ctx context.Context, ns *netns.NS, mac net.HardwareAddr) ([]Link, error) {
+	links, err := having(ctx, ns, unix.IFLA_ADDRESS, mac, "hardware address")
+	return links, fail.New("link.ByMAC", ns, fmt.Sprintf("link with hardware address %s", mac), err)
+}
+
+// having reads the links that have an attribute with the value.
+func having(ctx context.Context, ns *netns.NS, typ uint16, value []byte, what string) ([]Link, error) {
+	if len(value) == 0 {
+		return nil, refuse.Input("the %s is empty", what)
+	}
+	links, err := list(ctx, ns, Filter{}, func(b []byte) bool {
+		if len(b) < unix.SizeofIfInfomsg {
+			return true // which decoding will refuse
+		}
+		for w := nl.Walk(b[unix.SizeofIfInfomsg:]); w.Next(); {
+			if w.Type() == typ {
+				return bytes.Equal(bytes.TrimSuffix(w.Data(), []byte{0}), bytes.TrimSuffix(value, []byte{0}))
+			}
+		}
+		return false
+	})
+	if err == nil && len(links) == 0 {
+		err = notExist("no link has it", unix.ENODEV)
+	}
+	return links, err
+}
+
+// List reads the links of the namespace that f chooses, ordered by index. The
+// list is of one moment: when links come or go while it is read, it is read
+// again.
+func List(ctx context.Context, ns *netns.NS, f Filter) ([]Link, error) {
+	links, err := list(ctx, ns, f, nil)
 	if err != nil {
 		return nil, fail.New("link.List", ns, "links", err)
 	}
 	return links, nil
 }
 
-func list(ctx context.Context, ns *netns.NS) ([]Link, error) {
+// list reads the links that f and keep, which may be nil, choose.
+func list(ctx context.Context, ns *netns.NS, f Filter, keep func(body []byte) bool) ([]Link, error) {
+	if f.Master < 0 || f.Master > 1<<31-1 {
+		return nil, refuse.Input("master %d is not an index (1 to 2147483647, or 0 for any)", f.Master)
+	}
 	conn, err := route(ns)
 	if err != nil {
 		return nil, err
 	}
 	var links []Link
-	err = conn.Dump(ctx, getLink("", 0), func() { links = links[:0] }, func(m nl.Message) error {
-		if m.Type != unix.RTM_NEWLINK {
+	err = conn.Dump(ctx, getLinks(f), func() { links = links[:0] }, func(m nl.Message) error {
+		if m.Type != unix.RTM_NEWLINK || keep != nil && !keep(m.Body) {
 			return nil
 		}
 		links = append(links, Link{})
@@ -88,6 +134,9 @@ func list(ctx context.Context, ns *netns.NS) ([]Link, error) {
 			return err
 		}
 		l.ns = ns
+		if !f.match(l) {
+			links = links[:len(links)-1]
+		}
 		return nil
 	})
 	if err != nil {

@@ -27,7 +27,7 @@ func TestGetByIndexAndListAgreeWithIP(t *testing.T) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	list, err := List(ctx, host)
+	list, err := List(ctx, host, Filter{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestGetWhatIsNotThere(t *testing.T) {
 	wantErr(t, err, os.ErrNotExist, "link.Get link none")
 	_, err = ByIndex(ctx, ns, 4711)
 	wantErr(t, err, os.ErrNotExist, "link.ByIndex link with index 4711")
-	for _, name := range []string{"", "a b", "abcdefghijklmnop"} {
+	for _, name := range []string{"", "a b", strings.Repeat("a", 128)} {
 		_, err = Get(ctx, ns, name)
 		wantErr(t, err, os.ErrInvalid)
 	}
@@ -92,11 +92,11 @@ func TestGetWhatIsNotThere(t *testing.T) {
 	}
 	_, err = Get(ctx, nil, "lo")
 	wantErr(t, err, os.ErrInvalid)
-	_, err = List(ctx, nil)
+	_, err = List(ctx, nil, Filter{})
 	wantErr(t, err, os.ErrInvalid)
 	done, cancel := context.WithCancel(ctx)
 	cancel()
-	_, err = List(done, ns)
+	_, err = List(done, ns, Filter{})
 	wantErr(t, err, context.Canceled)
 }
 
@@ -166,7 +166,7 @@ func TestAllocsOfReads(t *testing.T) {
 		}
 	})
 	list := testing.AllocsPerRun(20, func() {
-		if l, err := List(ctx, ns); err != nil || len(l) != 101 {
+		if l, err := List(ctx, ns, Filter{}); err != nil || len(l) != 101 {
 			t.Fatal(len(l), err)
 		}
 	})

@@ -66,11 +66,19 @@ func kindOf(name string) Kind {
 	return Other{Name: name}
 }
 
-// checkKind refuses a kind that is none and options that are out of range.
+// checkKind refuses a kind that cannot be made.
 func checkKind(k Kind, outer *Spec) error {
 	if k == nil {
 		return refuse.Input("no Kind is given")
 	}
+	if err := checkOptions(k); err != nil {
+		return err
+	}
+	return k.check(outer)
+}
+
+// checkOptions refuses a kind that is none and options that are out of range.
+func checkOptions(k Kind) error {
 	if v := reflect.ValueOf(k); v.Kind() == reflect.Pointer && v.IsNil() {
 		return refuse.Input("Kind is a nil %T", k)
 	}
@@ -80,10 +88,7 @@ func checkKind(k Kind, outer *Spec) error {
 	}
 	o := options{do: check}
 	k.options(&o)
-	if o.err != nil {
-		return o.err
-	}
-	return k.check(outer)
+	return o.err
 }
 
 // Attr is one netlink attribute as it stands in a message, in the machine's byte

@@ -20,6 +20,7 @@ type Link struct {
 	MTU    int              // bytes
 	MAC    net.HardwareAddr // hardware address; nil where the kind has none
 	Master int              // index of the bridge (or bond, VRF, ...) it is a port of; 0: none
+	Group  uint32           // Spec.Group; 0 unless somebody set it
 
 	// Up is what the administrator asked for (IFF_UP), Running what the
 	// kernel sees: up and with a carrier (IFF_RUNNING). OperState says it

@@ -1,6 +1,8 @@
 package link
 
 import (
+	"strconv"
+
 	"github.com/boxwire/boxwire/internal/nl"
 	"golang.org/x/sys/unix"
 )
@@ -30,6 +32,7 @@ type message struct {
 	b     []byte
 	have  *state   // what the link has already, which is left out; nil: nothing
 	only  *fields  // what may stand in it; nil: everything
+	zero  bool     // zeros stand in it, too
 	sent  fields   // what stands in it
 	names []string // the same by name
 }
@@ -38,7 +41,7 @@ type message struct {
 func (m *message) put(place int, walk func(*options)) { m.putPeer(place, -1, walk) }
 
 func (m *message) putPeer(place, peerFD int, walk func(*options)) {
-	o := options{do: encode, b: m.b, peerFD: peerFD, names: m.names}
+	o := options{do: encode, b: m.b, peerFD: peerFD, names: m.names, zero: m.zero}
 	if m.have != nil {
 		o.have = &m.have.at[place]
 	}
@@ -70,6 +73,10 @@ func (m *message) info(fill func()) { m.nest(unix.IFLA_LINKINFO, fill) }
 // kind appends the kind and its options.
 func (m *message) kind(k Kind, peerFD int) {
 	m.b = nl.AppendString(m.b, unix.IFLA_INFO_KIND, k.name())
+	m.data(k, peerFD)
+}
+
+func (m *message) data(k Kind, peerFD int) {
 	m.nest(unix.IFLA_INFO_DATA, func() {
 		m.putPeer(placeData, peerFD, func(o *options) { k.options(o) })
 	})
@@ -84,6 +91,24 @@ func (m *message) later(s *Spec) {
 			m.nest(inetConf, func() { m.put(placeIPv4, s.IPv4.options) })
 		})
 		m.nest(unix.AF_INET6, func() { m.put(placeIPv6, s.IPv6.attributes) })
+	})
+}
+
+// all appends everything that can be changed on a link that is there, but its
+// master and what it is as a port.
+func (m *message) all(s *Spec) {
+	m.put(placeLink, s.common)
+	m.later(s)
+	if s.Kind == nil {
+		return
+	}
+	m.info(func() {
+		start := len(m.b)
+		m.b = nl.AppendString(m.b, unix.IFLA_INFO_KIND, s.Kind.name())
+		empty := len(m.b)
+		if m.data(s.Kind, -1); len(m.b) == empty {
+			m.b = m.b[:start]
+		}
 	})
 }
 
@@ -103,9 +128,14 @@ type sysctl struct {
 	value uint32
 }
 
+// key is the name of the setting for the link.
+func (v sysctl) key(link string) string { return "net/ipv6/conf/" + link + "/" + v.name }
+
+func (v sysctl) text() string { return strconv.Itoa(int(int32(v.value))) }
+
 // sysctls returns those of the spec that the link does not have already.
 func (m *message) sysctls(s *Spec) (list []sysctl) {
-	c := message{have: m.have, only: m.only}
+	c := message{have: m.have, only: m.only, zero: m.zero}
 	c.put(placeConf6, s.IPv6.sysctls)
 	m.sent[placeConf6] = c.sent[placeConf6]
 	for w := nl.Walk(c.b); w.Next(); {

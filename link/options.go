@@ -28,6 +28,7 @@ type options struct {
 	only   *attrSet // encode: the options to encode; nil: all
 	sent   attrSet  // encode: the options that were encoded
 	names  []string // encode: their names
+	zero   bool     // encode: zeros are not left out
 	peerFD int      // encode: descriptor of the peer's namespace; -1: the same one
 
 	in   *attrs  // decode: what the kernel sent
@@ -172,7 +173,7 @@ func number[T integer](o *options, typ uint16, name string, w width, p *T) {
 	if *p < 0 || uint64(*p) > w.max() {
 		o.refuse("%s is %d, out of range (0 to %d)", name, *p, w.max())
 	}
-	o.custom(typ, name, *p != 0,
+	o.custom(typ, name, *p != 0 || o.zero,
 		func() []byte { return w.payload(uint64(*p)) },
 		func(b []byte) {
 			if v, ok := w.parse(b); ok {
@@ -225,8 +226,13 @@ func onoff(o *options, typ uint16, name string, w width, p **bool) {
 
 // flag is a number that is 1 or 0, whose zero is left out.
 func flag(o *options, typ uint16, name string, w width, p *bool) {
-	o.custom(typ, name, *p,
-		func() []byte { return w.payload(1) },
+	o.custom(typ, name, *p || o.zero,
+		func() []byte {
+			if *p {
+				return w.payload(1)
+			}
+			return w.payload(0)
+		},
 		func(b []byte) {
 			v, ok := w.parse(b)
 			*p = ok && v != 0
@@ -251,7 +257,7 @@ const (
 // interval is a time in the unit whose zero is left out.
 func interval(o *options, typ uint16, name string, w width, unit time.Duration, p *time.Duration) {
 	q := p
-	if *p == 0 && o.do != decode {
+	if *p == 0 && o.do != decode && !o.zero {
 		q = nil
 	}
 	intervalp(o, typ, name, w, unit, &q)

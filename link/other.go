@@ -5,6 +5,7 @@ package link
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 
@@ -33,9 +34,48 @@ func ByIndex(_ context.Context, ns *netns.NS, index int) (Link, error) {
 	return Link{}, fail.New("link.ByIndex", ns, subjectIndex(index), errLinux)
 }
 
+// ByAlias reads the links with the given alias. It needs Linux.
+func ByAlias(_ context.Context, ns *netns.NS, alias string) ([]Link, error) {
+	return nil, fail.New("link.ByAlias", ns, "link with alias "+alias, errLinux)
+}
+
+// ByMAC reads the links with the given hardware address. It needs Linux.
+func ByMAC(_ context.Context, ns *netns.NS, mac net.HardwareAddr) ([]Link, error) {
+	return nil, fail.New("link.ByMAC", ns, "link with hardware address "+mac.String(), errLinux)
+}
+
 // List reads all links of the namespace. It needs Linux.
-func List(_ context.Context, ns *netns.NS) ([]Link, error) {
+func List(_ context.Context, ns *netns.NS, _ Filter) ([]Link, error) {
 	return nil, fail.New("link.List", ns, "links", errLinux)
+}
+
+// Ensure makes sure that there is a link as spec says. It needs Linux.
+func Ensure(_ context.Context, ns *netns.NS, spec Spec) (Link, error) {
+	err := spec.check(ns)
+	if err == nil {
+		err = errLinux
+	}
+	return Link{}, fail.New("link.Ensure", ns, subject(spec.Name), err)
+}
+
+// Change makes the link match what s names. It needs Linux.
+func (l Link) Change(context.Context, Spec) (Link, error) {
+	return Link{}, fail.New("link.Change", l.ns, subject(l.Name), errLinux)
+}
+
+// DeleteAll removes links. It needs Linux.
+func DeleteAll(context.Context, ...Link) error {
+	return fail.New("link.DeleteAll", nil, "links", errLinux)
+}
+
+// SetMaster makes the link a port. It needs Linux.
+func (l Link) SetMaster(context.Context, int) error {
+	return fail.New("link.SetMaster", l.ns, subject(l.Name), errLinux)
+}
+
+// Move puts the link into another namespace. It needs Linux.
+func (l Link) Move(context.Context, *netns.NS, MoveOptions) (Link, error) {
+	return Link{}, fail.New("link.Move", l.ns, subject(l.Name), errLinux)
 }
 
 // OpenTun makes a TUN or TAP device. It needs Linux.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/boxwire/boxwire/internal/fail"
@@ -40,7 +39,7 @@ func (c *creation) settle(e *end) error {
 	sysctls := m.sysctls(s)
 	if len(slave.names) > 0 {
 		if l, ok := c.look(e, s.Master); ok && l.Kind != "bond" {
-			return fail.New("link.Create", e.ns, subject(s.Name), refuse.Input("master %d (%s) is no bond: BondPort must be zero", s.Master, l.Name))
+			return fail.New(c.op, e.ns, subject(s.Name), refuse.Input("master %d (%s) is no bond: BondPort must be zero", s.Master, l.Name))
 		}
 	}
 	port := s.Port != (PortOptions{})
@@ -71,8 +70,8 @@ func (c *creation) settle(e *end) error {
 			return err
 		}
 		for _, v := range sysctls {
-			if err := e.ns.SetSysctl(c.ctx, "net/ipv6/conf/"+s.Name+"/"+v.name, strconv.Itoa(int(int32(v.value)))); err != nil {
-				return fail.New("link.Create", e.ns, subject(s.Name), err)
+			if err := e.ns.SetSysctl(c.ctx, v.key(s.Name), v.text()); err != nil {
+				return fail.New(c.op, e.ns, subject(s.Name), err)
 			}
 		}
 		reqs = nil
@@ -100,7 +99,7 @@ func (c *creation) settle(e *end) error {
 		return err
 	})
 	if err == nil && bad != nil {
-		err = fail.New("link.Create", e.ns, subject(s.Name), bad)
+		err = fail.New(c.op, e.ns, subject(s.Name), bad)
 	}
 	return err
 }
@@ -108,7 +107,7 @@ func (c *creation) settle(e *end) error {
 // exec sends the requests in the namespace of an end. Those from the one at addrs
 // on are its addresses, then questions.
 func (c *creation) exec(e *end, reqs []nl.Request, addrs int, reply func(int, nl.Message) error) error {
-	const op = "link.Create"
+	op := c.op
 	if len(reqs) == 0 {
 		return nil
 	}

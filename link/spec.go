@@ -150,7 +150,7 @@ func (s *Spec) common(o *options) {
 // later walks over those that the kernel accepts in the message that makes a link
 // and then ignores.
 func (s *Spec) later(o *options) {
-	o.custom(20, "IFLA_IFALIAS", s.Alias != "",
+	o.custom(20, "IFLA_IFALIAS", s.Alias != "" || o.zero,
 		func() []byte { return []byte(s.Alias) },
 		func(b []byte) { s.Alias = string(bytes.TrimRight(b, "\x00")) },
 		func(want, have []byte) bool { return bytes.Equal(want, bytes.TrimRight(have, "\x00")) })

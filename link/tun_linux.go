@@ -24,15 +24,15 @@ const tunDevice = "/dev/net/tun"
 // Otherwise it is like [Create]. A /dev/net/tun that is missing is
 // errors.ErrUnsupported.
 func OpenTun(ctx context.Context, ns *netns.NS, spec Spec, queues int) (Link, []*os.File, error) {
-	c := creation{ctx: ctx, ns: ns, spec: &spec, queues: queues}
+	c := creation{op: "link.OpenTun", ctx: ctx, ns: ns, spec: &spec, queues: queues}
 	k, ok := spec.Kind.(Tun)
 	switch {
 	case !ok:
-		return Link{}, nil, fail.New("link.OpenTun", ns, subject(spec.Name), refuse.Input("Kind is a %T, not a link.Tun", spec.Kind))
+		return Link{}, nil, c.fail(refuse.Input("Kind is a %T, not a link.Tun", spec.Kind))
 	case queues < 1 || queues > 256:
-		return Link{}, nil, fail.New("link.OpenTun", ns, subject(spec.Name), refuse.Input("%d queues are out of range (1 to 256)", queues))
+		return Link{}, nil, c.fail(refuse.Input("%d queues are out of range (1 to 256)", queues))
 	case queues > 1 && !k.MultiQueue:
-		return Link{}, nil, fail.New("link.OpenTun", ns, subject(spec.Name), refuse.Input("%d queues need MultiQueue", queues))
+		return Link{}, nil, c.fail(refuse.Input("%d queues need MultiQueue", queues))
 	}
 	l, err := c.run()
 	if err != nil {
@@ -109,34 +109,36 @@ func (c *creation) makeTun(k Tun) error {
 }
 
 // openQueues opens descriptors of the device with the name; the first makes it,
-// when make is set.
-func openQueues(ctx context.Context, ns *netns.NS, name string, index int, k Tun, queues int, create bool) (files []*os.File, err error) {
-	defer func() {
-		if err != nil {
-			for _, f := range files {
-				f.Close()
-			}
-			files = nil
-		}
-	}()
+// when create is set.
+func openQueues(ctx context.Context, ns *netns.NS, name string, index int, k Tun, queues int, create bool) ([]*os.File, error) {
 	// A descriptor belongs to the namespace that it was opened in.
-	files, err = netns.Do(ctx, ns, func(context.Context) (files []*os.File, err error) {
+	fds, err := netns.Do(ctx, ns, func(context.Context) (fds []int, err error) {
 		for range queues {
 			fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
-				err = &causeError{text: tunDevice + " is missing, or the kernel's module tun: " + err.Error(), is: errors.ErrUnsupported, err: err}
+				err = &causeError{text: "it is missing, or the kernel's module tun: " + err.Error(), is: errors.ErrUnsupported, err: err}
 			}
 			if err != nil {
-				return files, err
+				return fds, fmt.Errorf("opening %s: %w", tunDevice, err)
 			}
-			files = append(files, os.NewFile(uintptr(fd), tunDevice))
+			fds = append(fds, fd)
 		}
-		return files, nil
+		return fds, nil
 	})
-	for i, f := range files {
+	for i, fd := range fds {
 		if err == nil {
-			err = attach(f, name, index, k, create && i == 0)
+			err = attach(fd, name, index, k, create && i == 0)
 		}
+	}
+	var files []*os.File
+	for _, fd := range fds {
+		if err != nil {
+			unix.Close(fd)
+			continue
+		}
+		// Not before it is attached: until then the kernel reports an error to
+		// whoever polls, and Go's poller would take it for good.
+		files = append(files, os.NewFile(uintptr(fd), tunDevice))
 	}
 	return files, err
 }
@@ -151,8 +153,8 @@ func persist(f *os.File) error {
 	return errors.Join(os.NewSyscallError("TUNSETPERSIST", err), cerr)
 }
 
-// attach makes f a queue of the device.
-func attach(f *os.File, name string, index int, k Tun, create bool) error {
+// attach makes the descriptor a queue of the device.
+func attach(fd int, name string, index int, k Tun, create bool) error {
 	req, err := unix.NewIfreq(name)
 	if err != nil {
 		return err
@@ -173,31 +175,23 @@ func attach(f *os.File, name string, index int, k Tun, create bool) error {
 		}
 	}
 	req.SetUint16(flags)
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return err
+	if create && index != 0 {
+		if err := unix.IoctlSetPointerInt(fd, unix.TUNSETIFINDEX, index); err != nil {
+			return fmt.Errorf("TUNSETIFINDEX: %w", err)
+		}
 	}
-	step := func(what string, err error) error {
-		if err != nil {
-			return fmt.Errorf("%s: %w", what, err)
-		}
-		return nil
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+		return fmt.Errorf("TUNSETIFF: %w", err)
 	}
-	cerr := raw.Control(func(fd uintptr) {
-		if create && index != 0 {
-			if err = step("TUNSETIFINDEX", unix.IoctlSetPointerInt(int(fd), unix.TUNSETIFINDEX, index)); err != nil {
-				return
-			}
+	if create && k.Owner != nil {
+		if err := unix.IoctlSetInt(fd, unix.TUNSETOWNER, int(*k.Owner)); err != nil {
+			return fmt.Errorf("TUNSETOWNER: %w", err)
 		}
-		if err = step("TUNSETIFF", unix.IoctlIfreq(int(fd), unix.TUNSETIFF, req)); err != nil || !create {
-			return
+	}
+	if create && k.Group != nil {
+		if err := unix.IoctlSetInt(fd, unix.TUNSETGROUP, int(*k.Group)); err != nil {
+			return fmt.Errorf("TUNSETGROUP: %w", err)
 		}
-		if k.Owner != nil {
-			err = step("TUNSETOWNER", unix.IoctlSetInt(int(fd), unix.TUNSETOWNER, int(*k.Owner)))
-		}
-		if k.Group != nil && err == nil {
-			err = step("TUNSETGROUP", unix.IoctlSetInt(int(fd), unix.TUNSETGROUP, int(*k.Group)))
-		}
-	})
-	return errors.Join(err, cerr)
+	}
+	return nil
 }

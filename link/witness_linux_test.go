@@ -78,7 +78,7 @@ func ipLinks(t testing.TB, ns *netns.NS) map[string]ipLink {
 func onlyLo(t testing.TB, spaces ...*netns.NS) {
 	t.Helper()
 	for _, ns := range spaces {
-		links, err := List(context.Background(), ns)
+		links, err := List(context.Background(), ns, Filter{})
 		if err != nil {
 			t.Errorf("listing %s: %v", ns, err)
 		}

@@ -263,7 +263,7 @@ func hairpin(ctx context.Context, w *world) (string, error) {
 
 // linkNames returns the names of a namespace's links, sorted.
 func linkNames(ctx context.Context, ns *netns.NS) ([]string, error) {
-	links, err := link.List(ctx, ns)
+	links, err := link.List(ctx, ns, link.Filter{})
 	names := make([]string, len(links))
 	for i, l := range links {
 		names[i] = l.Name

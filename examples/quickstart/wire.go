@@ -172,7 +172,7 @@ func (w *world) cleanUp(ctx context.Context, before leftovers) (string, error) {
 
 // deleteLinks deletes the host's links; the other ends of the pairs go with them.
 func (w *world) deleteLinks(ctx context.Context) error {
-	links, err := link.List(ctx, w.host)
+	links, err := link.List(ctx, w.host, link.Filter{})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,146 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+
+	"github.com/boxwire/boxwire/internal/fail"
+	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/refuse"
+	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
+)
+
+// DeleteAll removes links, and the other ends of pairs with them, those of a
+// namespace together: the kernel waits for a grace period of its own each time it
+// is asked to delete, which makes 300 links one by one take longer than 300
+// together by a factor of 30 and more.
+//
+// A link that is gone already is os.ErrNotExist and does not keep the others from
+// going; the error names each. Apart from that all links of a namespace go or
+// none does: a link that cannot be deleted, such as lo, is refused by name.
+//
+// Links are put into a group of their own for it (Spec.Group), one that no other
+// link is in; if the kernel does not delete them they get their groups back.
+func DeleteAll(ctx context.Context, links ...Link) error {
+	const op = "link.DeleteAll"
+	for _, l := range links {
+		if err := l.bound(); err != nil {
+			return fail.New(op, l.ns, l.subject(), err)
+		}
+	}
+	var errs []error
+	for len(links) > 0 {
+		ns := links[0].ns
+		var here, rest []Link
+		for _, l := range links {
+			if l.ns.Equal(ns) {
+				here = append(here, l)
+			} else {
+				rest = append(rest, l)
+			}
+		}
+		errs = append(errs, deleteGroup(ctx, op, ns, here))
+		links = rest
+	}
+	return errors.Join(errs...)
+}
+
+// deleteGroup removes links of one namespace.
+func deleteGroup(ctx context.Context, op string, ns *netns.NS, links []Link) error {
+	subject := fmt.Sprintf("%d links", len(links))
+	conn, err := route(ns)
+	if err != nil {
+		return fail.New(op, ns, subject, err)
+	}
+	all, err := list(ctx, ns, Filter{}, nil)
+	if err != nil {
+		return fail.New(op, ns, subject, err)
+	}
+	there := make(map[int]*Link, len(all))
+	taken := make(map[uint32]bool)
+	for i := range all {
+		there[all[i].Index] = &all[i]
+		taken[all[i].Group] = true
+	}
+	group := rand.Uint32N(1<<31-1) + 1
+	for taken[group] {
+		group++
+	}
+
+	var errs []error
+	var doomed []Link
+	for _, l := range links {
+		switch now, ok := there[l.Index]; {
+		case !ok:
+			errs = append(errs, fail.New(op, ns, l.subject(), notExist("the link is gone already", unix.ENODEV)))
+		case now == nil: // a second time
+		case now.Kind == "":
+			return fail.New(op, ns, now.subject(), refuse.Input("the link belongs to hardware or to the kernel and cannot be deleted"))
+		default:
+			doomed = append(doomed, *now)
+			there[l.Index] = nil
+		}
+	}
+	err = change(ctx, func(ctx context.Context) error { return deleteDoomed(ctx, conn, doomed, group) })
+	return errors.Join(append(errs, fail.New(op, ns, subject, err))...)
+}
+
+// deleteDoomed puts the links into the group and deletes that.
+func deleteDoomed(ctx context.Context, conn *nl.Conn, links []Link, group uint32) error {
+	if len(links) == 0 {
+		return nil
+	}
+	if len(links) == 1 {
+		return conn.Call(ctx, delLink(links[0].Index), nil)
+	}
+	set, err := setGroups(ctx, conn, links, func(Link) uint32 { return group })
+	if err == nil {
+		b := nl.AppendU32(appendIfInfo(nil, 0, 0, 0), unix.IFLA_GROUP, group)
+		err = conn.Call(ctx, nl.Request{Type: unix.RTM_DELLINK, Body: b, Names: linkNames}, nil)
+		if errors.Is(err, os.ErrNotExist) {
+			return nil // all went in between
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	if _, uerr := setGroups(ctx, conn, links[:set], func(l Link) uint32 { return l.Group }); uerr != nil {
+		err = errors.Join(err, fmt.Errorf("giving the links their groups back: %w", uerr))
+	}
+	return err
+}
+
+// setGroups puts each link into a group, and returns how many were tried. Those
+// that went in between are passed over.
+func setGroups(ctx context.Context, conn *nl.Conn, links []Link, group func(Link) uint32) (n int, err error) {
+	reqs := make([]nl.Request, len(links))
+	for i, l := range links {
+		b := nl.AppendU32(appendIfInfo(make([]byte, 0, 24), l.Index, 0, 0), unix.IFLA_GROUP, group(l))
+		reqs[i] = nl.Request{Type: unix.RTM_NEWLINK, Body: b, Names: linkNames}
+	}
+	for len(reqs) > 0 {
+		err := conn.Exec(ctx, reqs, nil)
+		var many *nl.ExecError
+		if err != nil && !errors.As(err, &many) {
+			return len(links), err
+		}
+		if many == nil {
+			return len(links), nil
+		}
+		n += many.Sent
+		for _, f := range many.Failed {
+			if !errors.Is(f.Err, os.ErrNotExist) {
+				return n, f.Err
+			}
+		}
+		if many.Cause != nil {
+			return n, many.Cause
+		}
+		reqs = reqs[many.Sent:]
+	}
+	return n, nil
+}
