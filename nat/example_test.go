@@ -112,3 +112,27 @@ func ExampleNAT_Flows() {
 		fmt.Println(f) // "tcp 203.0.113.9:40000 -> 203.0.113.1:8080 (10.88.0.2:80) ESTABLISHED"
 	}
 }
+
+// A port does not answer; why?
+func ExampleNAT_Explain() {
+	ctx := context.Background()
+	host, err := netns.Current()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer host.Close()
+	gw, err := nat.Open(ctx, host, nat.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	causes, err := gw.Explain(ctx, nat.Port{Proto: nat.TCP, Host: netip.MustParseAddrPort("203.0.113.1:8080")}, nat.Hints{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(causes) // "the policy of chain ip filter FORWARD drops connections to the port: ..."
+	for _, c := range causes {
+		if c.Kind == nat.CauseForeignDrop {
+			fmt.Println("ask the firewall's administrator about", c.Subject)
+		}
+	}
+}

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 
 	"github.com/boxwire/boxwire/internal/ct"
-	"github.com/boxwire/boxwire/internal/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -68,26 +66,7 @@ func (n *NAT) flows() (ct.Table, error) {
 
 // isLocal asks the kernel whether an address is one of the namespace, as the
 // rules do by "fib daddr type local".
-func (n *NAT) isLocal(ctx context.Context, a netip.Addr) (local bool, err error) {
-	c, err := n.ns.Exchange(unix.NETLINK_ROUTE)
-	if err != nil {
-		return false, err
-	}
-	b := make([]byte, unix.SizeofRtMsg, 32)
-	b[0], b[1] = unix.AF_INET, byte(a.BitLen())
-	if a.Is6() {
-		b[0] = unix.AF_INET6
-	}
-	b = nl.AppendAttr(b, unix.RTA_DST, a.AsSlice())
-	err = c.Call(ctx, nl.Request{Type: unix.RTM_GETROUTE, Body: b}, func(m nl.Message) error {
-		if len(m.Body) < unix.SizeofRtMsg {
-			return errors.New("malformed reply: a route without its header")
-		}
-		local = m.Body[7] == unix.RTN_LOCAL // struct rtmsg
-		return nil
-	})
-	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EINVAL) || errors.Is(err, os.ErrNotExist) {
-		return false, nil // no route, or one of a type that refuses
-	}
-	return local, err
+func (n *NAT) isLocal(ctx context.Context, a netip.Addr) (bool, error) {
+	h, err := n.route(ctx, a)
+	return h.kind == unix.RTN_LOCAL, err
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,11 +33,11 @@ const (
 	diagMark    = 15 // INET_DIAG_MARK, for those with CAP_NET_ADMIN
 )
 
-// listeners reads the sockets of a protocol that wait for visitors: TCP and SCTP
-// that listen, UDP that are not connected. It is empty where the kernel cannot
-// tell.
-func (n *NAT) listeners(ctx context.Context, proto Proto) (all []listener, err error) {
-	c, err := n.ns.Exchange(unix.NETLINK_SOCK_DIAG)
+// listeners reads the sockets of a protocol that wait for visitors in a namespace:
+// TCP and SCTP that listen, UDP that are not connected. It is empty where the
+// kernel cannot tell.
+func listeners(ctx context.Context, ns *netns.NS, proto Proto) (all []listener, err error) {
+	c, err := ns.Exchange(unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +112,7 @@ func (n *NAT) unused(ctx context.Context, bare, contested []Port) (Port, error) 
 	mark := n.mark()
 	for i, p := range slices.Concat(bare, contested) {
 		if byPort[p.Proto] == nil {
-			all, err := n.listeners(ctx, p.Proto)
+			all, err := listeners(ctx, n.ns, p.Proto)
 			if err != nil {
 				return p, fmt.Errorf("asking who listens: %w", err)
 			}

@@ -144,3 +144,8 @@ func (n *NAT) Flows(context.Context, ...netip.Addr) ([]Flow, error) {
 func (n *NAT) Keep(context.Context, func() State) iter.Seq2[Repair, error] {
 	return func(yield func(Repair, error) bool) { yield(Repair{}, unsupported("nat.Keep", n.ns, n.String())) }
 }
+
+// Explain returns errors.ErrUnsupported: it needs Linux.
+func (n *NAT) Explain(_ context.Context, port Port, _ Hints) (Causes, error) {
+	return nil, unsupported("nat.Explain", n.ns, port.String())
+}

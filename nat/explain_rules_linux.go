@@ -1,0 +1,80 @@
+package nat
+
+import (
+	"context"
+	"math"
+
+	"github.com/boxwire/boxwire/internal/trace"
+	"golang.org/x/sys/unix"
+)
+
+// dstnat is the priority at which destinations are translated (NF_IP_PRI_NAT_DST).
+const dstnat = -100
+
+// lookAtRules follows a visitor's first packet through the rules of other tables:
+// before and after our translation.
+func (d *diagnosis) lookAtRules(ctx context.Context) error {
+	rules, err := trace.Read(ctx, d.c, func(family byte, table string) bool {
+		return family == unix.NFPROTO_INET && table == d.n.table
+	})
+	if err != nil {
+		return err
+	}
+	host := d.port.Host
+	before := trace.Packet{
+		V6: host.Addr().Is6(), In: trace.Link{Index: d.in.index, Name: d.in.name},
+		Src: d.hints.From, Proto: uint8(d.port.Proto), Dport: host.Port(), Local: true,
+	}
+	if !host.Addr().IsUnspecified() {
+		before.Dst = host.Addr()
+	}
+	after := before
+	after.Dst, after.Dport, after.Local, after.Translated = d.box.Addr(), d.box.Port(), false, true
+	after.Out = trace.Link{Index: d.out.index, Name: d.out.name}
+
+	entry := uint32(unix.NF_INET_PRE_ROUTING)
+	if d.local {
+		entry = unix.NF_INET_LOCAL_OUT
+		before.In, after.In = trace.Link{}, trace.Link{}
+		before.Out, before.Src = trace.Link{Index: 1, Name: "lo"}, host.Addr()
+		after.Src = host.Addr()
+	}
+	type step struct {
+		hook   uint32
+		lo, hi int32
+		packet trace.Packet
+	}
+	steps := []step{{entry, math.MinInt32, dstnat, before}}
+	if d.box.IsValid() && d.out.index != 0 {
+		steps = append(steps, step{entry, dstnat + 1, math.MaxInt32, after})
+		if !d.local {
+			steps = append(steps, step{unix.NF_INET_FORWARD, math.MinInt32, math.MaxInt32, after})
+		}
+		after.In = trace.Link{} // not shown to postrouting everywhere
+		steps = append(steps, step{unix.NF_INET_POST_ROUTING, math.MinInt32, math.MaxInt32, after})
+	}
+	for _, s := range steps {
+		found, err := rules.Trace(ctx, s.hook, s.lo, s.hi, s.packet)
+		if err != nil {
+			return err
+		}
+		for _, o := range found {
+			d.blame(o)
+		}
+	}
+	return nil
+}
+
+// blame adds the cause that a rule of another table is.
+func (d *diagnosis) blame(o trace.Outcome) {
+	if o.DNAT {
+		// Chains of one priority are asked in the order in which they were made.
+		d.add(CauseForeignDNAT, o.Certain && o.Priority < dstnat, o.String(), "%v translates the destination before our table is asked.", o)
+		return
+	}
+	mend := "an accept before it lets them through"
+	if o.Table == "filter" && o.Family != unix.NFPROTO_INET {
+		mend = "AcceptForward adds an accept before it"
+	}
+	d.add(CauseForeignDrop, o.Certain, o.String(), "%v drops connections to the port: what one table drops, no other can let through; %s.", o, mend)
+}
