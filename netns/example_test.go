@@ -284,3 +284,38 @@ func ExampleNS_EnsureNSID() {
 	fmt.Println(id, again.Equal(box))
 	// Output: 0 true
 }
+
+// A watch begins with the names that are there, and tells what comes and goes.
+func ExampleWatch() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for e, err := range netns.Watch(ctx) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		switch e.Kind {
+		case netns.Present, netns.Created:
+			log.Print(e.Name, " is ", e.ID)
+		case netns.Deleted:
+			log.Print(e.Name, " is gone")
+		case netns.Synced:
+			cancel() // a program that is interested in changes goes on
+			fmt.Println("that is all")
+			return
+		}
+	}
+	// Output: that is all
+}
+
+// All finds every network namespace that something visible holds.
+func ExampleAll() {
+	all, err := netns.All(context.Background())
+	if err != nil {
+		log.Print(err) // not all processes could be looked into
+	}
+	for _, info := range all {
+		log.Print(info.ID.Ino, info.Names, info.Pids)
+	}
+	fmt.Println(len(all) > 0)
+	// Output: true
+}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"os"
 	"runtime"
@@ -57,6 +58,20 @@ func (Folder) Delete(context.Context, string) error { return unsupported("netns.
 
 // NewInUserNS returns errors.ErrUnsupported.
 func NewInUserNS(context.Context, UserNS) (*NS, error) { return nil, unsupported("netns.NewInUserNS") }
+
+// List returns errors.ErrUnsupported.
+func List(context.Context) ([]Named, error) { return nil, unsupported("netns.List") }
+
+// List returns errors.ErrUnsupported.
+func (Folder) List(context.Context) ([]Named, error) { return nil, unsupported("netns.List") }
+
+// Watch yields errors.ErrUnsupported.
+func Watch(ctx context.Context) iter.Seq2[Event, error] { return Folder("").Watch(ctx) }
+
+// Watch yields errors.ErrUnsupported.
+func (Folder) Watch(context.Context) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) { yield(Event{}, unsupported("netns.Watch")) }
+}
 
 // All returns errors.ErrUnsupported.
 func All(context.Context) ([]Info, error) { return nil, unsupported("netns.All") }
