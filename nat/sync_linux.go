@@ -257,9 +257,15 @@ func (s *syncing) landed(ctx context.Context) (bool, error) {
 }
 
 // flush flushes the flows of the ports that changed. Of a table that was built
-// anew that is every port: flows that began while something was missing were not
-// translated.
+// anew it is all that the table contradicts, because flows that began while
+// something was missing were not translated; so it is the first time, because a
+// program before this one may have been cut off between transaction and flush.
 func (s *syncing) flush(ctx context.Context) error {
+	if s.anew || !s.n.swept {
+		err := s.n.flushStrays(ctx, s.want)
+		s.n.swept = err == nil
+		return err
+	}
 	type place struct{ set, key, end string }
 	at := func(it item) place { return place{it.set, string(it.elem.Key), string(it.elem.KeyEnd)} }
 	old := make(map[place]nft.Element)
@@ -279,7 +285,7 @@ func (s *syncing) flush(ctx context.Context) error {
 		switch {
 		case err != nil:
 			return err
-		case !there, s.anew && string(e.Data) == string(it.elem.Data):
+		case !there:
 			first = append(first, p)
 		case string(e.Data) != string(it.elem.Data):
 			gone = append(gone, p)

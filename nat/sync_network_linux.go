@@ -119,6 +119,7 @@ func (s *syncing) finishNetworks(ctx context.Context) error {
 type memory struct {
 	turn    chan struct{}     // holds a token while a change is under way, which has sockets
 	sockets map[spot]*os.File // reserved ports
+	swept   bool              // flows that the table contradicts were flushed
 
 	mu     sync.Mutex // guards the following fields
 	facts  []item     // what the table said about the host when it was last read
