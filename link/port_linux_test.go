@@ -32,12 +32,16 @@ func showPort(t testing.TB, ns *netns.NS, name string) map[string]any {
 	return ports[0].Info.Data
 }
 
-// twoPorts makes a bridge with two ports that have a carrier.
+// twoPorts makes a bridge with two ports that forward.
 func twoPorts(t testing.TB, ns *netns.NS) (br, a, b Link) {
 	t.Helper()
 	br = mustCreate(t, ns, Spec{Name: "br0", Up: true, Kind: Bridge{}})
 	port := func(name string) Link {
-		return mustCreate(t, ns, Spec{Name: name, Up: true, Master: br.Index, Kind: Veth{Peer: Spec{Name: name + "p", Up: true}}})
+		l := mustCreate(t, ns, Spec{Name: name, Up: true, Master: br.Index, Kind: Veth{Peer: Spec{Name: name + "p", Up: true}}})
+		if err := l.WaitForwarding(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return l
 	}
 	return br, port("a"), port("b")
 }

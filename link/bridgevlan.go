@@ -1,0 +1,3 @@
+package link
+
+const maxVLAN = 4094

@@ -1,0 +1,122 @@
+package link
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/boxwire/boxwire/internal/refuse"
+)
+
+// Neighbour is an entry of the neighbour tables, ARP's for IPv4 and neighbour
+// discovery's for IPv6: the hardware address of a host on the link, ip-neighbour(8).
+type Neighbour struct {
+	Link int              // index of the link; not looked at where the link is given otherwise
+	Addr netip.Addr       // the host's address
+	MAC  net.HardwareAddr // its hardware address; nil while it is not known, and in a proxy entry
+
+	// State is one of the states. Zero in a new entry stands for
+	// NeighbourPermanent where there is a MAC, and else for an entry that
+	// the kernel resolves when it is used.
+	State NeighbourState
+
+	Flags NeighbourFlags
+
+	// Protocol says who made the entry; numbers are those of routes, RTPROT_*
+	// in linux/rtnetlink.h (NDA_PROTOCOL, Linux >= 5.0).
+	Protocol uint8
+
+	// How long ago the host was last heard to be there, the entry was last
+	// used and last changed, in steps of 10 ms. They are read only, and zero
+	// in a proxy entry.
+	Confirmed, Used, Updated time.Duration
+
+	Probes int // requests sent without an answer; read only
+}
+
+// NeighbourState says how much the kernel knows of a neighbour (NUD_* in
+// linux/neighbour.h, RFC 4861 section 7.3.2). The values are bits, so that a
+// filter may ask for several.
+type NeighbourState uint16
+
+const (
+	NeighbourIncomplete NeighbourState = 0x01 // being resolved
+	NeighbourReachable  NeighbourState = 0x02 // heard from lately
+	NeighbourStale      NeighbourState = 0x04 // not heard from lately; checked when used
+	NeighbourDelay      NeighbourState = 0x08 // used while stale, to be checked soon
+	NeighbourProbe      NeighbourState = 0x10 // being checked
+	NeighbourFailed     NeighbourState = 0x20 // does not answer
+	NeighbourNoARP      NeighbourState = 0x40 // needs no resolution: a multicast address, say
+	NeighbourPermanent  NeighbourState = 0x80 // set by the administrator, never checked
+)
+
+// NeighbourFlags are the bits NTF_* and, from the ninth on, NTF_EXT_* of
+// linux/neighbour.h.
+type NeighbourFlags uint32
+
+const (
+	NeighbourUse         NeighbourFlags = 0x01  // resolve it at once; only of new entries
+	NeighbourProxy       NeighbourFlags = 0x08  // the link answers for this address
+	NeighbourExtLearned  NeighbourFlags = 0x10  // learned by a program, which keeps it
+	NeighbourOffloaded   NeighbourFlags = 0x20  // known to the hardware; read only
+	NeighbourRouter      NeighbourFlags = 0x80  // an IPv6 router
+	NeighbourManaged     NeighbourFlags = 0x100 // the kernel keeps it resolved; Linux >= 5.16
+	NeighbourExtValidate NeighbourFlags = 0x400 // learned by a program, checked by the kernel; Linux >= 6.18
+)
+
+// NeighbourFilter chooses neighbours of a list. The zero value chooses all that
+// are not proxy entries. The kernel filters by Link, Master, Proxy and family.
+type NeighbourFilter struct {
+	Link   int            // those of the link with this index
+	Master int            // those of the links whose master (bridge, VRF) has this index
+	Proxy  bool           // the proxy entries instead
+	States NeighbourState // those in one of these states
+
+	IPv4Only, IPv6Only bool // those of one family
+}
+
+// String returns the neighbour as ip-neighbour(8) begins its line:
+// "10.0.0.5 lladdr 02:00:00:00:00:01".
+func (n Neighbour) String() string {
+	switch {
+	case n.Flags&NeighbourProxy != 0:
+		return fmt.Sprintf("%s proxy", n.Addr)
+	case n.MAC != nil:
+		return fmt.Sprintf("%s lladdr %s", n.Addr, n.MAC)
+	}
+	return n.Addr.String()
+}
+
+// checkNeighbours refuses what the kernel would refuse without saying why.
+func checkNeighbours(list []Neighbour) error {
+	for i := range list {
+		n := &list[i]
+		proxy := n.Flags&NeighbourProxy != 0
+		switch {
+		case !n.Addr.IsValid():
+			return refuse.Input("neighbour %d of the list has no address", i)
+		case n.Addr.Is4In6() || n.Addr.Zone() != "":
+			return refuse.Input("neighbour %s: give the address without a zone, IPv4 not as IPv6", n)
+		case n.Addr.IsUnspecified():
+			return refuse.Input("neighbour %s is the unspecified address", n)
+		case len(n.MAC) > 32:
+			return refuse.Input("neighbour %s has a hardware address of %d bytes; at most 32 are possible", n, len(n.MAC))
+		case proxy && (n.MAC != nil || n.State != 0):
+			return refuse.Input("neighbour %s is a proxy entry: it has neither a hardware address nor a state", n)
+		case n.State&(n.State-1) != 0 || n.State > NeighbourPermanent:
+			return refuse.Input("neighbour %s has the state %#x, which is not one state", n, uint16(n.State))
+		case n.MAC == nil && n.State&(NeighbourPermanent|NeighbourReachable|NeighbourStale|NeighbourDelay|NeighbourProbe|NeighbourNoARP) != 0:
+			return refuse.Input("neighbour %s is in a state that needs a hardware address", n)
+		}
+	}
+	return nil
+}
+
+// checkIndex refuses an index that no link has.
+func checkIndex(what string, index int) error {
+	if index < 0 || index > 1<<31-1 {
+		return refuse.Input("%s %d is not the index of a link", what, index)
+	}
+	return nil
+}
