@@ -269,51 +269,6 @@ func TestListFilters(t *testing.T) {
 	}
 }
 
-func TestListIsCompleteUnderChurn(t *testing.T) {
-	t.Parallel()
-	ns := box(t)
-	var steady []Route
-	for i := range 1000 {
-		steady = append(steady, To(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 60, byte(i >> 8), byte(i)}), 32), addr("10.1.0.1")))
-	}
-	if err := Add(t.Context(), ns, steady...); err != nil {
-		t.Fatal(err)
-	}
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		churn := To(prefix("10.59.0.0/16"), addr("10.1.0.1"))
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			if err := errors.Join(Add(t.Context(), ns, churn), Delete(t.Context(), ns, churn)); err != nil {
-				t.Error(err)
-				return
-			}
-		}
-	})
-	for range 50 {
-		got, err := List(t.Context(), ns, Filter{Family: IPv4, Table: TableMain, Protocol: ProtoStatic})
-		if err != nil {
-			t.Fatal(err)
-		}
-		n := 0
-		for _, r := range got {
-			if r.Dst.Bits() == 32 {
-				n++
-			}
-		}
-		if n != len(steady) {
-			t.Fatalf("%d of %d routes listed", n, len(steady))
-		}
-	}
-	close(stop)
-	wg.Wait()
-}
-
 func TestBadInput(t *testing.T) {
 	t.Parallel()
 	ns := box(t)

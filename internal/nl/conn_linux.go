@@ -30,9 +30,10 @@ type Conn struct {
 // socket is one open netlink socket with its two system calls prepared, so that
 // an exchange allocates nothing for them.
 type socket struct {
-	nc   *netlink.Conn
-	raw  syscall.RawConn
-	port uint32 // 0 until learnPort
+	nc    *netlink.Conn
+	raw   syscall.RawConn
+	port  uint32 // 0 until learnPort
+	group uint32 // what join has joined
 
 	// Arguments and results of the two functions below.
 	buf   []byte
@@ -143,6 +144,15 @@ func (c *Conn) acquire(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	err := c.ensure()
+	if err != nil {
+		c.release()
+	}
+	return err
+}
+
+// ensure makes sure that there is a socket.
+func (c *Conn) ensure() error {
 	if c.sock != nil {
 		return nil
 	}
@@ -153,7 +163,6 @@ func (c *Conn) acquire(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		c.release()
 		return fmt.Errorf("opening a netlink socket: %w", err)
 	}
 	return nil

@@ -55,18 +55,23 @@ func (c *Conn) dumpTries(ctx context.Context, req *Request, tries int, g *Guard,
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	if g != nil {
-		if err := c.sock.join(g.Group); err != nil {
-			return err
-		}
-		defer c.leave(g.Group, *buf)
+		defer func() { c.leave(g.Group, *buf) }()
 	}
 	for range tries {
 		if reset != nil {
 			reset()
 		}
+		if g != nil {
+			if err := c.join(g.Group); err != nil {
+				return err
+			}
+		}
 		intr, err := c.dump(ctx, req, *buf, g, each)
 		if _, refused := err.(*Error); err != nil && !refused {
 			c.drop() // the rest of the dump is still to come
+		}
+		if g != nil && errors.Is(err, unix.ENOBUFS) {
+			intr, err = true, nil // more changes than the socket holds
 		}
 		if err != nil || !intr {
 			return err
@@ -90,10 +95,6 @@ func (c *Conn) dump(ctx context.Context, req *Request, buf []byte, g *Guard, eac
 			return false, err
 		}
 		b, err := c.sock.recv(ctx, buf)
-		if g != nil && errors.Is(err, unix.ENOBUFS) {
-			intr = true // more changes than the socket holds; the dump goes on
-			continue
-		}
 		if err != nil {
 			return false, err
 		}

@@ -1,21 +1,38 @@
 package nl
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
 
-// join lets the socket receive the events of a group, until leave: what a dump
-// is answered with carries the socket's own port, an event any other.
-func (s *socket) join(group uint32) error {
-	err := s.learnPort()
-	if err != nil {
+	"golang.org/x/sys/unix"
+)
+
+// join opens a socket if there is none, and lets it receive the events of a
+// group, until leave. What a dump is answered with carries the socket's own port,
+// an event any other.
+func (c *Conn) join(group uint32) error {
+	if err := c.ensure(); err != nil {
 		return err
 	}
+	s := c.sock
+	if s.group == group {
+		return nil
+	}
+	first := s.port == 0
+	if err := s.learnPort(); err != nil {
+		return err
+	}
+	var err error
 	cerr := s.raw.Control(func(fd uintptr) {
+		if first {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20) // takes CAP_NET_ADMIN
+		}
 		err = unix.SetsockoptInt(int(fd), unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, int(group))
 	})
-	if cerr != nil {
-		return cerr
+	if err := errors.Join(err, cerr); err != nil {
+		return err
 	}
-	return err
+	s.group = group
+	return nil
 }
 
 // leave ends the membership and throws away the events that are queued still: a
@@ -23,9 +40,10 @@ func (s *socket) join(group uint32) error {
 // emptied is dropped.
 func (c *Conn) leave(group uint32, buf []byte) {
 	s := c.sock
-	if s == nil {
+	if s == nil || s.group != group {
 		return
 	}
+	s.group = 0
 	err := s.raw.Control(func(fd uintptr) {
 		s.errno = unix.SetsockoptInt(int(fd), unix.SOL_NETLINK, unix.NETLINK_DROP_MEMBERSHIP, int(group))
 	})
