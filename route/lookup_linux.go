@@ -13,10 +13,9 @@ import (
 // Lookup asks the kernel which route a packet would take now, rules included. It
 // sends nothing.
 //
-// A destination that no route leads to is ENETUNREACH. What an IPv4 route or a
-// rule refuses is an error, too: EINVAL for a blackhole, EHOSTUNREACH or
-// ENETUNREACH for unreachable, EACCES for prohibit, which is os.ErrPermission.
-// For IPv6 such a route is a Match of that Type, and a rule an error.
+// A destination that no route leads to is ENETUNREACH. What a route or a rule
+// refuses is an error, too: EINVAL for a blackhole, EHOSTUNREACH or ENETUNREACH for
+// unreachable, EACCES for prohibit, which is os.ErrPermission.
 func Lookup(ctx context.Context, ns *netns.NS, q Query) (Match, error) {
 	m, err := lookup(ctx, ns, &q)
 	if err != nil {
@@ -35,7 +34,7 @@ func lookup(ctx context.Context, ns *netns.NS, q *Query) (m Match, err error) {
 	}
 	// Both questions go in one send. The entry of the table, and its hops, come
 	// for RTM_F_FIB_MATCH (>= 4.13); what was resolved for the other.
-	reqs := []nl.Request{q.request(unix.RTM_F_FIB_MATCH | unix.RTM_F_LOOKUP_TABLE), q.request(unix.RTM_F_LOOKUP_TABLE)}
+	reqs := []nl.Request{q.request(unix.RTM_F_FIB_MATCH), q.request(0)}
 	answers := 0
 	err = conn.Exec(ctx, reqs, func(i int, msg nl.Message) error {
 		var r Route
@@ -64,6 +63,9 @@ func lookup(ctx context.Context, ns *netns.NS, q *Query) (m Match, err error) {
 func (q *Query) request(flags uint32) nl.Request {
 	bits := uint8(q.Dst.BitLen())
 	h := header{family: afOf(q.Dst), dstLen: bits, tos: q.TOS, flags: flags}
+	if q.Dst.Is4() {
+		h.flags |= unix.RTM_F_LOOKUP_TABLE // IPv6 says the table unasked, and refuses the flag
+	}
 	if q.Src.IsValid() {
 		h.srcLen = bits
 	}

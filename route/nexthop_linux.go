@@ -37,8 +37,8 @@ var nextHopAttrNames = map[uint16]string{
 func nextHopNames(path []uint16) string { return nextHopAttrNames[path[0]] }
 
 // AddNextHops adds objects to the namespace in the order given, all of them or
-// none: a group comes after its members. An id that is taken is os.ErrExist, a
-// link or a member that does not exist os.ErrNotExist or EINVAL.
+// none: a group comes after its members. An id that is taken is os.ErrExist. A link
+// or a member that does not exist is EINVAL, with the kernel's own words.
 func AddNextHops(ctx context.Context, ns *netns.NS, hops ...NextHop) error {
 	const op = "route.AddNextHops"
 	many, err := execNextHops(ctx, op, ns, hops, verbAdd)

@@ -155,8 +155,12 @@ func (r *Route) scope() Scope {
 	return ScopeUniverse
 }
 
-// normal fills in the defaults.
+// normal fills in the defaults. Of one hop alone the kernel makes a plain route.
 func (r Route) normal() Route {
+	if len(r.Hops) == 1 {
+		h := r.Hops[0]
+		r.Hops, r.Via, r.Dev, r.OnLink, r.Encap, r.Realm = nil, h.Via, h.Dev, h.OnLink, h.Encap, h.Realm
+	}
 	r.Scope = r.scope()
 	r.Table = cmp.Or(r.Table, TableMain)
 	r.Type = cmp.Or(r.Type, Unicast)

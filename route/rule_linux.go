@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AddRules adds rules to the namespace, all of them or none. A rule that is the
-// same in all but its Protocol is os.ErrExist.
+// AddRules adds rules to the namespace, all of them or none. A rule that is there
+// already, with the same Protocol, is os.ErrExist.
 func AddRules(ctx context.Context, ns *netns.NS, rules ...Rule) error {
 	const op = "route.AddRules"
 	many, err := execRules(ctx, op, ns, rules, verbAdd)
@@ -75,9 +75,8 @@ func listRules(ctx context.Context, ns *netns.NS, f Family) ([]Rule, error) {
 // SyncRules makes the rules of an owner, a protocol number that nobody else uses,
 // be those given and no others, in both families. It touches only what differs,
 // adds before it deletes, and may be repeated. The desired rules have the owner's
-// Protocol, or 0; a Priority of 0 is content with any. A rule of another protocol
-// that is else the same as one that is wanted is left alone, and the error is
-// os.ErrExist. When a rule is refused, those added before it are taken back, and
+// Protocol, or 0; a Priority of 0 is content with any. Rules of other protocols are
+// left alone. When a rule is refused, those added before it are taken back, and
 // none is deleted.
 func SyncRules(ctx context.Context, ns *netns.NS, owner Protocol, desired ...Rule) (Changes, error) {
 	const op = "route.SyncRules"

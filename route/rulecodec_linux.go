@@ -2,6 +2,7 @@ package route
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
 
 	"github.com/boxwire/boxwire/internal/nl"
@@ -140,11 +141,13 @@ func appendNonZero(b []byte, attr uint16, v uint32) []byte {
 	return nl.AppendU32(b, attr, v)
 }
 
+var errMalformedRule = errors.New("malformed reply: no rule in it")
+
 // decodeRule reads the body of an RTM_NEWRULE or RTM_DELRULE message. ok is
 // false for rules of other families: those of multicast routing.
 func decodeRule(b []byte, r *Rule) (ok bool, err error) {
 	if len(b) < unix.SizeofRtMsg {
-		return false, errMalformed
+		return false, errMalformedRule
 	}
 	*r = Rule{Family: IPv4, TOS: b[3], Table: Table(b[4]), Action: Action(b[7])}
 	af := b[0]
@@ -170,13 +173,19 @@ func decodeRule(b []byte, r *Rule) (ok bool, err error) {
 			r.attr(&w)
 		}
 	}
+	if err := w.Err(); err != nil {
+		return false, err
+	}
 	if dst.IsValid() {
 		r.To = netip.PrefixFrom(dst, int(b[1]))
 	}
 	if src.IsValid() {
 		r.From = netip.PrefixFrom(src, int(b[2]))
 	}
-	return true, w.Err()
+	if dst.IsValid() && !r.To.IsValid() || src.IsValid() && !r.From.IsValid() {
+		return false, errMalformedRule
+	}
+	return true, nil
 }
 
 // attr reads one attribute of a rule.

@@ -31,6 +31,7 @@ func own(have *Protocol, owner Protocol) error {
 // as returns the wanted route with what the kernel has filled in, to be compared
 // with what it has.
 func (r Route) as(have *Route) Route {
+	r = r.normal()
 	if r.Via.IsValid() && r.Dev == 0 {
 		r.Dev = have.Dev
 	}

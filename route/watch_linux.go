@@ -12,9 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	groupNextHop = 32 // RTNLGRP_NEXTHOP
-)
+const groupNextHop = 32 // RTNLGRP_NEXTHOP
 
 // Watch yields the routes that the filter chooses, Synced, and then what changes,
 // until the loop ends or ctx does; the last item has the error then. When the
@@ -30,7 +28,6 @@ const (
 // A change that happened while the state was read may be told although the state
 // shows it already.
 func Watch(ctx context.Context, ns *netns.NS, f Filter) iter.Seq2[Event[Route], error] {
-	w := &watcher{filter: f}
 	groups := []uint32{unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, groupNextHop}
 	switch f.Family {
 	case IPv4:
@@ -38,14 +35,17 @@ func Watch(ctx context.Context, ns *netns.NS, f Filter) iter.Seq2[Event[Route], 
 	case IPv6:
 		groups = groups[1:2]
 	}
-	return watch(ctx, ns, "route.Watch", "routes", groups, f.check(), func(ctx context.Context) ([]Route, error) {
-		if err := settle(ctx, ns); err != nil {
-			return nil, err
-		}
-		routes, err := list(ctx, ns, f)
-		w.begin(routes)
-		return routes, err
-	}, w.decode)
+	return watch(ctx, ns, "route.Watch", "routes", groups, f.check(), func() (table[Route], decoder[Route]) {
+		w := &watcher{filter: f}
+		return func(ctx context.Context) ([]Route, error) {
+			if err := settle(ctx, ns); err != nil {
+				return nil, err
+			}
+			routes, err := list(ctx, ns, f)
+			w.begin(routes)
+			return routes, err
+		}, w.decode
+	})
 }
 
 // WatchRules is [Watch] for the rules of a family, or with 0 of both.
@@ -57,13 +57,13 @@ func WatchRules(ctx context.Context, ns *netns.NS, f Family) iter.Seq2[Event[Rul
 	case IPv6:
 		groups = groups[1:]
 	}
-	return watch(ctx, ns, "route.WatchRules", "rules", groups, f.check(), func(ctx context.Context) ([]Rule, error) {
-		return listRules(ctx, ns, f)
-	}, func(m nl.Message, r *Rule) (bool, error) {
-		if m.Type != unix.RTM_NEWRULE && m.Type != unix.RTM_DELRULE {
-			return false, nil
+	return watch(ctx, ns, "route.WatchRules", "rules", groups, f.check(), func() (table[Rule], decoder[Rule]) {
+		return func(ctx context.Context) ([]Rule, error) { return listRules(ctx, ns, f) }, func(m nl.Message, r *Rule) (bool, error) {
+			if m.Type != unix.RTM_NEWRULE && m.Type != unix.RTM_DELRULE {
+				return false, nil
+			}
+			return decodeRule(m.Body, r)
 		}
-		return decodeRule(m.Body, r)
 	})
 }
 
@@ -71,40 +71,35 @@ func WatchRules(ctx context.Context, ns *netns.NS, f Family) iter.Seq2[Event[Rul
 // with their link; the watch resyncs then. The events of a group's buckets are
 // not told.
 func WatchNextHops(ctx context.Context, ns *netns.NS) iter.Seq2[Event[NextHop], error] {
-	var links links
-	devs := map[int]bool{}
 	groups := []uint32{groupNextHop, unix.RTNLGRP_LINK}
-	return watch(ctx, ns, "route.WatchNextHops", "next hops", groups, nil, func(ctx context.Context) ([]NextHop, error) {
-		if err := settle(ctx, ns); err != nil {
-			return nil, err
-		}
-		hops, err := listNextHops(ctx, ns, NextHopFilter{})
-		clear(devs)
-		for _, n := range hops {
-			devs[n.Dev] = true
-		}
-		return hops, err
-	}, func(m nl.Message, n *NextHop) (bool, error) {
-		switch m.Type {
-		case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
-			err := decodeNextHop(m.Body, n)
-			devs[n.Dev] = true
-			return true, err
-		case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-			if dev, changed := links.changed(m); changed && devs[dev] {
-				return false, nl.ErrOverflow
+	return watch(ctx, ns, "route.WatchNextHops", "next hops", groups, nil, func() (table[NextHop], decoder[NextHop]) {
+		w := &hopWatcher{devs: map[int]bool{}}
+		return func(ctx context.Context) ([]NextHop, error) {
+			if err := settle(ctx, ns); err != nil {
+				return nil, err
 			}
-		}
-		return false, nil
+			hops, err := listNextHops(ctx, ns, NextHopFilter{})
+			clear(w.devs)
+			for _, n := range hops {
+				w.devs[n.Dev] = true
+			}
+			return hops, err
+		}, w.decode
 	})
 }
 
-// watch follows a table: state reads it, and decode reads the item in a message
-// of one of the groups.
+// table reads what is there, decoder the item in a message of one of the groups.
+type (
+	table[T any]   func(context.Context) ([]T, error)
+	decoder[T any] func(nl.Message, *T) (ok bool, err error)
+)
+
+// watch follows a table. start is called for each loop over the sequence.
 func watch[T Route | Rule | NextHop](ctx context.Context, ns *netns.NS, op, subject string, groups []uint32, bad error,
-	state func(context.Context) ([]T, error), decode func(nl.Message, *T) (bool, error),
+	start func() (table[T], decoder[T]),
 ) iter.Seq2[Event[T], error] {
 	return func(yield func(Event[T], error) bool) {
+		state, decode := start()
 		src := nl.Source[Event[T]]{
 			Subscribe: func() (*nl.Events, error) {
 				switch {
@@ -140,6 +135,26 @@ func watch[T Route | Rule | NextHop](ctx context.Context, ns *netns.NS, op, subj
 			}
 		}
 	}
+}
+
+// hopWatcher knows which links the next hops told of depend on.
+type hopWatcher struct {
+	links links
+	devs  map[int]bool
+}
+
+func (w *hopWatcher) decode(m nl.Message, n *NextHop) (bool, error) {
+	switch m.Type {
+	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
+		err := decodeNextHop(m.Body, n)
+		w.devs[n.Dev] = true
+		return true, err
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		if dev, changed := w.links.changed(m); changed && w.devs[dev] {
+			return false, nl.ErrOverflow
+		}
+	}
+	return false, nil
 }
 
 // watcher knows which links and next-hop objects the routes told of depend on.
