@@ -17,15 +17,12 @@ func (c *Conn) join(group uint32) error {
 	if s.group == group {
 		return nil
 	}
-	first := s.port == 0
 	if err := s.learnPort(); err != nil {
 		return err
 	}
 	var err error
 	cerr := s.raw.Control(func(fd uintptr) {
-		if first {
-			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20) // takes CAP_NET_ADMIN
-		}
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20) // takes CAP_NET_ADMIN
 		err = unix.SetsockoptInt(int(fd), unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, int(group))
 	})
 	if err := errors.Join(err, cerr); err != nil {
