@@ -11,30 +11,35 @@ import (
 
 // place is where a thread is: the network, mount and user namespaces that code
 // run by Do could change under the scheduler's feet, as the kernel writes them:
-// "net:[4026531840]".
+// "net:[4026531840]". The zero place is that of a thread which shares what the
+// kernel calls its file system context with the process's first thread.
+//
+// Threads share it from the start, and one that changes its mount namespace has
+// to leave it (unshare(2), setns(2)). The user namespace cannot change at all
+// where there are threads, and the network namespace is set back with a system
+// call that says whether it worked. So a thread that shares it still is where it
+// was; and asking for that, kcmp(2), costs a fifth of reading the names.
 type place [3][32]byte
 
-// threadDir opens the folder of the calling thread's namespaces. What is looked
-// up through it costs a third of the whole path each time.
-func threadDir() (int, error) {
-	const path = "/proc/thread-self/ns"
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+// here returns where the calling thread is.
+func here() (p place, err error) {
+	const kcmpFS = 3 // KCMP_FS, linux/kcmp.h
+	differ, _, errno := unix.RawSyscall6(unix.SYS_KCMP, uintptr(unix.Getpid()), uintptr(unix.Gettid()), kcmpFS, 0, 0, 0)
+	if errno == 0 && differ == 0 {
+		return p, nil
 	}
-	return fd, nil
-}
-
-// placeOf returns where the thread is whose namespaces dir holds. Reading the
-// links costs a tenth of following them, which makes an inode each time.
-func placeOf(dir int) (p place, err error) {
-	for i, name := range [...]string{"net", "mnt", "user"} {
-		if _, err := unix.Readlinkat(dir, name, p[i][:]); err != nil {
-			return p, os.NewSyscallError("readlinkat", err)
+	// It has left, or the kernel was built without kcmp, or a seccomp filter
+	// forbids it.
+	for i, path := range [...]string{selfNet, "/proc/thread-self/ns/mnt", "/proc/thread-self/ns/user"} {
+		if _, err := unix.Readlink(path, p[i][:]); err != nil {
+			return p, &os.PathError{Op: "readlink", Path: path, Err: err}
 		}
 	}
 	return p, nil
 }
+
+// selfNet is the calling thread's network namespace.
+const selfNet = "/proc/thread-self/ns/net"
 
 // visit is one function's stay on a thread of its own.
 type visit struct {
@@ -98,17 +103,15 @@ func unlockThread() {
 // where it was; a goroutine that ends locked takes its thread along.
 func (v *visit) run() {
 	defer close(v.done)
-	dir, home := -1, -1
-	dir, v.err = threadDir()
-	var before place
-	if v.err == nil {
-		defer unix.Close(dir)
-		before, v.err = placeOf(dir)
+	home := -1
+	before, err := here()
+	if err == nil {
+		if home, err = unix.Open(selfNet, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			err = &os.PathError{Op: "open", Path: selfNet, Err: err}
+		}
 	}
-	if v.err == nil {
-		home, v.err = unix.Openat(dir, "net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	}
-	if v.err != nil {
+	if err != nil {
+		v.err = err
 		unlockThread() // nothing has been changed
 		return
 	}
@@ -122,7 +125,7 @@ func (v *visit) run() {
 		if unix.Setns(home, unix.CLONE_NEWNET) != nil {
 			return
 		}
-		if after, err := placeOf(dir); err != nil || after != before {
+		if after, err := here(); err != nil || after != before {
 			return
 		}
 		unlockThread()
