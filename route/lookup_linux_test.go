@@ -26,7 +26,6 @@ func TestLookup(t *testing.T) {
 	}
 	if err := AddRules(t.Context(), ns,
 		Rule{Family: IPv4, Mark: 7, Table: 100},
-		Rule{Family: IPv4, UIDs: &UIDRange{4000, 4010}, Table: 100},
 		Rule{Family: IPv4, IPProto: 6, DstPorts: Ports{First: 443}, Table: 100},
 		Rule{Family: IPv4, TOS: 0x10, Table: 100},
 		Rule{From: prefix("10.1.0.2/32"), To: prefix("198.51.100.0/24"), Table: 100},
@@ -44,7 +43,6 @@ func TestLookup(t *testing.T) {
 		{Query{Dst: addr("10.1.3.4")}, "", "10.1.0.0/16 dev 100 proto kernel scope link src 10.1.0.2", "10.1.3.4"},
 		{Query{Dst: addr("10.8.0.1")}, "fd01::9", "10.8.0.0/16 via inet6 fd01::9 dev 100 proto static", "10.8.0.1"},
 		{Query{Dst: addr("192.0.2.1"), Mark: 7}, "10.1.0.9", "default via 10.1.0.9 dev 100 table 100 proto static mtu 1300", "192.0.2.1 mark 7"},
-		{Query{Dst: addr("192.0.2.1"), UID: new(uint32(4005))}, "10.1.0.9", "default via 10.1.0.9 dev 100 table 100 proto static mtu 1300", "192.0.2.1 uid 4005"},
 		{Query{Dst: addr("192.0.2.1"), IPProto: 6, SrcPort: 1, DstPort: 443}, "10.1.0.9", "default via 10.1.0.9 dev 100 table 100 proto static mtu 1300", "192.0.2.1 ipproto tcp dport 443"},
 		{Query{Dst: addr("192.0.2.1"), IPProto: 6, DstPort: 80}, "10.1.0.1", "default via 10.1.0.1 dev 100 proto static", "192.0.2.1 ipproto tcp dport 80"},
 		{Query{Dst: addr("192.0.2.1"), TOS: 0x10}, "10.1.0.9", "default via 10.1.0.9 dev 100 table 100 proto static mtu 1300", "192.0.2.1 tos 0x10"},
@@ -94,6 +92,27 @@ func TestLookup(t *testing.T) {
 	}
 	if _, err := Lookup(t.Context(), ns, Query{Dst: addr("192.0.2.1")}); !errors.Is(err, syscall.ENETUNREACH) || !strings.Contains(err.Error(), "route to 192.0.2.1") {
 		t.Errorf("no route: %v", err)
+	}
+}
+
+func TestLookupByUser(t *testing.T) {
+	t.Parallel()
+	ns := box(t)
+	if err := Add(t.Context(), ns, Default(addr("10.1.0.1")), Route{Dst: prefix("0.0.0.0/0"), Via: addr("10.1.0.9"), Table: 100}); err != nil {
+		t.Fatal(err)
+	}
+	if err := AddRules(t.Context(), ns, Rule{Family: IPv4, UIDs: &UIDRange{lastUID, lastUID}, Table: 100}); err != nil {
+		t.Fatal(err)
+	}
+	want := map[uint32]string{lastUID: "10.1.0.9"}
+	if lastUID > 0 {
+		want[lastUID-1] = "10.1.0.1"
+	}
+	for uid, via := range want {
+		m, err := Lookup(t.Context(), ns, Query{Dst: addr("192.0.2.1"), UID: &uid})
+		if err != nil || m.Via != addr(via) {
+			t.Errorf("user %d goes by %v, %v, want %s", uid, m.Via, err, via)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package route
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -28,6 +29,16 @@ func ipRules(t testing.TB, ns *netns.NS) (rules []map[string]any) {
 	return rules
 }
 
+// lastUID is the highest user id that rules can have here: of a normal user's
+// namespace, which has one, that is 0.
+var lastUID = func() uint32 {
+	m, _ := os.ReadFile("/proc/self/uid_map")
+	if f := strings.Fields(string(m)); len(f) == 3 && f[2] == "4294967295" {
+		return 1<<32 - 2
+	}
+	return 0
+}()
+
 var ruleFeatures = []struct {
 	rule         Rule
 	want         string
@@ -41,8 +52,8 @@ var ruleFeatures = []struct {
 	{rule: Rule{Family: IPv4, Mark: 0x10, MarkMask: 0xf0, Table: 100}, want: `{"fwmark":"0x10","fwmask":"0xf0"}`},
 	{rule: Rule{Family: IPv6, Mark: 0x10, Table: 100}, want: `{"fwmark":"0x10"}`},
 	{rule: Rule{Family: IPv4, TOS: 0x10, Table: 100}, want: `{"tos":"0x10"}`},
-	{rule: Rule{Family: IPv4, UIDs: &UIDRange{0, 4294967294}, Table: 100}, want: `{"uid_start":0,"uid_end":4294967294}`},
-	{rule: Rule{Family: IPv6, UIDs: &UIDRange{1000, 1000}, Table: 100}, want: `{"uid_start":1000,"uid_end":1000}`},
+	{rule: Rule{Family: IPv4, UIDs: &UIDRange{0, lastUID}, Table: 100}, want: fmt.Sprintf(`{"uid_start":0,"uid_end":%d}`, lastUID)},
+	{rule: Rule{Family: IPv6, UIDs: &UIDRange{lastUID, lastUID}, Table: 100}, want: fmt.Sprintf(`{"uid_start":%d,"uid_end":%[1]d}`, lastUID)},
 	{rule: Rule{Family: IPv4, IPProto: 6, SrcPorts: Ports{First: 1024, Last: 2048}, DstPorts: Ports{First: 443}, Table: 100}, want: `{"ipproto":"tcp","sport_start":1024,"sport_end":2048,"dport":443}`},
 	{rule: Rule{Family: IPv4, TunID: 77, Table: 100}, want: `{"tun_id":77}`},
 	{rule: Rule{Family: IPv4, Table: TableMain, SuppressPrefixLen: new(0), SuppressGroup: new(uint32(7))}, want: `{"table":"main","suppress_prefixlen":0,"suppress_ifgroup":"7"}`},

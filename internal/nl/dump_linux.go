@@ -67,11 +67,12 @@ func (c *Conn) dumpTries(ctx context.Context, req *Request, tries int, g *Guard,
 			}
 		}
 		intr, err := c.dump(ctx, req, *buf, g, each)
-		if _, refused := err.(*Error); err != nil && !refused {
+		full := g != nil && errors.Is(err, unix.ENOBUFS) // more changes than the socket holds
+		if _, refused := err.(*Error); full || err != nil && !refused {
 			c.drop() // the rest of the dump is still to come
 		}
-		if g != nil && errors.Is(err, unix.ENOBUFS) {
-			intr, err = true, nil // more changes than the socket holds
+		if full {
+			intr, err = true, nil
 		}
 		if err != nil || !intr {
 			return err
