@@ -45,7 +45,7 @@ func (n *NAT) PublishFree(ctx context.Context, ports ...Port) ([]Port, error) {
 // publishFree tries choices until none of them is in the way of what is published.
 func (n *NAT) publishFree(ctx context.Context, c nft.Conn, ports []Port, chosen *[]Port) (Port, error) {
 	// Sockets that hold what was chosen in vain, so that it is not chosen again.
-	var vain []*os.File
+	var vain []socket
 	defer func() {
 		for _, f := range vain {
 			f.Close()
@@ -75,7 +75,8 @@ func (n *NAT) publishFree(ctx context.Context, c nft.Conn, ports []Port, chosen 
 			vain = append(vain, f)
 		}
 		var held errTaken
-		if err != nil && !(errors.As(err, &held) && picks[p.spots()[0]] != nil) {
+		_, picked := picks[spot{p.Proto, p.Host}]
+		if err != nil && !(picked && errors.As(err, &held)) {
 			return p, err // not for what was chosen
 		}
 	}
@@ -83,8 +84,8 @@ func (n *NAT) publishFree(ctx context.Context, c nft.Conn, ports []Port, chosen 
 }
 
 // pick lets the kernel choose: a socket for each port without a number.
-func (n *NAT) pick(ctx context.Context, ports []Port) (all []Port, picks map[spot]*os.File, culprit Port, err error) {
-	picks = make(map[spot]*os.File)
+func (n *NAT) pick(ctx context.Context, ports []Port) (all []Port, picks map[spot]socket, culprit Port, err error) {
+	picks = make(map[spot]socket)
 	all, err = netns.Do(ctx, n.ns, func(context.Context) ([]Port, error) {
 		all := make([]Port, len(ports))
 		for i, p := range ports {
@@ -110,20 +111,15 @@ func (n *NAT) pick(ctx context.Context, ports []Port) (all []Port, picks map[spo
 }
 
 // bindFree opens a socket that holds a free port.
-func bindFree(s spot, mark uint32) (*os.File, uint16, error) {
+func bindFree(s spot, mark uint32) (socket, uint16, error) {
 	f, err := bind(s, mark)
 	if err != nil {
-		return nil, 0, err
+		return noSocket, 0, err
 	}
-	if f == nil {
-		return nil, 0, fmt.Errorf("choosing a port: the kernel has no %v for this family: %w", s.proto, errors.ErrUnsupported)
+	if f == noSocket {
+		return noSocket, 0, fmt.Errorf("choosing a port: the kernel has no %v for this family: %w", s.proto, errors.ErrUnsupported)
 	}
-	var to unix.Sockaddr
-	raw, err := f.SyscallConn()
-	if err == nil {
-		cerr := raw.Control(func(fd uintptr) { to, err = unix.Getsockname(int(fd)) })
-		err = errors.Join(err, cerr)
-	}
+	to, err := unix.Getsockname(int(f))
 	switch to := to.(type) {
 	case *unix.SockaddrInet4:
 		return f, uint16(to.Port), nil
@@ -131,5 +127,5 @@ func bindFree(s spot, mark uint32) (*os.File, uint16, error) {
 		return f, uint16(to.Port), nil
 	}
 	f.Close()
-	return nil, 0, fmt.Errorf("reading the chosen port: %w", err)
+	return noSocket, 0, fmt.Errorf("reading the chosen port: %w", os.NewSyscallError("getsockname", err))
 }

@@ -25,6 +25,17 @@ type spot struct {
 	host  netip.AddrPort
 }
 
+// socket is the descriptor of a socket that holds a port. It is no os.File, which
+// would be closed when its NAT is forgotten: a port stays reserved until it is
+// given back.
+type socket int
+
+// noSocket is in the place of a socket that is not needed.
+const noSocket socket = -1
+
+// Close closes the socket.
+func (s socket) Close() { unix.Close(int(s)) }
+
 // spots are the single ports that a port takes of the host, if each is to have a
 // socket.
 func (p Port) spots() []spot {
@@ -61,7 +72,7 @@ func (n *NAT) reserve(ctx context.Context, ports []Port, lenient bool) (undo fun
 			spots, of = append(spots, s), append(of, p)
 		}
 	}
-	opened := make(map[spot]*os.File, len(spots))
+	opened := make(map[spot]socket, len(spots))
 	undo = func() {
 		for s, f := range opened {
 			f.Close()
@@ -78,7 +89,7 @@ func (n *NAT) reserve(ctx context.Context, ports []Port, lenient bool) (undo fun
 				case err != nil:
 					p = of[i]
 					return struct{}{}, err
-				case f != nil:
+				case f != noSocket:
 					opened[s] = f
 				}
 			}
@@ -101,7 +112,7 @@ func (n *NAT) reserve(ctx context.Context, ports []Port, lenient bool) (undo fun
 // missing are the spots of a port that have no socket yet.
 func (n *NAT) missing(p Port) (spots []spot) {
 	for _, s := range p.spots() {
-		if n.sockets[s] == nil {
+		if _, held := n.sockets[s]; !held {
 			spots = append(spots, s)
 		}
 	}
@@ -117,7 +128,7 @@ func (n *NAT) release(items []item) {
 			continue
 		}
 		for _, s := range p.spots() {
-			if f := n.sockets[s]; f != nil {
+			if f, held := n.sockets[s]; held {
 				f.Close()
 				delete(n.sockets, s)
 			}
@@ -163,9 +174,9 @@ func socketLimit() int {
 }
 
 // bind opens a socket that holds a port, in the calling thread's namespace. Where
-// the kernel does not have the protocol, nobody can take the port: it returns nil.
+// the kernel does not have the protocol, nobody can take the port: it is noSocket.
 // Port 0 is a free port.
-func bind(s spot, mark uint32) (*os.File, error) {
+func bind(s spot, mark uint32) (socket, error) {
 	domain, typ, proto := unix.AF_INET, unix.SOCK_STREAM, 0
 	if s.host.Addr().Is6() {
 		domain = unix.AF_INET6
@@ -180,18 +191,18 @@ func bind(s spot, mark uint32) (*os.File, error) {
 	switch err {
 	case nil:
 	case unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT, unix.ESOCKTNOSUPPORT:
-		return nil, nil
+		return noSocket, nil
 	default:
-		return nil, fmt.Errorf("reserving the host port: %w", os.NewSyscallError("socket", err))
+		return noSocket, fmt.Errorf("reserving the host port: %w", os.NewSyscallError("socket", err))
 	}
 	if err := prepare(fd, s, mark); err != nil {
 		unix.Close(fd)
 		if err == unix.EACCES {
-			return nil, fmt.Errorf("reserving the host port: %w (it takes CAP_NET_BIND_SERVICE)", os.NewSyscallError("bind", err))
+			return noSocket, fmt.Errorf("reserving the host port: %w (it takes CAP_NET_BIND_SERVICE)", os.NewSyscallError("bind", err))
 		}
-		return nil, fmt.Errorf("reserving the host port: %w", os.NewSyscallError("bind", err))
+		return noSocket, fmt.Errorf("reserving the host port: %w", os.NewSyscallError("bind", err))
 	}
-	return os.NewFile(uintptr(fd), "reserved port"), nil
+	return socket(fd), nil
 }
 
 func prepare(fd int, s spot, mark uint32) error {
