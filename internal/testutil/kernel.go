@@ -6,6 +6,8 @@ import (
 	"os"
 	"syscall"
 	"testing"
+
+	"github.com/boxwire/boxwire/internal/kernel"
 )
 
 // NeedKernel is for tests of features that not every kernel has. A test passes
@@ -26,7 +28,7 @@ import (
 // the error.
 func NeedKernel(t testing.TB, major, minor int, feature string, err error) {
 	t.Helper()
-	release := kernelRelease()
+	release := kernel.Release()
 	skip, reason := judge(release, os.Getenv("BOXWIRE_KERNEL_MODULES") == "1", major, minor, feature, err)
 	switch {
 	case reason == "":
@@ -40,7 +42,7 @@ func NeedKernel(t testing.TB, major, minor int, feature string, err error) {
 // KernelAtLeast says whether the running kernel is at least major.minor. It is
 // for tests of behaviour that came with a kernel and announces itself by no
 // error; false where the kernel is not Linux.
-func KernelAtLeast(major, minor int) bool { return atLeast(kernelRelease(), major, minor) }
+func KernelAtLeast(major, minor int) bool { return kernel.AtLeast(major, minor) }
 
 // judge returns no reason when there is nothing to say.
 func judge(release string, modules bool, major, minor int, feature string, err error) (skip bool, reason string) {
@@ -49,7 +51,7 @@ func judge(release string, modules bool, major, minor int, feature string, err e
 	}
 	needs := fmt.Sprintf("needs %s (Linux >= %d.%d; this is %s): %v", feature, major, minor, release, err)
 	switch {
-	case !atLeast(release, major, minor):
+	case !kernel.ReleaseAtLeast(release, major, minor):
 		return true, needs
 	case modules:
 		return false, "this kernel is new enough and has every module, but the test " + needs
@@ -75,12 +77,4 @@ func saysAbsent(err error) bool {
 		}
 	}
 	return false
-}
-
-func atLeast(release string, major, minor int) bool {
-	var haveMajor, haveMinor int
-	if _, err := fmt.Sscanf(release, "%d.%d", &haveMajor, &haveMinor); err != nil {
-		return false
-	}
-	return haveMajor > major || haveMajor == major && haveMinor >= minor
 }

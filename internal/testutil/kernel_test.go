@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/boxwire/boxwire/internal/kernel"
 )
 
 func TestKernelJudge(t *testing.T) {
@@ -68,8 +69,7 @@ func (e *ending) Skip(v ...any)  { e.how = "skip" }
 func (e *ending) Fatal(v ...any) { e.how = "fail" }
 
 func TestNeedKernel(t *testing.T) {
-	release := kernelRelease()
-	if !atLeast(release, 0, 1) {
+	if !kernel.AtLeast(0, 1) {
 		t.Skip("not Linux")
 	}
 	for _, c := range []struct {
@@ -90,19 +90,5 @@ func TestNeedKernel(t *testing.T) {
 		if e.how != c.want {
 			t.Errorf("Linux >= %d, modules %q, error %v: %q, want %q", c.major, c.modules, c.err, e.how, c.want)
 		}
-	}
-}
-
-func TestKernelRelease(t *testing.T) {
-	t.Parallel()
-	want, err := os.ReadFile("/proc/sys/kernel/osrelease")
-	if err != nil {
-		t.Skip(err)
-	}
-	if got := kernelRelease(); got != strings.TrimSpace(string(want)) {
-		t.Errorf("kernelRelease() = %q, /proc says %q", got, want)
-	}
-	if !KernelAtLeast(3, 0) || KernelAtLeast(1<<20, 0) {
-		t.Errorf("KernelAtLeast is wrong about %s", want)
 	}
 }

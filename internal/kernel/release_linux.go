@@ -1,9 +1,9 @@
-package testutil
+package kernel
 
 import "golang.org/x/sys/unix"
 
-// kernelRelease is what uname -r prints, "6.12.30-amd64" say.
-func kernelRelease() string {
+// Release is what uname -r prints, "6.12.30-amd64" say.
+func Release() string {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return "unknown"

@@ -1,0 +1,18 @@
+// Package kernel tells kernels apart by their version, for what announces itself
+// in no other way.
+package kernel
+
+import "fmt"
+
+// AtLeast says whether the running kernel is at least major.minor; false where
+// it is not Linux.
+func AtLeast(major, minor int) bool { return ReleaseAtLeast(Release(), major, minor) }
+
+// ReleaseAtLeast is AtLeast for the kernel of a release, "6.12.30-amd64" say.
+func ReleaseAtLeast(release string, major, minor int) bool {
+	var haveMajor, haveMinor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &haveMajor, &haveMinor); err != nil {
+		return false
+	}
+	return haveMajor > major || haveMajor == major && haveMinor >= minor
+}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package kernel
+
+// Release says that there is none.
+func Release() string { return "not Linux" }

@@ -1,5 +1,0 @@
-//go:build !linux
-
-package testutil
-
-func kernelRelease() string { return "not Linux" }
