@@ -196,9 +196,6 @@ func dropNetAdmin(t *testing.T) {
 }
 
 func TestFullBridgeSaysSo(t *testing.T) {
-	if testing.Short() {
-		t.Skip("makes 1,024 ports")
-	}
 	t.Parallel()
 	ctx := context.Background()
 	host, web := netnstest.New(t), netnstest.New(t)

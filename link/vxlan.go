@@ -52,7 +52,7 @@ type VXLAN struct {
 	GBP            bool  // group policy extension (GBP)
 	GPE            bool  // generic protocol extension: IP packets without a MAC; needs External (GPE)
 	LocalBypass    *bool // packets to this host's own VXLANs take a short way; on; Linux 6.5 (LOCALBYPASS)
-	MulticastRoute *bool // multicast UDP packets are routed; newer than Linux 6.18 (MC_ROUTE)
+	MulticastRoute *bool // multicast UDP packets are routed; Linux 6.17 (MC_ROUTE)
 }
 
 // PortRange is a range of UDP ports, both ends included; the zero value is none.
