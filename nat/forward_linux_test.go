@@ -79,7 +79,7 @@ func TestIPv6ForwardingByForceForwarding(t *testing.T) {
 	t.Parallel()
 	ns := host(t)
 	if has, _ := netns.Do(t.Context(), ns, func(context.Context) (bool, error) { return hasForce(), nil }); !has {
-		t.Skip("the kernel has no force_forwarding (6.17)")
+		t.Skip("needs the setting force_forwarding (Linux >= 6.17)")
 	}
 	gw := open(t, ns)
 	if err := gw.AddNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("fd88::/64")}); err != nil {

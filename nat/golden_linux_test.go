@@ -74,11 +74,11 @@ func TestTheTableIsTheGoldenOne(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			theirs := netnstest.New(t)
+			load(t, theirs, file)
 			if out, err := testutil.Try(t, ns, "nft", "-c", "-f", file); err != nil {
 				t.Errorf("nft does not take the golden file: %v\n%s", err, out)
 			}
-			theirs := netnstest.New(t)
-			testutil.Run(t, theirs, "nft", "-f", file)
 			same(t, "Sync", objects(t, ns), objects(t, theirs))
 
 			ns = stage()

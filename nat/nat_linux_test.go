@@ -7,6 +7,7 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -59,10 +60,31 @@ func strip(v any) {
 	}
 }
 
+// load has nft load a file. Where protocols stand in a concatenation with ranges,
+// nft before 1.1.3 converts the byte order of their one byte as if they were two,
+// which newer kernels refuse (seen with 1.0.6 on 6.12.117 and 7.2.13): the test
+// is skipped then.
+func load(t testing.TB, ns *netns.NS, file string) {
+	t.Helper()
+	out, err := testutil.Try(t, ns, "nft", "-f", file)
+	if err == nil {
+		return
+	}
+	var v [3]int
+	version := testutil.Run(t, ns, "nft", "--version")
+	if _, serr := fmt.Sscanf(version, "nftables v%d.%d.%d", &v[0], &v[1], &v[2]); serr != nil {
+		t.Fatalf("nft --version: %v in %q", serr, version)
+	}
+	if strings.Contains(out, "meta l4proto") && strings.Contains(out, "Operation not supported") && slices.Compare(v[:], []int{1, 1, 3}) < 0 {
+		t.Skipf("the witness nft is too old for this kernel: version %d.%d.%d", v[0], v[1], v[2])
+	}
+	t.Fatalf("nft -f %s in netns %v: %v\n%s", file, ns, err, out)
+}
+
 func TestSkeletonIsWhatNftLoadsFromTheFile(t *testing.T) {
 	t.Parallel()
 	theirs, ours := netnstest.New(t), netnstest.New(t)
-	testutil.Run(t, theirs, "nft", "-f", "testdata/skeleton.nft")
+	load(t, theirs, "testdata/skeleton.nft")
 	open(t, ours)
 	want := comment.ReplaceAllString(listing(t, theirs), "comment")
 	got := comment.ReplaceAllString(listing(t, ours), "comment")

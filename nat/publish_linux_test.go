@@ -131,8 +131,13 @@ func TestThousandsOfPortsInOneCall(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)
 	gw := open(t, ns)
+	n := 5000
+	if testing.Short() {
+		// What a normal user may send at once: before Linux 6.15 net.core.wmem_max is 208 KiB.
+		n = 2000
+	}
 	var ports []Port
-	for i := range 5000 {
+	for i := range n {
 		ports = append(ports, tcp(fmt.Sprintf("0.0.0.0:%d", i+1), "10.0.0.2:80", "bulk"))
 		ports = append(ports, tcp(fmt.Sprintf("[2001:db8::1]:%d", i+1), "[fd00::2]:80", "bulk"))
 	}
@@ -142,8 +147,8 @@ func TestThousandsOfPortsInOneCall(t *testing.T) {
 	if got, err := gw.List(t.Context()); err != nil || len(got) != len(ports) {
 		t.Fatalf("List: %d ports, %v", len(got), err)
 	}
-	if n := strings.Count(testutil.Run(t, ns, "nft", "list", "map", "inet", "boxwire", "any4"), `"bulk"`); n != 5000 {
-		t.Errorf("nft lists %d elements of any4", n)
+	if got := strings.Count(testutil.Run(t, ns, "nft", "list", "map", "inet", "boxwire", "any4"), `"bulk"`); got != n {
+		t.Errorf("nft lists %d elements of any4", got)
 	}
 	if err := gw.Unpublish(t.Context(), ports...); err != nil {
 		t.Fatal(err)

@@ -220,6 +220,9 @@ func (s *socket) send(b []byte) error {
 	if err == nil {
 		err = s.errno
 	}
+	if err == unix.EMSGSIZE {
+		return fmt.Errorf("sending %d bytes at once: the setting net.core.wmem_max allows no more to a user without CAP_NET_ADMIN on the machine: %w", len(b), err)
+	}
 	if err != nil {
 		return fmt.Errorf("sending %d bytes: %w", len(b), err)
 	}
