@@ -138,10 +138,14 @@ var minimum = regexp.MustCompile(`Linux >= (\d+)\.(\d+)`)
 // helper is the reason of what is no test but a part of one.
 const helper = "runs only in a process that another test starts"
 
+// oldWitness is the reason of a test whose witness does not get along with the
+// kernel.
+var oldWitness = regexp.MustCompile(`the witness \S+ is too old for this kernel`)
+
 // founded says whether a test had to be skipped on a kernel: it needs a newer
 // one. A guest has all else that a test could want.
 func founded(reason, release string) bool {
-	if strings.HasSuffix(reason, helper) {
+	if strings.HasSuffix(reason, helper) || oldWitness.MatchString(reason) {
 		return true
 	}
 	m := minimum.FindStringSubmatch(reason)

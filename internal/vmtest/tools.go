@@ -15,7 +15,7 @@ import (
 // witnesses are the programs that tests read results back with. The first ones
 // have to be there, the others come along from a machine that has them.
 var (
-	witnesses     = []string{"ip", "nft", "bridge", "tc", "ss"}
+	witnesses     = []string{"ip", "nft", "bridge", "tc", "ss", "sh"}
 	moreWitnesses = []string{"conntrack", "ethtool", "ping", "tcpdump", "wg"}
 )
 
@@ -138,6 +138,8 @@ func addBusybox(ctx context.Context, t tree) error {
 			t.symlink("/bin/"+name, "/bin/busybox")
 		}
 	}
+	// The shell's own idea of ip comes before the witness.
+	t.symlink("/bin/sh", "/usr/sbin/sh")
 	t.symlink("/sbin/modprobe", "/bin/busybox") // the path that kernels know
 	return nil
 }

@@ -56,6 +56,10 @@ func furnish(modules []string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	// As udev does.
+	if err := os.Chmod("/dev/net/tun", 0o666); err != nil {
+		return err
+	}
 	return loopback()
 }
 
