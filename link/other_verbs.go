@@ -4,6 +4,7 @@ package link
 
 import (
 	"context"
+	"iter"
 	"net/netip"
 
 	"github.com/boxwire/boxwire/internal/fail"
@@ -129,3 +130,23 @@ func (l Link) WaitGone(context.Context) error { return l.refuse("link.WaitGone",
 
 // WaitAddr waits until the link has addresses that can be used. It needs Linux.
 func (l Link) WaitAddr(context.Context, ...netip.Addr) error { return l.refuse("link.WaitAddr", nil) }
+
+// Watch yields an error. It needs Linux.
+func Watch(_ context.Context, ns *netns.NS, topics ...Topic) iter.Seq2[Event, error] {
+	return refuseWatch("link.Watch", ns, topics)
+}
+
+// WatchAll yields an error. It needs Linux.
+func WatchAll(_ context.Context, ns *netns.NS, topics ...Topic) iter.Seq2[Event, error] {
+	return refuseWatch("link.WatchAll", ns, topics)
+}
+
+func refuseWatch(op string, ns *netns.NS, topics []Topic) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		err := checkTopics(topics)
+		if err == nil {
+			err = errLinux
+		}
+		yield(Event{}, fail.New(op, ns, "events", err))
+	}
+}
