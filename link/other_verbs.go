@@ -150,3 +150,21 @@ func refuseWatch(op string, ns *netns.NS, topics []Topic) iter.Seq2[Event, error
 		yield(Event{}, fail.New(op, ns, "events", err))
 	}
 }
+
+// AddVLANs lets VLANs through a bridge port. It needs Linux.
+func (l Link) AddVLANs(_ context.Context, vlans ...PortVLAN) error {
+	return l.refuse("link.AddVLANs", checkVLANs(vlans))
+}
+
+// DeleteVLANs takes VLANs from a bridge port. It needs Linux.
+func (l Link) DeleteVLANs(_ context.Context, vlans ...PortVLAN) error {
+	return l.refuse("link.DeleteVLANs", checkVLANs(vlans))
+}
+
+// SyncVLANs makes the VLANs of a bridge port those given. It needs Linux.
+func (l Link) SyncVLANs(_ context.Context, vlans ...PortVLAN) error {
+	return l.refuse("link.SyncVLANs", checkVLANs(vlans))
+}
+
+// VLANs reads the VLANs of a bridge port. It needs Linux.
+func (l Link) VLANs(context.Context) ([]PortVLAN, error) { return nil, l.refuse("link.VLANs", nil) }
