@@ -133,6 +133,9 @@ func (n *NAT) delete(ctx context.Context, c nft.Conn) error {
 			return nil, err
 		}
 		b := nft.NewBatch(n.table)
+		if err := n.revoke(ctx, c, b, nil); err != nil {
+			return nil, err
+		}
 		b.DeleteTable()
 		return b, nil
 	}, func(ctx context.Context) (bool, error) {

@@ -168,6 +168,9 @@ func (n *NAT) removeNetwork(ctx context.Context, c nft.Conn, iface string) error
 				b.DeleteElements("pair", nft.Element{Key: e.Key})
 			}
 		}
+		if err := n.revoke(ctx, c, b, func(name string) bool { return name == iface }); err != nil {
+			return nil, err
+		}
 		// The setting before its record, which says what to set back.
 		found, err := c.Lookup(ctx, n.table, nft.Query{Set: "localnet", Key: key})
 		if err == nil && found[0] != nil {

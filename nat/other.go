@@ -149,3 +149,13 @@ func (n *NAT) Keep(context.Context, func() State) iter.Seq2[Repair, error] {
 func (n *NAT) Explain(_ context.Context, port Port, _ Hints) (Causes, error) {
 	return nil, unsupported("nat.Explain", n.ns, port.String())
 }
+
+// AcceptForward returns errors.ErrUnsupported: it needs Linux.
+func (n *NAT) AcceptForward(context.Context) error {
+	return unsupported("nat.AcceptForward", n.ns, n.String())
+}
+
+// RevokeForward returns errors.ErrUnsupported: it needs Linux.
+func (n *NAT) RevokeForward(context.Context) error {
+	return unsupported("nat.RevokeForward", n.ns, n.String())
+}

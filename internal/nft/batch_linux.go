@@ -230,19 +230,40 @@ func concat(fields []Field) (typ, length, order uint32) {
 
 // AddRule appends a rule to a chain.
 func (b *Batch) AddRule(chain string, exprs ...expr.Any) {
-	m := nl.AppendString(header(), unix.NFTA_RULE_TABLE, b.table)
-	m = nl.AppendString(m, unix.NFTA_RULE_CHAIN, chain)
+	m := b.rule(Place{unix.NFPROTO_INET, b.table, chain}, exprs)
+	b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, m, fmt.Sprintf("rule %d in chain %s", len(b.reqs), chain))
+}
+
+// InsertRule puts a rule with a comment at the head of a chain of any table.
+func (b *Batch) InsertRule(at Place, comment string, exprs ...expr.Any) {
+	m := nl.AppendAttr(b.rule(at, exprs), unix.NFTA_RULE_USERDATA, appendComment(nil, comment))
+	b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE, m, "a rule in chain "+at.Chain+" of table "+at.Table)
+}
+
+// DeleteRule deletes a rule that was read.
+func (b *Batch) DeleteRule(r Rule) {
+	m := nl.AppendString([]byte{r.Family, unix.NFNETLINK_V0, 0, 0}, unix.NFTA_RULE_TABLE, r.Table)
+	m = nl.AppendString(m, unix.NFTA_RULE_CHAIN, r.Chain)
+	m = nl.AppendBE64(m, unix.NFTA_RULE_HANDLE, r.Handle)
+	b.add(unix.NFT_MSG_DELRULE, 0, m, "a rule in chain "+r.Chain+" of table "+r.Table)
+}
+
+func (b *Batch) rule(at Place, exprs []expr.Any) []byte {
+	m := header()
+	m[0] = at.Family
+	m = nl.AppendString(m, unix.NFTA_RULE_TABLE, at.Table)
+	m = nl.AppendString(m, unix.NFTA_RULE_CHAIN, at.Chain)
 	m, list := nl.Begin(m, unix.NFTA_RULE_EXPRESSIONS)
 	for _, e := range exprs {
-		data, err := expr.Marshal(unix.NFPROTO_INET, e)
-		b.note(err, chain)
-		var at int
-		m, at = nl.Begin(m, unix.NFTA_LIST_ELEM)
+		data, err := expr.Marshal(at.Family, e)
+		b.note(err, at.Chain)
+		var elem int
+		m, elem = nl.Begin(m, unix.NFTA_LIST_ELEM)
 		m = append(m, data...)
-		nl.End(m, at)
+		nl.End(m, elem)
 	}
 	nl.End(m, list)
-	b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, m, fmt.Sprintf("rule %d in chain %s", len(b.reqs), chain))
+	return m
 }
 
 // AddElements adds elements to a set; with the key of one of them there already,

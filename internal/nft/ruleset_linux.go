@@ -59,6 +59,13 @@ func (c Conn) RulesOf(ctx context.Context, table string) ([]Rule, error) {
 	return c.rules(ctx, nl.AppendString(header(), unix.NFTA_RULE_TABLE, table))
 }
 
+// RulesIn reads the rules of one chain of any table; of a chain that is not there,
+// none.
+func (c Conn) RulesIn(ctx context.Context, at Place) ([]Rule, error) {
+	m := nl.AppendString([]byte{at.Family, unix.NFNETLINK_V0, 0, 0}, unix.NFTA_RULE_TABLE, at.Table)
+	return c.rules(ctx, nl.AppendString(m, unix.NFTA_RULE_CHAIN, at.Chain))
+}
+
 func (c Conn) rules(ctx context.Context, body []byte) ([]Rule, error) {
 	var all []Rule
 	err := c.nl.Dump(ctx, nl.Request{Type: msgType(unix.NFT_MSG_GETRULE), Body: body}, func() { all = all[:0] }, func(m nl.Message) error {
