@@ -23,13 +23,14 @@ const docker = `table ip filter {
 table ip6 filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }
 `
 
-func load(t *testing.T, ns *netns.NS, rules string) {
+// loadText is load for a text.
+func loadText(t *testing.T, ns *netns.NS, rules string) {
 	t.Helper()
 	file := t.TempDir() + "/rules.nft"
 	if err := os.WriteFile(file, []byte(rules), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	testutil.Run(t, ns, "nft", "-f", file)
+	load(t, ns, file)
 }
 
 func foreign(t *testing.T, ns *netns.NS) string {
@@ -42,7 +43,7 @@ func TestAcceptForwardLetsVisitorsThroughAForeignChain(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
 	serve(t, s.box, ":80")
-	load(t, s.host, docker)
+	loadText(t, s.host, docker)
 	before := foreign(t, s.host)
 	web, web6 := tcp("0.0.0.0:8080", "10.88.0.2:80", "web"), tcp("[::]:8080", "[fd88::2]:80", "web")
 	if err := s.gw.Publish(t.Context(), web, web6); err != nil {
@@ -109,7 +110,7 @@ func TestAcceptForwardGoesWithItsNetworkAndTable(t *testing.T) {
 	if err := gw.AcceptForward(t.Context()); err != nil { // no such chain
 		t.Fatal(err)
 	}
-	load(t, ns, docker)
+	loadText(t, ns, docker)
 	before := foreign(t, ns)
 	count := func() int { return strings.Count(foreign(t, ns), `comment "table inet boxwire"`) }
 	for i, step := range []func() error{
