@@ -21,17 +21,45 @@
 //
 // # What holds
 //
-// Of a network that was added, boxes reach each other, the host and, with
-// masquerade, the outside. From outside, only published ports are reachable, not
-// the boxes' addresses, even for a neighbour with a route to them. Different
-// networks reach each other's published ports only. A port published on
-// 127.0.0.1 is for the host itself: packets for or from 127.0.0.0/8 that come
-// over any other link are dropped, those for the host's own services included.
+// Of a network that was added, boxes reach each other, the host and the outside.
+// From outside and from other networks, only published ports are reached, not the
+// boxes' addresses, even by a neighbour with a route to them. A port published on
+// 127.0.0.1 is for the host itself: packets for or from 127.0.0.0/8 that come over
+// any other link are dropped, those for the host's own services included, whoever
+// sends them. Packets that only pass the host on their way to another machine are
+// not redirected, whatever port they are for.
+//
 // Rules of other programs are left alone; what another table drops, this one
 // cannot bring back.
 //
 // IPv6 connections to ::1 cannot be translated by the kernel, so that ::1 is
 // refused as a host address.
+//
+// # Networks
+//
+// A [Network] is what boxes share: an interface of the host, commonly a bridge,
+// and subnets. Its options say what its boxes may do; [NAT.EnsureNetwork] changes
+// them, and [NAT.Networks] reads them back with the number of packets that were
+// dropped for the network's sake.
+//
+//   - Masquerade and SNAT give boxes the host's address outside. Without either
+//     the network is routed: its boxes keep their addresses, and [Opening] says
+//     which of their ports are reached there.
+//   - Internal closes the way out, Isolated that from box to box, and Reaches opens
+//     one to the boxes of another network.
+//
+// A box reaches its own published port, and a sibling's, through the host's
+// address as everybody does. Only there, and from the host's 127.0.0.1, is the
+// source address replaced by the bridge's: the answer would not come back by way
+// of the host else. With br_netfilter (net.bridge.bridge-nf-call-iptables is 1) a
+// bridge sends such packets straight back, which a box's own port needs hairpin
+// mode of its bridge port for.
+//
+// Bridge ports are not this package's to set up: they come and go with their
+// boxes. Who adds one sets its hairpin mode, and for a network that is Isolated
+// its flag "isolated" unless bridge-nf-call-iptables is 1: then the firewall sees
+// what is bridged and drops it, and the flag would also cut siblings off from each
+// other's published ports.
 //
 // # Forwarding
 //
@@ -41,8 +69,18 @@
 // network and before the setting is written: what strangers send over them to be
 // forwarded is dropped, so that the host becomes no router for its neighbours,
 // and a crash at any point loses no fact. RemoveNetwork of the last network and
-// Delete set the links back. A link that appears after AddNetwork gets the
-// namespace's default (net.ipv4.conf.default.forwarding).
+// Delete set the links back.
+//
+// A link that comes after AddNetwork, be it the network's own interface or a new
+// uplink, does not forward at once: the namespace's default for new links
+// (net.ipv4.conf.default.forwarding) is not changed, because links of others would
+// forward by it, too. It does after the next EnsureNetwork or [NAT.Sync], and
+// [NAT.Keep] sees to it by itself.
+//
+// Packets that another program of the host translates to a machine of its own
+// (its published ports) pass those links all the same. Where the machine is to be
+// a router for others, say so (net.ipv4.ip_forward) before the first network is
+// added: links that forward already are not recorded.
 //
 // For IPv4 the settings travel over netlink. For IPv6 they are written to
 // /proc/sys, and only for a network with an IPv6 subnet: force_forwarding of the

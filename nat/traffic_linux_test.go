@@ -229,3 +229,25 @@ func segmentSize(t *testing.T, from, ns *netns.NS, addr string) int {
 	}
 	return int(info.Snd_mss)
 }
+
+// Links that only our networks made forward are closed to strangers, but not to
+// what another program publishes (moby#39439, moby#50566).
+func TestWhatAnotherProgramPublishesPassesTheHost(t *testing.T) {
+	each(t, func(t *testing.T, filtered bool) {
+		s := furnish(t, filtered, network0()) // br1 is the other program's
+		testutil.Run(t, s.host, "nft", `table inet theirs {
+			chain in { type nat hook prerouting priority -100; tcp dport 9000 dnat ip to 10.89.0.2:80; }
+			chain fw { type filter hook forward priority 0; policy accept; }
+		}`)
+		theirs := testutil.Run(t, s.host, "nft", "list", "table", "inet", "theirs")
+		expect(t, s.host, map[string]string{"ipv4/conf/all/forwarding": "0", "ipv4/conf/default/forwarding": "0"})
+		try(t,
+			attempt{"outside", s.outside, TCP, "203.0.113.1:9000", "203.0.113.9"},
+			attempt{"outside", s.outside, TCP, "10.89.0.2:80", none},
+			attempt{"outside", s.outside, TCP, "198.51.100.9:80", none},
+		)
+		if got := testutil.Run(t, s.host, "nft", "list", "table", "inet", "theirs"); got != theirs {
+			t.Errorf("their table became:\n%s", got)
+		}
+	})
+}
