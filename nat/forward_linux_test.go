@@ -78,9 +78,8 @@ func TestANetworkOutlivesItsInterface(t *testing.T) {
 func TestIPv6ForwardingByForceForwarding(t *testing.T) {
 	t.Parallel()
 	ns := host(t)
-	if has, _ := netns.Do(t.Context(), ns, func(context.Context) (bool, error) { return hasForce(), nil }); !has {
-		t.Skip("needs the setting force_forwarding (Linux >= 6.17)")
-	}
+	_, err := ns.Sysctl(t.Context(), "net/ipv6/conf/all/force_forwarding")
+	testutil.NeedKernel(t, 6, 17, "force_forwarding", err)
 	gw := open(t, ns)
 	if err := gw.AddNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("fd88::/64")}); err != nil {
 		t.Fatal(err)
