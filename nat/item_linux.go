@@ -1,6 +1,10 @@
 package nat
 
-import "github.com/boxwire/boxwire/internal/nft"
+import (
+	"context"
+
+	"github.com/boxwire/boxwire/internal/nft"
+)
 
 // An item is an element with the set that it belongs in: a piece of the table's
 // state.
@@ -25,4 +29,21 @@ func eachSet(items []item, fn func(set string, elems ...nft.Element)) {
 			fn(s.Name, elems...)
 		}
 	}
+}
+
+// readItems reads the items of those sets of the table that are wanted.
+func (n *NAT) readItems(ctx context.Context, c nft.Conn, want func(set string) bool) (items []item, err error) {
+	for _, s := range skeletonSets() {
+		if !want(s.Name) {
+			continue
+		}
+		elems, err := c.Elements(ctx, n.table, s.Name)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range elems {
+			items = append(items, item{s.Name, e})
+		}
+	}
+	return items, nil
 }

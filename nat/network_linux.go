@@ -80,7 +80,12 @@ func (n *NAT) putNetwork(ctx context.Context, c nft.Conn, net Network, replace b
 	defer cancel()
 	err = plan.apply(ctx, n.ns)
 	if err == nil && had == nil && plan.forwarded {
-		return n.endStrays(ctx, c) // the network may have been there before, until somebody removed the table
+		// The network may have been there before, until somebody removed the table.
+		items, err := n.readItems(ctx, c, func(string) bool { return true })
+		if err == nil {
+			err = n.flushStrays(ctx, items)
+		}
+		return n.explain(ctx, c, err)
 	}
 	switch {
 	case err != nil && had == nil:

@@ -42,78 +42,66 @@ func (n *NAT) networks(ctx context.Context) ([]NetworkState, error) {
 
 // readNetworks reads the networks, without what the table does not hold.
 func (n *NAT) readNetworks(ctx context.Context, c nft.Conn) ([]NetworkState, error) {
-	byName := map[string]*NetworkState{}
-	read := func(set string, each func(nft.Element) error) error {
-		elems, err := c.Elements(ctx, n.table, set)
-		for _, e := range elems {
-			if err := each(e); err != nil {
-				return fmt.Errorf("set %s: %w", set, err)
-			}
-		}
-		return err
-	}
-	err := read("ifs", func(e nft.Element) error {
-		byName[nameOf(e.Key)] = &NetworkState{Network: Network{Interface: nameOf(e.Key)}}
-		return nil
+	items, err := n.readItems(ctx, c, func(set string) bool {
+		return kindOf(set) == kindNetwork || set == families[0].route || set == families[1].route
 	})
 	if err != nil {
 		return nil, err
 	}
-	// What belongs to no network, which another program wrote, is passed over.
-	of := func(set string, each func(*NetworkState, nft.Element)) error {
-		return read(set, func(e nft.Element) error {
-			if s := byName[nameOf(e.Key)]; s != nil {
-				each(s, e)
-			}
-			return nil
-		})
-	}
-	snat := func(s *NetworkState, e nft.Element) {
-		a, _ := netip.AddrFromSlice(e.Data)
-		s.SNAT = append(s.SNAT, a)
-	}
-	same := func(e nft.Element) error {
-		subnet, name, err := decodeSame(e)
-		if s := byName[name]; s != nil {
-			s.Subnets = append(s.Subnets, subnet)
+	return networksOf(items)
+}
+
+// networksOf returns the networks that items are of, sorted. What belongs to no
+// network, which another program wrote, is passed over.
+func networksOf(items []item) ([]NetworkState, error) {
+	byName := map[string]*NetworkState{}
+	for _, it := range items {
+		if it.set == "ifs" {
+			name := nameOf(it.elem.Key)
+			byName[name] = &NetworkState{Network: Network{Interface: name}}
 		}
-		return err
 	}
-	masq := func(s *NetworkState, _ nft.Element) { s.Masquerade = true }
-	err = cmp.Or(
-		of("closed", func(s *NetworkState, e nft.Element) { s.Drops.In = e.Packets }),
-		of("internal", func(s *NetworkState, e nft.Element) { s.Internal, s.Drops.Out = true, e.Packets }),
-		of("isolated", func(s *NetworkState, e nft.Element) { s.Isolated, s.Drops.Inside = true, e.Packets }),
-		of("mss", func(s *NetworkState, _ nft.Element) { s.ClampMSS = true }),
-		of("masq4", masq), of("masq6", masq), of("snat4", snat), of("snat6", snat),
-		read("same4", same), read("same6", same),
-		read("pair", func(e nft.Element) error {
+	var openings []Opening
+	for _, it := range items {
+		e := it.elem
+		switch it.set {
+		case "same4", "same6":
+			subnet, name, err := decodeSame(e)
+			if err != nil {
+				return nil, fmt.Errorf("set %s: %w", it.set, err)
+			}
+			if s := byName[name]; s != nil {
+				s.Subnets = append(s.Subnets, subnet)
+			}
+			continue
+		case "route4", "route6":
+			o, err := decodeOpening(e)
+			if err != nil {
+				return nil, fmt.Errorf("set %s: %w", it.set, err)
+			}
+			openings = append(openings, o)
+			continue
+		case "pair":
 			from, to := pairOf(e.Key)
 			if s := byName[from]; s != nil && from != to {
 				s.Reaches = append(s.Reaches, to)
 			}
-			return nil
-		}))
-	for _, f := range families {
-		if err == nil {
-			err = read(f.route, func(e nft.Element) error {
-				o, err := decodeOpening(e)
-				for _, s := range byName {
-					if s.contains(o.Box.Addr()) {
-						s.Openings = append(s.Openings, o)
-					}
-				}
-				return err
-			})
+			continue
 		}
-	}
-	if err != nil {
-		return nil, err
+		if s := byName[nameOf(e.Key)]; s != nil {
+			s.option(it)
+		}
 	}
 	all := make([]NetworkState, 0, len(byName))
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		s := byName[name]
+		for _, o := range openings {
+			if s.contains(o.Box.Addr()) {
+				s.Openings = append(s.Openings, o)
+			}
+		}
 		slices.SortFunc(s.Subnets, comparePrefix)
+		slices.SortFunc(s.SNAT, netip.Addr.Compare)
 		slices.Sort(s.Reaches)
 		slices.SortFunc(s.Openings, func(a, b Opening) int {
 			return cmp.Or(cmp.Compare(a.Proto, b.Proto), a.Box.Compare(b.Box))
@@ -121,6 +109,25 @@ func (n *NAT) readNetworks(ctx context.Context, c nft.Conn) ([]NetworkState, err
 		all = append(all, *s)
 	}
 	return all, nil
+}
+
+// option takes in what an element keyed by the interface says.
+func (s *NetworkState) option(it item) {
+	switch it.set {
+	case "closed":
+		s.Drops.In = it.elem.Packets
+	case "internal":
+		s.Internal, s.Drops.Out = true, it.elem.Packets
+	case "isolated":
+		s.Isolated, s.Drops.Inside = true, it.elem.Packets
+	case "mss":
+		s.ClampMSS = true
+	case "masq4", "masq6":
+		s.Masquerade = true
+	case "snat4", "snat6":
+		a, _ := netip.AddrFromSlice(it.elem.Data)
+		s.SNAT = append(s.SNAT, a)
+	}
 }
 
 // comparePrefix orders by family, then by address.

@@ -26,7 +26,7 @@ func allOptions() []Network {
 	}
 }
 
-func networksOf(states []NetworkState) (all []Network) {
+func plain(states []NetworkState) (all []Network) {
 	for _, s := range states {
 		all = append(all, s.Network)
 	}
@@ -44,7 +44,7 @@ func TestNetworksAreListedAsTheyWereAdded(t *testing.T) {
 		}
 	}
 	got, err := gw.Networks(t.Context())
-	if err != nil || !reflect.DeepEqual(networksOf(got), want) {
+	if err != nil || !reflect.DeepEqual(plain(got), want) {
 		t.Fatalf("got  %+v, %v\nwant %+v", got, err, want)
 	}
 	before := listing(t, ns)

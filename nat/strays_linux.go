@@ -9,39 +9,36 @@ import (
 	"github.com/boxwire/boxwire/internal/ct"
 )
 
-// A stray is a flow whose translation is not what the table says: its mapping was
-// changed by a program that ended before it could flush it.
+// A stray is a flow that is not what the table says: its mapping was changed by a
+// program that ended before it could flush it, or it began while the table was
+// away.
 
 // strays finds strays.
 type strays struct {
-	single  map[spot]Port
-	ranges  []Port
-	subnets []netip.Prefix
+	single map[spot]Port
+	ranges []Port
+	nets   []NetworkState
 }
 
 func newStrays(items []item) (*strays, error) {
 	s := &strays{single: make(map[spot]Port)}
 	for _, it := range items {
-		switch {
-		case it.set == families[0].same, it.set == families[1].same:
-			subnet, _, err := decodeSame(it.elem)
-			if err != nil {
-				return nil, fmt.Errorf("set %s: %w", it.set, err)
-			}
-			s.subnets = append(s.subnets, subnet)
-		case isPortSet(it.set):
-			p, err := decodeItem(it)
-			if err != nil {
-				return nil, err
-			}
-			if p.HostLast != 0 {
-				s.ranges = append(s.ranges, p)
-			} else {
-				s.single[spot{p.Proto, p.Host}] = p
-			}
+		if !isPortSet(it.set) {
+			continue
+		}
+		p, err := decodeItem(it)
+		if err != nil {
+			return nil, err
+		}
+		if p.HostLast != 0 {
+			s.ranges = append(s.ranges, p)
+		} else {
+			s.single[spot{p.Proto, p.Host}] = p
 		}
 	}
-	return s, nil
+	var err error
+	s.nets, err = networksOf(items)
+	return s, err
 }
 
 // box is where a flow for a host's address and port is to go, if it is published.
@@ -79,12 +76,7 @@ func (s *strays) match(f *ct.Flow) bool {
 	case !translated:
 		return false
 	}
-	for _, subnet := range s.subnets {
-		if subnet.Contains(from.Addr()) {
-			return true
-		}
-	}
-	return false
+	return networkOf(s.nets, from.Addr()) != nil
 }
 
 // flushStrays flushes the strays, given what the table has.
@@ -92,24 +84,31 @@ func (n *NAT) flushStrays(ctx context.Context, items []item) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	s, err := newStrays(items)
-	if err != nil || len(s.single)+len(s.ranges)+len(s.subnets) == 0 {
+	if err != nil || len(s.single)+len(s.ranges)+len(s.nets) == 0 {
 		return err
 	}
 	table, err := n.flows()
 	if err != nil {
 		return err
 	}
-	found, err := table.List(ctx, s.match)
+	found, err := table.List(ctx, func(f *ct.Flow) bool { return s.match(f) || slippedIn(s.nets, f) })
 	known := make(map[netip.Addr]bool)
+	local := func(a netip.Addr) bool {
+		is, asked := known[a]
+		if err == nil && !asked {
+			is, err = n.isLocal(ctx, a)
+			known[a] = is
+		}
+		return is
+	}
 	stray := found[:0]
 	for _, f := range found {
-		a := f.Orig.Dst.Addr()
-		local, asked := known[a]
-		if err == nil && !asked {
-			local, err = n.isLocal(ctx, a)
-			known[a] = local
-		}
-		if local {
+		// What is for the host is a matter of ports; what passes it, of networks.
+		if local(f.Orig.Dst.Addr()) {
+			if s.match(&f) {
+				stray = append(stray, f)
+			}
+		} else if !local(f.Orig.Src.Addr()) && slippedIn(s.nets, &f) {
 			stray = append(stray, f)
 		}
 	}

@@ -308,9 +308,6 @@ func (s *syncing) finish(ctx context.Context) error {
 	s.n.retain(s.want)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
-	if s.anew {
-		err = errors.Join(err, s.n.endStrays(ctx, s.c))
-	}
 	if serr := s.finishNetworks(ctx); serr != nil {
 		err = errors.Join(err, fmt.Errorf("the table is as it should be, but not every setting: %w", serr))
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/boxwire/boxwire/internal/ct"
 )
 
-func TestStraysAreFlowsThatTheTableWouldNotLetBegin(t *testing.T) {
+func TestFlowsThatTheTableWouldNotLetBeginHaveSlippedIn(t *testing.T) {
 	t.Parallel()
 	var nets []NetworkState
 	for _, n := range allOptions() {
@@ -42,7 +42,7 @@ func TestStraysAreFlowsThatTheTableWouldNotLetBegin(t *testing.T) {
 		{"multicast", UDP, "10.88.0.2:7", "224.0.0.251:5353", untouched, false},
 	} {
 		f := ct.Flow{Orig: ct.Tuple{Proto: uint8(c.proto), Src: ap(c.src), Dst: ap(c.dst)}, Status: c.status}
-		if got := stray(nets, &f); got != c.want {
+		if got := slippedIn(nets, &f); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}

@@ -1,0 +1,11 @@
+//go:build !linux
+
+package nat
+
+import (
+	"testing"
+
+	"github.com/boxwire/boxwire/netns/netnstest"
+)
+
+func TestMain(m *testing.M) { netnstest.Main(m) }
