@@ -181,7 +181,7 @@ func (d *diagnosis) lookAtListener(ctx context.Context) error {
 	if d.hints.Box == nil || !d.box.IsValid() {
 		return nil
 	}
-	all, err := listeners(ctx, d.hints.Box, d.port.Proto)
+	all, err := listeners(ctx, d.hints.Box, d.port.Proto, 0)
 	if err != nil {
 		return err
 	}

@@ -34,9 +34,9 @@ const (
 )
 
 // listeners reads the sockets of a protocol that wait for visitors in a namespace:
-// TCP and SCTP that listen, UDP that are not connected. It is empty where the
-// kernel cannot tell.
-func listeners(ctx context.Context, ns *netns.NS, proto Proto) (all []listener, err error) {
+// TCP and SCTP that listen, UDP that are not connected; those on one port, or all if
+// it is 0. It is empty where the kernel cannot tell.
+func listeners(ctx context.Context, ns *netns.NS, proto Proto, port uint16) (all []listener, err error) {
 	c, err := ns.Exchange(unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, err
@@ -49,6 +49,7 @@ func listeners(ctx context.Context, ns *netns.NS, proto Proto) (all []listener, 
 			states = 1 << 7 // TCP_CLOSE: what a UDP socket without a peer is in
 		}
 		binary.NativeEndian.PutUint32(body[4:], states)
+		binary.BigEndian.PutUint16(body[8:], port)
 		had := len(all)
 		err := c.Dump(ctx, nl.Request{Type: unix.SOCK_DIAG_BY_FAMILY, Body: body}, func() { all = all[:had] }, func(m nl.Message) error {
 			l, ok, err := decodeListener(m.Body, proto)
@@ -108,11 +109,16 @@ func (l listener) meets(c claim) bool {
 // contested could not be bound; that is no matter if it is another NAT of the same
 // table that has bound them: were they published, the table would say so.
 func (n *NAT) unused(ctx context.Context, bare, contested []Port) (Port, error) {
-	byPort := make(map[Proto]map[uint16][]listener)
 	mark := n.mark()
-	for i, p := range slices.Concat(bare, contested) {
-		if byPort[p.Proto] == nil {
-			all, err := listeners(ctx, n.ns, p.Proto)
+	ports := slices.Concat(bare, contested)
+	only := uint16(0)
+	if len(ports) == 1 && ports[0].count() == 1 {
+		only = ports[0].Host.Port() // the kernel tells no more then, of thousands perhaps
+	}
+	waiting := make(map[Proto]map[uint16][]listener)
+	for i, p := range ports {
+		if waiting[p.Proto] == nil {
+			all, err := listeners(ctx, n.ns, p.Proto, only)
 			if err != nil {
 				return p, fmt.Errorf("asking who listens: %w", err)
 			}
@@ -120,12 +126,12 @@ func (n *NAT) unused(ctx context.Context, bare, contested []Port) (Port, error) 
 			for _, l := range all {
 				m[l.claim.lo] = append(m[l.claim.lo], l)
 			}
-			byPort[p.Proto] = m
+			waiting[p.Proto] = m
 		}
 		c := p.claim()
 		ours := false
 		for port := int(c.lo); port <= int(c.hi); port++ {
-			for _, l := range byPort[p.Proto][uint16(port)] {
+			for _, l := range waiting[p.Proto][uint16(port)] {
 				if l.meets(c) && l.mark != mark {
 					return p, inUse(l)
 				}

@@ -58,7 +58,8 @@ func (n *NAT) reserve(ctx context.Context, ports []Port, lenient bool) (undo fun
 	if n.unreserved {
 		return func() {}, Port{}, nil
 	}
-	room := socketLimit() - len(n.sockets)
+	// A call takes half of what is left, so that there is some for the next.
+	room := (socketLimit() - len(n.sockets) + 1) / 2
 	var bare, contested []Port // beyond the limits; bound by somebody
 	var spots []spot
 	var of []Port // whose each of spots is
