@@ -105,20 +105,3 @@ func TestListAllocations(t *testing.T) {
 		t.Errorf("a list of %d routes allocates %v times", n, allocs)
 	}
 }
-
-func BenchmarkList(b *testing.B) {
-	ns := netnstest.New(b)
-	routes := make([]Route, 1000)
-	for i := range routes {
-		routes[i] = Route{Dst: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 60, byte(i >> 8), byte(i)}), 32), Dev: 1}
-	}
-	if err := Add(b.Context(), ns, routes...); err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := List(b.Context(), ns, Filter{Family: IPv4, Table: TableMain}); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

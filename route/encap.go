@@ -183,9 +183,9 @@ type Seg6LocalEncap struct {
 	Via4     netip.Addr   // nh4, for End.DX4
 	Via6     netip.Addr   // nh6, for End.X, End.DX6
 	In, Out  int          // links, for End.DX2 and others
-	Count    bool         // count packets, bytes and errors (>= 5.14)
+	Count    bool         // count packets, bytes and errors (>= 5.14; ignored before)
 
-	Flavors   Seg6Flavors // (>= 5.17)
+	Flavors   Seg6Flavors // 5.10 ignores them
 	BlockBits uint8       // the block's length for NextCSID; 0 is 32 (>= 6.1)
 	NodeBits  uint8       // the node function's; 0 is 16 (>= 6.1)
 }

@@ -201,7 +201,7 @@ func (m *Metrics) append(b []byte) []byte {
 		}
 	}
 	if m.Congestion != "" {
-		b = nl.AppendString(b, rtaxCCAlgo, m.Congestion)
+		b = nl.AppendAttr(b, rtaxCCAlgo, []byte(m.Congestion))
 	}
 	nl.End(b, at)
 	return b

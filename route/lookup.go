@@ -22,7 +22,8 @@ type Query struct {
 
 // A Match is the answer to a [Query].
 type Match struct {
-	// Route is the entry that the lookup found in a table, with all its hops.
+	// Route is the entry that the lookup found in a table, with all its hops. For
+	// IPv4, 5.10 says the packet's TOS in the place of the entry's.
 	Route Route
 
 	// Type says what becomes of the packet, Via, Dev and Src how it leaves: by

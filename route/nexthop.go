@@ -52,7 +52,7 @@ type NextHop struct {
 // A Member is one object of a group.
 type Member struct {
 	ID     uint32
-	Weight int // its share, 1 to 256, required
+	Weight int // its share, 1 to 256, required; 256 takes Linux 6.12
 }
 
 // Resilient is how a group holds on to its flows: they are spread over buckets,

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
@@ -293,6 +294,35 @@ func TestBadInput(t *testing.T) {
 		{Route{Dst: prefix("10.0.0.0/8"), Via: via, OnLink: true}, "onlink"},
 		{Route{Dst: prefix("10.0.0.0/8"), Via: via, Scope: 300}, "scope"},
 		{Default(netip.Addr{}), "neither"},
+		{Route{Dst: prefix("10.0.0.0/8"), From: prefix("10.1.0.0/16"), Via: via}, "use a rule"},
+		{Route{Dst: prefix("fd09::/64"), From: prefix("10.1.0.0/16"), Dev: 1}, "another family"},
+		{Route{Dst: prefix("fd09::/64"), From: prefix("fd01::1/64"), Dev: 1}, "host bits"},
+		{Route{Dst: prefix("10.0.0.0/8"), Via: via, TOS: 1}, "low bits"},
+		{Route{Dst: prefix("fd09::/64"), Dev: 1, TOS: 4}, "type of service"},
+		{Route{Dst: prefix("fd09::/64"), Dev: 1, Realm: Realm{To: 1}}, "realm"},
+		{Route{Dst: prefix("10.0.0.0/8"), Via: via, Expires: time.Second}, "do not expire"},
+		{Route{Dst: prefix("fd09::/64"), Dev: 1, Expires: time.Millisecond}, "whole seconds"},
+		{Route{Dst: prefix("fd09::/64"), Dev: 1, Pref: 2}, "preference 2"},
+		{Route{Dst: prefix("10.0.0.0/8"), Via: via, Pref: PrefLow}, "preference"},
+		{Route{Dst: prefix("10.0.0.0/8"), Via: via, NextHop: 1}, "next-hop object 1"},
+		{Route{Dst: prefix("10.0.0.0/8"), Via: via, Hops: []Hop{{Via: via, Weight: 1}}}, "in Hops alone"},
+		{Route{Dst: prefix("10.0.0.0/8"), Hops: []Hop{{Via: via}}}, "weight 0"},
+		{Route{Dst: prefix("10.0.0.0/8"), Hops: []Hop{{Via: via, Weight: 257}}}, "weight 257"},
+		{Route{Dst: prefix("10.0.0.0/8"), Hops: []Hop{{Weight: 1}}}, "neither a gateway nor a link"},
+		{Route{Dst: prefix("fd09::/64"), Hops: []Hop{{Via: via, Weight: 1}}}, "another family"},
+		{Route{Dst: prefix("10.0.0.0/8"), Type: Prohibit, Dev: 1}, "no link"},
+		{Route{Dst: prefix("10.0.0.0/8"), Via: via, Metrics: &Metrics{HopLimit: 256}}, "hoplimit"},
+		{Route{Dst: prefix("10.0.0.0/8"), Via: via, Metrics: &Metrics{RTOMin: time.Microsecond}}, "multiple"},
+		{Route{Dst: prefix("10.0.0.0/8"), Via: via, Metrics: &Metrics{Congestion: "a name that is long"}}, "congestion"},
+		{Route{Dst: prefix("10.0.0.0/8"), Via: via, Metrics: &Metrics{Lock: LockMTU}}, "locked"},
+		{Route{Dst: prefix("10.0.0.0/8"), Dev: 1, Encap: IPEncap{}}, "no destination"},
+		{Route{Dst: prefix("10.0.0.0/8"), Dev: 1, Encap: IPEncap{Src: addr("fd00::1"), Dst: via}}, "another family"},
+		{Route{Dst: prefix("10.0.0.0/8"), Dev: 1, Encap: MPLSEncap{}}, "labels"},
+		{Route{Dst: prefix("10.0.0.0/8"), Dev: 1, Encap: MPLSEncap{Labels: []uint32{1 << 20}}}, "20 bits"},
+		{Route{Dst: prefix("fd09::/64"), Dev: 1, Encap: Seg6Encap{}}, "segments"},
+		{Route{Dst: prefix("fd09::/64"), Dev: 1, Encap: Seg6Encap{Segments: []netip.Addr{via}}}, "no plain IPv6"},
+		{Route{Dst: prefix("fd09::/64"), Dev: 1, Encap: Seg6LocalEncap{}}, "no action"},
+		{Route{Dst: prefix("fd09::/64"), Dev: 1, Encap: RawEncap{Data: []byte{1}}}, "no kind"},
 	} {
 		good := To(prefix("10.77.0.0/16"), via)
 		err := Add(t.Context(), ns, good, tt.route)

@@ -31,14 +31,14 @@ type Rule struct {
 
 	// TOS is the type of service, the DSCP shifted left by two; for IPv4 the
 	// kernel takes the bits 0x1c alone. DSCP is the whole of it, unshifted
-	// (>= 6.12, EINVAL before), of which the bits of DSCPMask count (>= 6.15), all
-	// if 0.
+	// (>= 6.12), of which the bits of DSCPMask count (>= 6.15), all if 0. On older
+	// kernels these, and the masks below, are errors.ErrUnsupported.
 	TOS      uint8
 	DSCP     *uint8
 	DSCPMask uint8
 
 	// FlowLabel is the IPv6 flow label, of which the mask's bits count, all if 0
-	// (>= 6.14, EINVAL before).
+	// (>= 6.14).
 	FlowLabel, FlowLabelMask uint32
 
 	UIDs     *UIDRange // the users that own the socket

@@ -13,6 +13,11 @@ import (
 
 // AddRules adds rules to the namespace, all of them or none. A rule that is there
 // already, with the same Protocol, is os.ErrExist.
+//
+// Kernels ignore selectors that are younger than they are, so that a rule for one
+// DSCP would take every packet. AddRules finds that out first, once in a program,
+// by a rule that does nothing; the error is errors.ErrUnsupported then, as it is
+// for DeleteRules, and nothing is changed.
 func AddRules(ctx context.Context, ns *netns.NS, rules ...Rule) error {
 	const op = "route.AddRules"
 	many, err := execRules(ctx, op, ns, rules, verbAdd)
@@ -34,6 +39,15 @@ func DeleteRules(ctx context.Context, ns *netns.NS, rules ...Rule) error {
 func execRules(ctx context.Context, op string, ns *netns.NS, rules []Rule, v verb) (*nl.ExecError, error) {
 	for i := range rules {
 		if err := rules[i].check(v == verbDelete); err != nil {
+			return nil, fail.New(op, ns, "rule "+rules[i].String(), err)
+		}
+	}
+	conn, err := open(ns)
+	if err != nil {
+		return nil, fail.New(op, ns, "rules", err)
+	}
+	for i := range rules {
+		if err := checkKept(ctx, conn, &rules[i]); err != nil {
 			return nil, fail.New(op, ns, "rule "+rules[i].String(), err)
 		}
 	}

@@ -120,6 +120,31 @@ func TestRulesReadByIP(t *testing.T) {
 	}
 }
 
+// A selector that the kernel would ignore changes nothing.
+func TestRuleThatTheKernelWouldWiden(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	for _, s := range selectors {
+		rule := s.try
+		rule.Table, rule.Priority = 100, 9
+		var major, minor int
+		if _, err := fmt.Sscanf(s.kernel, "%d.%d", &major, &minor); err != nil {
+			t.Fatal(err)
+		}
+		err := AddRules(t.Context(), ns, rule)
+		if !testutil.KernelAtLeast(major, minor) {
+			if derr := DeleteRules(t.Context(), ns, rule); !errors.Is(err, errors.ErrUnsupported) || !errors.Is(derr, errors.ErrUnsupported) || !strings.Contains(err.Error(), s.kernel) {
+				t.Errorf("%s: %v and %v", s.name, err, derr)
+			}
+		} else if err = errors.Join(err, DeleteRules(t.Context(), ns, rule)); err != nil {
+			t.Errorf("%s: %v", s.name, err)
+		}
+		if got := ipRules(t, ns); len(got) != 0 {
+			t.Fatalf("%s: ip shows %v", s.name, got)
+		}
+	}
+}
+
 // A DSCP counts in whole, where TOS compares three bits of it.
 func TestRuleByDSCPSeenByIP(t *testing.T) {
 	t.Parallel()

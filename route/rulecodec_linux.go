@@ -55,9 +55,9 @@ func (r *Rule) append(b []byte, protocol Protocol) []byte {
 	if r.Not {
 		flags = ruleInvert
 	}
-	table := uint8(0) // RT_TABLE_UNSPEC: see the attribute
-	if r.Table < 256 {
-		table = uint8(r.Table)
+	table, long := uint8(r.Table), uint32(0)
+	if r.Table >= 256 {
+		table, long = unix.RT_TABLE_UNSPEC, uint32(r.Table)
 	}
 	b = append(b, af, uint8(max(r.To.Bits(), 0)), uint8(max(r.From.Bits(), 0)), r.TOS, table, 0, 0, uint8(action))
 	b = binary.NativeEndian.AppendUint32(b, flags)
@@ -75,7 +75,7 @@ func (r *Rule) append(b []byte, protocol Protocol) []byte {
 	}
 	b = appendNonZero(b, fraPriority, r.Priority)
 	b = appendNonZero(b, fraGoto, r.Goto)
-	b = appendNonZero(b, fraTable, uint32(r.Table))
+	b = appendNonZero(b, fraTable, long)
 	if r.Mark != 0 || r.MarkMask != 0 {
 		n := r.normal()
 		b = nl.AppendU32(b, fraMark, n.Mark)
