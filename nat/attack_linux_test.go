@@ -227,3 +227,39 @@ func TestABoxGetsNothingOfOthers(t *testing.T) {
 		})
 	}
 }
+
+// What is bridged past the firewall is for the flag of the bridge ports to stop.
+func TestTheIsolatedFlagKeepsSiblingsApart(t *testing.T) {
+	t.Parallel()
+	isolated := network0()
+	isolated.Isolated = true
+	s, build := arm(t, isolated)
+	bridgeNF(t, s.host, false)
+	build(t)
+	end, gate, beside := newWireEnd(t, s.box, "eth0"), macOf(t, s.host, "br0"), macOf(t, s.sibling, "eth0")
+	sibling, service := listen(t, s.sibling, ":80"), listen(t, s.host, ":7777")
+	attack := func(text string) {
+		t.Helper()
+		end.send(t, beside, ap("10.88.0.2:7"), ap("10.88.0.3:80"), text)
+		end.send(t, beside, ap("[fd88::2]:7"), ap("[fd88::3]:80"), text+" over IPv6")
+		// What is sent after it, to somebody who shall hear it, says that it has gone by.
+		end.send(t, gate, ap("10.88.0.2:7"), ap("10.88.0.1:7777"), text)
+	}
+	flag := func(value string) {
+		t.Helper()
+		for _, port := range []string{"box0", "sib0"} {
+			testutil.Run(t, s.host, "ip", "link", "set", port, "type", "bridge_slave", "isolated", value)
+		}
+	}
+	flag("on")
+	if !until(func() bool { attack("isolated"); return service.has("isolated") }) {
+		t.Fatal("the box does not reach the host")
+	}
+	if sibling.has("isolated") || sibling.has("isolated over IPv6") {
+		t.Error("the box reaches its sibling")
+	}
+	flag("off")
+	if !until(func() bool { attack("open"); return sibling.has("open") && sibling.has("open over IPv6") }) {
+		t.Error("without the flag it does not either: the test proves nothing")
+	}
+}

@@ -137,3 +137,31 @@ func TestMalformedElementsOfNetworksAreErrors(t *testing.T) {
 		}
 	}
 }
+
+func FuzzNetworksOf(f *testing.F) {
+	sets := skeletonSets()
+	for i, s := range sets {
+		for _, n := range allOptions() {
+			for _, it := range n.items() {
+				if it.set == s.Name {
+					f.Add(byte(i), it.elem.Key, it.elem.KeyEnd, it.elem.Data)
+				}
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, set byte, key, end, data []byte) {
+		elem := nft.Element{Key: key, KeyEnd: end, Data: data}
+		items := []item{{"ifs", nft.Element{Key: ifname(nameOf(key))}}, {sets[int(set)%len(sets)].Name, elem}}
+		all, err := networksOf(items)
+		if err != nil {
+			return
+		}
+		for _, n := range all {
+			for _, s := range n.Subnets {
+				if s != s.Masked() {
+					t.Errorf("the subnet %v has host bits", s)
+				}
+			}
+		}
+	})
+}
