@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/netns"
@@ -18,7 +19,8 @@ type plan struct {
 	known    map[string]bool
 	six      plan6
 
-	// forwarded says that a network's link may have forwarded already.
+	// forwarded says that a network's link forwarded already, and not by a record
+	// of the table: what the table guards may have been there before the table.
 	forwarded bool
 }
 
@@ -51,7 +53,7 @@ func planLinks(ctx context.Context, ns *netns.NS, f flipped, nets ...Network) (*
 		if !four || !l.has4 || l.port && !isOwn {
 			continue
 		}
-		p.forwarded = p.forwarded || isOwn && l.forwarding
+		p.forwarded = p.forwarded || isOwn && l.forwarding && !p.known[l.name]
 		if !l.forwarding {
 			p.settings = append(p.settings, setting{l, confForwarding, 1})
 			p.four = append(p.four, l)
@@ -65,7 +67,11 @@ func planLinks(ctx context.Context, ns *netns.NS, f flipped, nets ...Network) (*
 		p.six, err = netns.Do(ctx, ns, func(context.Context) (plan6, error) {
 			return makePlan6(links, own, names(f.six), hasForce())
 		})
-		p.forwarded = p.forwarded || p.six.writes == nil
+		recorded := names(append(slices.Clone(f.six), p.six.record...))
+		for _, l := range links {
+			net, isOwn := own[l.name]
+			p.forwarded = p.forwarded || isOwn && net.has(true) && !recorded[l.name]
+		}
 	}
 	return p, err
 }
