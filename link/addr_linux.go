@@ -225,28 +225,32 @@ func (l Link) addrs(ctx context.Context) ([]Addr, error) {
 
 // readAddrs reads the addresses of a link, or of all links with index 0.
 func readAddrs(ctx context.Context, conn *nl.Conn, index int) ([]Addr, error) {
-	var addrs []Addr
+	var addrs nl.Gather[Addr]
 	label := ""
-	err := conn.Dump(ctx, getAddrs(index), func() { addrs = addrs[:0] }, func(m nl.Message) error {
+	err := conn.Dump(ctx, getAddrs(index), addrs.Reset, func(m nl.Message) error {
 		if m.Type != unix.RTM_NEWADDR || len(m.Body) == 0 {
 			return nil
 		}
 		if f := m.Body[0]; f != unix.AF_INET && f != unix.AF_INET6 {
 			return nil
 		}
-		a := Addr{Label: label}
-		if err := decodeAddr(&a, m.Body); err != nil {
+		a := addrs.Next()
+		a.Label = label
+		if err := decodeAddr(a, m.Body); err != nil {
 			return err
 		}
 		if a.Label != "" {
 			label = a.Label
 		}
-		if index == 0 || a.Link == index {
-			addrs = append(addrs, a)
+		if index != 0 && a.Link != index {
+			addrs.Drop()
 		}
 		return nil
 	})
-	return addrs, err
+	if err != nil {
+		return nil, err
+	}
+	return addrs.All(), nil
 }
 
 // addrBatch checks the link and the addresses before anything is sent.
