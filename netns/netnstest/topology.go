@@ -1,0 +1,100 @@
+package netnstest
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/boxwire/boxwire/netns"
+)
+
+// A Box is a namespace of a topology and the link by which it is part of it.
+type Box struct {
+	*netns.NS
+	Link  string       // "eth0"
+	Addr4 netip.Prefix // the link's addresses, with the length of the network's prefix
+	Addr6 netip.Prefix
+}
+
+// Pair returns two namespaces with a veth pair between them:
+//
+//	a  eth0 10.77.0.1/24, fd77::1/64  ----  eth0 10.77.0.2/24, fd77::2/64  b
+//
+// Like those of New they are closed when the test is over, and the links go with
+// them. Traffic flows when Pair returns.
+func Pair(t testing.TB) (a, b Box) {
+	t.Helper()
+	a = box(New(t), "eth0", "10.77.0.1/24", "fd77::1/64")
+	b = box(New(t), "eth0", "10.77.0.2/24", "fd77::2/64")
+	w := wiring{t: t, ctx: t.Context()}
+	w.veth(a.NS, "eth0", b.NS, 0)
+	w.address(a)
+	w.address(b)
+	return a, b
+}
+
+// Bridge returns a host with a bridge and n boxes on it, which have a default
+// route to the host:
+//
+//	host  br0 10.88.0.1/16, fd88::1/64
+//	       +-- box1  ----  eth0 10.88.0.2/16, fd88::2/64  boxes[0]
+//	       +-- box2  ----  eth0 10.88.0.3/16, fd88::3/64  boxes[1]
+//	       ...
+//
+// The host does not forward packets unless it is told to. A bridge has 1,023
+// ports at most.
+func Bridge(t testing.TB, n int) (host Box, boxes []Box) {
+	t.Helper()
+	return On(t, New(t), n)
+}
+
+// On is [Bridge] for a host that is there already, that of [Host] for instance. It
+// must have no link br0.
+func On(t testing.TB, ns *netns.NS, n int) (host Box, boxes []Box) {
+	t.Helper()
+	if n < 0 || n > maxPorts {
+		t.Fatalf("netnstest: %d boxes on a bridge: it takes %d", n, maxPorts)
+	}
+	host = box(ns, "br0", "10.88.0.1/16", "fd88::1/64")
+	w := wiring{t: t, ctx: t.Context()}
+	bridge := w.bridge(ns, host.Link)
+	addr4, addr6 := host.Addr4.Addr(), host.Addr6.Addr()
+	for i := range n {
+		addr4, addr6 = addr4.Next(), addr6.Next()
+		b := Box{New(t), "eth0", netip.PrefixFrom(addr4, host.Addr4.Bits()), netip.PrefixFrom(addr6, host.Addr6.Bits())}
+		w.veth(ns, fmt.Sprintf("box%d", i+1), b.NS, bridge)
+		w.address(b)
+		w.defaultRoute(b, host)
+		boxes = append(boxes, b)
+	}
+	if n > 0 {
+		w.ready(ns, host.Link)
+	}
+	w.address(host)
+	return host, boxes
+}
+
+// maxPorts is what a bridge of the kernel takes.
+const maxPorts = 1023
+
+// Host returns a host and its only neighbour, to which it has a default route:
+//
+//	host  wan0 203.0.113.1/24, 2001:db8::1/64  ----  eth0 203.0.113.2/24, 2001:db8::2/64  outside
+//
+// outside has no route to anything behind the host, as a neighbour on the Internet
+// has none. [On] puts boxes behind it.
+func Host(t testing.TB) (host, outside Box) {
+	t.Helper()
+	host = box(New(t), "wan0", "203.0.113.1/24", "2001:db8::1/64")
+	outside = box(New(t), "eth0", "203.0.113.2/24", "2001:db8::2/64")
+	w := wiring{t: t, ctx: t.Context()}
+	w.veth(host.NS, host.Link, outside.NS, 0)
+	w.address(host)
+	w.address(outside)
+	w.defaultRoute(host, outside)
+	return host, outside
+}
+
+func box(ns *netns.NS, link, addr4, addr6 string) Box {
+	return Box{NS: ns, Link: link, Addr4: netip.MustParsePrefix(addr4), Addr6: netip.MustParsePrefix(addr6)}
+}
