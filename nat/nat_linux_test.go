@@ -23,6 +23,7 @@ func open(t testing.TB, ns *netns.NS) *NAT {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { gw.Close() }) // gives back the ports that it holds
 	return gw
 }
 

@@ -30,9 +30,11 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	defer ln.Close()
 	go http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") }))
 
 	client := http.Client{Transport: &http.Transport{DialContext: web.Dial}}
+	defer client.CloseIdleConnections()
 	resp, err := client.Get("http://127.0.0.1/")
 	if err != nil {
 		log.Fatal(err)

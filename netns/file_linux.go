@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/boxwire/boxwire/internal/origin"
 	"golang.org/x/sys/unix"
 )
 
@@ -83,6 +84,7 @@ func newNSFd(fd int) (*NS, error) {
 		file.Close()
 		return nil, err
 	}
+	origin.Note(fd)
 	return ns, nil
 }
 
@@ -108,4 +110,12 @@ func newNS(file *os.File) (*NS, error) {
 		return nil, os.NewSyscallError("fstat", err)
 	}
 	return &NS{file: file, id: ID{Dev: uint64(st.Dev), Ino: st.Ino}}, nil
+}
+
+// note remembers where the handle was opened, if a leak check has asked for it.
+func (ns *NS) note() {
+	_ = ns.WithFd(func(fd int) error {
+		origin.Note(fd)
+		return nil
+	})
 }

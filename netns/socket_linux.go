@@ -8,7 +8,9 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 
+	"github.com/boxwire/boxwire/internal/origin"
 	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -89,6 +91,7 @@ func (ns *NS) Socket(ctx context.Context, domain, typ, proto int) (*os.File, err
 		subject := fmt.Sprintf("family %d type %d protocol %d", domain, typ, proto)
 		return nil, &Error{Op: "netns.Socket", NS: ns.String(), Subject: subject, Err: ierr}
 	}
+	origin.Note(fd)
 	return os.NewFile(uintptr(fd), "socket"), nil
 }
 
@@ -124,6 +127,7 @@ func open[T any](ctx context.Context, ns *NS, op, network, address string, r *ne
 			break
 		}
 		if err == nil {
+			noteConn(v)
 			return v, nil
 		}
 		errs = append(errs, err)
@@ -133,6 +137,16 @@ func open[T any](ctx context.Context, ns *NS, op, network, address string, r *ne
 	}
 	var zero T
 	return zero, &Error{Op: op, NS: ns.String(), Subject: network + " " + address, Err: err}
+}
+
+// noteConn remembers where a connection was opened, if a leak check has asked for
+// it.
+func noteConn(v any) {
+	if c, ok := v.(syscall.Conn); ok {
+		if raw, err := c.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { origin.Note(int(fd)) })
+		}
+	}
 }
 
 // lookup turns an address into literal ones, at least one. Unix addresses,

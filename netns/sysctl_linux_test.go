@@ -151,6 +151,7 @@ func TestChildReadOnlySys(t *testing.T) {
 	if err := unix.Mount(sys, sys, "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
+	defer unix.Unmount(sys, unix.MNT_DETACH)
 	if err := unix.Mount("", sys, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/boxwire/boxwire/internal/origin"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -195,6 +196,7 @@ func newSocket(nc *netlink.Conn) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
+	raw.Control(func(fd uintptr) { origin.Note(int(fd)) })
 	s := &socket{nc: nc, raw: raw}
 	s.read = func(fd uintptr) bool {
 		s.n, s.errno = unix.Read(int(fd), s.buf)

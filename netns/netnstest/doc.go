@@ -13,6 +13,19 @@
 // is not root, it adds a user namespace in which he is. Nothing has to be
 // installed for that, and nothing is setuid.
 //
+// [Pair], [Bridge], [On] and [Host] make namespaces with links, addresses and routes
+// in one call.
+//
+// # When a test fails
+//
+// The state of its namespaces is printed: links, addresses, routes, rules,
+// neighbours, nftables and sockets. No program is needed for that.
+//
+// When all tests have passed, Main looks at what they have left behind, and fails
+// the run for it.
+//
+// # Where there are no namespaces
+//
 // Where the machine forbids user namespaces, tests that call [New] are skipped,
 // and the skip names the setting; with BOXWIRE_REQUIRE_NETNS=1 in the
 // environment they fail instead.

@@ -2,6 +2,7 @@ package netnstest
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -31,6 +32,12 @@ var forbidden = "netnstest.Main was not called: the package's TestMain should do
 // a network and a mount namespace of its own (and a user namespace if need be),
 // waits for it, and exits with its status. There, /run is an empty file system
 // of the run's own, so that named namespaces are nobody else's.
+//
+// When the tests have passed, it looks at what they have left: descriptors,
+// goroutines, child processes, mounts, names, and threads in another namespace.
+// If there is something, it is printed, with the stack that made it where that is
+// known, and the status is 1. With BOXWIRE_NETNSTEST_LEAKS=allow in the
+// environment it is only printed.
 func Main(m *testing.M) {
 	switch os.Getenv(insideEnv) {
 	case "":
@@ -39,6 +46,8 @@ func Main(m *testing.M) {
 		} else {
 			os.Exit(code)
 		}
+		skipExamples()
+		os.Exit(m.Run())
 	case stay:
 		forbidden = ""
 	default:
@@ -48,7 +57,15 @@ func Main(m *testing.M) {
 			forbidden = explain(err)
 		}
 	}
-	os.Exit(m.Run())
+	os.Exit(runAndLook(m))
+}
+
+// skipExamples leaves out examples, which cannot skip themselves.
+func skipExamples() {
+	flag.Parse()
+	if f := flag.Lookup("test.skip"); f != nil && f.Value.String() == "" {
+		_ = f.Value.Set("^Example")
+	}
 }
 
 // again runs this very binary in namespaces of its own and returns its status.

@@ -2,4 +2,7 @@ package netnstest
 
 import "testing"
 
-func TestMain(m *testing.M) { Main(m) }
+func TestMain(m *testing.M) {
+	prepare()
+	Main(m)
+}

@@ -9,7 +9,9 @@ import (
 
 // New returns a fresh unnamed network namespace with its loopback link up. It is
 // closed when the test and its subtests are over. Tests that use it may run in
-// parallel.
+// parallel. When the test has failed, the namespace's links, addresses, routes,
+// rules, neighbours, nftables and sockets are printed first; they are read without
+// any program.
 //
 // Where namespaces are forbidden, the test is skipped with the name of the
 // setting that forbids them, or fails if BOXWIRE_REQUIRE_NETNS is 1.
@@ -21,6 +23,9 @@ func New(t testing.TB) *netns.NS {
 		t.Fatalf("netnstest: %v", err)
 	}
 	t.Cleanup(func() {
+		if t.Failed() {
+			dump(t, ns)
+		}
 		if err := ns.Close(); err != nil {
 			t.Errorf("netnstest: closing the namespace: %v", err)
 		}
