@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/netns"
 )
 
 // ills is a scene with ports that answer, and what is asked about them.
@@ -255,12 +256,8 @@ func TestExplainFindsNothingWhereAllIsWell(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.settle(t)
-	for addr, from := range map[string]any{"203.0.113.1:8080": s.outside, "[2001:db8:1::1]:8080": s.outside, "127.0.0.1:9090": s.host} {
-		ns := s.outside
-		if from == any(s.host) {
-			ns = s.host
-		}
-		if _, err := ask(t, ns, addr); err != nil {
+	for addr, from := range map[string]*netns.NS{"203.0.113.1:8080": s.outside, "[2001:db8:1::1]:8080": s.outside, "127.0.0.1:9090": s.host} {
+		if _, err := ask(t, from, addr); err != nil {
 			t.Errorf("%s: %v", addr, err)
 		}
 		// As a visitor names it: address and port only.

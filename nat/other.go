@@ -16,6 +16,8 @@ import (
 // memory is what a NAT keeps in memory: nothing.
 type memory struct{}
 
+type proxy struct{}
+
 func unsupported(op string, ns *netns.NS, subject string) error {
 	return fail.New(op, ns, subject, fmt.Errorf("nftables needs Linux: %w", errors.ErrUnsupported))
 }
@@ -159,3 +161,14 @@ func (n *NAT) AcceptForward(context.Context) error {
 func (n *NAT) RevokeForward(context.Context) error {
 	return unsupported("nat.RevokeForward", n.ns, n.String())
 }
+
+// Proxy returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
+func (n *NAT) Proxy(_ context.Context, port Port) (*Proxy, error) {
+	if err := port.checkProxied(); err != nil {
+		return nil, fail.New("nat.Proxy", n.ns, port.String(), err)
+	}
+	return nil, unsupported("nat.Proxy", n.ns, port.String())
+}
+
+// Close does nothing: there is nothing open.
+func (p *Proxy) Close() error { return nil }

@@ -206,6 +206,14 @@ func bind(s spot, mark uint32) (socket, error) {
 	return socket(fd), nil
 }
 
+// passNothing is a socket filter that lets nothing in (bpf(4): ret #0).
+var passNothing = []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
+
+func attach(fd int, filter []unix.SockFilter) error {
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	return os.NewSyscallError("setsockopt", unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog))
+}
+
 func prepare(fd int, s spot, mark uint32) error {
 	set := func(level, option, value int) { _ = unix.SetsockoptInt(fd, level, option, value) }
 	a := s.host.Addr()
@@ -217,10 +225,8 @@ func prepare(fd int, s spot, mark uint32) error {
 		set(unix.SOL_IPV6, unix.IPV6_V6ONLY, 1)
 	}
 	set(unix.SOL_SOCKET, unix.SO_MARK, int(mark))
-	// Nothing gets in, before the socket is bound and after.
-	drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
-	err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop})
-	if err != nil {
+	// Before the socket is bound, and after.
+	if err := attach(fd, passNothing); err != nil {
 		return err
 	}
 	if s.proto != UDP {
@@ -240,7 +246,7 @@ func prepare(fd int, s spot, mark uint32) error {
 	return unix.Listen(fd, 1)
 }
 
-// Close gives back the reserved ports. What is published stays, and is reserved
+// Close gives back the reserved ports and ends what [NAT.Proxy] began. What is published stays, and is reserved
 // again by the next program that opens the table and calls [NAT.Sync]. Closing
 // twice is fine; use after Close is os.ErrClosed.
 func (n *NAT) Close() error {
@@ -252,6 +258,7 @@ func (n *NAT) Close() error {
 	n.mu.Lock()
 	n.closed = true
 	n.mu.Unlock()
+	n.closeProxies()
 	n.retain(nil)
 	return nil
 }

@@ -120,9 +120,10 @@ type memory struct {
 	sockets map[spot]socket // reserved ports
 	swept   bool            // flows that the table contradicts were flushed
 
-	mu     sync.Mutex // guards the following fields
-	facts  []item     // what the table said about the host when it was last read
-	closed bool
+	mu      sync.Mutex // guards the following fields
+	facts   []item     // what the table said about the host when it was last read
+	closed  bool
+	proxies map[*Proxy]bool
 }
 
 // remember keeps the facts of the host among the items, because the kernel does
