@@ -3,6 +3,7 @@ package nat
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,6 +22,12 @@ func TestLocalIsWhatTheKernelDeliversHere(t *testing.T) {
 	testutil.Run(t, ns, "ip", "route", "add", "blackhole", "203.0.113.1/32")
 	testutil.Run(t, ns, "ip", "route", "add", "prohibit", "203.0.113.2/32")
 	n := &NAT{ns: ns}
+	// The kernel makes the route of an IPv6 address in its own time.
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		if strings.Contains(testutil.Run(t, ns, "ip", "-6", "route", "show", "table", "local"), "2001:db8::1 ") {
+			break
+		}
+	}
 	for addr, want := range map[string]bool{
 		"127.0.0.1": true, "::1": true, "192.0.2.1": true, "2001:db8::1": true, "198.51.100.7": true,
 		"203.0.113.9": false, "203.0.113.1": false, "203.0.113.2": false, "192.0.2.2": false, "2001:db8::2": false,

@@ -160,6 +160,18 @@ func decodeItem(it item) (Port, error) {
 	return p, err
 }
 
+// decodeItems are the ports that items of port sets stand for.
+func decodeItems(items []item) ([]Port, error) {
+	ports := make([]Port, len(items))
+	for i, it := range items {
+		var err error
+		if ports[i], err = decodeItem(it); err != nil {
+			return nil, err
+		}
+	}
+	return ports, nil
+}
+
 func (f *family46) unspecified() netip.Addr {
 	if f.v6 {
 		return netip.IPv6Unspecified()

@@ -132,6 +132,9 @@ func (n *NAT) delete(ctx context.Context, c nft.Conn) error {
 		if err := f.restore(ctx, n.ns); err != nil {
 			return nil, err
 		}
+		if err := n.unlist(ctx, c); err != nil {
+			return nil, err
+		}
 		b := nft.NewBatch(n.table)
 		if err := n.revoke(ctx, c, b, nil); err != nil {
 			return nil, err

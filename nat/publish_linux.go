@@ -2,6 +2,7 @@ package nat
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -46,7 +47,8 @@ func (n *NAT) Publish(ctx context.Context, ports ...Port) error {
 func (n *NAT) publish(ctx context.Context, c nft.Conn, ports []Port) (culprit Port, err error) {
 	undo := func() {}
 	var dead []item
-	err = c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
+	var l *relisting
+	err = c.Commit(ctx, func(ctx context.Context) (b *nft.Batch, err error) {
 		undo() // of a build before
 		undo = func() {}
 		found, err := n.conflicts(ctx, c, ports)
@@ -56,16 +58,26 @@ func (n *NAT) publish(ctx context.Context, c nft.Conn, ports []Port) (culprit Po
 		if err == nil {
 			undo, culprit, err = n.reserve(ctx, ports, false)
 		}
-		if err != nil {
-			return nil, err
+		if err == nil {
+			b, l, err = n.change(ctx, c, dead, portItems(ports))
 		}
-		return n.change(ctx, c, dead, portItems(ports))
+		return b, err
 	}, func(ctx context.Context) (bool, error) { return n.have(ctx, c, ports, true) })
 	if err != nil {
 		undo()
 		return culprit, err
 	}
-	return culprit, n.flush(ctx, targets(ports, begun))
+	if err := l.after(ctx); err != nil {
+		return culprit, errors.Join(err, n.unpublish(context.WithoutCancel(ctx), c, ports, &culprit))
+	}
+	if dead == nil {
+		return culprit, n.flush(ctx, targets(ports, begun))
+	}
+	gone, err := decodeItems(dead)
+	if err == nil {
+		err = n.flush(ctx, append(targets(gone, ended), targets(ports, begun)...))
+	}
+	return culprit, err
 }
 
 // Unpublish removes the ports in one transaction: all of them or none.
@@ -82,26 +94,38 @@ func (n *NAT) Unpublish(ctx context.Context, ports ...Port) error {
 	if len(ports) == 0 {
 		return nil
 	}
-	culprit := portsSubject(ports)
+	subject := portsSubject(ports)
 	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
-		err := c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
-			// A delete in nftables ignores what the element holds, so that it is read
-			// first; the generation makes that one step.
-			for _, p := range ports {
-				if err := n.checkHeld(ctx, c, p); err != nil {
-					culprit = p.String()
-					return nil, err
-				}
-			}
-			return n.change(ctx, c, portItems(ports), nil)
-		}, func(ctx context.Context) (bool, error) { return n.have(ctx, c, ports, false) })
-		if err == nil {
-			err = n.flush(ctx, targets(ports, ended))
-			n.release(portItems(ports))
+		var culprit Port
+		err := n.unpublish(ctx, c, ports, &culprit)
+		if culprit != (Port{}) {
+			subject = culprit.String()
 		}
 		return n.explain(ctx, c, err)
 	})
-	return n.fail(op, culprit, err)
+	return n.fail(op, subject, err)
+}
+
+// unpublish removes the ports; an error that is one port's names it.
+func (n *NAT) unpublish(ctx context.Context, c nft.Conn, ports []Port, culprit *Port) error {
+	items := portItems(ports)
+	err := c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
+		// A delete in nftables ignores what the element holds, so that it is read
+		// first; the generation makes that one step.
+		p, err := n.checkHeld(ctx, c, ports)
+		if err != nil {
+			*culprit = p
+			return nil, err
+		}
+		b, _, err := n.change(ctx, c, items, nil)
+		return b, err
+	}, func(ctx context.Context) (bool, error) { return n.have(ctx, c, ports, false) })
+	if err != nil {
+		return err
+	}
+	err = n.flush(ctx, targets(ports, ended))
+	n.release(items)
+	return err
 }
 
 // UnpublishOwner removes all ports of an owner in one transaction. It reads all
@@ -141,7 +165,8 @@ func (n *NAT) unpublishOwner(ctx context.Context, c nft.Conn, owner string) erro
 		if err != nil {
 			return nil, err
 		}
-		return n.change(ctx, c, items, nil)
+		b, _, err := n.change(ctx, c, items, nil)
+		return b, err
 	}, func(ctx context.Context) (bool, error) {
 		return n.have(ctx, c, ports, false)
 	})
@@ -154,8 +179,12 @@ func (n *NAT) unpublishOwner(ctx context.Context, c nft.Conn, owner string) erro
 }
 
 // change returns the batch that deletes and adds elements of published ports, and
-// keeps uses in step.
-func (n *NAT) change(ctx context.Context, c nft.Conn, del, add []item) (*nft.Batch, error) {
+// keeps in step what follows from them: uses, and the ports that are listed.
+func (n *NAT) change(ctx context.Context, c nft.Conn, del, add []item) (*nft.Batch, *relisting, error) {
+	l, recorded, err := n.relist(ctx, c, del, add)
+	if err != nil {
+		return nil, nil, err
+	}
 	delta := make(map[use]int)
 	for _, it := range del {
 		if u, ok := useOf(it); ok {
@@ -177,7 +206,7 @@ func (n *NAT) change(ctx context.Context, c nft.Conn, del, add []item) (*nft.Bat
 	}
 	found, err := c.Lookup(ctx, n.table, ask...)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for i, e := range found {
 		u := asked[i]
@@ -191,32 +220,48 @@ func (n *NAT) change(ctx context.Context, c nft.Conn, del, add []item) (*nft.Bat
 	b := nft.NewBatch(n.table)
 	deleteItems(b, del)
 	addItems(b, add)
-	return b, nil
+	if l != nil {
+		changeItems(b, recorded, l.record)
+	}
+	return b, l, l.before(ctx)
 }
 
-// checkHeld checks that what is published is the port.
-func (n *NAT) checkHeld(ctx context.Context, c nft.Conn, p Port) error {
-	want := portItems([]Port{p})
+// checkHeld checks that what is published are the ports, and returns the first that
+// is not.
+func (n *NAT) checkHeld(ctx context.Context, c nft.Conn, ports []Port) (Port, error) {
+	want := portItems(ports)
 	found, err := c.Lookup(ctx, n.table, queries(want)...)
 	if err != nil {
-		return err
+		return Port{}, err
 	}
-	for i, e := range found {
-		if e == nil || string(e.Key) != string(want[i].elem.Key) || string(e.KeyEnd) != string(want[i].elem.KeyEnd) {
-			if err := n.gone(ctx, c); err != nil {
-				return err
+	at := 0
+	for _, p := range ports {
+		for range p.singles() {
+			if err := isHeld(want[at], found[at]); err != nil {
+				if gone := n.gone(ctx, c); gone != nil {
+					return Port{}, gone
+				}
+				return p, err
 			}
-			return fmt.Errorf("the port is not published: %w", os.ErrNotExist)
+			at++
 		}
-		held, err := decodeItem(item{want[i].set, *e})
-		switch {
-		case err != nil:
-			return err
-		case e.Comment != p.Owner:
-			return fmt.Errorf("the port belongs to %q, not to %q: %w", e.Comment, p.Owner, os.ErrPermission)
-		case string(e.Data) != string(want[i].elem.Data):
-			return fmt.Errorf("the host port leads to %v: %w", held.Box, os.ErrNotExist)
-		}
+	}
+	return Port{}, nil
+}
+
+// isHeld checks that the element found is the one wanted.
+func isHeld(want item, e *nft.Element) error {
+	if e == nil || string(e.Key) != string(want.elem.Key) || string(e.KeyEnd) != string(want.elem.KeyEnd) {
+		return fmt.Errorf("the port is not published: %w", os.ErrNotExist)
+	}
+	held, err := decodeItem(item{want.set, *e})
+	switch {
+	case err != nil:
+		return err
+	case e.Comment != want.elem.Comment:
+		return fmt.Errorf("the port belongs to %q, not to %q: %w", e.Comment, want.elem.Comment, os.ErrPermission)
+	case string(e.Data) != string(want.elem.Data):
+		return fmt.Errorf("the host port leads to %v: %w", held.Box, os.ErrNotExist)
 	}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 // The table's comment says that it is ours, and which skeleton it holds.
 const (
 	commentPrefix   = "boxwire skeleton"
-	skeletonComment = commentPrefix + " 3"
+	skeletonComment = commentPrefix + " 4"
 )
 
 // Types of keys and data, with nft's numbers for them.
@@ -54,6 +54,7 @@ func skeletonSets() []nft.Set {
 		{Name: "mss", Key: f(typeIfname)},
 		{Name: "lo_ok", Key: f(typeIfname)},
 		{Name: "localnet", Key: f(typeIfname)},
+		{Name: "listed", Key: f(typeProto, typePort), Interval: true},
 		{Name: "flipped4", Key: f(typeIfname)},
 		{Name: "flipped6", Key: f(typeIfname)},
 	}

@@ -70,6 +70,8 @@ type syncing struct {
 	last bool   // there is no network any more
 	undo func() // gives back the ports that were reserved
 
+	relisting *relisting // for the ports of long ranges
+
 	anew    bool // the table is built anew
 	changed bool // there was anything to change
 }
@@ -109,6 +111,9 @@ func (s *syncing) build(ctx context.Context) (*nft.Batch, error) {
 	if err := s.wantNetworks(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.list(ctx); err != nil {
+		return nil, err
+	}
 	s.anew = !whole
 	b := nft.NewBatch(s.n.table)
 	if whole {
@@ -122,7 +127,7 @@ func (s *syncing) build(ctx context.Context) (*nft.Batch, error) {
 	}
 	s.plan.record(b)
 	s.changed = b.Len() > 0 || s.plan.writes()
-	return b, nil
+	return b, s.relisting.before(ctx)
 }
 
 // wantPorts adds the published ports that the table shall have.
@@ -148,6 +153,33 @@ func (s *syncing) wantPorts() error {
 	s.want = append(s.want, portItems(s.desired.Ports)...)
 	s.want = append(s.want, useItems(s.want)...)
 	return nil
+}
+
+// list brings what is recorded of listed ports in step with the ports.
+func (s *syncing) list(ctx context.Context) error {
+	if s.n.unreserved {
+		return nil
+	}
+	var recorded, ranges []item
+	s.want = slices.DeleteFunc(s.want, func(it item) bool {
+		switch it.set {
+		case families[0].rng, families[1].rng:
+			ranges = append(ranges, it)
+		case "listed":
+			recorded = append(recorded, it)
+			return true
+		}
+		return false
+	})
+	ports, err := decodeItems(ranges)
+	if err == nil {
+		s.relisting, err = s.n.planListing(ctx, ports, recorded)
+	}
+	if s.relisting != nil {
+		recorded = s.relisting.record
+	}
+	s.want = append(s.want, recorded...)
+	return err
 }
 
 // reserve reserves the ports of the state. One that is published already is
@@ -308,7 +340,7 @@ func (s *syncing) finish(ctx context.Context) error {
 	s.n.retain(s.want)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
-	if serr := s.finishNetworks(ctx); serr != nil {
+	if serr := errors.Join(s.finishNetworks(ctx), s.relisting.after(ctx)); serr != nil {
 		err = errors.Join(err, fmt.Errorf("the table is as it should be, but not every setting: %w", serr))
 	}
 	return err

@@ -20,7 +20,7 @@ const (
 
 func kindOf(set string) kind {
 	switch set {
-	case "lo_ok", "localnet":
+	case "lo_ok", "localnet", "listed":
 		return kindFact
 	}
 	for _, f := range families {
