@@ -105,3 +105,18 @@ func TestListAllocations(t *testing.T) {
 		t.Errorf("a list of %d routes allocates %v times", n, allocs)
 	}
 }
+
+// TestReplaceAllocations: a call allocates for itself, not for each route.
+func TestReplaceAllocations(t *testing.T) {
+	ns := netnstest.New(t)
+	routes := hosts(IPv4, 1000)
+	allocs := testing.AllocsPerRun(20, func() {
+		if err := Replace(t.Context(), ns, routes...); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Logf("%v allocations", allocs)
+	if allocs > 100 {
+		t.Errorf("to replace %d routes takes %v allocations", len(routes), allocs)
+	}
+}

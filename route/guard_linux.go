@@ -21,6 +21,7 @@ import (
 // before the last break. A table that fits one reply is read in one piece.
 func newGuard(af uint8, f Filter) *guard {
 	g := &guard{filter: Filter{Table: f.Table}}
+	g.Settle = new(settled())
 	g.Group, g.Break, g.Event = unix.RTNLGRP_IPV4_ROUTE, g.break4, g.event4
 	if af == unix.AF_INET6 {
 		g.Group, g.Break, g.Event = unix.RTNLGRP_IPV6_ROUTE, g.break6, g.event6

@@ -242,13 +242,19 @@ func (l *links) changed(m nl.Message) (dev int, changed bool) {
 
 // settle waits for changes of links that are under way: the kernel tells of a
 // link that goes down before it takes the routes away, and holds its lock all the
-// while. A request for a link waits for that.
+// while.
 func settle(ctx context.Context, ns *netns.NS) error {
 	conn, err := open(ns)
 	if err != nil {
 		return err
 	}
+	return conn.Call(ctx, settled(), nil)
+}
+
+// settled is a request that waits for the kernel's lock (rtnl_lock), and so for
+// changes under way and what is told of them: it asks for lo.
+func settled() nl.Request {
 	b := make([]byte, unix.SizeofIfInfomsg)
-	binary.NativeEndian.PutUint32(b[4:], 1) // lo
-	return conn.Call(ctx, nl.Request{Type: unix.RTM_GETLINK, Body: b}, nil)
+	binary.NativeEndian.PutUint32(b[4:], 1)
+	return nl.Request{Type: unix.RTM_GETLINK, Body: b}
 }

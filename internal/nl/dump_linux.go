@@ -45,6 +45,13 @@ type Guard struct {
 	// it was read. Either returns true when the dump may be wrong for it.
 	Break func(last Message) (void bool)
 	Event func(m Message) (void bool)
+
+	// Settle, if it is set, is sent after a dump that was broken: it has to be a
+	// request that waits for changes under way, of which the kernel has told when
+	// it answers. They came before the end of the dump, perhaps.
+	Settle *Request
+
+	broke bool
 }
 
 func (c *Conn) dumpTries(ctx context.Context, req *Request, tries int, g *Guard, reset func(), each func(Message) error) error {
@@ -62,11 +69,15 @@ func (c *Conn) dumpTries(ctx context.Context, req *Request, tries int, g *Guard,
 			reset()
 		}
 		if g != nil {
+			g.broke = false
 			if err := c.join(g.Group); err != nil {
 				return err
 			}
 		}
 		intr, err := c.dump(ctx, req, *buf, g, each)
+		if err == nil && !intr && g != nil && g.broke && g.Settle != nil {
+			intr, err = c.settle(ctx, g, *buf)
+		}
 		full := g != nil && errors.Is(err, unix.ENOBUFS) // more changes than the socket holds
 		if _, refused := err.(*Error); full || err != nil && !refused {
 			c.drop() // the rest of the dump is still to come
@@ -124,6 +135,7 @@ func (c *Conn) dump(ctx context.Context, req *Request, buf []byte, g *Guard, eac
 			}
 		}
 		if g != nil && last.Body != nil {
+			g.broke = true
 			intr = g.Break(last) || intr
 		}
 	}

@@ -1,6 +1,7 @@
 package nl
 
 import (
+	"context"
 	"errors"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,29 @@ func (c *Conn) join(group uint32) error {
 	}
 	s.group = group
 	return nil
+}
+
+// settle sends the guard's request and shows it the events up to the answer.
+func (c *Conn) settle(ctx context.Context, g *Guard, buf []byte) (void bool, err error) {
+	seq := c.next()
+	c.out = appendMessage(c.out[:0], g.Settle, unix.NLM_F_REQUEST|unix.NLM_F_ACK, seq)
+	if err := c.sock.send(c.out); err != nil {
+		return false, err
+	}
+	for {
+		b, err := c.sock.recv(ctx, buf)
+		if err != nil {
+			return false, err
+		}
+		for m, rest, ok := cutMessage(b); ok; m, rest, ok = cutMessage(rest) {
+			switch {
+			case m.Port != c.sock.port:
+				void = g.Event(m) || void
+			case m.Seq == seq && m.Type == unix.NLMSG_ERROR:
+				return void, nil
+			}
+		}
+	}
 }
 
 // leave ends the membership and throws away the events that are queued still: a

@@ -57,6 +57,24 @@ func TestDumpUnderGuard(t *testing.T) {
 	if tries != 2 || seen != 2000 { // 1,999 and that of the link itself
 		t.Errorf("%d addresses after %d tries, want 2000 after 2", seen, tries)
 	}
+	// A change that the kernel tells of behind the last address counts if it does
+	// so before it answers the request to settle.
+	disturb, seen = false, 0
+	late := &nl.Guard{Group: g.Group, Break: g.Break, Event: g.Event, Settle: &nl.Request{Type: unix.RTM_GETLINK, Body: make([]byte, unix.SizeofIfInfomsg)}}
+	binary.NativeEndian.PutUint32(late.Settle.Body[4:], 1)
+	if err := c.DumpOnce(t.Context(), req, late, each); err != nil || seen != 2000 {
+		t.Errorf("settled: %d addresses, %v", seen, err)
+	}
+	seen = 0
+	err = c.DumpOnce(t.Context(), req, late, func(m nl.Message) error {
+		if seen++; seen == 2000 {
+			change(t, other, unix.RTM_DELADDR, 0)
+		}
+		return nil
+	})
+	if !errors.Is(err, nl.ErrInterrupted) {
+		t.Errorf("a change at the end: %v", err)
+	}
 	// No event is left over for the exchanges that follow.
 	change(t, other, unix.RTM_DELADDR, 1998)
 	events = 0
