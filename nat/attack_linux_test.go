@@ -119,7 +119,12 @@ func arm(t *testing.T, nets ...Network) (*scene, func(t *testing.T)) {
 				t.Fatal(err)
 			}
 		}
-		s.gw = open(t, s.host)
+		// Not reserved: a process that another test starts may hold a port for a
+		// moment longer.
+		var err error
+		if s.gw, err = Open(t.Context(), s.host, Options{NoReserve: true}); err != nil {
+			t.Fatal(err)
+		}
 		for _, net := range nets {
 			if err := s.gw.AddNetwork(t.Context(), net); err != nil {
 				t.Fatal(err)

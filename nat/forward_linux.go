@@ -16,6 +16,7 @@ type plan struct {
 	settings []setting  // of IPv4
 	four     []linkConf // the links whose IPv4 forwarding is to be set
 	localnet []linkConf // the networks' links whose route_localnet is to be set
+	bridged  []linkConf // the bridges among those that do not forward yet, of either family
 	known    map[string]bool
 	six      plan6
 
@@ -73,6 +74,16 @@ func planLinks(ctx context.Context, ns *netns.NS, f flipped, nets ...Network) (*
 			p.forwarded = p.forwarded || isOwn && net.has(true) && !recorded[l.name]
 		}
 	}
+	flips := names(p.six.record)
+	for _, l := range p.four {
+		flips[l.name] = true
+	}
+	bridged := bridgedNames(f.bridged)
+	for _, l := range links {
+		if l.bridge && flips[l.name] && !bridged[l.name] {
+			p.bridged = append(p.bridged, l)
+		}
+	}
 	return p, err
 }
 
@@ -96,6 +107,9 @@ func (p *plan) facts() (items []item) {
 	}
 	for _, l := range p.localnet {
 		items = append(items, item{"localnet", nft.Element{Key: ifname(l.name)}})
+	}
+	for _, l := range p.bridged {
+		items = append(items, item{"bridged", nft.Element{Key: slices.Concat(ifname(l.name), ifname(l.name))}})
 	}
 	return items
 }
@@ -151,6 +165,7 @@ func (n *NAT) forwardLinks(ctx context.Context, nets []Network) (bool, error) {
 type flipped struct {
 	networks  int
 	localnet  []nft.Element
+	bridged   []nft.Element
 	four, six []nft.Element
 }
 
@@ -163,11 +178,24 @@ func (n *NAT) readFlipped(ctx context.Context, c nft.Conn) (f flipped, err error
 	if f.localnet, err = c.Elements(ctx, n.table, "localnet"); err != nil {
 		return f, err
 	}
+	if f.bridged, err = c.Elements(ctx, n.table, "bridged"); err != nil {
+		return f, err
+	}
 	if f.four, err = c.Elements(ctx, n.table, families[0].flipped); err != nil {
 		return f, err
 	}
 	f.six, err = c.Elements(ctx, n.table, families[1].flipped)
 	return f, err
+}
+
+// bridgedNames are the bridges in elements of the set bridged.
+func bridgedNames(elems []nft.Element) map[string]bool {
+	m := make(map[string]bool, len(elems))
+	for _, e := range elems {
+		name, _ := pairOf(e.Key)
+		m[name] = true
+	}
+	return m
 }
 
 func names(elems []nft.Element) map[string]bool {

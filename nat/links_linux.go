@@ -25,7 +25,8 @@ const skipStats = 8
 type linkConf struct {
 	index      int
 	name       string
-	master     int  // index of the bridge, bond, ... that it is a port of, or 0
+	master     int // index of the bridge, bond, ... that it is a port of, or 0
+	bridge     bool
 	port       bool // of a bridge, bond or team: it receives no IP packets itself
 	isolated   bool // a bridge port that does not reach other isolated ones
 	has4       bool // it has IPv4 settings
@@ -71,6 +72,8 @@ func decodeLink(b []byte) (l linkConf, flags uint32, err error) {
 			info, kind, port := w.Nested(), "", nl.Walker{}
 			for info.Next() {
 				switch info.Type() {
+				case unix.IFLA_INFO_KIND:
+					l.bridge = info.String() == "bridge"
 				case unix.IFLA_INFO_SLAVE_KIND:
 					switch kind = info.String(); kind {
 					case "bridge", "bond", "team":

@@ -218,6 +218,7 @@ func (n *NAT) restoreIfLast(ctx context.Context, c nft.Conn) error {
 		b := nft.NewBatch(n.table)
 		b.DeleteElements(families[0].flipped, f.four...)
 		b.DeleteElements(families[1].flipped, f.six...)
+		b.DeleteElements("bridged", f.bridged...)
 		return b, nil
 	}, nil)
 	return netns.IgnoreNotExist(err)

@@ -94,6 +94,8 @@ func forwarding(b *nft.Batch) {
 	b.AddRule("forward", rule(oifIn("ifs"), gotoChain("to_box"))...)
 	b.AddRule("forward", rule(iifIn("ifs"), gotoChain("from_box"))...)
 	b.AddRule("forward", rule(ctDNAT(true), accept())...) // another program publishes, on purpose
+	// What is bridged passes here, too, where br_netfilter is on: from the bridge to the bridge.
+	b.AddRule("forward", rule(exprs{meta(expr.MetaKeyIIFNAME, regA), meta(expr.MetaKeyOIFNAME, regB), in("bridged")}, accept())...)
 	b.AddRule("forward", rule(ip4(), iifIn("flipped4"), drop())...)
 	b.AddRule("forward", rule(ip6(), iifIn("flipped6"), drop())...)
 

@@ -57,6 +57,7 @@ func skeletonSets() []nft.Set {
 		{Name: "listed", Key: f(typeProto, typePort), Interval: true},
 		{Name: "flipped4", Key: f(typeIfname)},
 		{Name: "flipped6", Key: f(typeIfname)},
+		{Name: "bridged", Key: f(typeIfname, typeIfname)},
 	}
 }
 

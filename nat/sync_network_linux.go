@@ -20,7 +20,7 @@ const (
 
 func kindOf(set string) kind {
 	switch set {
-	case "lo_ok", "localnet", "listed":
+	case "lo_ok", "localnet", "listed", "bridged":
 		return kindFact
 	}
 	for _, f := range families {
@@ -80,6 +80,8 @@ func (s *syncing) wantNetworks(ctx context.Context) error {
 		switch it.set {
 		case "ifs":
 			networks[nameOf(it.elem.Key)] = true
+		case "bridged":
+			f.bridged = append(f.bridged, it.elem)
 		case families[0].flipped:
 			f.four = append(f.four, it.elem)
 		case families[1].flipped:

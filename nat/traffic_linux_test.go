@@ -1,11 +1,14 @@
 package nat
 
 import (
+	"fmt"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
 )
 
@@ -248,6 +251,56 @@ func TestWhatAnotherProgramPublishesPassesTheHost(t *testing.T) {
 		)
 		if got := testutil.Run(t, s.host, "nft", "list", "table", "inet", "theirs"); got != theirs {
 			t.Errorf("their table became:\n%s", got)
+		}
+	})
+}
+
+// What is bridged passes the firewall's forward chain where br_netfilter is on,
+// with the bridge for both links.
+func TestAnotherProgramsBridgeIsNoWayForStrangersAndStillABridge(t *testing.T) {
+	each(t, func(t *testing.T, filtered bool) {
+		s := wire(t)
+		bridgeNF(t, s.host, filtered)
+		// br1 is not ours. Another box is on it.
+		beside := netnstest.New(t)
+		ip(t, s.host, fmt.Sprintf(`
+			link add oth1 type veth peer name eth0 netns %d
+			link set oth1 master br1 up`, standIn(t, beside)))
+		ip(t, beside, `
+			link set eth0 up
+			addr add 10.89.0.3/16 dev eth0
+			addr add fd89::3/64 dev eth0 nodad
+			route add default via 10.89.0.1`)
+		s.gw = open(t, s.host)
+		if err := s.gw.AddNetwork(t.Context(), network0()); err != nil {
+			t.Fatal(err)
+		}
+		s.settle(t)
+		answer(t, beside, TCP)
+		answer(t, s.outside, TCP)
+		meet := []attempt{
+			{"box on another's bridge", s.other, TCP, "10.89.0.3:80", "10.89.0.2"},
+			{"box on another's bridge", s.other, TCP, "[fd89::3]:80", "fd89::2"},
+			{"box on another's bridge", s.other, TCP, "203.0.113.9:80", none}, // not without its program's forwarding
+		}
+		try(t, meet...)
+		if err := s.gw.Sync(t.Context(), State{Networks: []Network{network0()}}); err != nil {
+			t.Fatal(err)
+		}
+		try(t, meet...)
+		// A network that is no more is a bridge, too.
+		if err := s.gw.AddNetwork(t.Context(), network1()); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.gw.RemoveNetwork(t.Context(), "br1"); err != nil {
+			t.Fatal(err)
+		}
+		try(t, meet...)
+		if err := s.gw.RemoveNetwork(t.Context(), "br0"); err != nil {
+			t.Fatal(err)
+		}
+		if out := listing(t, s.host); strings.Contains(out, `"br1"`) {
+			t.Errorf("after the last network there is left:\n%s", out)
 		}
 	})
 }
