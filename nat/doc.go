@@ -32,8 +32,9 @@
 // Rules of other programs are left alone; what another table drops, this one
 // cannot bring back.
 //
-// IPv6 connections to ::1 cannot be translated by the kernel, so that ::1 is
-// refused as a host address.
+// Connections to ::1 cannot be translated by the kernel, nor those of IPv6 visitors
+// to a box with IPv4 only: ::1 is refused as a host address. [NAT.Proxy] relays
+// both within the process, at the price of the visitor's address.
 //
 // # Networks
 //
@@ -97,7 +98,28 @@
 // when the kernel's answer was lost on the way.
 //
 // A table that another program removed is os.ErrNotExist for every method, and
-// the error says so; Open installs it again.
+// the error says so; Open installs it again, and [NAT.Sync] with all that was in
+// it. [NAT.Keep] does that by itself, within a moment of an `nft flush ruleset` or
+// a firewall's reload.
+//
+// # Connections
+//
+// The kernel decides where a connection goes once, by its first packet. So what
+// changes mappings ends the flows that are older than the change: a visitor over
+// UDP who has sent in vain, or to the box before, reaches the right one with his
+// next packet. They are found by protocol, host address and host port; flows to the
+// same port of other machines, and TCP connections of the host's own programs,
+// stay. That takes 0.1 ms, for UDP on all addresses 10 ms, where the kernel has to
+// look through its whole table. [NAT.Flows] lists a box's connections.
+//
+// # Other firewalls
+//
+// A packet has to pass every table's chains. Where another firewall drops it, a
+// published port does not answer, and no rule of this table can help: [NAT.Explain]
+// names the rule, or whichever other cause there is, from forwarding that is off to
+// a program that listens on the wrong address. [NAT.AcceptForward] is the one call
+// that changes another program's table: it puts an accept for the boxes into
+// iptables-nft's forward chain, which Docker and ufw set to drop.
 //
 // # Errors
 //

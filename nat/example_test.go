@@ -136,3 +136,51 @@ func ExampleNAT_Explain() {
 		}
 	}
 }
+
+// A browser on the host may take localhost for ::1, and visitors may come over
+// IPv6 where the box has IPv4 only.
+func ExampleNAT_Proxy() {
+	ctx := context.Background()
+	host, err := netns.Current()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer host.Close()
+	gw, err := nat.Open(ctx, host, nat.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer gw.Close() // ends the proxy, too
+	proxy, err := gw.Proxy(ctx, nat.Port{
+		Proto: nat.TCP,
+		Host:  netip.MustParseAddrPort("[::1]:8080"),
+		Box:   netip.MustParseAddrPort("10.88.0.2:80"),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer proxy.Close()
+	fmt.Println(proxy) // "tcp [::1]:8080 -> 10.88.0.2:80"
+}
+
+// Where Docker or ufw drop what is forwarded, the boxes' networks are excepted on
+// purpose.
+func ExampleNAT_AcceptForward() {
+	ctx := context.Background()
+	host, err := netns.Current()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer host.Close()
+	gw, err := nat.Open(ctx, host, nat.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := gw.AcceptForward(ctx); err != nil {
+		log.Fatal(err)
+	}
+	// ...
+	if err := gw.RevokeForward(ctx); err != nil {
+		log.Fatal(err)
+	}
+}
