@@ -4,6 +4,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"net/netip"
 
@@ -168,3 +169,13 @@ func (l Link) SyncVLANs(_ context.Context, vlans ...PortVLAN) error {
 
 // VLANs reads the VLANs of a bridge port. It needs Linux.
 func (l Link) VLANs(context.Context) ([]PortVLAN, error) { return nil, l.refuse("link.VLANs", nil) }
+
+// SetRate limits what passes through the link. It needs Linux.
+func (l Link) SetRate(_ context.Context, egress, ingress Limit) error {
+	return l.refuse("link.SetRate", errors.Join(egress.check("egress"), ingress.check("ingress")))
+}
+
+// Rates reads the limits of the link. It needs Linux.
+func (l Link) Rates(context.Context) (egress, ingress Limit, err error) {
+	return Limit{}, Limit{}, l.refuse("link.Rates", nil)
+}

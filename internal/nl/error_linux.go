@@ -123,8 +123,9 @@ func attrPath(b []byte, start, offset int) []uint16 {
 // headerLen is the size of the fixed header between a netlink header and the
 // attributes.
 func headerLen(family int, typ uint16) int {
-	if family == unix.NETLINK_NETFILTER {
-		return 4 // struct nfgenmsg
+	switch family {
+	case unix.NETLINK_NETFILTER, unix.NETLINK_GENERIC:
+		return 4 // struct nfgenmsg, struct genlmsghdr
 	}
 	switch typ {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_GETLINK, unix.RTM_SETLINK,
@@ -132,6 +133,8 @@ func headerLen(family int, typ uint16) int {
 		return unix.SizeofIfInfomsg
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR, unix.RTM_GETADDR:
 		return unix.SizeofIfAddrmsg
+	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_GETQDISC, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_GETTFILTER:
+		return 20 // struct tcmsg
 	}
 	return unix.SizeofRtMsg // routes, rules and neighbours: 12 bytes each
 }

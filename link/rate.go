@@ -1,0 +1,90 @@
+package link
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/boxwire/boxwire/internal/refuse"
+)
+
+// Rate is a speed in bits per second, counted in whole frames from the Ethernet
+// header on, without preamble and checksum.
+type Rate uint64
+
+// The usual multiples, powers of ten: 100 * link.Mbit is 100,000,000 bits per
+// second.
+const (
+	Kbit Rate = 1e3
+	Mbit Rate = 1e6
+	Gbit Rate = 1e9
+)
+
+// String returns the rate as tc(8) writes it: "100Mbit".
+func (r Rate) String() string {
+	for _, u := range []struct {
+		Rate
+		name string
+	}{{Gbit, "Gbit"}, {Mbit, "Mbit"}, {Kbit, "Kbit"}} {
+		if r >= u.Rate && r%u.Rate == 0 {
+			return fmt.Sprintf("%d%s", r/u.Rate, u.name)
+		}
+	}
+	return fmt.Sprintf("%dbit", uint64(r))
+}
+
+// Limit is how much may pass in one direction; see [Link.SetRate].
+type Limit struct {
+	// Rate is the speed in the long run, at least 8 bits per second; 0 is no
+	// limit. It is rounded down to whole bytes per second.
+	Rate Rate
+
+	// Burst is how many bytes may pass at once after a pause. 0 stands for
+	// what passes in 10 ms, and for ten frames of the link's MTU if that is
+	// more: less than a frame could never be sent, and a bucket of a few
+	// frames is empty again before a fast link's timer fills it.
+	Burst int
+
+	// Latency is how long a packet may wait for its turn; what would wait
+	// longer is dropped. 0 stands for 50 ms. It has no meaning where the
+	// kernel drops instead of delaying; SetRate says when.
+	Latency time.Duration
+}
+
+const defaultLatency = 50 * time.Millisecond
+
+// check refuses what the kernel would cut off.
+func (m Limit) check(what string) error {
+	switch {
+	case m.Rate == 0 && (m.Burst != 0 || m.Latency != 0):
+		return refuse.Input("%s: a burst or a latency is given, and no rate", what)
+	case m.Rate != 0 && m.Rate < 8:
+		return refuse.Input("%s: the rate %s is less than a byte per second", what, m.Rate)
+	case m.Burst < 0 || m.Burst > 1<<31-1:
+		return refuse.Input("%s: a burst of %d bytes is out of range", what, m.Burst)
+	case m.Latency < 0 || m.Latency > time.Minute:
+		return refuse.Input("%s: a latency of %v is out of range (up to a minute)", what, m.Latency)
+	case m.Rate > 0 && m.Rate/8 > 1<<40:
+		return refuse.Input("%s: the rate %s is out of range", what, m.Rate)
+	}
+	return nil
+}
+
+// filled returns the limit with its defaults, for a link with the MTU.
+func (m Limit) filled(mtu int) Limit {
+	if m.Rate == 0 {
+		return m
+	}
+	if m.Burst == 0 {
+		// 14 bytes of Ethernet header count as well, and 4 of a VLAN tag.
+		m.Burst = int(min(max(uint64(m.Rate)/8/100, 10*uint64(mtu+18)), 1<<31-1))
+	}
+	if m.Latency == 0 {
+		m.Latency = defaultLatency
+	}
+	return m
+}
+
+// queue is how many bytes may wait or pass at once: the queue's limit.
+func (m Limit) queue() uint32 {
+	return uint32(min(float64(m.Rate)/8*m.Latency.Seconds()+float64(m.Burst), 1<<32-1))
+}

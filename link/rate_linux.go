@@ -1,0 +1,281 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/boxwire/boxwire/internal/fail"
+	"github.com/boxwire/boxwire/internal/nl"
+	"golang.org/x/sys/unix"
+)
+
+// SetRate limits what leaves through the link (egress) and what comes in through
+// it (ingress), as the link's own namespace sees it: the host's end of a box's
+// veth has the box's downloads as egress. It may be called again to change the
+// limits; a zero Limit takes one away and puts back the kernel's default. Either
+// both are as given afterwards, or what they were.
+//
+// Egress goes through a token bucket (tc-tbf(8)) as the link's root qdisc, which
+// delays what is above the rate and drops what would wait longer than Latency.
+// What comes in is redirected to a link of kind "ifb" made for the purpose, named
+// "bwifb" and the link's index, and limited there in the same way. That link
+// stays when the limited one is deleted: take the ingress limit away before. A
+// kernel without ifb gets a policer instead, which drops what is above the rate
+// and ignores Latency; it goes with the link.
+//
+// A root or ingress qdisc that somebody else made is left alone: os.ErrExist.
+// It needs the kernel's modules sch_tbf, sch_ingress, cls_u32, and act_mirred or
+// act_police.
+func (l Link) SetRate(ctx context.Context, egress, ingress Limit) error {
+	err := l.bound()
+	if err == nil {
+		err = errors.Join(egress.check("egress"), ingress.check("ingress"))
+	}
+	if err == nil {
+		err = l.setRate(ctx, egress, ingress, l.shapeIngress)
+	}
+	return fail.New("link.SetRate", l.ns, l.subject(), err)
+}
+
+// Rates reads the limits that SetRate set; zero is none. The kernel keeps a burst
+// as the time that it takes, in steps of 64 ns, so that its bytes may be rounded.
+func (l Link) Rates(ctx context.Context) (egress, ingress Limit, err error) {
+	err = l.bound()
+	var s rateState
+	if err == nil {
+		s, err = l.rateState(ctx)
+	}
+	if err != nil {
+		return Limit{}, Limit{}, fail.New("link.Rates", l.ns, l.subject(), err)
+	}
+	return s.egress, s.ingress, nil
+}
+
+// rateState is what a link has of ours.
+type rateState struct {
+	conn            *nl.Conn
+	egress, ingress Limit
+	limited         bool // what comes in is limited
+	ifb             int  // index of the ifb link, 0 where there is none
+	otherRoot       string
+	otherIngress    string
+}
+
+func ifbName(index int) string { return fmt.Sprintf("bwifb%d", index) }
+
+// rateState reads qdiscs and filters.
+func (l Link) rateState(ctx context.Context) (s rateState, err error) {
+	if s.conn, err = route(l.ns); err != nil {
+		return s, err
+	}
+	root, err := readQdisc(ctx, s.conn, l.Index, tcRoot)
+	if err != nil {
+		return s, err
+	}
+	switch {
+	case root.handle == rateHandle && root.kind == "tbf":
+		s.egress = root.limit
+	case root.handle != 0: // the default ones have none
+		s.otherRoot = root.kind
+	}
+	in, err := readQdisc(ctx, s.conn, l.Index, tcIngress)
+	if err != nil || in.kind == "" {
+		return s, err
+	}
+	if in.kind != "ingress" {
+		s.otherIngress = in.kind
+		return s, nil
+	}
+	var filter tcObject
+	err = s.conn.Dump(ctx, getFilters(l.Index), func() { s.otherIngress, s.limited = "", false }, func(m nl.Message) error {
+		var o tcObject
+		if m.Type != unix.RTM_NEWTFILTER {
+			return nil
+		}
+		if err := decodeTC(&o, m.Body); err != nil {
+			return err
+		}
+		switch {
+		case o.info>>16 != ratePrio:
+			s.otherIngress = "filters of another"
+		case o.to != 0 || o.limit.Rate != 0:
+			filter, s.limited = o, true
+		}
+		return nil
+	})
+	if err != nil || !s.limited {
+		if err == nil && s.otherIngress == "" {
+			s.otherIngress = "an empty one"
+		}
+		return s, err
+	}
+	s.ingress = filter.limit
+	if filter.to != 0 {
+		s.ifb = filter.to
+		tbf, err := readQdisc(ctx, s.conn, s.ifb, tcRoot)
+		if err != nil {
+			return s, err
+		}
+		s.ingress = tbf.limit
+	}
+	return s, nil
+}
+
+// readQdisc asks for one qdisc; a link without one there gives the zero value.
+func readQdisc(ctx context.Context, conn *nl.Conn, index int, parent uint32) (o tcObject, err error) {
+	err = conn.Call(ctx, getQdisc(index, parent), func(m nl.Message) error {
+		if m.Type != unix.RTM_NEWQDISC {
+			return nil
+		}
+		return decodeTC(&o, m.Body)
+	})
+	// ENOENT: none. EINVAL: one that the kernel does not show, noqueue.
+	if _, e, ok := refused(err); ok && (e.Errno == unix.ENOENT || e.Errno == unix.EINVAL) {
+		return tcObject{}, nil
+	}
+	return o, err
+}
+
+// setRate sets the limits; shape is how what comes in is limited.
+func (l Link) setRate(ctx context.Context, egress, ingress Limit, shape func(context.Context, *rateState, Limit) error) error {
+	now, err := get(ctx, l.ns, "", l.Index)
+	if err != nil {
+		return err
+	}
+	egress, ingress = egress.filled(now.MTU), ingress.filled(now.MTU)
+	return change(ctx, func(ctx context.Context) error {
+		before, err := l.rateState(ctx)
+		if err != nil {
+			return err
+		}
+		switch {
+		case before.otherRoot != "" && egress.Rate != 0:
+			return taken("the link has a root qdisc that is not of this library: %s", before.otherRoot)
+		case before.otherIngress != "" && ingress.Rate != 0:
+			return taken("the link has an ingress qdisc that is not of this library: %s", before.otherIngress)
+		}
+		if err := l.setEgress(ctx, &before, egress); err != nil {
+			return err // one message: nothing was changed
+		}
+		if err = l.setIngress(ctx, before, ingress, shape); err == nil {
+			return nil
+		}
+		now := before
+		now.egress = egress
+		if uerr := l.setEgress(ctx, &now, before.egress); uerr != nil {
+			err = errors.Join(err, fmt.Errorf("undoing the egress limit: %w", uerr))
+		}
+		return err
+	})
+}
+
+func (l Link) setEgress(ctx context.Context, s *rateState, m Limit) error {
+	switch {
+	case m.Rate != 0:
+		return tcCause(s.conn.Call(ctx, newTBF(l.Index, m), nil), "tbf (sch_tbf)")
+	case s.egress.Rate != 0:
+		return s.conn.Call(ctx, delQdisc(l.Index, tcRoot), nil)
+	}
+	return nil
+}
+
+// setIngress leaves what was there, or what was asked for.
+func (l Link) setIngress(ctx context.Context, s rateState, m Limit, shape func(context.Context, *rateState, Limit) error) error {
+	switch {
+	case m.Rate == 0 && !s.limited:
+		return nil
+	case m.Rate == 0:
+		return l.clearIngress(ctx, &s)
+	case s.ifb != 0: // one message
+		return s.conn.Call(ctx, newTBF(s.ifb, m), nil)
+	}
+	was := s.ingress
+	if s.limited { // by a policer, which is made anew
+		if err := l.clearIngress(ctx, &s); err != nil {
+			return err
+		}
+	}
+	err := tcCause(s.conn.Call(ctx, newIngress(l.Index), nil), "ingress (sch_ingress)")
+	if err == nil {
+		err = shape(ctx, &s, m)
+	}
+	if err == nil {
+		return nil
+	}
+	if cerr := l.clearIngress(ctx, &s); cerr != nil {
+		return errors.Join(err, fmt.Errorf("undoing the ingress limit: %w", cerr))
+	}
+	if was.Rate != 0 {
+		uerr := s.conn.Exec(ctx, []nl.Request{newIngress(l.Index), police(l.Index, was)}, nil)
+		err = errors.Join(err, uerr)
+	}
+	return err
+}
+
+// clearIngress takes the ingress qdisc, and its filter with it, and the ifb away,
+// as far as they are there.
+func (l Link) clearIngress(ctx context.Context, s *rateState) error {
+	err := s.conn.Call(ctx, delQdisc(l.Index, tcIngress), nil)
+	if _, e, ok := refused(err); ok && (e.Errno == unix.ENOENT || e.Errno == unix.EINVAL) {
+		err = nil
+	}
+	if s.ifb != 0 {
+		if derr := s.conn.Call(ctx, delLink(s.ifb), nil); derr != nil && !errors.Is(derr, os.ErrNotExist) {
+			err = errors.Join(err, derr)
+		}
+	}
+	return err
+}
+
+// shapeIngress limits what comes in by way of an ifb, or by a policer where the
+// kernel has none.
+func (l Link) shapeIngress(ctx context.Context, s *rateState, m Limit) error {
+	err := l.redirectIngress(ctx, s, m)
+	if errors.Is(err, errors.ErrUnsupported) && s.ifb == 0 {
+		return l.policeIngress(ctx, s, m)
+	}
+	return err
+}
+
+func (l Link) redirectIngress(ctx context.Context, s *rateState, m Limit) error {
+	// One that was left behind by a link with the same index is taken over.
+	b := appendIfInfo(nil, 0, unix.IFF_UP, unix.IFF_UP)
+	b = nl.AppendString(b, unix.IFLA_IFNAME, ifbName(l.Index))
+	b = nl.AppendU32(b, unix.IFLA_NUM_TX_QUEUES, 1)
+	b, at := nl.Begin(b, unix.IFLA_LINKINFO)
+	b = nl.AppendString(b, unix.IFLA_INFO_KIND, "ifb")
+	nl.End(b, at)
+	create := nl.Request{Type: unix.RTM_NEWLINK, Flags: unix.NLM_F_CREATE, Body: b, Names: linkNames}
+	if err := s.conn.Call(ctx, create, nil); err != nil {
+		return err
+	}
+	ifb, err := read(ctx, l.ns, s.conn, ifbName(l.Index), 0)
+	if err != nil {
+		return err
+	}
+	if ifb.Kind != "ifb" {
+		return taken("the name %s is taken by a link of kind %q", ifb.Name, ifb.Kind)
+	}
+	s.ifb = ifb.Index
+	return tcCause(s.conn.Exec(ctx, []nl.Request{newTBF(s.ifb, m), redirect(l.Index, s.ifb)}, nil), "u32 and mirred (cls_u32, act_mirred)")
+}
+
+func (l Link) policeIngress(ctx context.Context, s *rateState, m Limit) error {
+	return tcCause(s.conn.Call(ctx, police(l.Index, m), nil), "u32 and police (cls_u32, act_police)")
+}
+
+// tcCause says what the kernel lacks: it answers ENOENT for a qdisc, classifier
+// or action that it does not know.
+func tcCause(err error, what string) error {
+	if _, e, ok := refused(err); ok && e.Errno == unix.ENOENT {
+		return &causeError{text: fmt.Sprintf("the kernel has no %s: %v", what, e), err: errors.ErrUnsupported}
+	}
+	return err
+}
+
+// taken is os.ErrExist in words.
+func taken(format string, args ...any) error {
+	return &causeError{text: fmt.Sprintf(format, args...), err: os.ErrExist}
+}
