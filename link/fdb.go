@@ -17,7 +17,7 @@ import (
 type FDBEntry struct {
 	Link int              // index of the port or of the link itself; not looked at where the link is given otherwise
 	MAC  net.HardwareAddr // six bytes; all zero in a VXLAN is the way for unknown addresses
-	VLAN uint16           // 1 to 4094; 0 is none. Needs a bridge that filters VLANs
+	VLAN uint16           // 1 to 4094, one of the port's; 0 is none, and in a new entry each of the port's
 
 	// Self says that the entry is in the link's own table, that of a VXLAN
 	// or of a bridge for itself (NTF_SELF), and not in that of the bridge

@@ -179,3 +179,13 @@ func (l Link) SetRate(_ context.Context, egress, ingress Limit) error {
 func (l Link) Rates(context.Context) (egress, ingress Limit, err error) {
 	return Limit{}, Limit{}, l.refuse("link.Rates", nil)
 }
+
+// Features reads the offload features of the link. It needs Linux.
+func (l Link) Features(context.Context) ([]Feature, error) {
+	return nil, l.refuse("link.Features", nil)
+}
+
+// SetFeatures switches offload features. It needs Linux.
+func (l Link) SetFeatures(_ context.Context, set map[string]bool) error {
+	return l.refuse("link.SetFeatures", checkFeatures(set))
+}
