@@ -189,3 +189,6 @@ func (l Link) Features(context.Context) ([]Feature, error) {
 func (l Link) SetFeatures(_ context.Context, set map[string]bool) error {
 	return l.refuse("link.SetFeatures", checkFeatures(set))
 }
+
+// Announce tells the neighbours of the link's addresses. It needs Linux.
+func (l Link) Announce(context.Context, ...netip.Addr) error { return l.refuse("link.Announce", nil) }

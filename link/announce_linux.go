@@ -1,0 +1,126 @@
+package link
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/boxwire/boxwire/internal/fail"
+	"github.com/boxwire/boxwire/internal/refuse"
+	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Announce tells the neighbours on the link that these addresses are at its
+// hardware address, so that they correct what they remember: after an address
+// has moved here from another box, say. Without addresses it announces all that
+// the link has and that can be used. IPv4 goes out as a gratuitous ARP request
+// (RFC 5227, section 3), IPv6 as an unsolicited neighbour advertisement with the
+// override flag (RFC 4861, section 7.2.6), each once; neighbours that have no
+// entry for an address learn none.
+//
+// The link has to be up and to have a carrier, and to have an Ethernet address.
+// It needs CAP_NET_RAW over the namespace.
+func (l Link) Announce(ctx context.Context, addrs ...netip.Addr) error {
+	err := l.bound()
+	if err == nil {
+		err = l.announce(ctx, addrs)
+	}
+	return fail.New("link.Announce", l.ns, l.subject(), err)
+}
+
+func (l Link) announce(ctx context.Context, addrs []netip.Addr) error {
+	for _, a := range addrs {
+		if !a.IsValid() || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
+			return refuse.Input("%v is not an address to announce; no zone, IPv4 not as IPv6", a)
+		}
+	}
+	now, err := get(ctx, l.ns, "", l.Index)
+	switch {
+	case err != nil:
+		return err
+	case len(now.MAC) != 6 || now.Name == "lo":
+		return refuse.Input("the link has no Ethernet address")
+	case !now.Up || !now.Running:
+		return &causeError{text: "the link is not up, or has no carrier", err: unix.ENETDOWN}
+	}
+	if len(addrs) == 0 {
+		have, err := l.addrs(ctx)
+		if err != nil {
+			return err
+		}
+		for _, a := range have {
+			if !a.Tentative() && !a.DADFailed() && a.Scope != AddrScopeHost {
+				addrs = append(addrs, a.Prefix.Addr())
+			}
+		}
+	}
+	// A packet socket, which stays in the namespace that it was made in. Protocol
+	// 0 receives nothing.
+	fd, err := netns.Do(ctx, l.ns, func(context.Context) (int, error) {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		return fd, os.NewSyscallError("socket", err)
+	})
+	if err != nil {
+		return cause(err)
+	}
+	defer unix.Close(fd)
+	var errs []error
+	for _, a := range addrs {
+		to := &unix.SockaddrLinklayer{Ifindex: l.Index, Halen: 6}
+		var packet []byte
+		if a.Is4() {
+			to.Protocol = htons(unix.ETH_P_ARP)
+			copy(to.Addr[:], []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+			packet = gratuitousARP(now.MAC, a)
+		} else {
+			to.Protocol = htons(unix.ETH_P_IPV6)
+			copy(to.Addr[:], []byte{0x33, 0x33, 0, 0, 0, 1})
+			packet = neighbourAdvertisement(now.MAC, a)
+		}
+		if err := unix.Sendto(fd, packet, 0, to); err != nil {
+			errs = append(errs, fmt.Errorf("announcing %s: %w", a, os.NewSyscallError("sendto", err)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// gratuitousARP is an ARP request for an address by the one who has it, RFC 826.
+func gratuitousARP(mac net.HardwareAddr, a netip.Addr) []byte {
+	ip := a.As4()
+	b := []byte{0, 1, 8, 0, 6, 4, 0, 1} // Ethernet, IPv4, sizes of their addresses, request
+	b = append(append(b, mac...), ip[:]...)
+	b = append(b, make([]byte, 6)...)
+	return append(b, ip[:]...)
+}
+
+// neighbourAdvertisement is an IPv6 packet to all nodes, RFC 4861, section 4.4.
+func neighbourAdvertisement(mac net.HardwareAddr, a netip.Addr) []byte {
+	const size = 32 // of the ICMPv6 message
+	ip := a.As16()
+	all := netip.IPv6LinkLocalAllNodes().As16()
+	b := []byte{0x60, 0, 0, 0, 0, size, unix.IPPROTO_ICMPV6, 255} // a hop limit of 255 shows that no router passed it on
+	b = append(append(b, ip[:]...), all[:]...)
+	b = append(b, 136, 0, 0, 0, 0x20, 0, 0, 0) // type, code, checksum, override
+	b = append(b, ip[:]...)
+	b = append(append(b, 2, 1), mac...) // option: target link-layer address, in units of 8 bytes
+	// The checksum covers both addresses, the length and the protocol as well.
+	sum := checksum(b[8:]) + size + unix.IPPROTO_ICMPV6
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	binary.BigEndian.PutUint16(b[42:], ^uint16(sum))
+	return b
+}
+
+// checksum adds up 16-bit words, RFC 1071; b has an even length.
+func checksum(b []byte) (sum uint32) {
+	for ; len(b) >= 2; b = b[2:] {
+		sum += uint32(binary.BigEndian.Uint16(b))
+	}
+	return sum
+}
