@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/boxwire/boxwire/internal/fail"
@@ -16,9 +17,10 @@ import (
 // Open returns the table named in opts in the namespace ns, which plays the host.
 // A table that is missing is installed in one transaction. One that is there and
 // ours is left as it is, ports and networks included; so Open may be called any
-// number of times, by several programs. LoopbackLinks are added to those it has.
+// number of times, by several programs. One that an older version of this library
+// installed is built anew with all that it holds, in one transaction, too. LoopbackLinks are added to those it has.
 //
-// Errors: os.ErrExist for a table of that name that is not ours, or that another
+// Errors: os.ErrExist for a table of that name that is not ours, or that a newer
 // version of this library installed; os.ErrInvalid for a bad name;
 // errors.ErrUnsupported where the kernel lacks nftables or is older than 5.10;
 // os.ErrPermission without CAP_NET_ADMIN over the namespace; os.ErrClosed.
@@ -38,6 +40,9 @@ func Open(ctx context.Context, ns *netns.NS, opts Options) (*NAT, error) {
 
 func (n *NAT) install(ctx context.Context) error {
 	return n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
+		if err := n.upgrade(ctx, c); err != nil {
+			return n.supported(err)
+		}
 		err := c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
 			err := n.ours(ctx, c)
 			if errors.Is(err, os.ErrNotExist) {
@@ -88,18 +93,55 @@ func (n *NAT) supported(err error) error {
 	return err
 }
 
+// upgrade builds a table of an older version anew, with all that it holds.
+func (n *NAT) upgrade(ctx context.Context, c nft.Conn) error {
+	comment, err := c.TableComment(ctx, n.table)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	current := false
+	if err == nil {
+		current, err = judge(comment)
+	}
+	if err != nil || current {
+		return err
+	}
+	nobody := func(string) bool { return false }
+	s := syncing{n: n, c: c, desired: State{Owners: nobody}, undo: func() {}}
+	if err := c.Commit(ctx, s.build, s.landed); err != nil {
+		return err
+	}
+	return s.finish(ctx)
+}
+
+// judge says by a table's comment whether its skeleton is the one that we make. An
+// older one is not; a newer one, and a table that is not ours, are os.ErrExist.
+func judge(comment string) (current bool, err error) {
+	if comment == skeletonComment {
+		return true, nil
+	}
+	text, ours := strings.CutPrefix(comment, commentPrefix+" ")
+	version, verr := strconv.Atoi(text)
+	if !ours || verr != nil {
+		return false, notOurs(comment)
+	}
+	if version > skeletonVersion {
+		return false, fmt.Errorf("a table of that name is there from a newer version of this library (its comment is %q, not %q): %w", comment, skeletonComment, os.ErrExist)
+	}
+	return false, nil
+}
+
 // ours checks that the table is there and ours. A missing one is os.ErrNotExist.
 func (n *NAT) ours(ctx context.Context, c nft.Conn) error {
 	comment, err := c.TableComment(ctx, n.table)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case comment == skeletonComment:
-		return nil
-	case strings.HasPrefix(comment, commentPrefix):
-		return fmt.Errorf("a table of that name is there from another version of this library (its comment is %q, not %q): %w", comment, skeletonComment, os.ErrExist)
 	}
-	return notOurs(comment)
+	current, err := judge(comment)
+	if err == nil && !current {
+		err = fmt.Errorf("a table of that name is there from an older version of this library (its comment is %q, not %q; Open builds it anew): %w", comment, skeletonComment, os.ErrExist)
+	}
+	return err
 }
 
 func notOurs(comment string) error {

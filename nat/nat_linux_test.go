@@ -128,7 +128,7 @@ func TestOpenRefusesATableOfSomebodyElse(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"table inet boxwire { }", "not ours"},
 		{`table inet boxwire { comment "mine"; }`, "not ours"},
-		{`table inet boxwire { comment "boxwire skeleton 99"; }`, "another version"},
+		{`table inet boxwire { comment "boxwire skeleton 99"; }`, "newer version"},
 	} {
 		ns := netnstest.New(t)
 		testutil.Run(t, ns, "nft", c.text)

@@ -2,17 +2,21 @@ package nat
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
-// The table's comment says that it is ours, and which skeleton it holds.
+// The table's comment says that it is ours, and which skeleton it holds: the
+// version changes with every set, chain or rule.
 const (
 	commentPrefix   = "boxwire skeleton"
-	skeletonComment = commentPrefix + " 4"
+	skeletonVersion = 4
 )
+
+var skeletonComment = fmt.Sprint(commentPrefix, " ", skeletonVersion)
 
 // Types of keys and data, with nft's numbers for them.
 var (

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/boxwire/boxwire/internal/nft"
 )
@@ -228,10 +227,10 @@ func (s *syncing) read(ctx context.Context) (there, whole bool, err error) {
 		return false, false, nil
 	case err != nil:
 		return false, false, err
-	case !strings.HasPrefix(comment, commentPrefix):
-		return false, false, notOurs(comment)
 	}
-	whole = comment == skeletonComment
+	if whole, err = judge(comment); err != nil {
+		return false, false, err
+	}
 	if whole {
 		if whole, err = s.rulesIntact(ctx); err != nil {
 			return false, false, err
