@@ -36,6 +36,36 @@
 // to a box with IPv4 only: ::1 is refused as a host address. [NAT.Proxy] relays
 // both within the process, at the price of the visitor's address.
 //
+// # Published ports
+//
+// A [Port] is of TCP, UDP or SCTP, of IPv4 or IPv6, on one address of the host, on
+// all, or by [NAT.OnLink] on those of a link; single, or a range. [NAT.PublishFree]
+// chooses a port that is free. Its owner is a text of the caller's; [NAT.Unpublish]
+// takes ports from their owner only, and [NAT.UnpublishOwner] all of one's.
+//
+// No two published ports overlap: one on all addresses and one on a single address,
+// a range and a port in it take each other's. The error names the holder. Where
+// [Options.Alive] knows that the holder is gone, the port changes hands in one
+// transaction. What a change costs does not depend on how many single ports are
+// published; of ranges there should be hundreds at most.
+//
+// A published host port is also kept from other programs of the host, and one that
+// such a program has already is refused with its name ([Options.NoReserve] leaves
+// both to the caller):
+//
+//   - A port, or each of a range of up to 256, is bound by a socket that lets
+//     nothing in. It is given back by Unpublish and [NAT.Close], and by the end of
+//     the process; the next one's Sync takes it again.
+//   - Longer ranges are put into net.ipv4.ip_local_reserved_ports, as far as the
+//     kernel would give their ports away. What of it is ours is recorded in the
+//     set listed.
+//   - A NAT holds 4096 sockets at most, and no more than a quarter of the
+//     descriptors that the process may have. Of ports beyond, it makes sure when
+//     they are published that nobody has them, and no longer.
+//
+// [NAT.Sync] brings the table to a [State], whatever it is like before: missing,
+// damaged, left by a crash, or just different. It is how a program begins.
+//
 // # Networks
 //
 // A [Network] is what boxes share: an interface of the host, commonly a bridge,
@@ -95,7 +125,13 @@
 // table. Every transaction names the generation of the ruleset that it was built
 // on, and is built again if anyone committed in between. There is no state
 // between success and failure: an error means that nothing was changed, also
-// when the kernel's answer was lost on the way.
+// when the kernel's answer was lost on the way. Where something had to follow a
+// transaction and could not, the error says that the change is made.
+//
+// Changes take turns in a namespace, also those of several programs: a lock file
+// in /run, for a normal user in XDG_RUNTIME_DIR or the folder for temporary files,
+// is there while a change is under way and no longer. A program that ends in the
+// middle leaves it to the next to remove.
 //
 // A table that another program removed is os.ErrNotExist for every method, and
 // the error says so; Open installs it again, and [NAT.Sync] with all that was in
