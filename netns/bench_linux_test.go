@@ -2,6 +2,7 @@ package netns_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -66,6 +67,75 @@ func BenchmarkNew(b *testing.B) {
 	b.Run("plain", func(b *testing.B) {
 		for b.Loop() {
 			plainNew(b)
+		}
+	})
+}
+
+// BenchmarkCreate makes a named namespace and deletes it.
+func BenchmarkCreate(b *testing.B) {
+	f := netns.Folder(b.TempDir())
+	netnstest.Need(b)
+	b.Run("boxwire", func(b *testing.B) {
+		for b.Loop() {
+			ns, err := f.Create(b.Context(), "box")
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := ns.Delete(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("plain", func(b *testing.B) {
+		path := string(f) + "/plain"
+		for b.Loop() {
+			done := make(chan error)
+			go func() {
+				runtime.LockOSThread()
+				err := unix.Unshare(unix.CLONE_NEWNET)
+				if err == nil {
+					err = os.WriteFile(path, nil, 0)
+				}
+				if err == nil {
+					err = unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
+				}
+				done <- err
+			}()
+			if err := <-done; err != nil {
+				b.Fatal(err)
+			}
+			if err := errors.Join(unix.Unmount(path, unix.MNT_DETACH), os.Remove(path)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkOpen(b *testing.B) {
+	netnstest.Need(b)
+	f := netns.Folder(b.TempDir())
+	ns, err := f.Create(b.Context(), "box")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { ns.Delete(context.Background()) })
+	b.Run("boxwire", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			ns, err := f.Open(b.Context(), "box")
+			if err != nil {
+				b.Fatal(err)
+			}
+			ns.Close()
+		}
+	})
+	b.Run("plain", func(b *testing.B) {
+		for b.Loop() {
+			fd, err := unix.Open(string(f)+"/box", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				b.Fatal(err)
+			}
+			unix.Close(fd)
 		}
 	})
 }

@@ -221,14 +221,16 @@ func ExampleNS_DialWith() {
 	defer box.Close()
 	d := net.Dialer{
 		Timeout: time.Second,
-		Control: func(network, address string, c syscall.RawConn) (err error) {
-			cerr := c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1) })
-			return errors.Join(err, cerr)
+		Control: func(network, address string, c syscall.RawConn) error {
+			fmt.Println("a socket for", network, address) // c.Control has its descriptor
+			return nil
 		},
 	}
 	_, err = box.DialWith(ctx, d, "tcp", "127.0.0.1:80")
 	fmt.Println(errors.Is(err, syscall.ECONNREFUSED))
-	// Output: true
+	// Output:
+	// a socket for tcp4 127.0.0.1:80
+	// true
 }
 
 // A container is found by its id, whichever runtime has made it.

@@ -19,7 +19,8 @@
 // # When a test fails
 //
 // The state of its namespaces is printed: links, addresses, routes, rules,
-// neighbours, nftables and sockets. No program is needed for that.
+// neighbours, nftables and sockets. No program is needed for that. [Capture] keeps
+// the packets of a link for the case.
 //
 // When all tests have passed, Main looks at what they have left behind, and fails
 // the run for it.

@@ -6,7 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/nl"
 	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
 )
 
 // failed is a test that has failed, and whose log and cleanups are kept.
@@ -86,6 +88,9 @@ func TestFailedTestPrintsItsNamespaces(t *testing.T) {
 	if t.Failed() {
 		t.Log(log)
 	}
+	if strings.Count(log, ": table ") != 1 {
+		t.Errorf("other rules than the test's own are printed:\n%s", log)
+	}
 	if strings.Contains(log, "invalid") || strings.Contains(log, "malformed") {
 		t.Errorf("something was not read right:\n%s", log)
 	}
@@ -103,4 +108,14 @@ func TestPassedTestPrintsNothing(t *testing.T) {
 	if log := p.end(); log != "" {
 		t.Errorf("it prints %s", log)
 	}
+}
+
+// dumpAnything makes lines of attributes that no kernel sent.
+func dumpAnything(b []byte) {
+	chainLine("inet", nl.Walk(b))
+	ruleLine("inet", nl.Walk(b))
+	exprText(nl.Walk(b))
+	elementText(nl.Walk(b))
+	prefixOf(unix.AF_INET, b, 200)
+	address(b)
 }

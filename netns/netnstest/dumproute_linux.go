@@ -30,7 +30,7 @@ func (d *dumper) routeLines() ([]string, error) {
 				via += " by several hops"
 			}
 		}
-		if table == unix.RT_TABLE_LOCAL {
+		if table == unix.RT_TABLE_LOCAL || !isIP(m) {
 			return "", a.Err()
 		}
 		in := ""
@@ -40,6 +40,9 @@ func (d *dumper) routeLines() ([]string, error) {
 		return routeType(m.Body[7]) + dst + via + dev + metric + in, a.Err()
 	})
 }
+
+// isIP leaves out what the kernel has for multicast routing (RTNL_FAMILY_IPMR).
+func isIP(m nl.Message) bool { return m.Body[0] == unix.AF_INET || m.Body[0] == unix.AF_INET6 }
 
 // routeType names what is not an ordinary route, with a blank behind.
 func routeType(t byte) string {
@@ -96,7 +99,7 @@ func (d *dumper) ruleLines() ([]string, error) {
 				mark = a.U32()
 			}
 		}
-		if priority == 0 && table == unix.RT_TABLE_LOCAL || table == unix.RT_TABLE_MAIN && priority == 32766 ||
+		if !isIP(m) || priority == 0 && table == unix.RT_TABLE_LOCAL || table == unix.RT_TABLE_MAIN && priority == 32766 ||
 			table == unix.RT_TABLE_DEFAULT && priority == 32767 {
 			return "", a.Err() // those that every namespace has
 		}

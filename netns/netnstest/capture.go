@@ -1,0 +1,82 @@
+package netnstest
+
+import (
+	"encoding/binary"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/boxwire/boxwire/netns"
+)
+
+// pcapEnv names the folder for the files of Capture.
+const pcapEnv = "BOXWIRE_PCAP_DIR"
+
+// Capture records the packets that a link of the namespace sends and receives, from
+// now to the end of the test, and writes them into a pcap file if the test has
+// failed. The file is in the folder that BOXWIRE_PCAP_DIR names, or else where
+// go test -artifacts keeps the test's files; the log has its path. With neither,
+// nothing is written.
+//
+// The last 16 MiB of packets are kept in memory. A packet is recorded once the
+// kernel has handed it over, a moment after it was sent.
+func Capture(t testing.TB, ns *netns.NS, link string) {
+	t.Helper()
+	c := startCapture(t, ns, link)
+	t.Cleanup(func() {
+		packets := c.stop()
+		if !t.Failed() || len(packets) == 0 {
+			return
+		}
+		dir := os.Getenv(pcapEnv)
+		if dir == "" {
+			if f := flag.Lookup("test.artifacts"); f == nil || f.Value.String() != "true" {
+				t.Logf("netnstest: %d packets of %s in netns %v: go test -artifacts keeps them", len(packets), link, ns)
+				return
+			}
+			dir = t.ArtifactDir()
+		}
+		name := strings.NewReplacer("/", "_", " ", "_").Replace(t.Name() + "-" + ns.String() + "-" + link + ".pcap")
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, pcap(c.linkType, packets), 0o644); err != nil {
+			t.Logf("netnstest: the packets of %s: %v", link, err)
+			return
+		}
+		t.Logf("netnstest: %d packets of %s in netns %v: %s", len(packets), link, ns, path)
+	})
+}
+
+// packet is one frame.
+type packet struct {
+	at   time.Time
+	data []byte
+}
+
+// Link types of pcap files (https://www.tcpdump.org/linktypes.html).
+const (
+	linkEthernet = 1
+	linkRaw      = 101 // begins with the IP header
+)
+
+// pcap encodes the classic file format with times in nanoseconds
+// (draft-ietf-opsawg-pcap).
+func pcap(linkType uint32, packets []packet) []byte {
+	const magic, snapLen = 0xa1b23c4d, 1 << 18
+	b := binary.LittleEndian.AppendUint32(nil, magic)
+	b = binary.LittleEndian.AppendUint16(b, 2) // version 2.4
+	b = binary.LittleEndian.AppendUint16(b, 4)
+	b = binary.LittleEndian.AppendUint64(b, 0) // reserved
+	b = binary.LittleEndian.AppendUint32(b, snapLen)
+	b = binary.LittleEndian.AppendUint32(b, linkType)
+	for _, p := range packets {
+		b = binary.LittleEndian.AppendUint32(b, uint32(p.at.Unix()))
+		b = binary.LittleEndian.AppendUint32(b, uint32(p.at.Nanosecond()))
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(p.data)))
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(p.data)))
+		b = append(b, p.data...)
+	}
+	return b
+}
