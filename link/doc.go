@@ -14,6 +14,28 @@
 //		}},
 //	})
 //
+// # What a link has
+//
+// The methods of a [Link] change and read what belongs to it: addresses
+// ([Link.AddAddr], and with all their properties [Link.AddAddrs]), neighbours
+// ([Link.AddNeighbour]), its settings as a bridge port ([Link.SetPort]) and its
+// VLANs there ([Link.SyncVLANs]), entries of forwarding databases, which say
+// behind which port or host a hardware address is ([Link.AddFDB]), limits of
+// its rate ([Link.SetRate]) and what it offloads ([Link.SetFeatures]). Those that
+// take many things send them together. The verbs are the same everywhere: Add
+// fails with os.ErrExist and then leaves nothing of the call behind, Replace
+// also changes what is there, Delete goes on past what is missing and names it,
+// Flush takes what a function chooses. What the kernel would pass over in
+// silence is read back and told.
+//
+// # Events and waiting
+//
+// [Watch] yields the present state and then every change, and loses nothing for
+// good: a reader that is too slow gets the whole state anew. [Link.WaitUp],
+// [Link.WaitCarrier], [Link.WaitForwarding], [Link.WaitAddr] and
+// [Link.WaitGone] sleep until the kernel tells of what they wait for.
+// [Link.Announce] tells the neighbours of addresses that have come here.
+//
 // # Namespaces and goroutines
 //
 // Every function takes the namespace it works in; none depends on the thread
