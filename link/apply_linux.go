@@ -246,6 +246,9 @@ func (a *application) check() error {
 		return a.fail(err)
 	}
 	a.link = d.Link
+	if h, ok := a.want.Kind.(interface{ hidden(*attrs) }); ok {
+		h.hidden(&now.at[placeData])
+	}
 	m := message{have: &now, only: &a.sent}
 	m.all(a.want)
 	m.slave(a.want)

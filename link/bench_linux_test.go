@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"testing"
 
 	"github.com/boxwire/boxwire/netns"
@@ -67,12 +68,71 @@ func BenchmarkGet(b *testing.B) {
 	ctx := context.Background()
 	ns := netnstest.New(b)
 	mustCreate(b, ns, Spec{Name: "br0", Kind: Bridge{}})
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := Get(ctx, ns, "br0"); err != nil {
-			b.Fatal(err)
+	b.Run("Get", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := Get(ctx, ns, "br0"); err != nil {
+				b.Fatal(err)
+			}
 		}
+	})
+	b.Run("baseline", func(b *testing.B) {
+		fd := rawSocket(b, ns)
+		msg := frame(getLink("br0", 0).Body, unix.RTM_GETLINK, 0)
+		buf := make([]byte, 1<<16)
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := unix.Write(fd, msg); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := unix.Read(fd, buf); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// A thousand links: all, the ports of one bridge among them, and the bare dump,
+// read and not looked at.
+func BenchmarkList1000(b *testing.B) {
+	ctx := context.Background()
+	ns := netnstest.New(b)
+	br := mustCreate(b, ns, Spec{Name: "br0", Kind: Bridge{}})
+	for i := range 500 {
+		s := Spec{Name: fmt.Sprintf("a%d", i), TxQueues: 1, RxQueues: 1, Kind: Veth{Peer: Spec{Name: fmt.Sprintf("b%d", i), TxQueues: 1, RxQueues: 1}}}
+		if i < 10 {
+			s.Master = br.Index
+		}
+		mustCreate(b, ns, s)
 	}
+	for name, f := range map[string]Filter{"all": {}, "10 ports": {Master: br.Index}} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := List(ctx, ns, f); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	b.Run("baseline", func(b *testing.B) {
+		fd := rawSocket(b, ns)
+		msg := frame(getLink("", 0).Body, unix.RTM_GETLINK, unix.NLM_F_DUMP)
+		buf := make([]byte, 1<<16)
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := unix.Write(fd, msg); err != nil {
+				b.Fatal(err)
+			}
+			for done := false; !done; {
+				n, err := unix.Read(fd, buf)
+				if err != nil {
+					b.Fatal(err)
+				}
+				done = n >= 6 && binary.NativeEndian.Uint16(buf[4:]) == unix.NLMSG_DONE
+			}
+		}
+	})
 }
 
 func rawSocket(b *testing.B, ns *netns.NS) int {

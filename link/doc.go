@@ -14,6 +14,13 @@
 //		}},
 //	})
 //
+// There is a type for each [Kind] of link, whose options are read back by
+// [Link.Details]. Beside Create, which fails with os.ErrExist where there is such
+// a link, [Ensure] changes one that is there to match and may be repeated, and
+// [Link.Change] changes what is named. [DeleteAll] removes many links in the time
+// of a few. What the kernel takes without a word and does not do is found out by
+// reading back.
+//
 // # What a link has
 //
 // The methods of a [Link] change and read what belongs to it: addresses
@@ -35,6 +42,39 @@
 // [Link.WaitCarrier], [Link.WaitForwarding], [Link.WaitAddr] and
 // [Link.WaitGone] sleep until the kernel tells of what they wait for.
 // [Link.Announce] tells the neighbours of addresses that have come here.
+//
+// # Many boxes on one bridge
+//
+// With the kernel's defaults each further box on a bridge costs more than the one
+// before, above all with IPv6: what a box sends to multicast groups when it comes
+// up (looking for duplicates of its address, asking for routers, reporting groups)
+// goes to every other box, and for each port that comes up a bridge that keeps
+// account of multicast groups restarts two timers of every port. Neither has to
+// be, where addresses are assigned by whoever makes the boxes:
+//
+//	br, err := link.Create(ctx, host, link.Spec{
+//		Name: "boxwire0", Up: true, MAC: mac, Addrs: gateways,
+//		Kind: link.Bridge{MulticastSnooping: new(false)},
+//	})
+//	eth, err := link.Create(ctx, host, link.Spec{
+//		Name: "web0", Up: true, Master: br.Index, TxQueues: 1, RxQueues: 1,
+//		Kind: link.Veth{Peer: link.Spec{
+//			NS: web, Name: "eth0", Up: true, Addrs: addrs, TxQueues: 1, RxQueues: 1,
+//			IPv6: link.IPv6Conf{AddrGenMode: new(link.AddrGenNone)},
+//		}},
+//	})
+//
+// The box then has no link-local IPv6 address, and its others are usable at once
+// (see Spec.DAD); neighbour discovery finds it as soon as its port forwards, for
+// which [Link.WaitForwarding] waits. BenchmarkAttachToCrowdedBridge has the
+// figures. The other way is to let the bridge know the members of each group and
+// send nothing else to boxes: Bridge.MulticastQuerier, and Spec.Port with
+// MulticastFlood off. It keeps multicast streams to their members, but makes the
+// bridge ask every box again for each port that comes up, and for IPv6 it works
+// only once the bridge has a link-local address and has asked for the first time.
+//
+// What is left grows with the number of ports in the kernel itself: adding a port
+// to a bridge walks over all others several times.
 //
 // # Namespaces and goroutines
 //

@@ -3,6 +3,7 @@ package link
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"net"
 	"net/netip"
 	"time"
@@ -276,7 +277,7 @@ func intervalp(o *options, typ uint16, name string, w width, unit time.Duration,
 		func() []byte { return w.payload(uint64(**p / unit)) },
 		func(b []byte) {
 			if v, ok := w.parse(b); ok {
-				*p = new(time.Duration(v) * unit)
+				*p = new(time.Duration(min(v, uint64(math.MaxInt64/unit))) * unit)
 			}
 		},
 		func(want, have []byte) bool {

@@ -1,0 +1,201 @@
+package link
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/netns/netnstest"
+)
+
+// crowd is a bridge with boxes on it.
+type crowd struct {
+	host  *netns.NS
+	br    Link
+	dual  bool // IPv6, too
+	quiet bool // as "Many boxes on one bridge" in the package documentation has it
+	port  PortOptions
+	kind  Bridge
+}
+
+func (c *crowd) build(t testing.TB) {
+	t.Helper()
+	c.host = netnstest.New(t)
+	if c.quiet {
+		c.kind.MulticastSnooping = new(false)
+	}
+	c.br = mustCreate(t, c.host, Spec{
+		Name: "br0", MAC: hw("02:00:00:00:00:fe"), MTU: 1500, Up: true, Kind: c.kind, Addrs: prefixes("10.88.255.254/16", "fd88::ffff/64"),
+	})
+}
+
+func (c *crowd) addrs(i int) []netip.Prefix {
+	v4 := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 88, byte(i >> 8), byte(i)}), 16)
+	if !c.dual {
+		return []netip.Prefix{v4}
+	}
+	a := netip.MustParseAddr("fd88::").As16()
+	a[14], a[15] = byte(i>>8), byte(i)
+	return []netip.Prefix{v4, netip.PrefixFrom(netip.AddrFrom16(a), 64)}
+}
+
+// attach makes a box, wires it to the bridge and says how long both took.
+func (c *crowd) attach(t testing.TB, i int) (*netns.NS, Link, time.Duration) {
+	t.Helper()
+	start := time.Now()
+	web, err := netns.New(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { web.Close() })
+	peer := Spec{NS: web, Name: "eth0", Up: true, Addrs: c.addrs(i), TxQueues: 1, RxQueues: 1}
+	if c.quiet {
+		peer.IPv6.AddrGenMode = new(AddrGenNone)
+	}
+	l := mustCreate(t, c.host, Spec{
+		Name: fmt.Sprintf("p%d", i), Up: true, Master: c.br.Index, Port: c.port, TxQueues: 1, RxQueues: 1, Kind: Veth{Peer: peer},
+	})
+	return web, l, time.Since(start)
+}
+
+// reach fails the test unless a packet from one box arrives in another, for which
+// the one has to find out the hardware address of the other.
+func (c *crowd) reach(t *testing.T, from, to *netns.NS, addrs []netip.Prefix) {
+	t.Helper()
+	ctx := context.Background()
+	for _, p := range addrs {
+		listen, err := to.ListenPacket(ctx, "udp", netip.AddrPortFrom(p.Addr(), 4000).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := from.Dial(ctx, "udp", netip.AddrPortFrom(p.Addr(), 4000).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write([]byte("hello")); err != nil {
+			t.Error(err)
+		}
+		listen.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if n, _, err := listen.ReadFrom(make([]byte, 10)); err != nil || n != 5 {
+			t.Errorf("%s is not reached: %v", p, err)
+		}
+		listen.Close()
+		conn.Close()
+	}
+}
+
+// Both address families find each other as soon as a box's port forwards, though
+// nothing on the bridge keeps account of multicast groups and nobody looks for
+// duplicates.
+func TestBoxesOnQuietBridgeFindEachOther(t *testing.T) {
+	t.Parallel()
+	c := crowd{dual: true, quiet: true}
+	c.build(t)
+	var boxes []*netns.NS
+	for i := 1; i <= 6; i++ {
+		web := c.ready(t, i)
+		c.reach(t, c.host, web, c.addrs(i))
+		for k, old := range boxes {
+			c.reach(t, old, web, c.addrs(i))
+			c.reach(t, web, old, c.addrs(k+1))
+		}
+		boxes = append(boxes, web)
+	}
+	if links := ipLinks(t, boxes[0])["eth0"]; len(links.Addrs) != 2 {
+		t.Errorf("a box has made addresses by itself: %+v", links.Addrs)
+	}
+}
+
+// The other way, in which the bridge knows the members of each group and floods
+// nothing else to boxes: they find each other after membership intervals have
+// passed, because the bridge asks and they answer.
+func TestBoxesOnSnoopingBridgeFindEachOther(t *testing.T) {
+	t.Parallel()
+	c := crowd{dual: true, port: PortOptions{MulticastFlood: new(false)}, kind: Bridge{
+		QueryResponseInterval: 100 * millis, StartupQueryInterval: time.Second, QueryInterval: time.Second, MembershipInterval: 1500 * millis,
+		QuerierInterval: 2 * time.Second, MLDVersion: 2,
+	}}
+	c.build(t)
+	// After the intervals, as the kernel waits one of them from here on.
+	if _, err := c.br.Change(context.Background(), Spec{Kind: Bridge{MulticastQuerier: new(true)}}); err != nil {
+		t.Fatal(err)
+	}
+	var boxes []*netns.NS
+	first := time.Now()
+	for i := 1; i <= 4; i++ {
+		boxes = append(boxes, c.ready(t, i))
+	}
+	intervals := 2
+	if testing.Short() {
+		intervals = 1
+	}
+	time.Sleep(time.Until(first.Add(time.Duration(intervals)*1500*millis + 200*millis)))
+	for i, from := range boxes {
+		to := (i + 1) % len(boxes)
+		c.reach(t, from, boxes[to], c.addrs(to+1))
+	}
+}
+
+// ready attaches a box and waits until its port forwards.
+func (c *crowd) ready(t *testing.T, i int) *netns.NS {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	web, l, _ := c.attach(t, i)
+	if err := l.WaitForwarding(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.br.WaitCarrier(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return web
+}
+
+// A box, its namespace included, attached to an empty bridge and to one with 999
+// others, in turns; medians.
+func BenchmarkAttachToCrowdedBridge(b *testing.B) {
+	for _, v := range []struct {
+		name        string
+		dual, quiet bool
+	}{
+		{"IPv4, quiet", false, true},
+		{"dual stack, quiet", true, true},
+		{"IPv4, defaults", false, false},
+		{"dual stack, defaults", true, false},
+	} {
+		b.Run(v.name, func(b *testing.B) {
+			small, big := crowd{dual: v.dual, quiet: v.quiet}, crowd{dual: v.dual, quiet: v.quiet}
+			small.build(b)
+			big.build(b)
+			for i := range 999 {
+				big.attach(b, i+1)
+			}
+			var took [2][]time.Duration
+			for i := 0; b.Loop(); i++ {
+				for k := range 2 {
+					which := (i + k) % 2
+					c := []*crowd{&small, &big}[which]
+					web, l, d := c.attach(b, 2000+i)
+					took[which] = append(took[which], d)
+					if err := l.Delete(context.Background()); err != nil {
+						b.Fatal(err)
+					}
+					web.Close()
+				}
+			}
+			median := func(list []time.Duration) float64 {
+				slices.Sort(list)
+				return float64(list[len(list)/2]) / 1e6
+			}
+			first, last := median(took[0]), median(took[1])
+			b.ReportMetric(first, "ms/first")
+			b.ReportMetric(last, "ms/1000th")
+			b.ReportMetric(last/first, "ratio")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
