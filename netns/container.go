@@ -1,7 +1,6 @@
 package netns
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/boxwire/boxwire/internal/refuse"
@@ -39,34 +38,72 @@ func noContainerID(r rune) bool {
 	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-", r))
 }
 
-// containerIn returns the whole id of the container that a cgroup path belongs
-// to, if it is the wanted one.
+// A claim is what a cgroup says about a process: that it belongs to a container.
+type claim struct {
+	id string // the container's whole id
+
+	// rank is lower for a cgroup that fewer can make: one of root's on the machine
+	// is 0, one below a user's own slice 1, and each container around it adds 2.
+	// Whoever manages cgroups inside a container, or as a user, can name one there
+	// after somebody else's container.
+	rank int
+}
+
+// containerIn returns the container that a cgroup path belongs to, if it is the
+// wanted one.
 //
 // Runtimes write the id as the last part of a component's name: "<id>" alone
 // with the cgroupfs driver, "docker-<id>.scope", "libpod-<id>.scope",
 // "crio-<id>.scope" with that of systemd, "...slice:cri-containerd:<id>" where
 // one meets the other. A container in a container has both ids, and is the inner
 // one. The ids are 64 hex digits, but containerd takes any name.
-func containerIn(path, want string) (id string, ok bool) {
+func containerIn(path, want string) (c claim, ok bool) {
 	parts := strings.Split(strings.Trim(path, "/"), "/")
-	for i, part := range slices.Backward(parts) {
-		if strings.HasSuffix(part, ".slice") || isMonitor(part) {
+	if parts[0] == "user.slice" {
+		c.rank++
+	}
+	for i, part := range parts {
+		id := idOf(part)
+		if id == "" && isNamed(part, i, want) {
+			id = want
+		}
+		if id == "" {
 			continue
 		}
-		unit, scope := strings.CutSuffix(part, ".scope")
-		id := unit[strings.LastIndexAny(unit, "-:")+1:]
-		if isID(id) {
-			return id, matches(id, want)
+		if c.id != "" {
+			c.rank += 2
 		}
-		named := unit == want && i == 1 // ctr: /<namespace>/<id>
-		if named || scope && strings.HasSuffix(unit, "-"+want) && isRuntime(strings.TrimSuffix(unit, "-"+want)) {
-			return want, true
-		}
-		if _, name, ok := strings.Cut(part, ":"); ok && !scope && strings.HasSuffix(name, ":"+want) {
-			return want, true
-		}
+		c.id = id
 	}
-	return "", false
+	return c, c.id != "" && matches(c.id, want)
+}
+
+// idOf returns the id that a component of a cgroup path ends with, or "".
+func idOf(part string) string {
+	if strings.HasSuffix(part, ".slice") || isMonitor(part) {
+		return ""
+	}
+	unit := strings.TrimSuffix(part, ".scope")
+	if id := unit[strings.LastIndexAny(unit, "-:")+1:]; isID(id) {
+		return id
+	}
+	return ""
+}
+
+// isNamed recognizes the component number i of a cgroup path as that of a container
+// with a name for an id.
+func isNamed(part string, i int, want string) bool {
+	if isMonitor(part) {
+		return false
+	}
+	if unit, ok := strings.CutSuffix(part, ".scope"); ok {
+		prefix, ok := strings.CutSuffix(unit, "-"+want)
+		return ok && isRuntime(prefix)
+	}
+	if _, name, ok := strings.Cut(part, ":"); ok {
+		return strings.HasSuffix(name, ":"+want)
+	}
+	return part == want && i == 1 // ctr: /<namespace>/<id>
 }
 
 // matches says whether id is the wanted one, or begins with it.
@@ -103,18 +140,18 @@ func isID(s string) bool {
 }
 
 // containerOf looks through the lines of /proc/PID/cgroup (cgroups(7)), which are
-// "hierarchy:controllers:path".
-func containerOf(cgroup, want string) (id string, ok bool) {
+// "hierarchy:controllers:path". With several claims the weakest counts.
+func containerOf(cgroup, want string) (c claim, ok bool) {
 	for line := range strings.Lines(cgroup) {
 		f := strings.SplitN(strings.TrimRight(line, "\n"), ":", 3)
 		if len(f) != 3 {
 			continue
 		}
-		if id, ok := containerIn(f[2], want); ok {
-			return id, true
+		if one, found := containerIn(f[2], want); found && (!ok || one.rank > c.rank) {
+			c, ok = one, true
 		}
 	}
-	return "", false
+	return c, ok
 }
 
 // monitored returns the id of the container that a monitor's command line names,

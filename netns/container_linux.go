@@ -21,7 +21,12 @@ import (
 // them ("containerd://3f2a..."), is ignored. No daemon is asked: the container's
 // processes are found by their cgroups in /proc (version 1 or 2, with systemd or
 // without), and where it has none of its own, as children of its monitor, conmon
-// or containerd-shim. The namespace is that of its oldest process.
+// or containerd-shim. The namespace is that of its oldest process, and for a
+// container with the host's network the host's.
+//
+// Of two processes that claim the id, that counts whose cgroup fewer can make: one
+// of root's before one of a user's, one on the machine before one inside another
+// container, and any before a monitor's child. Whom it belongs to, [NS.Owner] says.
 //
 // A container that has no process in the program's pid namespace is
 // os.ErrNotExist, and so is one that this user cannot see. An id that fits
@@ -45,7 +50,7 @@ func openContainer(ctx context.Context, proc, id string) (*NS, error) {
 // member is a process of a container.
 type member struct {
 	pid     int
-	id      string // of the container
+	claim          // to the container
 	started uint64 // clock ticks after the machine
 }
 
@@ -107,8 +112,8 @@ func findMembers(ctx context.Context, proc, want string) ([]member, error) {
 		}
 		m := member{pid: pid, started: started}
 		if cgroup, err := os.ReadFile(fmt.Sprintf("%s/%d/cgroup", proc, pid)); err == nil {
-			if id, ok := containerOf(string(cgroup), want); ok {
-				m.id = id
+			if c, ok := containerOf(string(cgroup), want); ok {
+				m.claim = c
 				members = append(members, m)
 				continue
 			}
@@ -116,7 +121,8 @@ func findMembers(ctx context.Context, proc, want string) ([]member, error) {
 		parents[pid] = parent
 		children = append(children, m)
 		if cmdline, err := os.ReadFile(fmt.Sprintf("%s/%d/cmdline", proc, pid)); err == nil {
-			if id, ok := monitored(string(cmdline), want); ok {
+			// A monitor is beside its container; what calls itself so in one is not.
+			if id, ok := monitored(string(cmdline), want); ok && samePidNS(proc, pid) {
 				monitors[pid] = id
 			}
 		}
@@ -130,9 +136,24 @@ func findMembers(ctx context.Context, proc, want string) ([]member, error) {
 		}
 	}
 	slices.SortFunc(members, func(a, b member) int {
-		return cmp.Or(cmp.Compare(a.started, b.started), cmp.Compare(a.pid, b.pid))
+		return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.started, b.started), cmp.Compare(a.pid, b.pid))
 	})
+	for i, m := range members {
+		if m.rank > members[0].rank {
+			return members[:i], nil
+		}
+	}
 	return members, nil
+}
+
+// samePidNS reports whether a process is in the program's own pid namespace.
+func samePidNS(proc string, pid int) bool {
+	own, err := os.Stat("/proc/self/ns/pid")
+	if err != nil {
+		return false
+	}
+	its, err := os.Stat(fmt.Sprintf("%s/%d/ns/pid", proc, pid))
+	return err == nil && os.SameFile(own, its)
 }
 
 // stat reads a process's parent and when it was started (proc(5), fields 4 and

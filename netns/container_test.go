@@ -69,12 +69,30 @@ func TestContainerInCgroup(t *testing.T) {
 		{"nothing", "", idA, ""},
 		{"malformed", "0:\n::\n/docker/" + idA, idA, ""},
 	} {
-		id, ok := containerOf(tt.lines, tt.want)
+		c, ok := containerOf(tt.lines, tt.want)
 		if !ok {
-			id = ""
+			c.id = ""
 		}
-		if id != tt.id {
-			t.Errorf("%s: %q in %q gives %q, want %q", tt.name, tt.want, tt.lines, id, tt.id)
+		if c.id != tt.id {
+			t.Errorf("%s: %q in %q gives %q, want %q", tt.name, tt.want, tt.lines, c.id, tt.id)
+		}
+	}
+}
+
+// A cgroup that more can make counts for less.
+func TestContainerClaims(t *testing.T) {
+	t.Parallel()
+	for path, rank := range map[string]int{
+		"0::/system.slice/docker-" + idA + ".scope": 0,
+		"0::/default/" + idA:                        0,
+		"0::/user.slice/user-1000.slice/user@1000.service/user.slice/docker-" + idA + ".scope":                        1,
+		"0::/docker/" + idB + "/docker/" + idA:                                                                        2,
+		"0::/user.slice/user-1000.slice/libpod-" + idB + ".scope/libpod-" + idA + ".scope":                            3,
+		"2:cpu:/docker/" + idA + "\n1:name=systemd:/docker/" + idB + "/" + idA:                                        2,
+		"0::/kubepods.slice/" + pod + "/cri-containerd-" + idB + ".scope/a/cri-containerd-" + idB + ".scope/x-" + idA: 4,
+	} {
+		if c, ok := containerOf(path+"\n", idA); !ok || c.rank != rank {
+			t.Errorf("%s: %+v, %v, want rank %d", path, c, ok, rank)
 		}
 	}
 }
@@ -121,9 +139,9 @@ func FuzzContainerInCgroup(f *testing.F) {
 	f.Add("0::/system.slice/docker-"+idA+".scope\n", idA)
 	f.Add("1:name=systemd:/a.slice:cri-containerd:"+idA+"\n", idA[:12])
 	f.Fuzz(func(t *testing.T, cgroup, want string) {
-		id, ok := containerOf(cgroup, want)
-		if ok && id != want && !strings.HasPrefix(id, want) {
-			t.Errorf("%q for %q", id, want)
+		c, ok := containerOf(cgroup, want)
+		if ok && c.id != want && !strings.HasPrefix(c.id, want) {
+			t.Errorf("%q for %q", c.id, want)
 		}
 		monitored(cgroup, want)
 	})

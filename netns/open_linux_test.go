@@ -163,11 +163,12 @@ type fakeProc string
 func (proc fakeProc) add(t *testing.T, pid, parent, started int, cgroup, cmdline string) {
 	t.Helper()
 	dir := filepath.Join(string(proc), fmt.Sprint(pid))
-	real := fmt.Sprintf("/proc/%d/ns/net", pid)
+	real := fmt.Sprintf("/proc/%d", pid)
 	stat := fmt.Sprintf("%d (a (b) c) S %d 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 %d 0 0", pid, parent, started)
 	if err := errors.Join(
 		os.MkdirAll(dir+"/ns", 0o755),
-		os.Symlink(real, dir+"/ns/net"),
+		os.Symlink(real+"/ns/net", dir+"/ns/net"),
+		os.Symlink(real+"/ns/pid", dir+"/ns/pid"),
 		os.WriteFile(dir+"/cgroup", []byte(cgroup), 0o644),
 		os.WriteFile(dir+"/cmdline", []byte(strings.ReplaceAll(cmdline, " ", "\x00")+"\x00"), 0o644),
 		os.WriteFile(dir+"/stat", []byte(stat), 0o644),
@@ -202,6 +203,12 @@ func TestOpenContainer(t *testing.T) {
 	}
 	got, err := netns.OpenContainerIn(t.Context(), string(proc), idC)
 	same(t, got, err, c)
+
+	// Older processes that only say so do not count.
+	proc.add(t, sleeper(t, b).Process.Pid, 1, 1, "0::/user.slice/user-1000.slice/docker-"+idA+".scope\n", "sh")
+	proc.add(t, sleeper(t, b).Process.Pid, 1, 2, "0::/system.slice/docker-"+idC+".scope/docker-"+idA+".scope\n", "sh")
+	got, err = netns.OpenContainerIn(t.Context(), string(proc), idA)
+	same(t, got, err, a)
 
 	proc.add(t, other, 1, 50, scope(idB), "sh")
 	got, err = netns.OpenContainerIn(t.Context(), string(proc), idA)
