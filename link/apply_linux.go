@@ -296,11 +296,14 @@ func (a *application) undo() error {
 	}
 	m := message{b: appendIfInfo(nil, index, 0, 0), only: &a.sent, zero: true}
 	m.all(old)
-	if a.master {
-		m.b = nl.AppendU32(m.b, unix.IFLA_MASTER, uint32(a.before.Master))
-	}
 	if len(m.b) > unix.SizeofIfInfomsg {
 		do(nl.Request{Type: unix.RTM_NEWLINK, Body: m.b, Names: linkNames})
+	}
+	if a.master {
+		// In a message after that of the rest: within one, the master comes first, and
+		// before Linux 6.0 a bridge takes over the GSO limits of a port that joins.
+		b := nl.AppendU32(appendIfInfo(nil, index, 0, 0), unix.IFLA_MASTER, uint32(a.before.Master))
+		do(nl.Request{Type: unix.RTM_NEWLINK, Body: b, Names: linkNames})
 	}
 	for _, req := range a.undoPort(ctx) {
 		do(req)

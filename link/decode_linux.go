@@ -11,6 +11,11 @@ import (
 
 var errShort = errors.New("malformed reply: shorter than its header")
 
+// running are the flags of a link that has a carrier. On older kernels (seen on
+// 5.10) IFF_RUNNING alone is also set for a moment on one that has just come up
+// without.
+const running = unix.IFF_RUNNING | unix.IFF_LOWER_UP
+
 // decodeLink reads the body of an RTM_NEWLINK message into l, all but the
 // namespace. It keeps nothing of b. Attributes it does not know are skipped.
 func decodeLink(l *Link, b []byte) error {
@@ -21,7 +26,7 @@ func decodeLink(l *Link, b []byte) error {
 	*l = Link{
 		Index:    int(int32(binary.NativeEndian.Uint32(b[4:]))),
 		Up:       flags&unix.IFF_UP != 0,
-		Running:  flags&unix.IFF_RUNNING != 0,
+		Running:  flags&running == running,
 		LinkNSID: -1,
 	}
 	iflink := 0

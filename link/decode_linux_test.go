@@ -10,7 +10,7 @@ import (
 )
 
 func sampleLink() []byte {
-	b := appendIfInfo(nil, 5, unix.IFF_UP|unix.IFF_RUNNING, 0)
+	b := appendIfInfo(nil, 5, unix.IFF_UP|running, 0)
 	b = nl.AppendString(b, unix.IFLA_IFNAME, "web0")
 	b = nl.AppendU32(b, unix.IFLA_MTU, 1400)
 	b = nl.AppendU32(b, unix.IFLA_MASTER, 3)

@@ -35,8 +35,7 @@ func (l Link) details(ctx context.Context) (Details, error) {
 
 // readDetails asks for one link, by name or by index, and keeps the message.
 func readDetails(ctx context.Context, ns *netns.NS, conn *nl.Conn, name string, index int) (d Details, body []byte, err error) {
-	req := getLink(name, index)
-	binary.NativeEndian.PutUint32(req.Body[unix.SizeofIfInfomsg+4:], 0) // IFLA_EXT_MASK: with statistics
+	req := withStats(getLink(name, index))
 	err = conn.Call(ctx, req, func(m nl.Message) error {
 		body = bytes.Clone(m.Body)
 		return decodeDetails(&d, body)

@@ -65,6 +65,12 @@ func getLink(name string, index int) nl.Request {
 	return nl.Request{Type: unix.RTM_GETLINK, Body: b, Names: linkNames}
 }
 
+// withStats turns what getLink returns into a question for the statistics, too.
+func withStats(r nl.Request) nl.Request {
+	binary.NativeEndian.PutUint32(r.Body[unix.SizeofIfInfomsg+4:], 0) // IFLA_EXT_MASK
+	return r
+}
+
 // getLinks asks for the links that a filter chooses; the kernel filters when the
 // socket is strict (>= 4.20).
 func getLinks(f Filter) nl.Request {

@@ -61,8 +61,13 @@ func TestFDBOfABridgePort(t *testing.T) {
 	show := showFDB(t, ns, "a")
 	for i, want := range []bridgeFDB{{State: "static", Master: "br0"}, {Master: "br0", Flags: []string{"sticky"}}, {State: "permanent", Master: "br0"}, {State: "permanent", Flags: []string{"self"}}} {
 		got := show[mac(byte(i+1)).String()]
-		if len(got) != 1 || got[0].State != want.State || got[0].Master != want.Master || !slices.Equal(got[0].Flags, want.Flags) && len(want.Flags)+len(got[0].Flags) > 0 {
-			t.Errorf("bridge shows %v, want %+v", got, want)
+		if len(got) == 0 { // two where the kernel has VLANs: the port is in VLAN 1
+			t.Errorf("bridge shows nothing, want %+v", want)
+		}
+		for _, e := range got {
+			if e.State != want.State || e.Master != want.Master || !slices.Equal(e.Flags, want.Flags) && len(want.Flags)+len(e.Flags) > 0 {
+				t.Errorf("bridge shows %v, want %+v", got, want)
+			}
 		}
 	}
 	wantErr(t, a.AddFDB(ctx, FDBEntry{MAC: mac(9)}, FDBEntry{MAC: mac(1)}), os.ErrExist, "entry 02:00:00:00:00:01 of link a", "already")

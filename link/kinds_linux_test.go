@@ -145,8 +145,16 @@ func TestKindsWithAllOptionsAgreeWithIP(t *testing.T) {
 			if s.Parent != 0 {
 				s.Parent = parent.Index
 			}
-			if k, ok := s.Kind.(VXLAN); ok && k.Underlay != 0 {
-				k.Underlay = parent.Index
+			switch k := s.Kind.(type) {
+			case VXLAN:
+				if k.Underlay != 0 {
+					k.Underlay = parent.Index
+				}
+				s.Kind = k
+			case Tun:
+				if k.Owner != nil {
+					k.Owner, k.Group = someID(t, *k.Owner), someID(t, *k.Group)
+				}
 				s.Kind = k
 			}
 			l, err := Create(ctx, ns, s)
@@ -190,6 +198,16 @@ func TestKindsWithAllOptionsAgreeWithIP(t *testing.T) {
 // in got. Peers are passed over.
 func lacks(want, got any) string { return lacksField(reflect.ValueOf(want), reflect.ValueOf(got), "") }
 
+// firstUsers says whether the test runs in the first user namespace.
+func firstUsers(t *testing.T) bool {
+	t.Helper()
+	ids, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(ids))[2] == "4294967295"
+}
+
 // shown is what the kernel shows of a kind.
 func shown(t *testing.T, k Kind) Kind {
 	switch k := k.(type) {
@@ -197,11 +215,7 @@ func shown(t *testing.T, k Kind) Kind {
 		k.MulticastRoute = nil
 		return k
 	case Bond:
-		users, err := os.ReadFile("/proc/self/uid_map")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if fields := strings.Fields(string(users)); fields[2] != "4294967295" { // not the first user namespace
+		if !firstUsers(t) {
 			k.ADUserPortKey, k.ADActorPriority, k.ADActorSystem = nil, 0, nil
 		}
 		return k

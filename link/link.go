@@ -23,8 +23,8 @@ type Link struct {
 	Group  uint32           // Spec.Group; 0 unless somebody set it
 
 	// Up is what the administrator asked for (IFF_UP), Running what the
-	// kernel sees: up and with a carrier (IFF_RUNNING). OperState says it
-	// in the words of RFC 2863.
+	// kernel sees: up and with a carrier (IFF_RUNNING, IFF_LOWER_UP).
+	// OperState says it in the words of RFC 2863.
 	Up        bool
 	Running   bool
 	OperState OperState

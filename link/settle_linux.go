@@ -84,7 +84,11 @@ func (c *creation) settle(e *end) error {
 	if !check {
 		return c.exec(e, reqs, addrs, nil)
 	}
-	reqs = append(reqs, getLink("", e.index))
+	get := getLink("", e.index)
+	if s.IPv6.AddrGenMode != nil || s.IPv6.Token.IsValid() {
+		get = withStats(get) // without them, Linux 5.10 leaves these two out
+	}
+	reqs = append(reqs, get)
 	var bad error
 	err := c.exec(e, reqs, addrs, func(i int, m nl.Message) error {
 		if i != len(reqs)-1 || m.Type != unix.RTM_NEWLINK {
