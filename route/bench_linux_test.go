@@ -8,6 +8,7 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -69,12 +70,15 @@ func BenchmarkTableList(b *testing.B) {
 			p := openPlain(b, ns)
 			filter := Filter{Family: f, Table: TableMain}
 			r := race{b: b}
+			var before, after runtime.MemStats
+			var held uint64
 			for b.Loop() {
 				r.run("plain", func() {
 					if got := p.list(b, f); got < n {
 						b.Fatalf("%d routes", got)
 					}
 				})
+				runtime.ReadMemStats(&before)
 				r.run("All", func() {
 					got := 0
 					for _, err := range All(b.Context(), ns, filter) {
@@ -86,6 +90,8 @@ func BenchmarkTableList(b *testing.B) {
 						b.Fatalf("%d routes", got)
 					}
 				})
+				runtime.ReadMemStats(&after)
+				held += after.TotalAlloc - before.TotalAlloc
 				r.run("List", func() {
 					if got, err := List(b.Context(), ns, filter); err != nil || len(got) < n {
 						b.Fatal(len(got), err)
@@ -93,6 +99,7 @@ func BenchmarkTableList(b *testing.B) {
 				})
 			}
 			r.report()
+			b.ReportMetric(float64(held)/float64(b.N), "All-B")
 		})
 	}
 }

@@ -40,6 +40,9 @@ func FuzzDecode(f *testing.F) {
 	for _, r := range []Route{Default(addr("10.1.0.1")), {Dst: prefix("fd09::/48"), Via: addr("fd01::1"), Table: 70000, Metric: 3}} {
 		f.Add(r.appendAdd(nil))
 	}
+	for _, tt := range features {
+		f.Add(tt.route.appendAdd(nil))
+	}
 	f.Add([]byte{unix.AF_INET, 200, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var r Route
@@ -60,6 +63,7 @@ func FuzzRoundTrip(f *testing.F) {
 		f.Add(tt.route.String())
 	}
 	f.Add("default via inet6 fe80::1 dev 3 table 70000 proto bgp scope site metric 7 onlink realm 3/7")
+	f.Add("0.0.0.0 nexthop dev 1")
 	f.Fuzz(func(t *testing.T, s string) {
 		r, err := Parse(s)
 		if err != nil {

@@ -157,11 +157,11 @@ func (r *Route) scope() Scope {
 
 // normal fills in the defaults. Of one hop alone the kernel makes a plain route.
 func (r Route) normal() Route {
+	r.Scope = r.scope() // of a route with hops, one too: that of a gateway
 	if len(r.Hops) == 1 {
 		h := r.Hops[0]
 		r.Hops, r.Via, r.Dev, r.OnLink, r.Encap, r.Realm = nil, h.Via, h.Dev, h.OnLink, h.Encap, h.Realm
 	}
-	r.Scope = r.scope()
 	r.Table = cmp.Or(r.Table, TableMain)
 	r.Type = cmp.Or(r.Type, Unicast)
 	r.Protocol = cmp.Or(r.Protocol, ProtoStatic)
