@@ -23,4 +23,5 @@ func Example() {
 		}
 		defer c.Close()
 	}
+	// Output:
 }
