@@ -19,13 +19,7 @@ import (
 
 func open(t testing.TB, ns *netns.NS) *NAT {
 	t.Helper()
-	return openWith(t, ns, Options{})
-}
-
-// openWith opens a table until the test is over.
-func openWith(t testing.TB, ns *netns.NS, opts Options) *NAT {
-	t.Helper()
-	gw, err := Open(t.Context(), ns, opts)
+	gw, err := Open(t.Context(), ns, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

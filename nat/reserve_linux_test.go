@@ -155,7 +155,10 @@ func TestAPortInUseNamesTheProgram(t *testing.T) {
 		t.Error(err)
 	}
 
-	quiet := openWith(t, ns, Options{Name: "quiet", NoReserve: true})
+	quiet, err := Open(t.Context(), ns, Options{Name: "quiet", NoReserve: true})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := quiet.Publish(t.Context(), tcp("0.0.0.0:80", "10.0.0.2:80", "web"), free); err != nil {
 		t.Errorf("NoReserve: %v", err)
 	}
@@ -172,7 +175,10 @@ func TestReservationsOfFellows(t *testing.T) {
 	if err := one.Publish(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
-	other := openWith(t, ns, Options{Name: "other"})
+	other, err := Open(t.Context(), ns, Options{Name: "other"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := other.Publish(t.Context(), p); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("another table: %v", err)
 	}

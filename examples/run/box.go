@@ -1,0 +1,226 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/boxwire/boxwire/link"
+	"github.com/boxwire/boxwire/nat"
+	"github.com/boxwire/boxwire/netns"
+)
+
+// A box is what the kernel says about one: nothing about boxes is kept anywhere
+// else. Its namespace is a named one; the alias of its loopback link says whose
+// it is; that of the bridge port says which box is behind it, with its addresses.
+type box struct {
+	Name     string         `json:"name"`
+	Addrs    []netip.Prefix `json:"addresses"`
+	Bridge   string         `json:"bridge,omitempty"`
+	HostLink string         `json:"host_link,omitempty"`
+	Ports    []string       `json:"ports"`
+	Pid      int            `json:"pid"` // of the run that made it; 0: it is gone
+
+}
+
+// A mark is the alias of a box's loopback link.
+type mark struct {
+	pid   int    // of the run that made the box
+	start uint64 // when that began, in clock ticks since boot: pids are used again
+	host  uint64 // inode of the namespace that is the host
+}
+
+const markPrefix = "boxwire run "
+
+func (m mark) String() string {
+	return fmt.Sprintf("%spid %d start %d host %d", markPrefix, m.pid, m.start, m.host)
+}
+
+func parseMark(alias string) (m mark, ok bool) {
+	n, err := fmt.Sscanf(alias, markPrefix+"pid %d start %d host %d", &m.pid, &m.start, &m.host)
+	return m, err == nil && n == 3
+}
+
+// alive says whether the run that made the box is still there.
+func (m mark) alive() bool {
+	start, err := startTime(m.pid)
+	return err == nil && start == m.start
+}
+
+// startTime is the time that a process began (field 22 of /proc/PID/stat,
+// proc(5)).
+func startTime(pid int) (uint64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(b), ") ") // the name before it may hold blanks
+	fields := strings.Fields(rest)
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
+}
+
+// portAlias is the alias of a box's bridge port.
+func portAlias(name string, addrs []netip.Prefix) string {
+	fields := []string{"boxwire run box", name}
+	for _, a := range addrs {
+		fields = append(fields, a.String())
+	}
+	return strings.Join(fields, " ")
+}
+
+func parsePortAlias(alias string) (name string, addrs []netip.Prefix, ok bool) {
+	rest, ok := strings.CutPrefix(alias, "boxwire run box ")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) == 0 {
+		return "", nil, false
+	}
+	for _, f := range fields[1:] {
+		p, err := netip.ParsePrefix(f)
+		if err != nil {
+			return "", nil, false
+		}
+		addrs = append(addrs, p)
+	}
+	return fields[0], addrs, true
+}
+
+// boxes reads all boxes of the host, those that killed runs have left included.
+func boxes(ctx context.Context, host *netns.NS) ([]*box, error) {
+	all := map[string]*box{}
+	get := func(name string) *box {
+		if all[name] == nil {
+			all[name] = &box{Name: name}
+		}
+		return all[name]
+	}
+	bridges, err := ownBridges(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	ports, err := link.List(ctx, host, link.Filter{Kind: "veth"})
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range ports {
+		alias, err := aliasOf(ctx, l)
+		if err != nil {
+			return nil, err
+		}
+		if name, addrs, ok := parsePortAlias(alias); ok {
+			b := get(name)
+			b.Addrs, b.HostLink, b.Bridge = addrs, l.Name, bridges[l.Master]
+		}
+	}
+	if err := marked(ctx, host, get); err != nil {
+		return nil, err
+	}
+	if len(bridges) > 0 { // else there is no table either, and none is made
+		if err := listPorts(ctx, host, get); err != nil {
+			return nil, err
+		}
+	}
+	sorted := make([]*box, 0, len(all))
+	for _, b := range all {
+		sorted = append(sorted, b)
+	}
+	slices.SortFunc(sorted, func(a, b *box) int { return strings.Compare(a.Name, b.Name) })
+	return sorted, nil
+}
+
+// ownBridges returns the names of the bridges that run has made, by index.
+func ownBridges(ctx context.Context, host *netns.NS) (map[int]string, error) {
+	links, err := link.List(ctx, host, link.Filter{Kind: "bridge"})
+	if err != nil {
+		return nil, err
+	}
+	names := map[int]string{}
+	for _, l := range links {
+		alias, err := aliasOf(ctx, l)
+		if err != nil {
+			return nil, err
+		}
+		if alias == bridgeAlias {
+			names[l.Index] = l.Name
+		}
+	}
+	return names, nil
+}
+
+// aliasOf reads a link's alias; a link that is gone has none.
+func aliasOf(ctx context.Context, l link.Link) (string, error) {
+	d, err := l.Details(ctx)
+	return d.Spec.Alias, netns.IgnoreNotExist(err)
+}
+
+// marked adds what the boxes' own namespaces say.
+func marked(ctx context.Context, host *netns.NS, get func(string) *box) error {
+	entries, err := os.ReadDir(netns.Dir)
+	if err != nil {
+		return netns.IgnoreNotExist(err)
+	}
+	for _, e := range entries {
+		m, err := readMark(ctx, e.Name())
+		if err != nil || m.host != host.ID().Ino {
+			continue // not a box, or another host's
+		}
+		b := get(e.Name())
+		if m.alive() {
+			b.Pid = m.pid
+		}
+	}
+	return nil
+}
+
+// readMark reads the mark of a named namespace.
+func readMark(ctx context.Context, name string) (mark, error) {
+	ns, err := netns.Open(ctx, name)
+	if err != nil {
+		return mark{}, err
+	}
+	defer ns.Close()
+	lo, err := link.Get(ctx, ns, "lo")
+	if err != nil {
+		return mark{}, err
+	}
+	alias, err := aliasOf(ctx, lo)
+	if err != nil {
+		return mark{}, err
+	}
+	m, ok := parseMark(alias)
+	if !ok {
+		return mark{}, fmt.Errorf("the namespace %s is no box", name)
+	}
+	return m, nil
+}
+
+// listPorts adds what is published, by owner.
+func listPorts(ctx context.Context, host *netns.NS, get func(string) *box) error {
+	gw, err := openNAT(ctx, host)
+	if err != nil {
+		return netns.IgnoreNotExist(err)
+	}
+	defer gw.Close()
+	published, err := gw.List(ctx)
+	if err != nil {
+		return netns.IgnoreNotExist(err)
+	}
+	for _, p := range published {
+		b := get(p.Owner)
+		b.Ports = append(b.Ports, p.Port.String())
+	}
+	return nil
+}
+
+// openNAT is the table of the boxes' networks and ports.
+func openNAT(ctx context.Context, host *netns.NS) (*nat.NAT, error) {
+	return nat.Open(ctx, host, nat.Options{Name: "boxwire-run"})
+}

@@ -1,0 +1,177 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+
+	"github.com/boxwire/boxwire/link"
+	"github.com/boxwire/boxwire/nat"
+	"github.com/boxwire/boxwire/netns"
+)
+
+// bridgeAlias marks a bridge as one that run has made, and removes again.
+const bridgeAlias = "boxwire run bridge"
+
+// gateway is the host's address in a subnet: the first one.
+func gateway(subnet netip.Prefix) netip.Prefix {
+	return netip.PrefixFrom(subnet.Masked().Addr().Next(), subnet.Bits())
+}
+
+// ensureBridge makes the bridge and its network, or finds those that other boxes
+// use and makes sure that they are what is asked for.
+func ensureBridge(ctx context.Context, host *netns.NS, o *options) (link.Link, error) {
+	br, err := link.Get(ctx, host, o.bridge)
+	switch {
+	case err == nil:
+		return br, checkBridge(ctx, br, o)
+	case !errors.Is(err, os.ErrNotExist):
+		return br, err
+	}
+	if err := checkSubnets(ctx, host, o); err != nil {
+		return br, err
+	}
+	spec := link.Spec{
+		Name: o.bridge, Up: true, Kind: link.Bridge{}, MTU: o.mtu,
+		MAC: stableMAC(o.bridge), Alias: bridgeAlias,
+	}
+	for _, s := range o.subnets {
+		spec.Addrs = append(spec.Addrs, gateway(s))
+	}
+	if br, err = link.Create(ctx, host, spec); err != nil {
+		return br, err
+	}
+	return br, addNetwork(ctx, host, o)
+}
+
+// addNetwork opens the way between the bridge and the world.
+func addNetwork(ctx context.Context, host *netns.NS, o *options) error {
+	gw, err := openNAT(ctx, host)
+	if err != nil {
+		return err
+	}
+	defer gw.Close()
+	return gw.EnsureNetwork(ctx, nat.Network{
+		Interface: o.bridge, Subnets: o.subnets,
+		Masquerade: !o.internal, Internal: o.internal, Isolated: o.isolate,
+	})
+}
+
+// checkBridge looks whether a bridge that exists is the one that is asked for.
+func checkBridge(ctx context.Context, br link.Link, o *options) error {
+	alias, err := aliasOf(ctx, br)
+	if err != nil {
+		return err
+	}
+	if alias != bridgeAlias {
+		return fmt.Errorf("-bridge %s: there is such a link (%s), and run has not made it", o.bridge, kindOf(br))
+	}
+	addrs, err := br.Addrs(ctx)
+	if err != nil {
+		return err
+	}
+	var have []netip.Prefix
+	for _, a := range addrs {
+		if !a.Prefix.Addr().IsLinkLocalUnicast() {
+			have = append(have, a.Prefix.Masked())
+		}
+	}
+	if !o.ownSubnets {
+		o.subnets = have // the bridge's are as good as the defaults
+	}
+	for _, s := range o.subnets {
+		if !slices.Contains(have, s) {
+			return fmt.Errorf("-subnet %v: the bridge %s has %v, for the boxes that are on it", s, o.bridge, have)
+		}
+	}
+	gw, err := openNAT(ctx, br.NS())
+	if err != nil {
+		return err
+	}
+	defer gw.Close()
+	networks, err := gw.Networks(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range networks {
+		if n.Interface != o.bridge {
+			continue
+		}
+		if n.Internal != o.internal || n.Isolated != o.isolate {
+			return fmt.Errorf("-internal and -isolate are a bridge's: %s has -internal=%t -isolate=%t, for the boxes that are on it", o.bridge, n.Internal, n.Isolated)
+		}
+		return nil
+	}
+	return addNetwork(ctx, br.NS(), o) // cut off between the bridge and its network
+}
+
+// checkSubnets refuses a subnet that a link of the host is in already.
+func checkSubnets(ctx context.Context, host *netns.NS, o *options) error {
+	addrs, err := link.ListAddrs(ctx, host)
+	if err != nil {
+		return err
+	}
+	for _, s := range o.subnets {
+		for _, a := range addrs {
+			if !a.Prefix.Masked().Overlaps(s) {
+				continue
+			}
+			holder := fmt.Sprint("link ", a.Link)
+			if l, err := link.ByIndex(ctx, host, a.Link); err == nil {
+				holder = "link " + l.Name
+			}
+			return fmt.Errorf("subnet %v overlaps %v of %s; choose another with -subnet", s, a.Prefix, holder)
+		}
+	}
+	return nil
+}
+
+// dropBridge removes the bridge with its network after the last box, and the
+// table after the last bridge. It leaves a bridge alone that run has not made.
+func dropBridge(ctx context.Context, host *netns.NS, name string) error {
+	br, err := link.Get(ctx, host, name)
+	if err != nil {
+		return netns.IgnoreNotExist(err)
+	}
+	if alias, err := aliasOf(ctx, br); err != nil || alias != bridgeAlias {
+		return err
+	}
+	ports, err := link.List(ctx, host, link.Filter{Master: br.Index})
+	if err != nil || len(ports) > 0 {
+		return err
+	}
+	gw, err := openNAT(ctx, host)
+	if err != nil {
+		return err
+	}
+	defer gw.Close()
+	err = netns.IgnoreNotExist(gw.RemoveNetwork(ctx, name))
+	networks, lerr := gw.Networks(ctx)
+	if lerr == nil && len(networks) == 0 {
+		err = errors.Join(err, netns.IgnoreNotExist(gw.Delete(ctx)))
+	}
+	return errors.Join(err, netns.IgnoreNotExist(br.Delete(ctx)))
+}
+
+// stableMAC is a locally administered hardware address made of a name: a bridge
+// without one would take its ports', and change it as boxes come and go.
+func stableMAC(name string) net.HardwareAddr {
+	h := fnv.New64a()
+	h.Write([]byte(name))
+	sum := h.Sum(nil)
+	return net.HardwareAddr{0x02, sum[1], sum[2], sum[3], sum[4], sum[5]}
+}
+
+func kindOf(l link.Link) string {
+	if l.Kind == "" {
+		return "hardware"
+	}
+	return l.Kind
+}

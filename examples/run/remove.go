@@ -1,0 +1,184 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/boxwire/boxwire/link"
+	"github.com/boxwire/boxwire/nat"
+	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
+)
+
+// removeBox takes away what a box has: ports, link, name, processes, and with the
+// last box of a bridge the bridge. What is gone already is fine. The caller holds
+// the lock.
+func removeBox(ctx context.Context, host *netns.NS, b *box) error {
+	var errs []error
+	bridges, err := ownBridges(ctx, host)
+	if err == nil && len(bridges) > 0 { // else there is no table either, and none is made
+		var gw *nat.NAT
+		if gw, err = openNAT(ctx, host); err == nil {
+			err = gw.UnpublishOwner(ctx, b.Name)
+			gw.Close()
+		}
+	}
+	errs = append(errs, netns.IgnoreNotExist(err))
+	if b.HostLink != "" {
+		l, err := link.Get(ctx, host, b.HostLink)
+		if err == nil {
+			err = l.SetRate(ctx, link.Limit{}, link.Limit{}) // takes a link along that is made for limits
+		}
+		if err == nil {
+			err = l.Delete(ctx)
+		}
+		errs = append(errs, netns.IgnoreNotExist(err))
+	}
+	errs = append(errs, removeSpace(ctx, b.Name))
+	if b.Bridge != "" {
+		errs = append(errs, dropBridge(ctx, host, b.Bridge))
+	}
+	return errors.Join(errs...)
+}
+
+// removeSpace deletes the name of the box's namespace and ends the processes that
+// a killed run has left in it.
+func removeSpace(ctx context.Context, name string) error {
+	ns, err := netns.Open(ctx, name)
+	if err != nil {
+		return netns.IgnoreNotExist(err)
+	}
+	defer ns.Close()
+	holders, err := ns.Holders(ctx)
+	if errors.Is(err, os.ErrPermission) {
+		err = nil // a process that is not ours to look into is none of the box's
+	}
+	for _, h := range holders {
+		if h.Kind == netns.Process && h.Pid != os.Getpid() {
+			unix.Kill(h.Pid, unix.SIGKILL)
+		}
+	}
+	return errors.Join(err, netns.IgnoreNotExist(netns.Delete(ctx, name)))
+}
+
+// rm removes boxes by name. One that runs is asked to end, and takes itself away.
+func rm(ctx context.Context, host *netns.NS, names []string) error {
+	if len(names) == 0 {
+		return errors.New("rm: there is no name")
+	}
+	var errs []error
+	for _, name := range names {
+		if err := rmOne(ctx, host, name); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func rmOne(ctx context.Context, host *netns.NS, name string) error {
+	b, err := find(ctx, host, name)
+	if err != nil {
+		return err
+	}
+	if b.Pid != 0 {
+		if err := stop(b.Pid); err != nil {
+			return fmt.Errorf("box %s: ending process %d: %w", name, b.Pid, err)
+		}
+	}
+	unlock, err := lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return removeBox(ctx, host, b)
+}
+
+// stop asks a process to end, and ends it when it does not within ten seconds.
+func stop(pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err == unix.ESRCH {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
+		if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {
+			if err == unix.ESRCH {
+				return nil
+			}
+			return err
+		}
+		deadline := time.Now().Add(10 * time.Second)
+		for time.Now().Before(deadline) {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(time.Until(deadline).Milliseconds())+1)
+			if n == 1 {
+				return nil
+			}
+			if err != nil && err != unix.EINTR {
+				return err
+			}
+		}
+	}
+	return errors.New("it does not end")
+}
+
+// find returns a box by its name.
+func find(ctx context.Context, host *netns.NS, name string) (*box, error) {
+	all, err := boxes(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range all {
+		if b.Name == name {
+			return b, nil
+		}
+	}
+	return nil, fmt.Errorf("there is no box %s", name)
+}
+
+// gc removes the boxes whose runs are gone.
+func gc(ctx context.Context, host *netns.NS, out io.Writer) error {
+	unlock, err := lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	all, err := boxes(ctx, host)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, b := range all {
+		if b.Pid != 0 {
+			continue
+		}
+		if err := removeBox(ctx, host, b); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		fmt.Fprintln(out, b.Name)
+	}
+	return errors.Join(append(errs, dropUnused(ctx, host))...)
+}
+
+// dropUnused removes bridges without boxes: a run that was killed between the
+// bridge and the first box has left one.
+func dropUnused(ctx context.Context, host *netns.NS) error {
+	bridges, err := ownBridges(ctx, host)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range bridges {
+		errs = append(errs, dropBridge(ctx, host, name))
+	}
+	return errors.Join(errs...)
+}

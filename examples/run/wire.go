@@ -1,0 +1,174 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net/netip"
+	"os"
+
+	"github.com/boxwire/boxwire/link"
+	"github.com/boxwire/boxwire/nat"
+	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/route"
+)
+
+// A wired box is one that this run has made and removes.
+type wired struct {
+	ns *netns.NS
+	gw *nat.NAT // nil without a bridge; holds the host ports while it is open
+}
+
+// wire makes the box: all of it, or nothing.
+func wire(ctx context.Context, host *netns.NS, o *options) (w *wired, err error) {
+	unlock, err := lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	others, err := boxes(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	if others, err = freeName(ctx, host, o.name, others); err != nil {
+		return nil, err
+	}
+	w = &wired{}
+	defer func() {
+		if err != nil {
+			undo := context.WithoutCancel(ctx)
+			err = errors.Join(err, w.remove(undo, host, o))
+			w = nil
+		}
+	}()
+	if w.ns, err = newSpace(ctx, host, o.name); err != nil {
+		return w, err
+	}
+	if o.network == "none" {
+		return w, nil
+	}
+	return w, w.plug(ctx, host, o, others)
+}
+
+// freeName makes sure that nobody has the name, and clears away what a killed run
+// of that name has left.
+func freeName(ctx context.Context, host *netns.NS, name string, others []*box) ([]*box, error) {
+	for i, b := range others {
+		if b.Name != name {
+			continue
+		}
+		if b.Pid != 0 {
+			return nil, fmt.Errorf("the name %s is taken by a box that process %d runs", name, b.Pid)
+		}
+		if err := removeBox(ctx, host, b); err != nil {
+			return nil, err
+		}
+		return append(others[:i:i], others[i+1:]...), nil
+	}
+	return others, nil
+}
+
+// newSpace makes the box's namespace, marks it, and then gives it its name, so
+// that there is no named one without a mark whenever a run is killed.
+func newSpace(ctx context.Context, host *netns.NS, name string) (*netns.NS, error) {
+	start, err := startTime(os.Getpid())
+	if err != nil {
+		return nil, err
+	}
+	ns, err := netns.New(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	lo, err := link.Get(ctx, ns, "lo")
+	if err != nil {
+		return nil, err
+	}
+	m := mark{pid: os.Getpid(), start: start, host: host.ID().Ino}
+	if _, err := lo.Change(ctx, link.Spec{Alias: m.String()}); err != nil {
+		return nil, err
+	}
+	pinned, err := netns.Pin(ctx, ns, name)
+	if errors.Is(err, os.ErrExist) {
+		return nil, fmt.Errorf("the name %s is taken by a network namespace that is no box of this host", name)
+	}
+	return pinned, err
+}
+
+// plug connects the box with the bridge and publishes its ports.
+func (w *wired) plug(ctx context.Context, host *netns.NS, o *options, others []*box) error {
+	br, err := ensureBridge(ctx, host, o)
+	if err != nil {
+		return err
+	}
+	addrs, err := chooseAddrs(o.subnets, o.ip, others)
+	if err != nil {
+		return err
+	}
+	port, err := link.Create(ctx, host, link.Spec{
+		Name: portName(o.name), Up: true, Master: br.Index, MTU: o.mtu,
+		Alias: portAlias(o.name, addrs),
+		Port:  link.PortOptions{Isolated: yes(o.isolate), Hairpin: yes(true)},
+		Kind: link.Veth{Peer: link.Spec{
+			NS: w.ns, Name: "eth0", Up: true, MTU: o.mtu, MAC: o.mac, Addrs: addrs,
+		}},
+	})
+	if err != nil {
+		return err
+	}
+	var routes []route.Route
+	for _, s := range o.subnets {
+		routes = append(routes, route.Default(gateway(s).Addr()))
+	}
+	if err := route.Add(ctx, w.ns, routes...); err != nil {
+		return err
+	}
+	if err := limit(ctx, port, o); err != nil {
+		return err
+	}
+	return w.publish(ctx, host, o, addrs)
+}
+
+// publish publishes the ports, all of them or none; the host ports are bound
+// until the NAT is closed.
+func (w *wired) publish(ctx context.Context, host *netns.NS, o *options, addrs []netip.Prefix) (err error) {
+	if w.gw, err = openNAT(ctx, host); err != nil {
+		return err
+	}
+	var ports []nat.Port
+	for _, p := range o.publish {
+		some, err := p.ports(o.name, addrs)
+		if err != nil {
+			return err
+		}
+		ports = append(ports, some...)
+	}
+	_, err = w.gw.PublishFree(ctx, ports...)
+	return err
+}
+
+// remove takes the box away.
+func (w *wired) remove(ctx context.Context, host *netns.NS, o *options) error {
+	err := removeBox(ctx, host, &box{Name: o.name, Bridge: o.bridge, HostLink: portName(o.name)})
+	if w.gw != nil {
+		w.gw.Close()
+	}
+	w.ns.Close()
+	return err
+}
+
+// portName is the name of a box's bridge port: the box's own where that is short
+// enough for a link.
+func portName(box string) string {
+	if len(box) <= 12 {
+		return "bw-" + box
+	}
+	h := fnv.New64a()
+	h.Write([]byte(box))
+	return fmt.Sprintf("bw-%x", h.Sum(nil)[:6])
+}
+
+func yes(b bool) *bool { return &b }
