@@ -13,6 +13,13 @@ type item struct {
 	elem nft.Element
 }
 
+// A place is what an element takes of its set: there is one at most.
+type place struct{ set, key, end string }
+
+func (it item) place() place {
+	return place{it.set, string(it.elem.Key), string(it.elem.KeyEnd)}
+}
+
 // addItems adds the items' elements, in the order of the skeleton's sets.
 func addItems(b *nft.Batch, items []item) { eachSet(items, b.AddElements) }
 

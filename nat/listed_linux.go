@@ -101,9 +101,9 @@ func (n *NAT) relist(ctx context.Context, c nft.Conn, del, add []item) (l *relis
 	if n.unreserved || !slices.ContainsFunc(del, long) && !slices.ContainsFunc(add, long) {
 		return nil, nil, nil
 	}
-	gone := make(map[string]bool, len(del))
+	gone := make(map[place]bool, len(del))
 	for _, it := range del {
-		gone[it.set+string(it.elem.Key)] = true
+		gone[it.place()] = true
 	}
 	after := slices.Clone(add)
 	for _, f := range families {
@@ -112,8 +112,8 @@ func (n *NAT) relist(ctx context.Context, c nft.Conn, del, add []item) (l *relis
 			return nil, nil, err
 		}
 		for _, e := range elems {
-			if !gone[f.rng+string(e.Key)] {
-				after = append(after, item{f.rng, e})
+			if it := (item{f.rng, e}); !gone[it.place()] {
+				after = append(after, it)
 			}
 		}
 	}

@@ -137,23 +137,21 @@ func (n *NAT) held(ctx context.Context, c nft.Conn, iface string) ([]item, error
 // changeItems adds to the batch what turns the items that the table has into
 // those that are wanted: deletions, then additions, of the difference.
 func changeItems(b *nft.Batch, have, want []item) {
-	type place struct{ set, key, end string }
-	at := func(it item) place { return place{it.set, string(it.elem.Key), string(it.elem.KeyEnd)} }
 	old := make(map[place]nft.Element, len(have))
 	for _, it := range have {
-		old[at(it)] = it.elem
+		old[it.place()] = it.elem
 	}
 	var add, del []item
 	for _, it := range want {
-		e, ok := old[at(it)]
+		e, ok := old[it.place()]
 		if ok && e.Equal(&it.elem) {
-			delete(old, at(it))
+			delete(old, it.place())
 			continue
 		}
 		add = append(add, it)
 	}
 	for _, it := range have {
-		if _, ok := old[at(it)]; ok {
+		if _, ok := old[it.place()]; ok {
 			del = append(del, item{it.set, nft.Element{Key: it.elem.Key, KeyEnd: it.elem.KeyEnd}})
 		}
 	}

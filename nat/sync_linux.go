@@ -184,16 +184,16 @@ func (s *syncing) list(ctx context.Context) error {
 // reserve reserves the ports of the state. One that is published already is
 // reserved if it can be: its mapping is in force, whoever else has the port.
 func (s *syncing) reserve(ctx context.Context) error {
-	there := make(map[string]nft.Element, len(s.have))
+	there := make(map[place]nft.Element, len(s.have))
 	for _, it := range s.have {
 		if isPortSet(it.set) {
-			there[it.set+string(it.elem.Key)] = it.elem
+			there[it.place()] = it.elem
 		}
 	}
 	var old, fresh []Port
 	for _, p := range s.desired.Ports {
 		it := p.singles()[0].item()
-		if e, ok := there[it.set+string(it.elem.Key)]; ok && e.Equal(&it.elem) {
+		if e, ok := there[it.place()]; ok && e.Equal(&it.elem) {
 			old = append(old, p)
 		} else {
 			fresh = append(fresh, p)
@@ -297,12 +297,10 @@ func (s *syncing) flush(ctx context.Context) error {
 		s.n.swept = err == nil
 		return err
 	}
-	type place struct{ set, key, end string }
-	at := func(it item) place { return place{it.set, string(it.elem.Key), string(it.elem.KeyEnd)} }
-	old := make(map[place]nft.Element)
+	old := make(map[place]item)
 	for _, it := range s.have {
 		if isPortSet(it.set) {
-			old[at(it)] = it.elem
+			old[it.place()] = it
 		}
 	}
 	var first, gone []Port // those that begin to lead somewhere, and those that end
@@ -310,20 +308,20 @@ func (s *syncing) flush(ctx context.Context) error {
 		if !isPortSet(it.set) {
 			continue
 		}
-		e, there := old[at(it)]
-		delete(old, at(it))
+		was, there := old[it.place()]
+		delete(old, it.place())
 		p, err := decodeItem(it)
 		switch {
 		case err != nil:
 			return err
 		case !there:
 			first = append(first, p)
-		case string(e.Data) != string(it.elem.Data):
+		case string(was.elem.Data) != string(it.elem.Data):
 			gone = append(gone, p)
 		}
 	}
-	for k, e := range old {
-		p, err := decodeItem(item{k.set, e})
+	for _, it := range old {
+		p, err := decodeItem(it)
 		if err != nil {
 			return err
 		}

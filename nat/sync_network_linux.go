@@ -148,7 +148,7 @@ func (n *NAT) forgotten(items []item) []item {
 	defer n.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(n.facts), func(fact item) bool {
 		return slices.ContainsFunc(items, func(it item) bool {
-			return it.set == fact.set && string(it.elem.Key) == string(fact.elem.Key)
+			return it.place() == fact.place()
 		})
 	})
 }

@@ -128,6 +128,8 @@ func (c Conn) send(ctx context.Context, gen uint32, b *Batch, landed func(contex
 		return &Error{Err: first.Err}
 	case errors.Is(err, os.ErrClosed):
 		return err
+	case errors.Is(err, unix.EMSGSIZE):
+		err = fmt.Errorf("the transaction is larger than this process may send at once, which takes CAP_NET_ADMIN over the machine or a larger net.core.wmem_max: %w", err)
 	}
 	return c.outcome(ctx, gen, err, landed)
 }

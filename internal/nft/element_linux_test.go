@@ -139,6 +139,38 @@ func TestEncodingAnElementAllocatesItsBufferOnly(t *testing.T) {
 	}
 }
 
+// A batch allocates for its messages and the elements' userdata only.
+func TestABatchOfElementsAllocatesLittle(t *testing.T) {
+	elems := make([]Element, 1000)
+	for i := range elems {
+		elems[i] = Element{Key: []byte{6, 0, 0, 0, byte(i >> 8), byte(i), 0, 0}, Data: make([]byte, 8), Comment: "web"}
+	}
+	if n := testing.AllocsPerRun(10, func() {
+		b := NewBatch("t")
+		b.AddElements("s", elems...)
+	}); n > 1100 {
+		t.Errorf("%v allocations for 1000 elements", n)
+	}
+}
+
+func TestComparingElementsAllocatesTheirUserdataOnly(t *testing.T) {
+	e := Element{Key: make([]byte, 12), Data: make([]byte, 8), Comment: "web"}
+	o := e
+	o.Packets = 7 // which makes no difference
+	if n := testing.AllocsPerRun(100, func() {
+		if !e.Equal(&o) {
+			t.Error("they differ")
+		}
+	}); n > 2 {
+		t.Errorf("%v allocations", n)
+	}
+	for _, o := range []Element{{Key: e.Key, Data: e.Data}, {Key: e.Key, Comment: "web"}, {Key: make([]byte, 8), Data: e.Data, Comment: "web"}} {
+		if e.Equal(&o) {
+			t.Errorf("%v is taken for %v", o, e)
+		}
+	}
+}
+
 func FuzzDecodeElements(f *testing.F) {
 	f.Add(encode(Element{Key: []byte{1, 2, 3, 4}, Data: []byte{10, 0, 0, 1, 0, 80, 0, 0}, Comment: "web"}))
 	f.Add(encode(Element{Key: make([]byte, 32), Accept: true}, Element{Key: make([]byte, 32), Goto: "icc_off"}))
