@@ -58,6 +58,7 @@ type creation struct {
 	end  end  // the link itself
 	peer *end // the other end of a pair; nil where there is none
 
+	late   bool       // it is brought up after it has its master
 	link   Link       // what was made
 	queues int        // of a Tun: how many to return
 	files  []*os.File // those
@@ -142,14 +143,14 @@ func (c *creation) makeLink() error {
 		return c.makeTun(k)
 	}
 	// The kernel brings a new link up before it looks at the later message.
-	c.end.up = c.spec.Up && c.spec.needsDown()
+	c.end.up = c.spec.Up && (c.late || c.spec.needsDown())
 	err := c.withFd(&c.end, func(destFD int) error {
 		return c.withFd(c.peer, func(peerFD int) error { return c.exchange(peerFD, destFD) })
 	})
-	if _, e, ok := refused(err); ok && e.Errno == unix.EPERM && c.spec.Up && !c.end.up && strings.Contains(e.Msg, "up") {
+	if _, e, ok := refused(err); ok && e.Errno == unix.EPERM && c.spec.Up && !c.end.up && strings.Contains(e.Msg, "while up") {
 		// A bond takes its ports while they are down, and the kernel brings
 		// a new link up before it gives it to its master.
-		c.end.up = true
+		c.late = true
 		return c.makeLink()
 	}
 	return err

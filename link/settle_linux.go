@@ -46,13 +46,6 @@ func (c *creation) settle(e *end) error {
 	check := port || len(m.names)+len(slave.names) > 0
 
 	var reqs []nl.Request
-	simple := !check && len(sysctls) == 0
-	up := setFlags(e.index, e.up)
-	if simple && e.up {
-		// Nothing of it: up and master fit one message.
-		up.Body = append(up.Body, m.b[unix.SizeofIfInfomsg:]...)
-		m.b = m.b[:unix.SizeofIfInfomsg]
-	}
 	if len(m.b) > unix.SizeofIfInfomsg {
 		reqs = append(reqs, nl.Request{Type: unix.RTM_NEWLINK, Body: m.b, Names: linkNames})
 	}
@@ -77,7 +70,10 @@ func (c *creation) settle(e *end) error {
 		reqs = nil
 	}
 	if e.up {
-		reqs = append(reqs, up)
+		// Not with the master in one message: before Linux 6.0 the kernel
+		// brings the link up first then, and a bond takes only ports that
+		// are down.
+		reqs = append(reqs, setFlags(e.index, true))
 	}
 	addrs := len(reqs)
 	reqs = append(reqs, addrRequests(unix.RTM_NEWADDR, e.index, s.Addrs, s.DAD)...)
