@@ -133,7 +133,7 @@ func TestThousandsOfPortsInOneCall(t *testing.T) {
 	gw := open(t, ns)
 	n := 5000
 	if testing.Short() {
-		// What a normal user may send at once: before Linux 6.15 net.core.wmem_max is 208 KiB.
+		// What a normal user may send at once: net.core.wmem_max is 208 KiB on Linux 6.12 and older.
 		n = 2000
 	}
 	var ports []Port

@@ -63,6 +63,7 @@ func TestSkipWithoutNeedIsAFailure(t *testing.T) {
 		{"needs netkit (Linux >= 6.7; this is 6.1)", "6.1.0-50-amd64", "1 skipped"},
 		{"needs netkit (Linux >= 6.7; this is 6.12)", "6.12.117+deb13-amd64", "1 SKIPPED WITHOUT NEED"},
 		{"needs netkit (Linux >= 6.7; this is 6.7)", "6.7.0", "1 SKIPPED WITHOUT NEED"},
+		{"the witness nft is too old for this kernel: version 1.0.6", "7.2.13", "1 skipped"},
 		{"the kernel has no netkit", "5.10.0", "1 SKIPPED WITHOUT NEED"},
 		{"too slow", "5.10.0", "1 SKIPPED WITHOUT NEED"},
 	} {
