@@ -190,7 +190,7 @@ func (l Link) fdbBatch(op string, list []FDBEntry, typ, flags uint16) (*batch, e
 	b := &batch{
 		op: op, ns: l.ns, conn: conn, all: l.subject(), reqs: make([]nl.Request, len(list)),
 		subject: func(i int) string { return fmt.Sprintf("entry %s of link %s", list[i], l.Name) },
-		cause:   func(i int, e *nl.Error) error { return fdbCause(&list[i], e) },
+		cause:   func(i int, e *nl.Error) error { return fdbCause(&list[i], e, typ) },
 	}
 	for i := range list {
 		m := fdbMsg(l.Index, &list[i], typ == unix.RTM_DELNEIGH)
@@ -200,7 +200,7 @@ func (l Link) fdbBatch(op string, list []FDBEntry, typ, flags uint16) (*batch, e
 }
 
 // fdbCause puts into words what the errno alone leaves open.
-func fdbCause(e *FDBEntry, err *nl.Error) error {
+func fdbCause(e *FDBEntry, err *nl.Error, typ uint16) error {
 	switch err.Errno {
 	case unix.EEXIST:
 		return &causeError{text: "there is an entry for this address already", err: err}
@@ -209,6 +209,9 @@ func fdbCause(e *FDBEntry, err *nl.Error) error {
 	case unix.ENODEV:
 		return notExist("the link is gone", err)
 	case unix.EPERM:
+		if typ == unix.RTM_DELNEIGH {
+			return &causeError{text: "in a user namespace this needs Linux 6.18, or a stable release since the end of 2025: " + err.Error(), err: err}
+		}
 		if !e.Self && e.Type == FDBDynamic {
 			return &causeError{text: "a port that is neither learning nor forwarding takes no dynamic entries: " + err.Error(), err: err}
 		}

@@ -54,7 +54,7 @@ func TestWatchBeginsWithTheStateThenTellsChanges(t *testing.T) {
 			func(e Event) bool {
 				return e.Op == EventSet && e.FDB != nil && e.FDB.MAC.String() == mac(2).String() && e.FDB.Master == br.Index
 			}},
-		{func() error { return a.DeleteFDB(ctx, FDBEntry{MAC: mac(2)}) },
+		{func() error { needFDBDelete(t, a.DeleteFDB(ctx, FDBEntry{MAC: mac(2)})); return nil },
 			func(e Event) bool { return e.Op == EventGone && e.FDB != nil && e.FDB.MAC.String() == mac(2).String() }},
 		{func() error { return a.Delete(ctx) },
 			func(e Event) bool { return e.Op == EventGone && e.Link != nil && e.Link.Index == a.Index }},
