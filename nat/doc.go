@@ -108,6 +108,9 @@
 // forward by it, too. It does after the next EnsureNetwork or [NAT.Sync], and
 // [NAT.Keep] sees to it by itself.
 //
+// What only passes a bridge goes on passing it, also where br_netfilter shows it
+// to this firewall (the set bridged).
+//
 // Packets that another program of the host translates to a machine of its own
 // (its published ports) pass those links all the same. Where the machine is to be
 // a router for others, say so (net.ipv4.ip_forward) before the first network is
