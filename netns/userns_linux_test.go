@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -116,5 +117,49 @@ func TestNewInUserNSRefuses(t *testing.T) {
 	cancel()
 	if _, err := netns.NewInUserNS(ctx, netns.UserNS{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("context that is done: %v", err)
+	}
+}
+
+// TestKilledWhileMakingAUserNS kills a process that makes user namespaces, wherever
+// it happens to be. The process that it makes them with must go with it: running
+// on, it would be another instance of the program.
+func TestKilledWhileMakingAUserNS(t *testing.T) {
+	t.Parallel()
+	netnstest.Need(t)
+	rounds := 30
+	if testing.Short() {
+		rounds = 5
+	}
+	self, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range rounds {
+		killAtRandom(t, "TestChildMakesUserNSForever")
+	}
+	settle(t, func() string {
+		dirs, err := filepath.Glob("/proc/[0-9]*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, dir := range dirs {
+			cmdline, _ := os.ReadFile(dir + "/cmdline")
+			if exe, _ := os.Readlink(dir + "/exe"); exe == self && string(cmdline) == "/proc/self/exe\x00" {
+				return dir + " is left"
+			}
+		}
+		return ""
+	})
+}
+
+func TestChildMakesUserNSForever(t *testing.T) {
+	childOnly(t)
+	os.Stdout.WriteString("begins\n")
+	for {
+		ns, err := netns.NewInUserNS(t.Context(), netns.UserNS{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ns.Close()
 	}
 }
