@@ -80,8 +80,8 @@ func watch(ctx context.Context, guest *exec.Cmd, console string, silence time.Du
 	for range lines {
 	}
 	guest.Wait()
-	if err == nil || ctx.Err() != nil {
-		return errors.Join(err, ctx.Err())
+	if err == nil || ctx.Err() == context.Canceled {
+		return err
 	}
 	return fmt.Errorf("%w%s%s", err, indent(stderr.String()), indent(tail(console)))
 }

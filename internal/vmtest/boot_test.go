@@ -59,6 +59,17 @@ func TestGuestIsStoppedWithItsContext(t *testing.T) {
 	if !errors.Is(err, late) {
 		t.Errorf("watch: %v", err)
 	}
+
+	console := filepath.Join(t.TempDir(), "console")
+	if err := os.WriteFile(console, []byte("soft lockup"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeoutCause(t.Context(), 100*time.Millisecond, late)
+	defer stop()
+	err = watch(ctx, guestSays(`exec sleep 60`), console, time.Minute, nil)
+	if !errors.Is(err, late) || !strings.Contains(err.Error(), "soft lockup") {
+		t.Errorf("watch: %v", err)
+	}
 }
 
 func TestTail(t *testing.T) {

@@ -18,7 +18,6 @@ type column struct {
 	jobs    []protocol.Job
 	verbose bool
 	results []*result // by job; nil for one that has not begun
-	booted  time.Duration
 	took    time.Duration
 	err     error // of the guest itself
 
@@ -72,9 +71,8 @@ func (c *column) run(ctx context.Context, common tree, tmp string, o options) {
 func (c *column) record(ctx context.Context, r protocol.Record) {
 	switch r.Event {
 	case protocol.Boot:
-		c.booted = time.Since(c.began)
 		c.kernel.release = r.Text
-		c.printf("booted %s in %.1f s", r.Text, c.booted.Seconds())
+		c.printf("booted %s in %.1f s", r.Text, time.Since(c.began).Seconds())
 	case protocol.Start:
 		c.running, c.job, c.since = true, r.Job, time.Now()
 		c.raw.Reset()
