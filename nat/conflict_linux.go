@@ -92,11 +92,15 @@ func (n *NAT) search(ctx context.Context, c nft.Conn, wanted map[string][]Port, 
 // may be deleted, and is returned; the first of any other is an error for the
 // port that is wanted.
 func (n *NAT) settle(conflicts []conflict) (dead []item, p Port, err error) {
+	seen := make(map[Port]bool) // one may be in the way of several
 	for _, x := range conflicts {
 		if n.alive == nil || n.alive(x.held.Owner) {
 			return nil, x.want, errTaken{x.held}
 		}
-		dead = append(dead, x.item)
+		if !seen[x.held] {
+			dead = append(dead, x.item)
+		}
+		seen[x.held] = true
 	}
 	return dead, Port{}, nil
 }

@@ -22,10 +22,7 @@ func TestPublishFreeChoosesAPortAndSaysWhich(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	bare, err := Open(t.Context(), ns, Options{NoReserve: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	bare := openWith(t, ns, Options{NoReserve: true})
 	held := tcp("10.1.1.1:40002", "10.0.0.2:80", "held")
 	if err := bare.Publish(t.Context(), held); err != nil {
 		t.Fatal(err)

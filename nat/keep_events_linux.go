@@ -101,9 +101,9 @@ func committer(body []byte) string {
 }
 
 // links returns what looks at an event of a link: whether it is new, or has a new
-// name.
-func (k *keeper) links() func(nl.Message) {
-	known := make(map[int]string)
+// name. known are the names of those that are there, by index; one that came since
+// it was read is looked after without need, which does no harm.
+func (k *keeper) links(known map[int]string) func(nl.Message) {
 	return func(m nl.Message) {
 		l, flags, err := decodeLink(m.Body)
 		if err != nil || flags&unix.IFF_LOOPBACK != 0 {

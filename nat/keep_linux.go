@@ -99,13 +99,21 @@ func (k *keeper) start(ctx context.Context) error {
 	if k.exchange, err = k.n.ns.Exchange(unix.NETLINK_NETFILTER); err != nil {
 		return err
 	}
+	links, err := readLinks(ctx, k.n.ns)
+	if err != nil {
+		return err
+	}
+	known := make(map[int]string)
+	for _, l := range links {
+		known[l.index] = l.name
+	}
 	for _, w := range []struct {
 		family int
 		group  uint32
 		each   func(nl.Message)
 	}{
 		{unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES, k.ruleset},
-		{unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, k.links()},
+		{unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, k.links(known)},
 	} {
 		events, err := k.n.ns.Subscribe(ctx, w.family, nl.EventConfig{Groups: []uint32{w.group}, Buffer: k.buffer})
 		if err != nil {

@@ -231,6 +231,14 @@ func (l *relisting) after(ctx context.Context) error {
 	return l.set(ctx, &l.less, &l.want)
 }
 
+// revert undoes before, when the transaction was refused.
+func (l *relisting) revert(ctx context.Context) error {
+	if l == nil {
+		return nil
+	}
+	return l.set(context.WithoutCancel(ctx), &l.less, &l.is)
+}
+
 func (l *relisting) set(ctx context.Context, from, to *portSet) error {
 	if *from == *to {
 		return nil

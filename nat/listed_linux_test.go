@@ -67,10 +67,7 @@ func TestPortsOfALongRangeAreNotGivenAway(t *testing.T) {
 	}
 	is("flushed and restored", "9,41000-41009,41990-42999", "ip . 41990-42999")
 
-	bare, err := Open(t.Context(), ns, Options{NoReserve: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	bare := openWith(t, ns, Options{NoReserve: true})
 	if err := bare.Sync(t.Context(), State{Ports: []Port{six, rtp}[:1]}); err != nil {
 		t.Fatal(err)
 	}

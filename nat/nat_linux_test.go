@@ -19,7 +19,13 @@ import (
 
 func open(t testing.TB, ns *netns.NS) *NAT {
 	t.Helper()
-	gw, err := Open(t.Context(), ns, Options{})
+	return openWith(t, ns, Options{})
+}
+
+// openWith opens a table until the test is over.
+func openWith(t testing.TB, ns *netns.NS, opts Options) *NAT {
+	t.Helper()
+	gw, err := Open(t.Context(), ns, opts)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,7 +65,7 @@ func (n *NAT) publish(ctx context.Context, c nft.Conn, ports []Port) (culprit Po
 	}, func(ctx context.Context) (bool, error) { return n.have(ctx, c, ports, true) })
 	if err != nil {
 		undo()
-		return culprit, err
+		return culprit, errors.Join(err, l.revert(ctx))
 	}
 	if err := l.after(ctx); err != nil {
 		return culprit, errors.Join(err, n.unpublish(context.WithoutCancel(ctx), c, ports, &culprit))
@@ -73,6 +73,8 @@ func (n *NAT) publish(ctx context.Context, c nft.Conn, ports []Port) (culprit Po
 	if dead == nil {
 		return culprit, n.flush(ctx, targets(ports, begun))
 	}
+	n.release(dead, ports...)
+	n.rebind(ctx)
 	gone, err := decodeItems(dead)
 	if err == nil {
 		err = n.flush(ctx, append(targets(gone, ended), targets(ports, begun)...))
@@ -109,7 +111,8 @@ func (n *NAT) Unpublish(ctx context.Context, ports ...Port) error {
 // unpublish removes the ports; an error that is one port's names it.
 func (n *NAT) unpublish(ctx context.Context, c nft.Conn, ports []Port, culprit *Port) error {
 	items := portItems(ports)
-	err := c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
+	var l *relisting
+	err := c.Commit(ctx, func(ctx context.Context) (b *nft.Batch, err error) {
 		// A delete in nftables ignores what the element holds, so that it is read
 		// first; the generation makes that one step.
 		p, err := n.checkHeld(ctx, c, ports)
@@ -117,11 +120,11 @@ func (n *NAT) unpublish(ctx context.Context, c nft.Conn, ports []Port, culprit *
 			*culprit = p
 			return nil, err
 		}
-		b, _, err := n.change(ctx, c, items, nil)
+		b, l, err = n.change(ctx, c, items, nil)
 		return b, err
 	}, func(ctx context.Context) (bool, error) { return n.have(ctx, c, ports, false) })
 	if err != nil {
-		return err
+		return errors.Join(err, l.revert(ctx))
 	}
 	err = n.flush(ctx, targets(ports, ended))
 	n.release(items)
@@ -157,21 +160,22 @@ func (n *NAT) unpublishOwner(ctx context.Context, c nft.Conn, owner string) erro
 			return err
 		})
 	}
-	err := c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
-		err := find(ctx)
+	var l *relisting
+	err := c.Commit(ctx, func(ctx context.Context) (b *nft.Batch, err error) {
+		err = find(ctx)
 		if err == nil && len(items) == 0 {
 			err = fmt.Errorf("the owner has no port published: %w", os.ErrNotExist)
 		}
 		if err != nil {
 			return nil, err
 		}
-		b, _, err := n.change(ctx, c, items, nil)
+		b, l, err = n.change(ctx, c, items, nil)
 		return b, err
 	}, func(ctx context.Context) (bool, error) {
 		return n.have(ctx, c, ports, false)
 	})
 	if err != nil {
-		return err
+		return errors.Join(err, l.revert(ctx))
 	}
 	err = n.flush(ctx, targets(ports, ended))
 	n.release(items)

@@ -107,7 +107,18 @@ func (n *NAT) reserve(ctx context.Context, ports []Port, lenient bool) (undo fun
 	for s, f := range opened {
 		n.sockets[s] = f
 	}
+	n.contested = contested
 	return undo, Port{}, nil
+}
+
+// rebind reserves what could not be reserved because a socket of ours was in the
+// way, which has been closed since.
+func (n *NAT) rebind(ctx context.Context) {
+	if n.contested == nil {
+		return
+	}
+	_, _, _ = n.reserve(context.WithoutCancel(ctx), n.contested, true)
+	n.contested = nil
 }
 
 // missing are the spots of a port that have no socket yet.
@@ -121,15 +132,21 @@ func (n *NAT) missing(p Port) (spots []spot) {
 }
 
 // release gives back what is reserved for the items, which are no longer
-// published.
-func (n *NAT) release(items []item) {
+// published, but for what the ports need.
+func (n *NAT) release(items []item, but ...Port) {
+	keep := make(map[spot]bool)
+	for _, p := range but {
+		for _, s := range p.spots() {
+			keep[s] = true
+		}
+	}
 	for _, it := range items {
 		p, err := decodeItem(it)
 		if !isPortSet(it.set) || err != nil {
 			continue
 		}
 		for _, s := range p.spots() {
-			if f, held := n.sockets[s]; held {
+			if f, held := n.sockets[s]; held && !keep[s] {
 				f.Close()
 				delete(n.sockets, s)
 			}

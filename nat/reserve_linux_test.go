@@ -155,10 +155,7 @@ func TestAPortInUseNamesTheProgram(t *testing.T) {
 		t.Error(err)
 	}
 
-	quiet, err := Open(t.Context(), ns, Options{Name: "quiet", NoReserve: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	quiet := openWith(t, ns, Options{Name: "quiet", NoReserve: true})
 	if err := quiet.Publish(t.Context(), tcp("0.0.0.0:80", "10.0.0.2:80", "web"), free); err != nil {
 		t.Errorf("NoReserve: %v", err)
 	}
@@ -175,10 +172,7 @@ func TestReservationsOfFellows(t *testing.T) {
 	if err := one.Publish(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
-	other, err := Open(t.Context(), ns, Options{Name: "other"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	other := openWith(t, ns, Options{Name: "other"})
 	if err := other.Publish(t.Context(), p); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("another table: %v", err)
 	}

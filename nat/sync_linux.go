@@ -43,6 +43,7 @@ func (n *NAT) sync(ctx context.Context, desired State) (bool, error) {
 		err := c.Commit(ctx, s.build, s.landed)
 		if err != nil {
 			s.undo()
+			err = errors.Join(err, s.relisting.revert(ctx))
 		} else {
 			changed = s.changed
 			err = s.finish(ctx)
@@ -206,12 +207,14 @@ func (s *syncing) reserve(ctx context.Context) error {
 		return err
 	}
 	s.undo = undoOld
+	contested := s.n.contested
 	undo, culprit, err := s.n.reserve(ctx, fresh, false)
 	if err != nil {
 		s.culprit = culprit
 		return err
 	}
 	s.undo = func() { undoOld(); undo() }
+	s.n.contested = append(s.n.contested, contested...)
 	return nil
 }
 
@@ -335,6 +338,7 @@ func (s *syncing) finish(ctx context.Context) error {
 	s.n.remember(append(slices.Clone(s.want), s.plan.facts()...))
 	err := s.flush(ctx)
 	s.n.retain(s.want)
+	s.n.rebind(ctx)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	if serr := errors.Join(s.finishNetworks(ctx), s.relisting.after(ctx)); serr != nil {

@@ -137,6 +137,22 @@ func TestSyncRestoresAFlushedTable(t *testing.T) {
 	}
 }
 
+// A port on all addresses takes the place of one on a single address, whose socket
+// is in its way.
+func TestSyncReservesWhatTakesThePlaceOfItsOwn(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	gw := open(t, ns)
+	for _, p := range []Port{tcp("10.1.1.1:80", "10.88.0.2:80", "web"), tcp("0.0.0.0:80", "10.88.0.2:80", "web"), tcp("10.1.1.2:80", "10.88.0.2:80", "web")} {
+		if err := gw.Sync(t.Context(), State{Ports: []Port{p}}); err != nil {
+			t.Fatal(err)
+		}
+		if missing := gw.missing(p); missing != nil || len(gw.sockets) != 1 {
+			t.Errorf("%v: %d ports are reserved, not %v", p, len(gw.sockets), missing)
+		}
+	}
+}
+
 func TestAPartialSyncLeavesTheRest(t *testing.T) {
 	t.Parallel()
 	ns := host(t)

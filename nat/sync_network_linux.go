@@ -118,9 +118,10 @@ func (s *syncing) finishNetworks(ctx context.Context) error {
 
 // memory is what a NAT keeps in memory.
 type memory struct {
-	turn    chan struct{}   // holds a token while a change is under way, which has sockets
-	sockets map[spot]socket // reserved ports
-	swept   bool            // flows that the table contradicts were flushed
+	turn      chan struct{}   // holds a token while a change is under way, which has sockets
+	sockets   map[spot]socket // reserved ports
+	contested []Port          // those that the last reserve could not bind, for a fellow has them
+	swept     bool            // flows that the table contradicts were flushed
 
 	mu      sync.Mutex // guards the following fields
 	facts   []item     // what the table said about the host when it was last read

@@ -23,12 +23,12 @@ const leaksEnv = "BOXWIRE_NETNSTEST_LEAKS"
 // runAndLook runs the tests and looks at what they have left.
 func runAndLook(m *testing.M) int {
 	flag.Parse()
-	for _, name := range []string{"test.fuzz", "test.fuzzworker"} {
-		if f := flag.Lookup(name); f != nil && f.Value.String() != "" && f.Value.String() != "false" {
-			return m.Run() // its workers and their pipes are still there
-		}
+	if isSet("test.fuzz") || isSet("test.fuzzworker") {
+		return m.Run() // its workers and their pipes are still there
 	}
-	origin.Remember()
+	if !isSet("test.bench") { // what is measured shall not pay for it
+		origin.Remember()
+	}
 	wakePoller()
 	before := look()
 	code := m.Run()
@@ -42,6 +42,11 @@ func runAndLook(m *testing.M) int {
 		}
 	}
 	return code
+}
+
+func isSet(name string) bool {
+	f := flag.Lookup(name)
+	return f != nil && f.Value.String() != "" && f.Value.String() != "false"
 }
 
 // wakePoller makes the runtime open the descriptors that it waits with.
