@@ -36,18 +36,37 @@ func (k *keeper) note(change func(*todo)) {
 	}
 }
 
+// own says whether a change was made by way of our connection. That has another
+// port id after its socket was replaced.
+func (k *keeper) own(ctx context.Context, port uint32) bool {
+	k.mu.Lock()
+	known := k.ports[port]
+	k.mu.Unlock()
+	if known {
+		return true
+	}
+	now, err := k.exchange.PortID(ctx)
+	if err != nil {
+		return false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ports[now] = true
+	return now == port
+}
+
 // ruleset looks at an event of nftables.
-func (k *keeper) ruleset(m nl.Message) {
+func (k *keeper) ruleset(ctx context.Context, m nl.Message) {
 	if m.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Body) < 4 {
 		return
 	}
 	msg := m.Type & 0xff
-	k.mu.Lock()
-	own, open := m.Port == k.port, k.todo.open
-	k.mu.Unlock()
 	switch msg {
 	case unix.NFT_MSG_NEWGEN: // the end of a transaction
-		if open && !own {
+		k.mu.Lock()
+		open := k.todo.open
+		k.mu.Unlock()
+		if open && !k.own(ctx, m.Port) {
 			by := committer(m.Body)
 			k.note(func(t *todo) { t.table, t.open, t.repair.By = true, false, by })
 		}
@@ -57,7 +76,7 @@ func (k *keeper) ruleset(m nl.Message) {
 	default:
 		return
 	}
-	if own || m.Body[0] != unix.NFPROTO_INET || tableOf(m.Body) != k.n.table {
+	if m.Body[0] != unix.NFPROTO_INET || tableOf(m.Body) != k.n.table || k.own(ctx, m.Port) {
 		return
 	}
 	k.mu.Lock()

@@ -59,9 +59,9 @@ type keeper struct {
 	wake     chan struct{} // something is to be done
 	broken   chan error    // a watcher cannot go on
 
-	mu   sync.Mutex // guards the following fields
-	todo todo
-	port uint32 // the port id of our own changes
+	mu    sync.Mutex // guards the following fields
+	todo  todo
+	ports map[uint32]bool // the port ids of our own changes
 }
 
 // todo is what the watchers have seen since the last repair.
@@ -73,7 +73,7 @@ type todo struct {
 }
 
 func newKeeper(n *NAT, desired func() State) *keeper {
-	return &keeper{n: n, desired: desired, wake: make(chan struct{}, 1), broken: make(chan error, 2)}
+	return &keeper{n: n, desired: desired, wake: make(chan struct{}, 1), broken: make(chan error, 2), ports: make(map[uint32]bool)}
 }
 
 func (k *keeper) keep(ctx context.Context) iter.Seq2[Repair, error] {
@@ -112,7 +112,7 @@ func (k *keeper) start(ctx context.Context) error {
 		group  uint32
 		each   func(nl.Message)
 	}{
-		{unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES, k.ruleset},
+		{unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES, func(m nl.Message) { k.ruleset(ctx, m) }},
 		{unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, k.links(known)},
 	} {
 		events, err := k.n.ns.Subscribe(ctx, w.family, nl.EventConfig{Groups: []uint32{w.group}, Buffer: k.buffer})
@@ -177,13 +177,9 @@ func (k *keeper) pause(ctx context.Context, d time.Duration) error {
 // repair does what is to be done, and reports whether anything had to be put
 // right.
 func (k *keeper) repair(ctx context.Context) (done bool, r Repair, err error) {
-	port, err := k.exchange.PortID(ctx)
-	if err != nil {
-		return false, r, err
-	}
 	k.mu.Lock()
 	do := k.todo
-	k.todo, k.port = todo{}, port
+	k.todo = todo{}
 	k.mu.Unlock()
 	r = do.repair
 	desired := k.desired()
