@@ -207,6 +207,9 @@ func TestSysctlKeepsFewFiles(t *testing.T) {
 }
 
 func TestSysctlAllocations(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector adds allocations of its own")
+	}
 	ns := netnstest.New(t)
 	if n := testing.AllocsPerRun(100, func() {
 		if err := ns.SetSysctl(t.Context(), "net.ipv4.ip_forward", "1"); err != nil {
