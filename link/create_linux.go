@@ -72,7 +72,12 @@ type end struct {
 	index int
 
 	// What the message that made it has not done.
-	common, master, up bool
+	common, master, up, mtu bool
+}
+
+func isBridge(k Kind) bool {
+	_, ok := k.(Bridge)
+	return ok
 }
 
 func (c *creation) run() (Link, error) {
@@ -170,6 +175,13 @@ func (c *creation) withFd(e *end, fn func(fd int) error) error {
 func (c *creation) exchange(peerFD, destFD int) error {
 	s := *c.spec
 	s.Up = s.Up && !c.end.up
+	if c.end.mtu = isBridge(s.Kind) && s.MTU != 0; c.end.mtu {
+		// A bridge's MTU follows its ports unless it was ever changed: it is
+		// made with another one for settle to change.
+		if s.MTU--; s.MTU < minMTU {
+			s.MTU = minMTU + 1
+		}
+	}
 	reqs := []nl.Request{newLink(&s, peerFD, destFD), getLink(s.Name, 0)}
 	found := false
 	var bad error

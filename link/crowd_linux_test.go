@@ -10,6 +10,7 @@ import (
 
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
+	"golang.org/x/sys/unix"
 )
 
 // crowd is a bridge with boxes on it.
@@ -174,12 +175,14 @@ func BenchmarkAttachToCrowdedBridge(b *testing.B) {
 			for i := range 999 {
 				big.attach(b, i+1)
 			}
-			var took [2][]time.Duration
+			var took, cpu [2][]time.Duration
 			for i := 0; b.Loop(); i++ {
 				for k := range 2 {
 					which := (i + k) % 2
 					c := []*crowd{&small, &big}[which]
+					before := processTime(b)
 					web, l, d := c.attach(b, 2000+i)
+					cpu[which] = append(cpu[which], processTime(b)-before)
 					took[which] = append(took[which], d)
 					if err := l.Delete(context.Background()); err != nil {
 						b.Fatal(err)
@@ -195,7 +198,21 @@ func BenchmarkAttachToCrowdedBridge(b *testing.B) {
 			b.ReportMetric(first, "ms/first")
 			b.ReportMetric(last, "ms/1000th")
 			b.ReportMetric(last/first, "ratio")
+			b.ReportMetric(median(cpu[0]), "cpu-ms/first")
+			b.ReportMetric(median(cpu[1]), "cpu-ms/1000th")
+			b.ReportMetric(median(cpu[1])/median(cpu[0]), "cpu-ratio")
 			b.ReportMetric(0, "ns/op")
 		})
 	}
+}
+
+// processTime is the processor time that the test has used, which others on the
+// machine disturb less than the time that passes.
+func processTime(t testing.TB) time.Duration {
+	t.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -30,6 +30,9 @@ func (c *creation) settle(e *end) error {
 	if e.common {
 		m.put(placeLink, s.common)
 	}
+	if e.mtu {
+		m.put(placeLink, s.mtu)
+	}
 	if e.master {
 		m.b = nl.AppendU32(m.b, unix.IFLA_MASTER, uint32(s.Master))
 	}
@@ -170,6 +173,9 @@ func (c *creation) verify(e *end, body []byte, made bool) error {
 		if s.Master != 0 { // which may have changed them
 			s.MAC, s.MTU = nil, 0
 		}
+		if made && e.mtu {
+			s.MTU = 0
+		}
 		m.put(placeLink, s.common)
 	}
 	if made {
@@ -178,6 +184,9 @@ func (c *creation) verify(e *end, body []byte, made bool) error {
 		}
 		m.nest(unix.IFLA_LINKINFO, func() { m.kind(s.Kind, -1) })
 	} else {
+		if e.mtu {
+			m.put(placeLink, s.mtu)
+		}
 		m.later(&s)
 		m.slave(&s)
 		if s.Port != (PortOptions{}) {

@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -216,4 +217,27 @@ func specLacks(want, got Spec) string {
 	slices.Sort(got.AltNames)
 	want.Addrs, want.NS, want.Kind = nil, nil, nil
 	return lacks(want, got)
+}
+
+// The kernel lets a bridge's MTU follow its ports unless it was changed once.
+func TestBridgeKeepsMTUThatWasAskedFor(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	for _, mtu := range []int{minMTU, 1400, 1500, 9000, maxMTU} {
+		name := fmt.Sprint("br", mtu)
+		br := mustCreate(t, ns, Spec{Name: name, MTU: mtu, Up: true, Kind: Bridge{}})
+		mustCreate(t, ns, Spec{Name: fmt.Sprint("p", mtu), Master: br.Index, MTU: 1450, Kind: Veth{Peer: Spec{Name: fmt.Sprint("q", mtu)}}})
+		if w := ipLinks(t, ns)[name]; br.MTU != mtu || w.MTU != mtu {
+			t.Errorf("Create returned %+v, ip shows %+v", br, w)
+		}
+	}
+	mustCreate(t, ns, Spec{Name: "br0", Kind: Bridge{}})
+	br, err := Get(context.Background(), ns, "br0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustCreate(t, ns, Spec{Name: "p0", Master: br.Index, MTU: 1450, Kind: Veth{Peer: Spec{Name: "q0"}}})
+	if w := ipLinks(t, ns)["br0"]; w.MTU != 1450 {
+		t.Errorf("without a wish ip shows %+v", w)
+	}
 }

@@ -134,7 +134,7 @@ func (s *Spec) check(ns *netns.NS) error {
 // for either end of a pair; the kernel reads them in no particular order.
 func (s *Spec) common(o *options) {
 	text(o, 3, "IFLA_IFNAME", &s.Name)
-	number(o, 4, "IFLA_MTU", 4, &s.MTU)
+	s.mtu(o)
 	hardware(o, 1, "IFLA_ADDRESS", &s.MAC)
 	number(o, 27, "IFLA_GROUP", 4, &s.Group)
 	numberp(o, 13, "IFLA_TXQLEN", 4, &s.TxQueueLen)
@@ -146,6 +146,8 @@ func (s *Spec) common(o *options) {
 	number(o, 63, "IFLA_GSO_IPV4_MAX_SIZE", 4, &s.GSOIPv4MaxSize)
 	number(o, 64, "IFLA_GRO_IPV4_MAX_SIZE", 4, &s.GROIPv4MaxSize)
 }
+
+func (s *Spec) mtu(o *options) { number(o, 4, "IFLA_MTU", 4, &s.MTU) }
 
 // later walks over those that the kernel accepts in the message that makes a link
 // and then ignores.
