@@ -157,7 +157,20 @@ func (c *crowd) ready(t *testing.T, i int) *netns.NS {
 }
 
 // A box, its namespace included, attached to an empty bridge and to one with 999
-// others, in turns; medians.
+// others, in turns; medians. Milliseconds of processor time on Linux 6.18 with two
+// processors, which other work kept busy (time that passes was twice as much and
+// more, and not to be relied on):
+//
+//	                      first  1000th
+//	IPv4, quiet           1.8    3.9
+//	dual stack, quiet     1.9    3.8
+//	IPv4, defaults        2.9    5.4
+//	dual stack, defaults  2.4    6.1
+//
+// The part of the floods that other processors and later moments bear is not in
+// these figures. Of what is left, adding the port is 0.1 and 0.9: the kernel walks
+// over all ports for the bridge's features, offload sizes, spanning tree and
+// adjacency.
 func BenchmarkAttachToCrowdedBridge(b *testing.B) {
 	for _, v := range []struct {
 		name        string
