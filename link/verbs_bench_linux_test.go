@@ -114,7 +114,9 @@ func BenchmarkLists(b *testing.B) {
 					if err != nil || n < 16 {
 						b.Fatal(n, err)
 					}
-					done = binary.NativeEndian.Uint16(buf[4:]) == unix.NLMSG_DONE
+					for at := 0; at < n; at += int(binary.NativeEndian.Uint32(buf[at:])+3) &^ 3 {
+						done = done || binary.NativeEndian.Uint16(buf[at+4:]) == unix.NLMSG_DONE
+					}
 				}
 			}
 		})
@@ -155,6 +157,9 @@ func BenchmarkEvents(b *testing.B) {
 	b.Run("baseline", func(b *testing.B) {
 		ns, toggle := setup(b)
 		fd, buf := rawSocket(b, ns), make([]byte, 1<<16)
+		if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+			b.Fatal(err)
+		}
 		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, unix.RTNLGRP_IPV4_IFADDR); err != nil {
 			b.Fatal(err)
 		}
