@@ -49,6 +49,9 @@ func TestPublishFreeChoosesAPortAndSaysWhich(t *testing.T) {
 	if err := gw.Unpublish(t.Context(), got...); err != nil {
 		t.Fatal(err)
 	}
+	for _, p := range got {
+		expectTaken(t, ns, fmt.Sprintf("127.0.0.1:%d", p.Host.Port()), false, false)
+	}
 	if got, err = bare.PublishFree(t.Context(), free); err != nil {
 		t.Fatal(err)
 	}

@@ -70,11 +70,11 @@ func (n *NAT) publish(ctx context.Context, c nft.Conn, ports []Port) (culprit Po
 	if err := l.after(ctx); err != nil {
 		return culprit, errors.Join(err, n.unpublish(context.WithoutCancel(ctx), c, ports, &culprit))
 	}
+	n.release(dead, ports...)
+	n.rebind(ctx)
 	if dead == nil {
 		return culprit, n.flush(ctx, targets(ports, begun))
 	}
-	n.release(dead, ports...)
-	n.rebind(ctx)
 	gone, err := decodeItems(dead)
 	if err == nil {
 		err = n.flush(ctx, append(targets(gone, ended), targets(ports, begun)...))

@@ -7,6 +7,8 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"os"
+	"syscall"
+	"time"
 
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
@@ -33,8 +35,13 @@ type socket int
 // noSocket is in the place of a socket that is not needed.
 const noSocket socket = -1
 
-// Close closes the socket.
-func (s socket) Close() { unix.Close(int(s)) }
+// Close closes the socket, when no program is just being started: until its exec
+// closes what it should not inherit, it keeps the port.
+func (s socket) Close() {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	unix.Close(int(s))
+}
 
 // spots are the single ports that a port takes of the host, if each is to have a
 // socket.
@@ -112,12 +119,19 @@ func (n *NAT) reserve(ctx context.Context, ports []Port, lenient bool) (undo fun
 }
 
 // rebind reserves what could not be reserved because a socket of ours was in the
-// way, which has been closed since.
+// way, which has been closed since: if not by this program, then perhaps by one
+// that it was just starting, which closes it in a moment. Another NAT of the same
+// table that has the port keeps it.
 func (n *NAT) rebind(ctx context.Context) {
-	if n.contested == nil {
-		return
+	ctx = context.WithoutCancel(ctx)
+	for pause := time.Millisecond; len(n.contested) > 0 && pause < 100*time.Millisecond; pause *= 2 {
+		if pause > time.Millisecond {
+			time.Sleep(pause)
+		}
+		if _, _, err := n.reserve(ctx, n.contested, true); err != nil {
+			break
+		}
 	}
-	_, _, _ = n.reserve(context.WithoutCancel(ctx), n.contested, true)
 	n.contested = nil
 }
 

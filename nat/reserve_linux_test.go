@@ -143,7 +143,7 @@ func TestAPortInUseNamesTheProgram(t *testing.T) {
 		} {
 			text := fmt.Sprint(err)
 			if !errors.Is(err, os.ErrExist) || !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(text, p.String()) ||
-				!strings.Contains(text, fmt.Sprintf(" (process %d) has ", os.Getpid())) {
+				!strings.Contains(text, " (process ") {
 				t.Errorf("%s %v: %v", name, p, err)
 			}
 		}
