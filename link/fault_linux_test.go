@@ -176,6 +176,14 @@ func TestWithoutPermission(t *testing.T) {
 	wantErr(t, l.SetUp(ctx), os.ErrPermission, "link keep")
 	wantErr(t, l.AddAddr(ctx, prefixes("10.0.0.1/24")...), os.ErrPermission, "10.0.0.1/24 on link keep")
 	wantErr(t, l.Delete(ctx), os.ErrPermission)
+	wantErr(t, l.SetMaster(ctx, 0), os.ErrPermission, "link.SetMaster link keep")
+	_, err = l.Change(ctx, Spec{MTU: 1400, Alias: "other"})
+	wantErr(t, err, os.ErrPermission, "link.Change link keep")
+	_, err = Ensure(ctx, host, Spec{Name: "keep", MTU: 1400, Kind: Bridge{}})
+	wantErr(t, err, os.ErrPermission, "link.Ensure link keep")
+	_, err = l.Move(ctx, web, MoveOptions{})
+	wantErr(t, err, os.ErrPermission, "link.Move link keep")
+	wantErr(t, DeleteAll(ctx, l, l), os.ErrPermission, "link.DeleteAll")
 	if _, err := Get(ctx, host, "keep"); err != nil { // reading is free
 		t.Error(err)
 	}
