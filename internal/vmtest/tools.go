@@ -132,14 +132,16 @@ func addBusybox(ctx context.Context, t tree) error {
 	if err != nil {
 		return err
 	}
-	t.program("/bin/busybox", path)
+	t.program("/usr/bin/busybox", path)
 	for _, name := range strings.Fields(applets) {
 		if name != "busybox" && !t.has("/usr/sbin/"+name) {
-			t.symlink("/bin/"+name, "/bin/busybox")
+			t.symlink("/usr/bin/"+name, "busybox")
 		}
 	}
 	// The shell's own idea of ip comes before the witness.
-	t.symlink("/bin/sh", "/usr/sbin/sh")
-	t.symlink("/sbin/modprobe", "/bin/busybox") // the path that kernels know
+	t.symlink("/usr/bin/sh", "/usr/sbin/sh")
+	t.symlink("/usr/sbin/modprobe", "/usr/bin/busybox")
+	t.symlink("/bin", "/usr/bin")
+	t.symlink("/sbin", "/usr/sbin") // where the kernel looks for modprobe
 	return nil
 }

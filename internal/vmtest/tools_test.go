@@ -32,12 +32,12 @@ func TestWitnessesComeWithTheirLibraries(t *testing.T) {
 	if err := addTools(t.Context(), made); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"/usr/sbin/ip", "/usr/sbin/nft", "/bin/busybox", "/bin/sh", "/bin/sleep", "/sbin/modprobe"} {
+	for _, name := range []string{"/usr/sbin/ip", "/usr/sbin/nft", "/usr/bin/busybox", "/usr/bin/env", "/usr/bin/sh", "/bin", "/sbin", "/usr/sbin/modprobe"} {
 		if !made.has(name) {
 			t.Errorf("%s is missing", name)
 		}
 	}
-	if made.has("/bin/ip") {
+	if made.has("/usr/bin/ip") {
 		t.Error("busybox stands in for the witness ip")
 	}
 	for _, part := range []string{"/libc.so.6", "/libnftables.so.", "/ld-linux"} {
