@@ -70,6 +70,10 @@ func TestFDBOfABridgePort(t *testing.T) {
 			}
 		}
 	}
+	if err := a.AddFDB(ctx, FDBEntry{MAC: mac(8)}); err != nil {
+		t.Fatal(err)
+	}
+	needFDBDelete(t, a.DeleteFDB(ctx, FDBEntry{MAC: mac(8)})) // from here on
 	wantErr(t, a.AddFDB(ctx, FDBEntry{MAC: mac(9)}, FDBEntry{MAC: mac(1)}), os.ErrExist, "entry 02:00:00:00:00:01 of link a", "already")
 	if show := showFDB(t, ns, "a"); show[mac(9).String()] != nil {
 		t.Errorf("left after a failure: %v", show)
@@ -105,7 +109,6 @@ func TestFDBOfABridgePort(t *testing.T) {
 	if e := find(list, 4); err != nil || !e.Self || e.Master != 0 || find(list, 1).MAC != nil {
 		t.Errorf("ListFDB of a port: %+v, %v", list, err)
 	}
-	needFDBDelete(t, b.DeleteFDB(ctx, FDBEntry{MAC: mac(1)}))
 	wantErr(t, a.DeleteFDB(ctx, FDBEntry{MAC: mac(77)}, FDBEntry{MAC: mac(3)}), os.ErrNotExist, "entry 02:00:00:00:00:4d", "no entry")
 	if err := a.FlushFDB(ctx, nil); err != nil {
 		t.Fatal(err)
