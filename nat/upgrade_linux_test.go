@@ -42,7 +42,7 @@ func TestOpenBuildsAnOlderTableAnewWithAllItHolds(t *testing.T) {
 	if err := os.WriteFile(file, []byte("flush ruleset\n"+old), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	testutil.Run(t, ns, "nft", "-f", file)
+	load(t, ns, file)
 	testutil.Run(t, ns, "nft", "flush map inet boxwire uses4") // which an older version may not have
 
 	again := open(t, ns)
