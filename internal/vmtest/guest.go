@@ -53,8 +53,8 @@ func commonTree(ctx context.Context, root string, packages []testPackage, jobs [
 		t.dir(dir)
 	}
 	t.symlink("/var/run", "/run")
-	t.write("/etc/passwd", []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"))
-	t.write("/etc/group", []byte("root:x:0:\nnogroup:x:65534:\n"))
+	t.write("/etc/passwd", []byte("root:x:0:0:root:/root:/bin/sh\ntcpdump:x:100:100:tcpdump:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"))
+	t.write("/etc/group", []byte("root:x:0:\ntcpdump:x:100:\nnogroup:x:65534:\n"))
 	t.write("/etc/hosts", []byte("127.0.0.1 localhost\n::1 localhost\n"))
 	t.write("/etc/nsswitch.conf", []byte("passwd: files\ngroup: files\nhosts: files\n"))
 	t.write("/etc/resolv.conf", nil)
