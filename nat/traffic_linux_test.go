@@ -194,7 +194,7 @@ func TestMSSIsClampedForNetworksThatAsk(t *testing.T) {
 		{"plain", s.box, 1460, 1440},
 		{"clamped", s.other, 1360, 1340},
 	} {
-		for addr, want := range map[string]int{"198.51.100.9:81": c.want4, "[2001:db8:2::9]:81": c.at6} {
+		for addr, want := range map[string]int{"198.51.100.9:0": c.want4, "[2001:db8:2::9]:0": c.at6} {
 			if got := segmentSize(t, c.from, s.beyond, addr); got != want {
 				t.Errorf("%s, %s: the server is told to send segments of %d bytes, want %d", c.name, addr, got, want)
 			}
@@ -203,7 +203,8 @@ func TestMSSIsClampedForNetworksThatAsk(t *testing.T) {
 }
 
 // segmentSize connects and returns the maximum segment size that the server at
-// addr of ns was told by the client.
+// addr of ns was told by the client. The port is a fresh one: a process that
+// another test is starting may hold the last one's socket for a moment.
 func segmentSize(t *testing.T, from, ns *netns.NS, addr string) int {
 	t.Helper()
 	setSysctl(t, ns, "ipv4/tcp_timestamps", "0") // they would take their part of a segment
@@ -212,7 +213,7 @@ func segmentSize(t *testing.T, from, ns *netns.NS, addr string) int {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	c, err := from.Dial(t.Context(), "tcp", addr)
+	c, err := from.Dial(t.Context(), "tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
