@@ -9,32 +9,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// place is where a thread is: the network, mount and user namespaces that code
-// run by Do could change under the scheduler's feet, as the kernel writes them:
-// "net:[4026531840]". The zero place is that of a thread which shares what the
-// kernel calls its file system context with the process's first thread.
-//
-// Threads share it from the start, and one that changes its mount namespace has
-// to leave it (unshare(2), setns(2)). The user namespace cannot change at all
-// where there are threads, and the network namespace is set back with a system
-// call that says whether it worked. So a thread that shares it still is where it
-// was; and asking for that, kcmp(2), costs a fifth of reading the names.
-type place [3][32]byte
+// place is where a thread is, as far as code that Do runs could change it under
+// the scheduler's feet and nothing else would tell. The network namespace is set
+// back with a system call that says whether it worked, and the user namespace
+// cannot change where there are threads (setns(2), unshare(2): EINVAL).
+type place struct {
+	// mount is the mount namespace as the kernel writes it, "mnt:[4026531841]".
+	mount [32]byte
+
+	// left says that the thread does not share root, working directory and umask
+	// with the process's first one any more (CLONE_FS, kcmp(2)). That alone says
+	// nothing about its mount namespace: a thread that joins one together with
+	// others of a process (setns(2) with a pidfd, Linux 5.8) goes on sharing. It is
+	// false where the kernel was built without kcmp, or a seccomp filter forbids it.
+	left bool
+}
 
 // here returns where the calling thread is.
 func here() (p place, err error) {
-	const kcmpFS = 3 // KCMP_FS, linux/kcmp.h
+	const path, kcmpFS = "/proc/thread-self/ns/mnt", 3 // KCMP_FS, linux/kcmp.h
+	if _, err := unix.Readlink(path, p.mount[:]); err != nil {
+		return p, &os.PathError{Op: "readlink", Path: path, Err: err}
+	}
 	differ, _, errno := unix.RawSyscall6(unix.SYS_KCMP, uintptr(unix.Getpid()), uintptr(unix.Gettid()), kcmpFS, 0, 0, 0)
-	if errno == 0 && differ == 0 {
-		return p, nil
-	}
-	// It has left, or the kernel was built without kcmp, or a seccomp filter
-	// forbids it.
-	for i, path := range [...]string{selfNet, "/proc/thread-self/ns/mnt", "/proc/thread-self/ns/user"} {
-		if _, err := unix.Readlink(path, p[i][:]); err != nil {
-			return p, &os.PathError{Op: "readlink", Path: path, Err: err}
-		}
-	}
+	p.left = errno == 0 && differ != 0
 	return p, nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
+	"syscall"
 	"testing"
 
 	"github.com/boxwire/boxwire/netns"
@@ -11,46 +13,80 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A thread that has left the process's file system context is known by the names
-// of its namespaces, and does not come back.
-func TestAThreadThatHasLeftIsKnownByName(t *testing.T) {
-	t.Parallel()
-	ns := netnstest.New(t)
-	type answer struct {
-		where, want [3]string
-		before      bool // whether one system call was enough, before the thread left
-		after       bool
-		tid         int
-	}
-	a, err := netns.Do(t.Context(), ns, func(context.Context) (a answer, err error) {
-		a.tid = unix.Gettid()
-		if _, a.before, err = netns.Here(); err != nil {
-			return a, err
-		}
-		if err := unix.Unshare(unix.CLONE_FS); err != nil {
-			return a, err
-		}
-		for i, name := range [...]string{"net", "mnt", "user"} {
-			if a.want[i], err = os.Readlink("/proc/thread-self/ns/" + name); err != nil {
-				return a, err
-			}
-		}
-		a.where, a.after, err = netns.Here()
-		return a, err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a.after || a.where != a.want {
-		t.Errorf("the thread that has left is at %q (known by one system call: %t), want %q", a.where, a.after, a.want)
-	}
-	if !a.before {
-		t.Log("kcmp(2) is not to be had here: threads are known by name always")
-	}
+// ends waits until a thread of the process has ended.
+func ends(t *testing.T, tid int) {
+	t.Helper()
 	settle(t, func() string {
-		if _, err := os.Stat(fmt.Sprint("/proc/self/task/", a.tid)); err == nil {
+		if _, err := os.Stat(fmt.Sprint("/proc/self/task/", tid)); err == nil {
 			return "the thread has not ended"
 		}
 		return ""
 	})
+}
+
+// A thread with a root and a working directory of its own would show them to
+// goroutines that know nothing of it.
+func TestAThreadWithFilesOfItsOwnEnds(t *testing.T) {
+	t.Parallel()
+	if _, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(os.Getpid()), uintptr(os.Getpid()), 3, 0, 0, 0); errno != 0 {
+		t.Skip("kcmp(2):", errno)
+	}
+	tid, err := netns.Do(t.Context(), netnstest.New(t), func(context.Context) (int, error) {
+		return unix.Gettid(), unix.Unshare(unix.CLONE_FS)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends(t, tid)
+}
+
+// A thread that joins a process in all of its namespaces at once is in another
+// mount namespace though it shares the process's file system context.
+func TestAThreadThatHasJoinedAProcessEnds(t *testing.T) {
+	t.Parallel()
+	netnstest.Need(t)
+	runChild(t, "TestJoinAProcess", &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS})
+}
+
+// TestJoinAProcess is the part of TestAThreadThatHasJoinedAProcessEnds that has a
+// process of its own, whose root directory it changes.
+func TestJoinAProcess(t *testing.T) {
+	childOnly(t)
+	other := exec.Command("sleep", "60")
+	other.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer other.Wait()
+	defer other.Process.Kill()
+	fd, err := unix.PidfdOpen(other.Process.Pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	ns, err := netns.New(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	home, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tid, err := netns.Do(t.Context(), ns, func(context.Context) (int, error) {
+		if err := unix.Setns(fd, unix.CLONE_NEWNS|unix.CLONE_NEWNET); err != nil {
+			return 0, err
+		}
+		if at, err := os.Readlink("/proc/thread-self/ns/mnt"); err != nil || at == home {
+			return 0, fmt.Errorf("the thread has not moved: %s (%w)", at, err)
+		}
+		return unix.Gettid(), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends(t, tid)
+	if away := strayThreads(t); len(away) > 0 {
+		t.Errorf("threads that are not at home: %v", away)
+	}
 }
