@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/boxwire/boxwire/internal/bench/floor"
+	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
+)
+
+var attach1000Row = row{
+	name: "attach-1000",
+	work: "boxes on one bridge until it has 1,000 of them, for IPv4 alone and dual stack; the floor leaves IPv6 as it comes",
+	unit: "box",
+	n:    1000,
+	run: func(ctx context.Context, b *bout) error {
+		part := max(b.n/10, 1)
+		for _, kind := range []struct {
+			name string
+			make func(*host) (*contender, error)
+		}{
+			{nameV4, func(h *host) (*contender, error) { return crowded(h, nameV4, false) }},
+			{nameDual, func(h *host) (*contender, error) { return crowded(h, nameDual, true) }},
+			{nameFloor, floorAttach},
+			{nameFloorDual, floorDual},
+		} {
+			if err := crowd(ctx, b, kind.make); err != nil {
+				return err
+			}
+			b.growth(kind.name, "attach", "boxes on the bridge", "ms an attach", part/2)
+		}
+		b.grows(nameV4, part, 2)
+		b.grows(nameDual, part, 2)
+		last := func(name string) float64 {
+			f := b.figures[name]
+			return float64(median(f[len(f)-part:]))
+		}
+		b.claim(fmt.Sprintf("the last %d: %s / %s", part, nameV4, nameFloor), last(nameV4)/last(nameFloor), 0.35, false)
+		b.claim(fmt.Sprintf("the last %d: %s / %s", part, nameDual, nameFloorDual), last(nameDual)/last(nameFloorDual), 0.35, false)
+		return nil
+	},
+}
+
+const (
+	nameV4        = "boxwire, IPv4 alone"
+	nameDual      = "boxwire, dual stack"
+	nameFloorDual = "floor, dual stack"
+)
+
+// crowd fills a bridge with the boxes of one contender. Contenders do not take
+// turns: each needs the machine with its own bridge alone.
+func crowd(ctx context.Context, b *bout, make func(*host) (*contender, error)) error {
+	if err := settle(ctx); err != nil {
+		return err
+	}
+	all, err := each(ctx, make)
+	if err != nil {
+		return err
+	}
+	c := all[0]
+	for i := range b.n {
+		d, rerr := c.round(ctx, i)
+		if err = rerr; err != nil {
+			err = fmt.Errorf("%s: box %d: %w", c.name, i, err)
+			break
+		}
+		b.add(c.name, d)
+	}
+	if err == nil && b.n <= 50 { // looking into a thousand boxes takes longer than making them
+		err = c.check(ctx)
+	}
+	if cerr := c.close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// crowded attaches boxes in the way that the documentation of package link
+// advises for large bridges.
+func crowded(h *host, name string, dual bool) (*contender, error) {
+	if err := prepareBridge(h, dual); err != nil {
+		return nil, err
+	}
+	return &contender{name: name, round: func(ctx context.Context, i int) (time.Duration, error) {
+		var ns *netns.NS
+		d, err := took(func() (err error) {
+			if ns, err = netns.New(ctx); err != nil {
+				return err
+			}
+			return plugCrowded(ctx, h, ns, i, dual)
+		})
+		if err != nil {
+			return d, err
+		}
+		defer ns.Close()
+		return d, h.keep(ns)
+	}}, nil
+}
+
+// boxAddr6 is the IPv6 address of the box of round i.
+func boxAddr6(i int) netip.Prefix {
+	a := [16]byte{0xfd, 0x88, 15: 0}
+	binary.BigEndian.PutUint16(a[14:], uint16(i+2))
+	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
+}
+
+// floorDual is floorAttach with an IPv6 address and route as well.
+func floorDual(h *host) (*contender, error) {
+	var sock *floor.Socket
+	err := within(h.ns, func() (err error) {
+		sock, err = floor.Open(unix.NETLINK_ROUTE)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &contender{name: nameFloorDual, close: sock.Close, round: func(_ context.Context, i int) (time.Duration, error) {
+		loUp := floor.Message(nil, unix.RTM_NEWLINK, unix.NLM_F_ACK, floor.IfInfo(1, true))
+		pair, fdAt := pairMessage(0, h.bridge, hostLink(i))
+		box, six := boxMessages(i), boxMessages6(i)
+		var ns int
+		var in *floor.Socket
+		d, err := took(func() (err error) {
+			if ns, in, err = floorNamespace(loUp); err != nil {
+				return err
+			}
+			binary.NativeEndian.PutUint32(pair[fdAt:], uint32(ns))
+			if err := sock.Send(pair); err != nil {
+				return err
+			}
+			if err := in.Send(box); err != nil {
+				return err
+			}
+			return in.Send(six)
+		})
+		if err != nil {
+			return d, err
+		}
+		h.boxes = append(h.boxes, os.NewFile(uintptr(ns), "netns"))
+		return d, in.Close()
+	}}, nil
+}
+
+// boxMessages6 builds what dual stack adds inside box i.
+func boxMessages6(i int) []byte {
+	const eth0 = 2
+	addr := boxAddr6(i).Addr().As16()
+	a := binary.NativeEndian.AppendUint32([]byte{unix.AF_INET6, 64, unix.IFA_F_NODAD, 0}, eth0)
+	a = nl.AppendAttr(a, unix.IFA_LOCAL, addr[:])
+	a = nl.AppendAttr(a, unix.IFA_ADDRESS, addr[:])
+	msgs := floor.Message(nil, unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, a)
+	gw := gateway6.As16()
+	r := []byte{unix.AF_INET6, 0, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_STATIC, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST, 0, 0, 0, 0}
+	r = nl.AppendAttr(r, unix.RTA_GATEWAY, gw[:])
+	return floor.Message(msgs, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, r)
+}
+
+var gateway6 = netip.MustParseAddr("fd88::1")

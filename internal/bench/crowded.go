@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/boxwire/boxwire/link"
+	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/route"
+)
+
+// prepareBridge readies the bridge for many boxes, as the documentation of package
+// link advises.
+func prepareBridge(h *host, dual bool) error {
+	ctx := context.Background()
+	br, err := link.ByIndex(ctx, h.ns, h.bridge)
+	if err != nil {
+		return err
+	}
+	if br, err = br.Change(ctx, link.Spec{Kind: link.Bridge{MulticastSnooping: new(false)}}); err != nil || !dual {
+		return err
+	}
+	return br.AddAddr(ctx, netip.PrefixFrom(gateway6, 64))
+}
+
+// plugCrowded connects a box of a large bridge.
+func plugCrowded(ctx context.Context, h *host, ns *netns.NS, i int, dual bool) error {
+	quiet := link.IPv6Conf{AddrGenMode: new(link.AddrGenNone)}
+	peer := link.Spec{
+		NS: ns, Name: "eth0", Up: true, TxQueues: 1, RxQueues: 1, IPv6: quiet,
+		Addrs: []netip.Prefix{boxAddr(i)},
+	}
+	routes := []route.Route{route.Default(gateway)}
+	if dual {
+		peer.Addrs = append(peer.Addrs, boxAddr6(i))
+		routes = append(routes, route.Default(gateway6))
+	}
+	_, err := link.Create(ctx, h.ns, link.Spec{
+		Name: hostLink(i), Up: true, Master: h.bridge, TxQueues: 1, RxQueues: 1, IPv6: quiet,
+		Kind: link.Veth{Peer: peer},
+	})
+	if err != nil {
+		return err
+	}
+	return route.Add(ctx, ns, routes...)
+}

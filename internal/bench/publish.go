@@ -1,0 +1,308 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"time"
+
+	"github.com/boxwire/boxwire/internal/bench/floor"
+	"github.com/boxwire/boxwire/nat"
+	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
+)
+
+// nftTable is the table that contenders without the library write into: the one
+// that the library has installed, so that all work on the same maps.
+const nftTable = "boxwire"
+
+var publishRow = row{
+	name: "publish",
+	work: "publish one port with none, 1,000 and 50,000 published, and 10,000 at once",
+	unit: "change",
+	n:    100,
+	run: func(ctx context.Context, b *bout) error {
+		sizes := []int{0, b.size(1000, 100), b.size(50_000, 500)}
+		for _, ports := range sizes {
+			if err := publishOne(ctx, b, ports); err != nil {
+				return err
+			}
+		}
+		for _, ports := range sizes[1:] {
+			b.atMost(with(nameBoxwire, ports), with(nameBoxwire, 0), 1.3)
+		}
+		b.atMost(with(nameBoxwire, 0), with(nameFloor, 0), 1.3)
+		b.atMost(with(nameBoxwire, sizes[2]), with(nameFloor, sizes[2]), 1.3)
+		curve(b, nameBoxwire, sizes)
+		curve(b, nameFloor, sizes)
+		curve(b, nameNft, sizes)
+		b.note("The floor is a bare batch with the one element. It does not look whether another port or range takes the host port, holds no socket that keeps the port from other programs, and leaves flows alone that are older than the mapping.")
+		return publishMany(ctx, b, b.size(10_000, 200))
+	},
+}
+
+const (
+	nameNft        = "nft -f"
+	nameUnreserved = "boxwire, NoReserve"
+)
+
+func with(name string, ports int) string { return fmt.Sprintf("%s, with %d", name, ports) }
+
+// curve draws the cost against the number of ports.
+func curve(b *bout, name string, sizes []int) {
+	c := Curve{Name: name, Chart: "publish", X: "ports published", Y: "ms a port"}
+	for _, n := range sizes {
+		if f := b.figures[with(name, n)]; len(f) > 0 {
+			c.Value = append(c.Value, Point{X: float64(n), Y: micro(median(f)) / 1000})
+		}
+	}
+	if len(c.Value) > 1 {
+		b.curves = append(b.curves, c)
+	}
+}
+
+// portOf is the i-th of the ports that are there beforehand.
+func portOf(i int) nat.Port {
+	host := netip.AddrFrom4([4]byte{203, 0, 113, byte(1 + i/50_000)})
+	return nat.Port{
+		Proto: nat.TCP, Owner: "bench",
+		Host: netip.AddrPortFrom(host, uint16(10_000+i%50_000)),
+		Box:  netip.AddrPortFrom(boxAddr(i%200).Addr(), 80),
+	}
+}
+
+// extra is the port that a round publishes.
+var extra = nat.Port{
+	Proto: nat.TCP, Owner: "extra",
+	Host: netip.MustParseAddrPort("0.0.0.0:8080"),
+	Box:  netip.MustParseAddrPort("10.88.0.2:80"),
+}
+
+// gate is a namespace with the library's table and some published ports in it.
+func gate(ctx context.Context, ports int, o nat.Options) (*netns.NS, *nat.NAT, error) {
+	ns, err := netns.New(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	gw, err := nat.Open(ctx, ns, o)
+	if err != nil {
+		ns.Close()
+		return nil, nil, err
+	}
+	all := make([]nat.Port, ports)
+	for i := range all {
+		all[i] = portOf(i)
+	}
+	if err := gw.Sync(ctx, nat.State{Ports: all}); err != nil {
+		ns.Close()
+		return nil, nil, err
+	}
+	return ns, gw, nil
+}
+
+func publishOne(ctx context.Context, b *bout, ports int) error {
+	var all []*contender
+	for _, make := range []func(context.Context, int) (*contender, error){boxwirePublish, unreservedPublish, floorPublish, nftPublish} {
+		c, err := make(ctx, ports)
+		if err != nil {
+			return err
+		}
+		if c != nil {
+			all = append(all, c)
+		}
+	}
+	return b.interleave(ctx, b.n, all...)
+}
+
+func boxwirePublish(ctx context.Context, ports int) (*contender, error) {
+	return publisher(ctx, nameBoxwire, ports, nat.Options{})
+}
+
+// unreservedPublish leaves the socket that keeps the port from other programs to
+// somebody else, as an engine does that holds it itself.
+func unreservedPublish(ctx context.Context, ports int) (*contender, error) {
+	return publisher(ctx, nameUnreserved, ports, nat.Options{NoReserve: true})
+}
+
+func publisher(ctx context.Context, name string, ports int, o nat.Options) (*contender, error) {
+	ns, gw, err := gate(ctx, ports, o)
+	if err != nil {
+		return nil, err
+	}
+	return &contender{
+		name:  with(name, ports),
+		close: func() error { gw.Close(); return ns.Close() },
+		round: func(ctx context.Context, _ int) (time.Duration, error) {
+			d, err := took(func() error { return gw.Publish(ctx, extra) })
+			if err != nil {
+				return d, err
+			}
+			if err := published(ns); err != nil {
+				return d, err
+			}
+			return d, gw.Unpublish(ctx, extra)
+		},
+	}, nil
+}
+
+// floorPublish sends the batch with the one element, and nothing else: it does
+// not look for a port that is taken, holds no socket and flushes no flow.
+func floorPublish(ctx context.Context, ports int) (*contender, error) {
+	ns, gw, err := gate(ctx, ports, nat.Options{NoReserve: true})
+	if err != nil {
+		return nil, err
+	}
+	var sock *floor.Socket
+	err = within(ns, func() (err error) {
+		sock, err = floor.Open(unix.NETLINK_NETFILTER)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	add := floor.ElementBatch(nftTable, "any4", true, anyKey(extra), boxData(extra))
+	del := floor.ElementBatch(nftTable, "any4", false, anyKey(extra), boxData(extra))
+	return &contender{
+		name:  with(nameFloor, ports),
+		close: func() error { sock.Close(); gw.Close(); return ns.Close() },
+		round: func(context.Context, int) (time.Duration, error) {
+			d, err := took(func() error { return sock.Batch(add) })
+			if err == nil {
+				err = published(ns)
+			}
+			if err == nil {
+				err = sock.Batch(del)
+			}
+			return d, err
+		},
+	}, nil
+}
+
+// anyKey is the key of a port in the map of those on all addresses.
+func anyKey(p nat.Port) []byte {
+	n := p.Host.Port()
+	return []byte{byte(p.Proto), 0, 0, 0, byte(n >> 8), byte(n), 0, 0}
+}
+
+func boxData(p nat.Port) []byte {
+	a, n := p.Box.Addr().As4(), p.Box.Port()
+	return append(a[:], byte(n>>8), byte(n), 0, 0)
+}
+
+// nftPublish is what a shell script does.
+func nftPublish(ctx context.Context, ports int) (*contender, error) {
+	path, err := exec.LookPath("nft")
+	if err != nil {
+		return nil, nil
+	}
+	ns, gw, err := gate(ctx, ports, nat.Options{NoReserve: true})
+	if err != nil {
+		return nil, err
+	}
+	const element = "element inet " + nftTable + " any4 { tcp . 8080 : 10.88.0.2 . 80 }\n"
+	feed := func(verb string) error {
+		return within(ns, func() error {
+			cmd := exec.CommandContext(ctx, path, "-f", "-")
+			cmd.Stdin = bytes.NewReader([]byte(verb + " " + element))
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				return fmt.Errorf("nft: %w: %s", err, out)
+			}
+			return nil
+		})
+	}
+	return &contender{
+		name:  with(nameNft, ports),
+		close: func() error { gw.Close(); return ns.Close() },
+		round: func(context.Context, int) (time.Duration, error) {
+			d, err := took(func() error { return feed("add") })
+			if err == nil {
+				err = published(ns)
+			}
+			if err == nil {
+				err = feed("delete")
+			}
+			return d, err
+		},
+	}, nil
+}
+
+// published asks the kernel, past every contender, whether the element is there.
+func published(ns *netns.NS) error {
+	var sock *floor.Socket
+	err := within(ns, func() (err error) {
+		sock, err = floor.Open(unix.NETLINK_NETFILTER)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer sock.Close()
+	if err := sock.HasElement(nftTable, "any4", anyKey(extra)); err != nil {
+		return fmt.Errorf("the port is not published: %w", err)
+	}
+	return nil
+}
+
+// publishMany publishes a number of ports at once.
+func publishMany(ctx context.Context, b *bout, ports int) error {
+	ns, gw, err := gate(ctx, 0, nat.Options{NoReserve: true})
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	defer gw.Close()
+	var sock *floor.Socket
+	err = within(ns, func() (err error) {
+		sock, err = floor.Open(unix.NETLINK_NETFILTER)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer sock.Close()
+	all := make([]nat.Port, ports)
+	var keys, data [][]byte
+	for i := range all {
+		all[i] = portOf(i)
+		a := all[i].Host.Addr().As4()
+		keys = append(keys, append(a[:], anyKey(all[i])...))
+		data = append(data, boxData(all[i]))
+	}
+	add := floor.ElementsBatch(nftTable, "pub4", true, keys, data)
+	del := floor.ElementsBatch(nftTable, "pub4", false, keys, data)
+	name := func(who string) string { return fmt.Sprintf("%s, %d at once", who, ports) }
+	count := func(want int) error {
+		listed, err := gw.List(ctx)
+		if err == nil && len(listed) != want {
+			err = fmt.Errorf("%d ports are published, want %d", len(listed), want)
+		}
+		return err
+	}
+	err = b.interleave(ctx, max(b.n/10, 3),
+		&contender{name: name(nameUnreserved), round: func(ctx context.Context, _ int) (time.Duration, error) {
+			d, err := took(func() error { return gw.Publish(ctx, all...) })
+			if err == nil {
+				err = count(ports)
+			}
+			if err == nil {
+				err = gw.Unpublish(ctx, all...)
+			}
+			return d, err
+		}},
+		&contender{name: name(nameFloor), round: func(context.Context, int) (time.Duration, error) {
+			d, err := took(func() error { return sock.Batch(add) })
+			if err == nil {
+				err = count(ports)
+			}
+			if err == nil {
+				err = sock.Batch(del)
+			}
+			return d, err
+		}},
+	)
+	b.atMost(name(nameUnreserved), name(nameFloor), 1.3)
+	return err
+}

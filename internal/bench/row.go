@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// A row is one kind of work, done by several contenders.
+type row struct {
+	name string // of the command line and the table
+	work string // what is done, in one line
+	unit string // what one figure is the cost of: "box", "port", ...
+	n    int    // rounds at full size; -n asks for others
+
+	// run does the work with each contender and hands over the figures.
+	run func(ctx context.Context, b *bout) error
+}
+
+// A contender is one way to do the work of a row. Everything but round is
+// untimed.
+type contender struct {
+	name string
+
+	// round does the work once and returns what it took: set-up and clean-up
+	// that the work does not consist of are outside the measured time.
+	round func(ctx context.Context, i int) (time.Duration, error)
+
+	// check looks at what all rounds have left behind and returns an error if
+	// it is not what the row asks for. Nil where round does so itself.
+	check func(ctx context.Context) error
+
+	// close takes apart what is left.
+	close func() error
+}
+
+// warmUp is how many rounds each contender does before the first that counts.
+const warmUp = 3
+
+// interleave runs the contenders in turn, A B C A B C, n times, and files their
+// figures. Whatever disturbs the machine for a while disturbs all of them.
+func (b *bout) interleave(ctx context.Context, n int, contenders ...*contender) (err error) {
+	defer func() {
+		for _, c := range contenders {
+			if c.close == nil {
+				continue
+			}
+			if cerr := c.close(); cerr != nil && err == nil {
+				err = fmt.Errorf("%s: clearing up: %w", c.name, cerr)
+			}
+		}
+	}()
+	for i := range warmUp + n {
+		for _, c := range contenders {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			took, err := c.round(ctx, i)
+			if err != nil {
+				return fmt.Errorf("%s: round %d: %w", c.name, i, err)
+			}
+			if i >= warmUp {
+				b.add(c.name, took)
+			}
+		}
+	}
+	for _, c := range contenders {
+		if c.check == nil {
+			continue
+		}
+		if err := c.check(ctx); err != nil {
+			return fmt.Errorf("%s did not do the work: %w", c.name, err)
+		}
+	}
+	return nil
+}
+
+// took measures fn.
+func took(fn func() error) (time.Duration, error) {
+	begin := time.Now()
+	err := fn()
+	return time.Since(begin), err
+}
