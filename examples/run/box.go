@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -26,7 +27,6 @@ type box struct {
 	HostLink string         `json:"host_link,omitempty"`
 	Ports    []string       `json:"ports"`
 	Pid      int            `json:"pid"` // of the run that made it; 0: it is gone
-
 }
 
 // A mark is the alias of a box's loopback link.
@@ -180,6 +180,9 @@ func marked(ctx context.Context, host *netns.NS, get func(string) *box) error {
 	return nil
 }
 
+// errNoBox is that a namespace has no mark.
+var errNoBox = errors.New("it is no box")
+
 // readMark reads the mark of a named namespace.
 func readMark(ctx context.Context, name string) (mark, error) {
 	ns, err := netns.Open(ctx, name)
@@ -197,7 +200,7 @@ func readMark(ctx context.Context, name string) (mark, error) {
 	}
 	m, ok := parseMark(alias)
 	if !ok {
-		return mark{}, fmt.Errorf("the namespace %s is no box", name)
+		return mark{}, fmt.Errorf("the namespace %s: %w", name, errNoBox)
 	}
 	return m, nil
 }

@@ -24,8 +24,8 @@ const (
 )
 
 // execute runs a command in a namespace, passes signals on, and returns its
-// status.
-func execute(ns *netns.NS, args []string) (int, error) {
+// status. One that came before the command began ends the run instead.
+func execute(ns *netns.NS, args []string, signals <-chan os.Signal) (int, error) {
 	path, err := exec.LookPath(args[0])
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) {
@@ -33,10 +33,13 @@ func execute(ns *netns.NS, args []string) (int, error) {
 		}
 		return statusUnknown, err
 	}
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
-	defer signal.Stop(signals)
-
+	select {
+	case s := <-signals:
+		if s != unix.SIGWINCH {
+			return statusSignal + int(s.(syscall.Signal)), nil
+		}
+	default:
+	}
 	cmd := ns.Command(context.Background(), path, args[1:]...)
 	cmd.Args[0] = args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -46,13 +49,19 @@ func execute(ns *netns.NS, args []string) (int, error) {
 		}
 		return statusCannot, err
 	}
+	return attend(cmd.Cmd, signals)
+}
+
+// attend passes signals on to a command that was started, waits for it, and
+// returns its status.
+func attend(cmd *exec.Cmd, signals <-chan os.Signal) (int, error) {
 	over := make(chan struct{})
 	passed := make(chan struct{})
 	go func() {
 		defer close(passed)
 		pass(cmd.Process, signals, over)
 	}()
-	err = cmd.Wait()
+	err := cmd.Wait()
 	close(over)
 	<-passed
 	var exit *exec.ExitError
@@ -63,6 +72,19 @@ func execute(ns *netns.NS, args []string) (int, error) {
 		return statusSignal + int(s.Signal()), nil
 	}
 	return cmd.ProcessState.ExitCode(), nil
+}
+
+// catch takes the signals that end a program by default, so that none ends a run
+// while its box is being made or removed. What the parent has made this program
+// ignore (nohup, a shell's background jobs) stays ignored.
+func catch() <-chan os.Signal {
+	signals := make(chan os.Signal, 16)
+	for _, s := range []os.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH} {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
+	return signals
 }
 
 // pass hands signals to the command. Those of a terminal's keys go to all of its

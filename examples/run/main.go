@@ -27,7 +27,7 @@ import (
 
 func main() {
 	status, err := run(context.Background(), os.Args[1:])
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "run:", oneLine(err))
 	}
 	os.Exit(status)
@@ -52,12 +52,19 @@ func run(ctx context.Context, args []string) (int, error) {
 	args = args[1:]
 	switch verb {
 	case "exec":
-		return execIn(ctx, args)
+		return execIn(ctx, args, catch())
 	case "ls":
-		err = ls(ctx, host, len(args) == 1 && strings.TrimLeft(args[0], "-") == "json", os.Stdout)
+		asJSON := len(args) == 1 && (args[0] == "-json" || args[0] == "--json")
+		if len(args) > 0 && !asJSON {
+			return statusOurs, fmt.Errorf("ls takes -json and nothing else, not %q", args)
+		}
+		err = ls(ctx, host, asJSON, os.Stdout)
 	case "rm":
 		err = rm(ctx, host, args)
 	case "gc":
+		if len(args) > 0 {
+			return statusOurs, fmt.Errorf("gc takes no arguments, not %q", args)
+		}
 		err = gc(ctx, host, os.Stdout)
 	}
 	if err != nil {
@@ -68,14 +75,18 @@ func run(ctx context.Context, args []string) (int, error) {
 
 // runBox makes a box, runs the command in it, and removes the box.
 func runBox(ctx context.Context, args []string) (status int, err error) {
-	o, err := parseOptions(args, os.Stderr)
+	o, err := parseOptions(args, os.Stdout)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0, nil
+	}
 	if err != nil {
 		return statusOurs, err
 	}
+	signals := catch()
 	if o.rootless && !inRootless() {
-		return rootless()
+		return rootless(signals)
 	}
-	if inRootless() {
+	if o.rootless {
 		os.Unsetenv(rootlessEnv) // what is started in the box is not in this state
 		if err := furnish(); err != nil {
 			return statusOurs, err
@@ -87,10 +98,10 @@ func runBox(ctx context.Context, args []string) (status int, err error) {
 	}
 	defer host.Close()
 	if o.network == "host" {
-		return execute(host, o.command)
+		return execute(host, o.command, signals)
 	}
 	if name, ok := o.shares(); ok {
-		return execIn(ctx, append([]string{name}, o.command...))
+		return execIn(ctx, append([]string{name}, o.command...), signals)
 	}
 	w, err := wire(ctx, host, &o)
 	if err != nil {
@@ -106,11 +117,11 @@ func runBox(ctx context.Context, args []string) (status int, err error) {
 			status, err = statusOurs, lerr
 		}
 	}()
-	return execute(w.ns, o.command)
+	return execute(w.ns, o.command, signals)
 }
 
 // execIn runs a command in the network of a box that exists.
-func execIn(ctx context.Context, args []string) (int, error) {
+func execIn(ctx context.Context, args []string, signals <-chan os.Signal) (int, error) {
 	if len(args) < 2 {
 		return statusOurs, errors.New("exec takes the name of a box and a command")
 	}
@@ -125,7 +136,7 @@ func execIn(ctx context.Context, args []string) (int, error) {
 		return statusOurs, err
 	}
 	defer ns.Close()
-	return execute(ns, args[1:])
+	return execute(ns, args[1:], signals)
 }
 
 // ls lists the boxes.

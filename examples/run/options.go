@@ -46,14 +46,12 @@ const usage = `usage: run [flags] [--] CMD [ARG...]   run CMD in a box, wait, cl
 flags:
 `
 
-// parseOptions reads the flags and the command of a run.
-func parseOptions(args []string, stderr io.Writer) (o options, err error) {
+// parseOptions reads the flags and the command of a run. Where they ask for it, it
+// writes out how they are used and returns flag.ErrHelp.
+func parseOptions(args []string, help io.Writer) (o options, err error) {
 	f := flag.NewFlagSet("run", flag.ContinueOnError)
-	f.SetOutput(stderr)
-	f.Usage = func() {
-		fmt.Fprint(stderr, usage)
-		f.PrintDefaults()
-	}
+	f.SetOutput(io.Discard) // an error is one line, and main's to print
+	f.Usage = func() {}
 	f.StringVar(&o.name, "name", "", "`NAME` of the box; random by default")
 	f.StringVar(&o.network, "network", "bridge", "bridge, none, host, or box:NAME for that box's network")
 	f.StringVar(&o.bridge, "bridge", "boxwire0", "the bridge; made on first use")
@@ -68,6 +66,11 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	f.Func("rate-down", "bits a second that the box may receive", func(s string) (err error) { o.down, err = parseRate(s); return err })
 	f.BoolVar(&o.rootless, "rootless", false, "as a normal user, in a user namespace of its own, with a host of its own")
 	if err := f.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			f.SetOutput(help)
+			fmt.Fprint(help, usage)
+			f.PrintDefaults()
+		}
 		return o, err
 	}
 	o.command = f.Args()
@@ -112,8 +115,8 @@ func (o *options) check() error {
 	if _, shared := o.shares(); !shared && o.network != "none" && o.network != "host" {
 		return fmt.Errorf("-network %s: it is none of bridge, none, host and box:NAME", o.network)
 	}
-	if len(o.publish) > 0 || len(o.ip) > 0 || o.mac != nil || o.mtu != 0 || o.up != 0 || o.down != 0 || o.internal || o.isolate {
-		return fmt.Errorf("-network %s leaves nothing to set: -p, -ip, -mac, -mtu, -internal, -isolate and rates are for bridge", o.network)
+	if o.ownSubnets || len(o.publish) > 0 || len(o.ip) > 0 || o.mac != nil || o.mtu != 0 || o.up != 0 || o.down != 0 || o.internal || o.isolate {
+		return fmt.Errorf("-network %s leaves nothing to set: -subnet, -p, -ip, -mac, -mtu, -internal, -isolate and rates are for bridge", o.network)
 	}
 	return nil
 }

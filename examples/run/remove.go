@@ -31,25 +31,46 @@ func removeBox(ctx context.Context, host *netns.NS, b *box) error {
 	}
 	errs = append(errs, netns.IgnoreNotExist(err))
 	if b.HostLink != "" {
-		l, err := link.Get(ctx, host, b.HostLink)
-		if err == nil {
-			err = l.SetRate(ctx, link.Limit{}, link.Limit{}) // takes a link along that is made for limits
-		}
-		if err == nil {
-			err = l.Delete(ctx)
-		}
-		errs = append(errs, netns.IgnoreNotExist(err))
+		errs = append(errs, netns.IgnoreNotExist(removeLink(ctx, host, b)))
 	}
-	errs = append(errs, removeSpace(ctx, b.Name))
+	errs = append(errs, removeSpace(ctx, host, b.Name))
 	if b.Bridge != "" {
 		errs = append(errs, dropBridge(ctx, host, b.Bridge))
 	}
 	return errors.Join(errs...)
 }
 
+// removeLink removes the box's bridge port, if it is that: anybody may have taken
+// the name.
+func removeLink(ctx context.Context, host *netns.NS, b *box) error {
+	l, err := link.Get(ctx, host, b.HostLink)
+	if err != nil {
+		return err
+	}
+	alias, err := aliasOf(ctx, l)
+	if err != nil {
+		return err
+	}
+	if name, _, ok := parsePortAlias(alias); !ok || name != b.Name {
+		return nil
+	}
+	// This takes a link along that is made for limits.
+	if err := l.SetRate(ctx, link.Limit{}, link.Limit{}); err != nil {
+		return err
+	}
+	return l.Delete(ctx)
+}
+
 // removeSpace deletes the name of the box's namespace and ends the processes that
-// a killed run has left in it.
-func removeSpace(ctx context.Context, name string) error {
+// a killed run has left in it. A namespace of that name that is no box, or one of
+// another host, is left alone.
+func removeSpace(ctx context.Context, host *netns.NS, name string) error {
+	if m, err := readMark(ctx, name); err != nil || m.host != host.ID().Ino {
+		if errors.Is(err, errNoBox) {
+			err = nil
+		}
+		return netns.IgnoreNotExist(err)
+	}
 	ns, err := netns.Open(ctx, name)
 	if err != nil {
 		return netns.IgnoreNotExist(err)
@@ -87,7 +108,7 @@ func rmOne(ctx context.Context, host *netns.NS, name string) error {
 		return err
 	}
 	if b.Pid != 0 {
-		if err := stop(b.Pid); err != nil {
+		if err := stop(ctx, b); err != nil {
 			return fmt.Errorf("box %s: ending process %d: %w", name, b.Pid, err)
 		}
 	}
@@ -96,12 +117,16 @@ func rmOne(ctx context.Context, host *netns.NS, name string) error {
 		return err
 	}
 	defer unlock()
+	if m, err := readMark(ctx, name); err == nil && m.host == host.ID().Ino && m.alive() {
+		return nil // it has gone, and somebody else has used its name since
+	}
 	return removeBox(ctx, host, b)
 }
 
-// stop asks a process to end, and ends it when it does not within ten seconds.
-func stop(pid int) error {
-	fd, err := unix.PidfdOpen(pid, 0)
+// stop asks the run of a box to end, and ends it when it does not within ten
+// seconds.
+func stop(ctx context.Context, b *box) error {
+	fd, err := unix.PidfdOpen(b.Pid, 0)
 	if err == unix.ESRCH {
 		return nil
 	}
@@ -109,6 +134,9 @@ func stop(pid int) error {
 		return err
 	}
 	defer unix.Close(fd)
+	if m, err := readMark(ctx, b.Name); err != nil || m.pid != b.Pid || !m.alive() {
+		return netns.IgnoreNotExist(err) // it has ended, and the pid may be another's
+	}
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
 		if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {
 			if err == unix.ESRCH {

@@ -3,11 +3,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"runtime"
 	"syscall"
 
@@ -23,7 +21,7 @@ func inRootless() bool { return os.Getenv(rootlessEnv) == "1" }
 // user owns a host of its own: a network namespace with nothing but lo. Boxes
 // reach each other and that host; a way out into the machine's network takes a
 // privilege that the user does not have, or a network stack in user mode.
-func rootless() (int, error) {
+func rootless(signals <-chan os.Signal) (int, error) {
 	runtime.LockOSThread() // the child dies with the thread that started it
 	defer runtime.UnlockOSThread()
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
@@ -36,24 +34,10 @@ func rootless() (int, error) {
 		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
 		Pdeathsig:   unix.SIGKILL,
 	}
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
-	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
 		return statusOurs, fmt.Errorf("making a user namespace (see /proc/sys/user/max_user_namespaces and /proc/sys/kernel/*userns*): %w", err)
 	}
-	over := make(chan struct{})
-	defer close(over)
-	go pass(cmd.Process, signals, over)
-	err := cmd.Wait()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		return statusOurs, err
-	}
-	if s := cmd.ProcessState.Sys().(syscall.WaitStatus); s.Signaled() {
-		return statusSignal + int(s.Signal()), nil
-	}
-	return cmd.ProcessState.ExitCode(), nil
+	return attend(cmd, signals)
 }
 
 // furnish gives the new mount namespace a /run for named namespaces and the lock.

@@ -211,14 +211,33 @@ func TestStatusesAreThoseOfShells(t *testing.T) {
 		{125, []string{"--network", "box:nobody", "true"}, "no box nobody"},
 		{125, []string{"-p", "0:80", "true"}, "is no port"},
 		{125, []string{"--name", "web"}, "no command"},
+		{125, []string{"--no-such-flag", "true"}, "no-such-flag"},
+		{125, []string{"--ip", "10.88.0.300", "true"}, "10.88.0.300"},
+		{125, []string{"--mac", "01:00:00:00:00:01", "true"}, "multicast"},
+		{125, []string{"--mtu", "20", "true"}, "MTU 20"},
+		{125, []string{"--bridge", "lo", "true"}, "lo"},
+		{125, []string{"--bridge", "sixteen-letters-", "true"}, "sixteen-letters-"},
+		{125, []string{"--rate-up", "3", "true"}, "no rate"},
+		{125, []string{"-p", "[::1]:80:80", "true"}, "::1"},
+		{125, []string{"-p", "80-90:80", "true"}, "different lengths"},
+		{125, []string{"--network", "none", "--subnet", "10.1.0.0/24", "true"}, "-subnet"},
+		{125, []string{"exec", "nobody", "true"}, "no box nobody"},
+		{125, []string{"exec", "nobody"}, "a command"},
+		{125, []string{"rm", "nobody"}, "no box nobody"},
+		{125, []string{"rm"}, "no name"},
+		{125, []string{"ls", "nobody"}, "nobody"},
+		{125, []string{"gc", "nobody"}, "nobody"},
 	} {
 		got := cli(t, host, test.args...)
 		if got.status != test.want || !strings.Contains(got.err, test.says) {
 			t.Errorf("run %q ended with %+v, want status %d and %q", test.args, got, test.want, test.says)
 		}
-		if got.status == 125 && strings.Count(strings.TrimSpace(got.err), "\n") > 0 && !strings.Contains(got.err, "usage") {
-			t.Errorf("run %q has more than a line to say: %q", test.args, got.err)
+		if got.status == 125 && strings.Count(got.err, "\n") != 1 {
+			t.Errorf("run %q has more or less than a line to say: %q", test.args, got.err)
 		}
+	}
+	if got := cli(t, host, "-h"); got.status != 0 || !strings.Contains(got.out, "usage:") || !strings.Contains(got.out, "-rate-up") || got.err != "" {
+		t.Errorf("run -h ended with %+v", got)
 	}
 	empty(t, host)
 }
@@ -267,12 +286,14 @@ func TestBoxesPublishShareAndReachEachOther(t *testing.T) {
 			t.Error(says)
 		}
 	}
-	got := cli(t, host, "--network", "box:pub1", "--", "cat", "/sys/class/net/eth0/mtu")
-	if got.status != 0 {
-		got = cli(t, host, "--network", "box:pub1", "--", "sh", "-c", "ip link show eth0 | grep -o 'mtu [0-9]*'")
+	got := cli(t, host, "--network", "box:pub1", "--", "readlink", "/proc/self/ns/net")
+	if want := fmt.Sprintf("net:[%d]\n", pub1.ID().Ino); got != (result{out: want}) {
+		t.Errorf("a process that shares the box ended with %+v, want %q", got, want)
 	}
-	if !strings.Contains(got.out, "1400") {
-		t.Logf("a process that shares the box sees %+v", got)
+	for _, name := range []string{"pub1", "pub2"} { // the second has it from the bridge
+		if got := cli(t, host, "exec", name, "ip", "link", "show", "eth0"); got.status != 127 && !strings.Contains(got.out, "mtu 1400") {
+			t.Errorf("the link of %s is %+v, want an MTU of 1400", name, got)
+		}
 	}
 	got = cli(t, host, "-p", "8080:80", "true")
 	if got.status != 125 || !strings.Contains(got.err, "pub1") {

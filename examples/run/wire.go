@@ -9,6 +9,7 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/nat"
@@ -93,6 +94,15 @@ func newSpace(ctx context.Context, host *netns.NS, name string) (*netns.NS, erro
 	}
 	pinned, err := netns.Pin(ctx, ns, name)
 	if errors.Is(err, os.ErrExist) {
+		taken, oerr := netns.Open(ctx, name)
+		taken.Close()
+		if errors.Is(oerr, netns.ErrNotNamespace) {
+			// An empty file: what is left of a run that was killed right here.
+			if err := netns.Delete(ctx, name); err != nil {
+				return nil, err
+			}
+			return netns.Pin(ctx, ns, name)
+		}
 		return nil, fmt.Errorf("the name %s is taken by a network namespace that is no box of this host", name)
 	}
 	return pinned, err
@@ -108,20 +118,27 @@ func (w *wired) plug(ctx context.Context, host *netns.NS, o *options, others []*
 	if err != nil {
 		return err
 	}
+	mtu := o.mtu
+	if mtu == 0 {
+		mtu = br.MTU
+	}
 	port, err := link.Create(ctx, host, link.Spec{
-		Name: portName(o.name), Up: true, Master: br.Index, MTU: o.mtu,
+		Name: portName(o.name), Up: true, Master: br.Index, MTU: mtu,
 		Alias: portAlias(o.name, addrs),
 		Port:  link.PortOptions{Isolated: yes(o.isolate), Hairpin: yes(true)},
 		Kind: link.Veth{Peer: link.Spec{
-			NS: w.ns, Name: "eth0", Up: true, MTU: o.mtu, MAC: o.mac, Addrs: addrs,
+			NS: w.ns, Name: "eth0", Up: true, MTU: mtu, MAC: o.mac, Addrs: addrs,
 		}},
 	})
 	if err != nil {
 		return err
 	}
 	var routes []route.Route
-	for _, s := range o.subnets {
-		routes = append(routes, route.Default(gateway(s).Addr()))
+	for i, s := range o.subnets {
+		sameFamily := func(p netip.Prefix) bool { return p.Addr().Is4() == s.Addr().Is4() }
+		if slices.IndexFunc(o.subnets, sameFamily) == i { // one way out for each family
+			routes = append(routes, route.Default(gateway(s).Addr()))
+		}
 	}
 	if err := route.Add(ctx, w.ns, routes...); err != nil {
 		return err
