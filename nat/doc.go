@@ -100,7 +100,7 @@
 // network and before the setting is written: what strangers send over them to be
 // forwarded is dropped, so that the host becomes no router for its neighbours,
 // and a crash at any point loses no fact. RemoveNetwork of the last network and
-// Delete set the links back.
+// Delete set the links back, unless net.ipv4.ip_forward was set to 1 meanwhile.
 //
 // A link that comes after AddNetwork, be it the network's own interface or a new
 // uplink, does not forward at once: the namespace's default for new links

@@ -85,8 +85,7 @@ func (d *diagnosis) lookAtTable(ctx context.Context) error {
 	d.there = true
 	intact := comment == skeletonComment
 	if intact {
-		s := syncing{n: n, c: d.c}
-		if intact, err = s.rulesIntact(ctx); err != nil {
+		if intact, err = d.c.Holds(ctx, skeleton(n.table)); err != nil {
 			return err
 		}
 	}

@@ -3,7 +3,6 @@ package nat
 import (
 	"context"
 	"errors"
-	"os"
 	"slices"
 
 	"github.com/boxwire/boxwire/internal/nft"
@@ -132,32 +131,28 @@ func (n *NAT) forwardLinks(ctx context.Context, nets []Network) (bool, error) {
 	if err != nil || len(nets) == 0 {
 		return false, err
 	}
-	c, err := n.conn()
-	if err != nil {
-		return false, err
-	}
-	var p *plan
-	err = c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
-		f, err := n.readFlipped(ctx, c)
+	p := new(plan)
+	// In turn: the record of a link that RemoveNetwork sets back in between would be
+	// gone, and the link would forward for strangers.
+	err = n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
+		err := c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
+			var err error
+			if p, err = n.plan(ctx, c, nets...); err != nil {
+				return nil, err
+			}
+			b := nft.NewBatch(n.table)
+			p.record(b)
+			return b, nil
+		}, nil)
 		if err != nil {
-			return nil, err
+			p = new(plan)
+			return netns.IgnoreNotExist(err) // the table is being removed, which is looked after next
 		}
-		if p, err = planLinks(ctx, n.ns, f, nets...); err != nil {
-			return nil, err
-		}
-		b := nft.NewBatch(n.table)
-		p.record(b)
-		return b, nil
-	}, nil)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil // the table is being removed, which is looked after next
-	}
-	if err != nil {
-		return false, err
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
-	defer cancel()
-	return p.writes(), p.apply(ctx, n.ns)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+		defer cancel()
+		return p.apply(ctx, n.ns)
+	})
+	return p.writes(), err
 }
 
 // flipped is what the table says about links that did not forward before, and how
@@ -206,8 +201,18 @@ func names(elems []nft.Element) map[string]bool {
 	return m
 }
 
-// restore sets the links back to what they were.
+// restore sets the links back to what they were. Where the machine was made a
+// router meanwhile, by the global switch, its links forward on.
 func (f flipped) restore(ctx context.Context, ns *netns.NS) error {
+	if len(f.four) > 0 {
+		router, err := ns.Sysctl(ctx, "net.ipv4.ip_forward")
+		if err != nil {
+			return err
+		}
+		if router != "0" {
+			f.four = nil
+		}
+	}
 	return errors.Join(f.write4(ctx, ns, 0), writeAll(ctx, ns, restore6(f.six)))
 }
 

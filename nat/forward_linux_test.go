@@ -61,6 +61,24 @@ func TestForwardingIsSwitchedLinkByLinkAndBack(t *testing.T) {
 	expect(t, ns, before)
 }
 
+// Others may have switched forwarding on for the whole machine since, and rely on it.
+func TestAMachineMadeARouterMeanwhileStaysOne(t *testing.T) {
+	t.Parallel()
+	ns := host(t)
+	gw := open(t, ns)
+	if err := gw.AddNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16")}); err != nil {
+		t.Fatal(err)
+	}
+	setSysctl(t, ns, "ipv4/ip_forward", "1")
+	if err := gw.RemoveNetwork(t.Context(), "br0"); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, ns, map[string]string{"ipv4/conf/up0/forwarding": "1", "ipv4/conf/br0/forwarding": "1", "ipv4/conf/br0/route_localnet": "0"})
+	if out := testutil.Run(t, ns, "nft", "list", "set", "inet", "boxwire", "flipped4"); strings.Contains(out, "up0") {
+		t.Errorf("still recorded: %s", out)
+	}
+}
+
 func TestANetworkOutlivesItsInterface(t *testing.T) {
 	t.Parallel()
 	ns := host(t)

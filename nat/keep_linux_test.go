@@ -117,6 +117,7 @@ func TestKeepRestoresWhatOthersRemove(t *testing.T) {
 		{"a rule added", "insert rule inet boxwire to_box accept", TableChanged},
 		{"the rules flushed", "flush table inet boxwire", TableChanged},
 		{"an element deleted", "delete element inet boxwire any4 { tcp . 8080 }", TableChanged},
+		{"the table put to sleep", "table inet boxwire { flags dormant; }", TableChanged},
 		{"a set flushed", "flush set inet boxwire ifs", TableChanged},
 	} {
 		began := time.Now()

@@ -32,6 +32,9 @@ func (n *NAT) exclusive(ctx context.Context, fn func(context.Context, nft.Conn) 
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if n.isClosed() { // while it waited: what it reserved now nobody would give back
+		return os.ErrClosed
+	}
 	unlock, err := lockFile(ctx, fmt.Sprintf("boxwire-net-%d.lock", n.ns.ID().Ino))
 	if err != nil {
 		return fmt.Errorf("waiting for another program's change: %w", err)

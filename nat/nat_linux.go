@@ -18,7 +18,8 @@ import (
 // A table that is missing is installed in one transaction. One that is there and
 // ours is left as it is, ports and networks included; so Open may be called any
 // number of times, by several programs. One that an older version of this library
-// installed is built anew with all that it holds, in one transaction, too. LoopbackLinks are added to those it has.
+// installed is built anew with all that it holds, in one transaction, too.
+// LoopbackLinks are added to those it has.
 //
 // Errors: os.ErrExist for a table of that name that is not ours, or that a newer
 // version of this library installed; os.ErrInvalid for a bad name;

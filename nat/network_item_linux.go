@@ -60,11 +60,7 @@ func (n Network) items() []item {
 
 // item is what the table holds about an opening.
 func (o Opening) item() item {
-	key := func(port uint16) []byte {
-		b := append(make([]byte, 0, 24), o.Box.Addr().AsSlice()...)
-		b = append(b, byte(o.Proto), 0, 0, 0)
-		return append(binary.BigEndian.AppendUint16(b, port), 0, 0)
-	}
+	key := func(port uint16) []byte { return appendKey(nil, o.Box.Addr(), o.Proto, port) }
 	return item{familyOf(o.Box.Addr()).route, nft.Element{
 		Key: key(o.Box.Port()), KeyEnd: key(o.last()), Comment: o.Owner,
 	}}

@@ -277,9 +277,9 @@ func prepare(fd int, s spot, mark uint32) error {
 	return unix.Listen(fd, 1)
 }
 
-// Close gives back the reserved ports and ends what [NAT.Proxy] began. What is published stays, and is reserved
-// again by the next program that opens the table and calls [NAT.Sync]. Closing
-// twice is fine; use after Close is os.ErrClosed.
+// Close gives back the reserved ports and ends what [NAT.Proxy] began. What is
+// published stays, and is reserved again by the next program that opens the table
+// and calls [NAT.Sync]. Closing twice is fine; use after Close is os.ErrClosed.
 func (n *NAT) Close() error {
 	if n == nil || n.turn == nil {
 		return nil

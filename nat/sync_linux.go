@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 
@@ -234,11 +233,6 @@ func (s *syncing) read(ctx context.Context) (there, whole bool, err error) {
 	if whole, err = judge(comment); err != nil {
 		return false, false, err
 	}
-	if whole {
-		if whole, err = s.rulesIntact(ctx); err != nil {
-			return false, false, err
-		}
-	}
 	for _, set := range skeletonSets() {
 		elems, err := s.c.Elements(ctx, table, set.Name)
 		if errors.Is(err, os.ErrNotExist) {
@@ -252,34 +246,10 @@ func (s *syncing) read(ctx context.Context) (there, whole bool, err error) {
 			s.have = append(s.have, item{set.Name, e})
 		}
 	}
-	if whole { // somebody may have flushed the rules, and left the sets
+	if whole { // somebody may have changed the rules, and left the sets
 		whole, err = s.c.Holds(ctx, skeleton(table))
 	}
 	return true, whole, err
-}
-
-// rulesIntact reports whether the table has the skeleton's rules, in order: each
-// chain as many, of the same expressions.
-func (s *syncing) rulesIntact(ctx context.Context) (bool, error) {
-	want, err := skeleton(s.n.table).Rules()
-	if err != nil {
-		return false, err
-	}
-	have, err := s.c.RulesOf(ctx, s.n.table)
-	if err != nil || len(have) != len(want) {
-		return false, err
-	}
-	names := func(rules []nft.Rule) map[string]string {
-		m := make(map[string]string)
-		for _, r := range rules {
-			for _, e := range r.Exprs {
-				m[r.Chain] += e.Name + " "
-			}
-			m[r.Chain] += "; "
-		}
-		return m
-	}
-	return maps.Equal(names(have), names(want)), nil
 }
 
 // landed reports whether the table is as it was to be.

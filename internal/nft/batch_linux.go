@@ -15,6 +15,7 @@ const (
 	attrDescConcat    = 2  // NFTA_SET_DESC_CONCAT, >= 5.6
 	attrFieldLen      = 1  // NFTA_SET_FIELD_LEN
 	flagConcat        = 0x80
+	tableDormant      = 0x1 // NFT_TABLE_F_DORMANT: the chains have no hooks
 )
 
 // Userdata types of libnftnl: the kernel keeps them for nft, which prints them.

@@ -3,14 +3,16 @@ package nft
 import (
 	"bytes"
 	"context"
+	"errors"
+	"os"
 
 	"github.com/boxwire/boxwire/internal/nl"
 	"golang.org/x/sys/unix"
 )
 
 // Holds reports whether the batch's table has the chains and the rules that the
-// batch adds, and no others: whether nobody has changed them since it was
-// committed. Sets and their elements are not looked at.
+// batch adds, and no others, and is awake: whether nobody has changed them since it
+// was committed. Sets and their elements are not looked at.
 func (c Conn) Holds(ctx context.Context, b *Batch) (bool, error) {
 	var wantChains []HookedChain
 	var wantRules []Rule
@@ -29,6 +31,13 @@ func (c Conn) Holds(ctx context.Context, b *Batch) (bool, error) {
 			}
 			wantRules = append(wantRules, rule)
 		}
+	}
+	_, flags, err := c.table(ctx, b.table)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil || flags&tableDormant != 0 {
+		return false, err
 	}
 	chains, err := c.Chains(ctx)
 	if err != nil {

@@ -37,6 +37,7 @@ func TestHoldsSeesEveryChange(t *testing.T) {
 		"add rule inet ours more drop",
 		"insert rule inet ours in accept",
 		"add chain inet ours third",
+		"add table inet ours { flags dormant; }",
 		"add chain inet ours in { policy drop; }",
 		"flush chain inet ours more; add rule inet ours more drop",
 		"flush chain inet ours more; add rule inet ours more counter accept",

@@ -12,24 +12,32 @@ import (
 // TableComment reads the comment of a table of the inet family. A table that is
 // not there is os.ErrNotExist.
 func (c Conn) TableComment(ctx context.Context, table string) (string, error) {
-	var comment string
+	comment, _, err := c.table(ctx, table)
+	return comment, err
+}
+
+// table reads the comment and the flags (NFT_TABLE_F_*) of a table.
+func (c Conn) table(ctx context.Context, table string) (comment string, flags uint32, err error) {
 	req := nl.Request{
 		Type: msgType(unix.NFT_MSG_GETTABLE),
 		Body: nl.AppendString(header(), unix.NFTA_TABLE_NAME, table),
 	}
-	err := c.nl.Call(ctx, req, func(m nl.Message) error {
+	err = c.nl.Call(ctx, req, func(m nl.Message) error {
 		if len(m.Body) < 4 {
 			return errShort
 		}
 		w := nl.Walk(m.Body[4:])
 		for w.Next() {
-			if w.Type() == attrTableUserdata {
+			switch w.Type() {
+			case attrTableUserdata:
 				comment = decodeComment(w.Data())
+			case unix.NFTA_TABLE_FLAGS:
+				flags = w.BE32()
 			}
 		}
 		return w.Err()
 	})
-	return comment, err
+	return comment, flags, err
 }
 
 // maxReads bounds how often something is read again because the ruleset changed
