@@ -140,7 +140,7 @@ func try(t *testing.T, all ...attempt) {
 	defer cancel()
 	var silent, heard sync.WaitGroup
 	answered := func(a attempt) {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		if got, err := call(ctx, a.from, a.proto, a.addr); err != nil || got != a.want {
 			t.Errorf("%v: the server sees %q, %v; want %s", a, got, err, a.want)
