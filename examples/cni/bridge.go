@@ -1,0 +1,164 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+
+	"github.com/boxwire/boxwire/link"
+	"github.com/boxwire/boxwire/nat"
+	"github.com/boxwire/boxwire/netns"
+)
+
+// bridgeAlias marks a bridge that the plugin has made and may remove again.
+const bridgeAlias = aliasPrefix + "bridge"
+
+// getBridge looks at the bridge; a link of that name that is none is refused.
+func getBridge(ctx context.Context, r *request) (link.Link, error) {
+	br, err := link.Get(ctx, r.host, r.conf.Bridge)
+	if err != nil {
+		return br, err
+	}
+	if br.Kind != "bridge" {
+		kind := br.Kind
+		if kind == "" {
+			kind = "hardware"
+		}
+		return br, invalid("bridge is the name of a link that is no bridge", fmt.Sprintf("%s is of kind %s", br.Name, kind))
+	}
+	return br, nil
+}
+
+// ensureBridge makes the bridge on first use, and sees to it that it is up and
+// has the gateways' addresses.
+func ensureBridge(ctx context.Context, r *request, l *lease) (br link.Link, made bool, err error) {
+	gates := r.gatewayPrefixes(l)
+	br, err = getBridge(ctx, r)
+	if errors.Is(err, os.ErrNotExist) {
+		br, err = link.Create(ctx, r.host, link.Spec{
+			Name: r.conf.Bridge, Up: true, MTU: r.conf.MTU, MAC: randomMAC(), Alias: bridgeAlias, Addrs: gates,
+			// Without it, each further container costs more than the one before.
+			Kind: link.Bridge{MulticastSnooping: new(false)},
+		})
+		return br, err == nil, failed("making the bridge "+r.conf.Bridge, err)
+	}
+	if err != nil {
+		return br, false, failed("looking at the bridge "+r.conf.Bridge, err)
+	}
+	if !br.Up {
+		if err := br.SetUp(ctx); err != nil {
+			return br, false, failed("bringing the bridge up", err)
+		}
+	}
+	missing, err := missingAddrs(ctx, br, gates)
+	if err == nil && len(missing) > 0 {
+		err = br.AddAddr(ctx, missing...)
+	}
+	return br, false, failed("giving the bridge its addresses", err)
+}
+
+// gatewayPrefixes are the addresses that the bridge has to have.
+func (r *request) gatewayPrefixes(l *lease) []netip.Prefix {
+	var all []netip.Prefix
+	for i, g := range l.gates {
+		p := netip.PrefixFrom(g, l.addrs[i].Bits())
+		if r.conf.IsGateway && g.IsValid() && !slices.Contains(all, p) {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// missingAddrs returns those that a link does not have.
+func missingAddrs(ctx context.Context, l link.Link, want []netip.Prefix) ([]netip.Prefix, error) {
+	have, err := l.Addrs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(want), func(w netip.Prefix) bool {
+		return slices.ContainsFunc(have, func(h link.Addr) bool { return h.Prefix == w })
+	}), nil
+}
+
+// openNAT opens the table of the plugin's networks and ports. Host ports are not
+// bound: the process is about to end.
+func openNAT(ctx context.Context, host *netns.NS) (*nat.NAT, error) {
+	gw, err := nat.Open(ctx, host, nat.Options{
+		Name: "boxwire-cni", NoReserve: true,
+		// The ports of a container that is gone without a DEL are free.
+		Alive: func(owner string) bool {
+			_, err := link.Get(ctx, host, linkOf(owner))
+			return !errors.Is(err, os.ErrNotExist)
+		},
+	})
+	return gw, failed("opening the table of published ports", err)
+}
+
+// needsNetwork says whether the firewall has anything to do for the network. One
+// without is a plain switch.
+func (c *config) needsNetwork() bool {
+	return c.IsGateway || c.IPMasq || c.Isolate || c.Internal || len(c.RuntimeConfig.PortMappings) > 0
+}
+
+// network is what the bridge is to be for the firewall. Several networks may
+// share it, and IPAM may assign from several subnets, so that those it has stay.
+func (c *config) wantedNetwork(have []nat.NetworkState, subnets []netip.Prefix) nat.Network {
+	for _, n := range have {
+		if n.Interface == c.Bridge {
+			subnets = merge(n.Subnets, subnets)
+		}
+	}
+	return nat.Network{
+		Interface: c.Bridge, Subnets: subnets,
+		Masquerade: c.IPMasq, Internal: c.Internal, Isolated: c.Isolate,
+	}
+}
+
+// dropBridge removes a bridge that the plugin has made and nothing is on, with its
+// network. It does not touch others.
+func dropBridge(ctx context.Context, r *request) error {
+	br, err := link.Get(ctx, r.host, r.conf.Bridge)
+	if err != nil {
+		return netns.IgnoreNotExist(err)
+	}
+	d, err := br.Details(ctx)
+	if err != nil || d.Spec.Alias != bridgeAlias {
+		return netns.IgnoreNotExist(err)
+	}
+	ports, err := link.List(ctx, r.host, link.Filter{Master: br.Index})
+	if err != nil || len(ports) > 0 {
+		return err
+	}
+	return netns.IgnoreNotExist(br.Delete(ctx))
+}
+
+// dropTable removes the network of a bridge that is gone, and the table with the
+// last network: opening it, to look for what is left, may have just made it.
+func dropTable(ctx context.Context, r *request, gw *nat.NAT) error {
+	if _, err := link.Get(ctx, r.host, r.conf.Bridge); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	err := netns.IgnoreNotExist(gw.RemoveNetwork(ctx, r.conf.Bridge))
+	networks, nerr := gw.Networks(ctx)
+	published, perr := gw.List(ctx)
+	if err = errors.Join(err, nerr, perr); err == nil && len(networks)+len(published) == 0 {
+		err = netns.IgnoreNotExist(gw.Delete(ctx))
+	}
+	return err
+}
+
+// randomMAC is a hardware address for a bridge, which would else take that of a
+// port, and change it as containers come and go.
+func randomMAC() net.HardwareAddr {
+	mac := make(net.HardwareAddr, 6)
+	rand.Read(mac)
+	mac[0] = mac[0]&^1 | 2 // unicast, locally administered
+	return mac
+}

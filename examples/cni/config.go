@@ -1,0 +1,217 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/boxwire/boxwire/link"
+	"github.com/boxwire/boxwire/nat"
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
+)
+
+// A config is what comes in on standard input, with what CNI_ARGS adds. Keys
+// mean what they mean to the reference plugins that have them.
+type config struct {
+	types.PluginConf
+
+	Bridge           string `json:"bridge"`           // "boxwire0"
+	IsGateway        bool   `json:"isGateway"`        // the bridge gets the gateways' addresses
+	IsDefaultGateway bool   `json:"isDefaultGateway"` // and the container a default route to them
+	IPMasq           bool   `json:"ipMasq"`
+	HairpinMode      bool   `json:"hairpinMode"`
+	MTU              int    `json:"mtu"`
+	Isolate          bool   `json:"isolate"`  // containers of the network reach each other's published ports only
+	Internal         bool   `json:"internal"` // no way out
+	limits                  // for every container, unless the runtime sets others
+
+	RuntimeConfig struct {
+		MAC          string        `json:"mac"`
+		IPs          []string      `json:"ips"`
+		PortMappings []portMapping `json:"portMappings"`
+		Bandwidth    *limits       `json:"bandwidth"`
+	} `json:"runtimeConfig"`
+	Args struct {
+		CNI struct {
+			MAC string   `json:"mac"`
+			IPs []string `json:"ips"`
+		} `json:"cni"`
+	} `json:"args"`
+
+	mac    net.HardwareAddr
+	wanted []netip.Addr
+	pool   *pool // of the built-in allocator; nil without
+}
+
+// limits are of the bandwidth capability, in bits per second and bits, as the
+// container sees them: ingress is what it receives.
+type limits struct {
+	IngressRate  uint64 `json:"ingressRate"`
+	IngressBurst uint64 `json:"ingressBurst"`
+	EgressRate   uint64 `json:"egressRate"`
+	EgressBurst  uint64 `json:"egressBurst"`
+}
+
+// A portMapping is one entry of the portMappings capability.
+type portMapping struct {
+	HostPort      int    `json:"hostPort"`
+	ContainerPort int    `json:"containerPort"`
+	Protocol      string `json:"protocol"`
+	HostIP        string `json:"hostIP"`
+}
+
+// parseConfig reads the configuration and refuses what cannot work.
+func parseConfig(args *skel.CmdArgs) (*config, error) {
+	c := &config{Bridge: "boxwire0"}
+	if err := json.Unmarshal(args.StdinData, c); err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "the network configuration cannot be read", err.Error())
+	}
+	if err := version.ParsePrevResult(&c.PluginConf); err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "prevResult cannot be read", err.Error())
+	}
+	if c.RuntimeConfig.Bandwidth != nil {
+		c.limits = *c.RuntimeConfig.Bandwidth
+	}
+	if c.IsDefaultGateway {
+		c.IsGateway = true
+	}
+	mac, ips := c.Args.CNI.MAC, c.Args.CNI.IPs
+	for pair := range strings.SplitSeq(args.Args, ";") {
+		k, v, ok := strings.Cut(pair, "=")
+		switch {
+		case pair == "":
+		case !ok:
+			return nil, types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_ARGS cannot be read", fmt.Sprintf("%q is no KEY=VALUE", pair))
+		case k == "MAC" && mac == "":
+			mac = v
+		case k == "IP" && len(ips) == 0:
+			ips = strings.Split(v, ",")
+		}
+	}
+	if c.RuntimeConfig.MAC != "" {
+		mac = c.RuntimeConfig.MAC
+	}
+	if len(c.RuntimeConfig.IPs) > 0 {
+		ips = c.RuntimeConfig.IPs
+	}
+	return c, c.check(args.StdinData, mac, ips)
+}
+
+func (c *config) check(stdin []byte, mac string, ips []string) (err error) {
+	if c.Bridge == "" || len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/: \t\n%") {
+		return invalid("bridge is no name of a link", fmt.Sprintf("%q: 1 to 15 bytes without '/', ':', '%%' and blanks", c.Bridge))
+	}
+	if c.MTU != 0 && (c.MTU < 68 || c.MTU > 65535) {
+		return invalid("mtu is out of range", fmt.Sprintf("%d: 68 to 65535 are possible", c.MTU))
+	}
+	if mac != "" {
+		if c.mac, err = net.ParseMAC(mac); err != nil || len(c.mac) != 6 || c.mac[0]&1 != 0 {
+			return invalid("mac is no hardware address of a link", fmt.Sprintf("%q: six bytes, unicast", mac))
+		}
+	}
+	for _, s := range ips {
+		ip, _, _ := strings.Cut(s, "/")
+		addr, err := netip.ParseAddr(strings.TrimSpace(ip))
+		if err != nil {
+			return invalid("a wanted IP address cannot be read", fmt.Sprintf("%q", s))
+		}
+		c.wanted = append(c.wanted, addr.Unmap())
+	}
+	for _, m := range c.RuntimeConfig.PortMappings {
+		if err := m.check(); err != nil {
+			return err
+		}
+	}
+	for _, rate := range []uint64{c.IngressRate, c.EgressRate} {
+		if rate != 0 && (rate < 8 || rate > 1e15) {
+			return invalid("a rate is out of range", fmt.Sprintf("%d: 8 to 10^15 bits per second are possible", rate))
+		}
+	}
+	if c.IPAM.Type == allocatorType {
+		if c.pool, err = parsePool(stdin); err != nil {
+			return err
+		}
+	}
+	if c.IngressRate == 0 && c.IngressBurst != 0 || c.EgressRate == 0 && c.EgressBurst != 0 {
+		return invalid("a burst needs a rate", "")
+	}
+	return nil
+}
+
+var protocols = map[string]nat.Proto{"": nat.TCP, "tcp": nat.TCP, "udp": nat.UDP, "sctp": nat.SCTP}
+
+func (m portMapping) proto() (nat.Proto, bool) {
+	p, ok := protocols[strings.ToLower(m.Protocol)]
+	return p, ok
+}
+
+func (m portMapping) check() error {
+	for name, port := range map[string]int{"hostPort": m.HostPort, "containerPort": m.ContainerPort} {
+		if port < 1 || port > 65535 {
+			return invalid("portMappings: "+name+" is no port", fmt.Sprintf("%d: 1 to 65535 are possible", port))
+		}
+	}
+	if _, ok := m.proto(); !ok {
+		return invalid("portMappings: the protocol is none of tcp, udp and sctp", fmt.Sprintf("%q", m.Protocol))
+	}
+	if m.HostIP != "" {
+		if _, err := netip.ParseAddr(m.HostIP); err != nil {
+			return invalid("portMappings: hostIP is no address", fmt.Sprintf("%q", m.HostIP))
+		}
+	}
+	return nil
+}
+
+// ports are the nat package's ports for the mappings: one for each family that
+// the container has an address of, unless the mapping names one.
+func (c *config) ports(owner string, box []netip.Prefix) ([]nat.Port, error) {
+	var all []nat.Port
+	for _, m := range c.RuntimeConfig.PortMappings {
+		found := false
+		proto, _ := m.proto()
+		for _, is4 := range []bool{true, false} {
+			host := netip.IPv6Unspecified()
+			if is4 {
+				host = netip.IPv4Unspecified()
+			}
+			if m.HostIP != "" {
+				if host = netip.MustParseAddr(m.HostIP).Unmap(); host.Is4() != is4 {
+					continue
+				}
+			}
+			for _, b := range box {
+				if b.Addr().Is4() == is4 {
+					all = append(all, nat.Port{
+						Proto: proto, Owner: owner,
+						Host: netip.AddrPortFrom(host, uint16(m.HostPort)),
+						Box:  netip.AddrPortFrom(b.Addr(), uint16(m.ContainerPort)),
+					})
+					found = true
+					break
+				}
+			}
+		}
+		if !found {
+			return nil, invalid("portMappings: the container has no address of that family", fmt.Sprintf("host port %d on %q", m.HostPort, m.HostIP))
+		}
+	}
+	return all, nil
+}
+
+// rates are the limits as the host's end of the pair sees them: what the
+// container receives, the host's end sends.
+func (c *config) rates() (egress, ingress link.Limit) {
+	return limit(c.IngressRate, c.IngressBurst), limit(c.EgressRate, c.EgressBurst)
+}
+
+// limit takes bits. A burst above what tc can say, which engines send for "any",
+// is the most it can.
+func limit(rate, burst uint64) link.Limit {
+	return link.Limit{Rate: link.Rate(rate), Burst: int(min(burst/8, 1<<30))}
+}

@@ -1,0 +1,103 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/boxwire/boxwire/link"
+	"github.com/boxwire/boxwire/netns"
+)
+
+// del removes the attachment. What is gone already, the container's namespace
+// for one, is fine; one thing that cannot be removed does not keep the others.
+func del(ctx context.Context, r *request) error {
+	unlock, err := lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return detach(ctx, r, false)
+}
+
+// detach takes away what an attachment has. The addresses are given back last,
+// when nobody answers to them any more. With
+// bridge set the bridge goes, too, if the plugin has made it and nothing is on it.
+// The caller holds the lock.
+func detach(ctx context.Context, r *request, bridge bool) error {
+	var errs []error
+	gw, err := openNAT(ctx, r.host)
+	if err == nil {
+		defer gw.Close()
+		err = netns.IgnoreNotExist(gw.UnpublishOwner(ctx, r.at.owner()))
+	}
+	errs = append(errs, failed("withdrawing the container's ports", err))
+	port, err := link.Get(ctx, r.host, r.at.link())
+	if err == nil {
+		err = removeLink(ctx, port)
+	} else if errors.Is(err, os.ErrNotExist) {
+		err = sweepLimits(ctx, r.host, func(alias string) bool { return alias == r.at.alias() })
+	}
+	errs = append(errs, failed("removing the container's link", netns.IgnoreNotExist(err)))
+	errs = append(errs, release(ctx, r))
+	if bridge {
+		errs = append(errs, failed("removing the bridge", dropBridge(ctx, r)))
+	}
+	if gw != nil {
+		errs = append(errs, failed("removing the table of published ports", dropTable(ctx, r, gw)))
+	}
+	return errors.Join(errs...)
+}
+
+// removeLink deletes a pair, with the link that limits its rate.
+func removeLink(ctx context.Context, port link.Link) error {
+	ifb, err := link.Get(ctx, port.NS(), ifbOf(port.Index))
+	switch {
+	case err == nil:
+		return link.DeleteAll(ctx, ifb, port)
+	case errors.Is(err, os.ErrNotExist):
+		return port.Delete(ctx)
+	}
+	return err
+}
+
+// sweepLimits deletes the links that limited the rate of pairs that went with
+// their namespace: those with an alias that gone knows, and those without any
+// whose pair is not there.
+func sweepLimits(ctx context.Context, host *netns.NS, gone func(alias string) bool) error {
+	ifbs, err := link.List(ctx, host, link.Filter{Kind: "ifb"})
+	if err != nil {
+		return err
+	}
+	var dead []link.Link
+	for _, l := range ifbs {
+		if !strings.HasPrefix(l.Name, "bwifb") {
+			continue
+		}
+		d, err := l.Details(ctx)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		if gone(d.Spec.Alias) || d.Spec.Alias == "" && !hasPair(ctx, host, l) {
+			dead = append(dead, l)
+		}
+	}
+	if len(dead) == 0 {
+		return nil
+	}
+	return netns.IgnoreNotExist(link.DeleteAll(ctx, dead...))
+}
+
+// hasPair says whether the link is there that an ifb's name speaks of.
+func hasPair(ctx context.Context, host *netns.NS, ifb link.Link) bool {
+	links, err := link.List(ctx, host, link.Filter{})
+	for _, l := range links {
+		if ifbOf(l.Index) == ifb.Name {
+			return true
+		}
+	}
+	return err != nil
+}

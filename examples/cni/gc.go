@@ -1,0 +1,124 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/boxwire/boxwire/link"
+	"github.com/boxwire/boxwire/nat"
+	"github.com/boxwire/boxwire/netns"
+	"github.com/containernetworking/cni/pkg/invoke"
+)
+
+// gc removes the network's attachments that are not among the valid ones, also
+// what an ADD that was killed has left, and nothing else. When the network has
+// none left, the bridge goes if the plugin has made it and nothing is on it.
+func gc(ctx context.Context, r *request) error {
+	valid := map[string]bool{} // by owner
+	alive := map[string]bool{} // by the host's end
+	for _, a := range r.conf.ValidAttachments {
+		at := attachment{network: r.conf.Name, container: a.ContainerID, ifname: a.IfName}
+		valid[at.owner()], alive[at.link()] = true, true
+	}
+	unlock, err := lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	gone := func(alias string) bool {
+		owner, ok := strings.CutPrefix(alias, aliasPrefix)
+		return ok && strings.HasPrefix(owner, ownerPrefix(r.conf.Name)) && !valid[owner]
+	}
+	errs := []error{
+		failed("removing links", gcLinks(ctx, r, alive, gone)),
+		failed("removing limits", sweepLimits(ctx, r.host, gone)),
+	}
+	if r.conf.pool != nil {
+		errs = append(errs, r.conf.pool.free(r.conf.Name, func(l string) bool { return !alive[l] }))
+	}
+	if r.conf.delegated() {
+		errs = append(errs, gcDelegate(ctx, r))
+	}
+	if len(valid) == 0 {
+		errs = append(errs, failed("removing the bridge", dropBridge(ctx, r)))
+	}
+	gw, err := openNAT(ctx, r.host)
+	if err == nil {
+		defer gw.Close()
+		err = errors.Join(gcPorts(ctx, r, gw, valid), dropTable(ctx, r, gw))
+	}
+	return errors.Join(append(errs, failed("withdrawing ports", err))...)
+}
+
+// gcLinks deletes the host's ends that are not alive, all together.
+func gcLinks(ctx context.Context, r *request, alive map[string]bool, gone func(alias string) bool) error {
+	links, err := link.List(ctx, r.host, link.Filter{Kind: "veth"})
+	if err != nil {
+		return err
+	}
+	br, err := link.Get(ctx, r.host, r.conf.Bridge)
+	if netns.IgnoreNotExist(err) != nil {
+		return err
+	}
+	var dead []link.Link
+	for _, l := range links {
+		if !strings.HasPrefix(l.Name, linkPrefix) || alive[l.Name] {
+			continue
+		}
+		d, err := l.Details(ctx)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		// Without an alias: an ADD was killed before it gave the link one.
+		if gone(d.Spec.Alias) || d.Spec.Alias == "" && (l.Master == 0 || l.Master == br.Index) {
+			dead = append(dead, l)
+			ifb, err := link.Get(ctx, r.host, ifbOf(l.Index))
+			if err == nil {
+				dead = append(dead, ifb)
+			}
+		}
+	}
+	if len(dead) == 0 {
+		return nil
+	}
+	return netns.IgnoreNotExist(link.DeleteAll(ctx, dead...))
+}
+
+func gcPorts(ctx context.Context, r *request, gw *nat.NAT, valid map[string]bool) error {
+	published, err := gw.List(ctx)
+	if err != nil {
+		return err
+	}
+	var dead []nat.Port
+	for _, p := range published {
+		if strings.HasPrefix(p.Owner, ownerPrefix(r.conf.Name)) && !valid[p.Owner] {
+			dead = append(dead, p.Port)
+		}
+	}
+	if len(dead) == 0 {
+		return nil
+	}
+	return netns.IgnoreNotExist(gw.Unpublish(ctx, dead...))
+}
+
+// gcDelegate passes the request on. Many IPAM plugins do not know it yet.
+func gcDelegate(ctx context.Context, r *request) error {
+	exec := &invoke.DefaultExec{RawExec: &invoke.RawExec{}}
+	path, err := exec.FindInPath(r.conf.IPAM.Type, invokePath(r))
+	if err != nil {
+		return failed("looking for the IPAM plugin", err)
+	}
+	info, err := invoke.GetVersionInfo(ctx, path, exec)
+	if err != nil {
+		return failed("asking the IPAM plugin for its version", err)
+	}
+	for _, v := range info.SupportedVersions() {
+		if v == r.conf.CNIVersion {
+			return invoke.DelegateGC(ctx, r.conf.IPAM.Type, r.args.StdinData, nil)
+		}
+	}
+	return nil
+}

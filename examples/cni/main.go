@@ -1,0 +1,64 @@
+//go:build linux
+
+// Cni is a CNI plugin of type "boxwire": it plugs containers into a bridge,
+// with addresses, routes, masquerade, published ports and limits of their rate,
+// where the reference plugins bridge, portmap, firewall and bandwidth would be
+// chained.
+//
+//	go build -C examples/cni -o /opt/cni/bin/boxwire .
+//
+// It speaks CNI 0.3.1 to 1.1.0 (https://www.cni.dev/docs/spec/). What it has
+// made it finds again in the kernel, by names, aliases and comments. The
+// network namespace that it is started in is the host.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/boxwire/boxwire/netns"
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/version"
+)
+
+const about = "CNI plugin boxwire"
+
+func main() {
+	if err := skel.PluginMainFuncsWithError(skel.CNIFuncs{
+		Add:    verb(add),
+		Del:    verb(del),
+		Check:  verb(check),
+		GC:     verb(gc),
+		Status: verb(status),
+	}, version.VersionsStartingFrom("0.3.1"), about); err != nil {
+		err.Print()
+		os.Exit(1)
+	}
+}
+
+// A request is one call of the plugin.
+type request struct {
+	args *skel.CmdArgs
+	conf *config
+	host *netns.NS // where the bridge is
+	at   attachment
+}
+
+// verb makes one of the skeleton's functions of one of ours.
+func verb(fn func(context.Context, *request) error) func(*skel.CmdArgs) error {
+	return func(args *skel.CmdArgs) error {
+		conf, err := parseConfig(args)
+		if err != nil {
+			return err
+		}
+		host, err := netns.Current()
+		if err != nil {
+			return failed("looking at the host's network namespace", err)
+		}
+		defer host.Close()
+		return reply(fn(context.Background(), &request{
+			args: args, conf: conf, host: host,
+			at: attachment{network: conf.Name, container: args.ContainerID, ifname: args.IfName},
+		}))
+	}
+}

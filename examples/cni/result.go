@@ -1,0 +1,45 @@
+//go:build linux
+
+package main
+
+import (
+	"net"
+	"net/netip"
+
+	"github.com/boxwire/boxwire/link"
+	current "github.com/containernetworking/cni/pkg/types/100"
+)
+
+// result tells the runtime what has been made: the bridge, the host's end, the
+// container's link.
+func (r *request) result(br, port, eth link.Link, l *lease) *current.Result {
+	for _, ip := range l.ips {
+		ip.Interface = current.Int(2)
+	}
+	dns := r.conf.DNS
+	if dns.IsEmpty() {
+		dns = l.dns
+	}
+	return &current.Result{
+		CNIVersion: current.ImplementedSpecVersion,
+		Interfaces: []*current.Interface{
+			{Name: br.Name, Mac: br.MAC.String()},
+			{Name: port.Name, Mac: port.MAC.String(), Mtu: port.MTU},
+			{Name: eth.Name, Mac: eth.MAC.String(), Mtu: eth.MTU, Sandbox: r.args.Netns},
+		},
+		IPs: l.ips, Routes: l.routes, DNS: dns,
+	}
+}
+
+func prefixOf(n net.IPNet) netip.Prefix {
+	a, ok := netip.AddrFromSlice(n.IP)
+	ones, bits := n.Mask.Size()
+	if !ok || bits == 0 {
+		return netip.Prefix{}
+	}
+	return netip.PrefixFrom(a.Unmap(), ones).Masked()
+}
+
+func ipNet(p netip.Prefix) net.IPNet {
+	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}

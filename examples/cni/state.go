@@ -1,0 +1,187 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/boxwire/boxwire/link"
+	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
+)
+
+// A state is the file that the allocator keeps for a network. It is only a
+// reservation list: a lease counts while the host's end of its pair is there, so
+// that what a restart of the machine, or a container that ended without DEL, has
+// left in it is free again.
+type state struct {
+	Leases []leaseEntry `json:"leases"`
+	Last   []netip.Addr `json:"last"` // chosen last, for each set of ranges
+	path   string
+	file   *os.File
+}
+
+type leaseEntry struct {
+	Link  string       `json:"link"`  // the host's end
+	Owner string       `json:"owner"` // for people
+	Host  uint64       `json:"host"`  // inode of the namespace it is in
+	Boot  string       `json:"boot"`  // of the machine, since inodes are used again
+	Addrs []netip.Addr `json:"addrs"`
+}
+
+// openState opens the state of a network and locks it until close.
+func (p *pool) openState(network string) (*state, error) {
+	if err := os.MkdirAll(p.DataDir, 0o755); err != nil {
+		return nil, failed("making the allocator's folder", err)
+	}
+	path := filepath.Join(p.DataDir, key(network, 200)+".json")
+	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, failed("opening the allocator's state", err)
+	}
+	for err = unix.EINTR; err == unix.EINTR; {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+	}
+	s := &state{path: path, file: f}
+	var b []byte
+	if err == nil {
+		b, err = os.ReadFile(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, s)
+	}
+	if err != nil {
+		f.Close()
+		return nil, failed("reading the allocator's state", fmt.Errorf("%s: %w", path, err))
+	}
+	return s, nil
+}
+
+func (s *state) close() { s.file.Close() }
+
+// save replaces the file, so that a plugin that is killed leaves the old one or
+// the new. It is on the disk before it has the name: a power cut leaves no half.
+func (s *state) save() error {
+	b, err := json.MarshalIndent(s, "", "\t")
+	if err != nil {
+		return err
+	}
+	tmp := s.path + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return failed("writing the allocator's state", err)
+	}
+	_, err = f.Write(append(b, '\n'))
+	if err == nil {
+		err = unix.Fdatasync(int(f.Fd()))
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(tmp, s.path)
+	}
+	return failed("writing the allocator's state", err)
+}
+
+func (s *state) last(set int) netip.Addr {
+	if set < len(s.Last) {
+		return s.Last[set]
+	}
+	return netip.Addr{}
+}
+
+func (s *state) remember(set int, a netip.Addr) {
+	for len(s.Last) <= set {
+		s.Last = append(s.Last, netip.Addr{})
+	}
+	s.Last[set] = a
+}
+
+// reap drops the leases whose links are gone. Of another host's namespace that is
+// not known, except that it has not outlived the machine's restart.
+func (s *state) reap(ctx context.Context, host *netns.NS, boot string) error {
+	links, err := link.List(ctx, host, link.Filter{Kind: "veth"})
+	if err != nil {
+		return failed("listing the host's links", err)
+	}
+	alive := map[string]bool{}
+	for _, l := range links {
+		alive[l.Name] = true
+	}
+	s.Leases = slices.DeleteFunc(s.Leases, func(e leaseEntry) bool {
+		return e.Boot != boot || e.Host == host.ID().Ino && !alive[e.Link]
+	})
+	return nil
+}
+
+// allocate assigns addresses. The caller holds the lock until the link is there:
+// a lease without a link is free.
+func (p *pool) allocate(ctx context.Context, r *request) (*lease, error) {
+	s, err := p.openState(r.conf.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	boot, err := bootID()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.reap(ctx, r.host, boot); err != nil {
+		return nil, err
+	}
+	result, addrs, err := p.choose(s, r.conf.wanted)
+	if err != nil {
+		return nil, err
+	}
+	s.Leases = append(s.Leases, leaseEntry{Link: r.at.link(), Owner: r.at.owner(), Host: r.host.ID().Ino, Boot: boot, Addrs: addrs})
+	if err := s.save(); err != nil {
+		return nil, err
+	}
+	return newLease(result, r.conf.IsGateway)
+}
+
+// free drops leases by their link's name.
+func (p *pool) free(network string, gone func(link string) bool) error {
+	s, err := p.openState(network)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	before := len(s.Leases)
+	s.Leases = slices.DeleteFunc(s.Leases, func(e leaseEntry) bool { return gone(e.Link) })
+	if len(s.Leases) == before {
+		return nil
+	}
+	return s.save()
+}
+
+// holds says whether the link has a lease of the address.
+func (p *pool) holds(network, link string, addr netip.Addr) (bool, error) {
+	s, err := p.openState(network)
+	if err != nil {
+		return false, err
+	}
+	defer s.close()
+	for _, e := range s.Leases {
+		if e.Link == link && slices.Contains(e.Addrs, addr) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func bootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(bytes.TrimSpace(b))), failed("reading the boot id", err)
+}

@@ -1,0 +1,42 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/boxwire/boxwire/netns"
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// status says whether ADD can work. It changes nothing.
+func status(ctx context.Context, r *request) error {
+	if _, err := getBridge(ctx, r); netns.IgnoreNotExist(err) != nil {
+		return types.NewError(types.ErrPluginNotAvailable, "the bridge is not usable", oneLine(err))
+	}
+	switch {
+	case r.conf.pool != nil:
+		s, err := r.conf.pool.openState(r.conf.Name)
+		if err != nil {
+			return types.NewError(types.ErrPluginNotAvailable, "the allocator is not usable", oneLine(err))
+		}
+		defer s.close()
+		boot, err := bootID()
+		if err == nil {
+			err = s.reap(ctx, r.host, boot)
+		}
+		if err == nil {
+			_, _, err = r.conf.pool.choose(s, nil)
+		}
+		if err != nil {
+			return types.NewError(types.ErrPluginNotAvailable, "no address can be assigned", oneLine(err))
+		}
+	case r.conf.delegated():
+		return invoke.DelegateStatus(ctx, r.conf.IPAM.Type, r.args.StdinData, nil)
+	}
+	return nil
+}
+
+func invokePath(r *request) []string { return filepath.SplitList(r.args.Path) }
