@@ -199,7 +199,9 @@ func (l Link) Addrs(ctx context.Context) ([]Addr, error) {
 }
 
 // ListAddrs reads the addresses of all links of the namespace, IPv4 first, by
-// link. The list is of one moment.
+// link. The list is complete: when addresses change while it is read, in a way
+// that can make it miss one, it is read again, up to 50 times, and is
+// [ErrInterrupted] then.
 func ListAddrs(ctx context.Context, ns *netns.NS) ([]Addr, error) {
 	conn, err := route(ns)
 	var addrs []Addr
@@ -227,7 +229,7 @@ func (l Link) addrs(ctx context.Context) ([]Addr, error) {
 func readAddrs(ctx context.Context, conn *nl.Conn, index int) ([]Addr, error) {
 	var addrs nl.Gather[Addr]
 	label := ""
-	err := conn.Dump(ctx, getAddrs(index), addrs.Reset, func(m nl.Message) error {
+	twice, err := dumpWhole(ctx, conn, getAddrs(index), addrs.Reset, func(m nl.Message) error {
 		if m.Type != unix.RTM_NEWADDR || len(m.Body) == 0 {
 			return nil
 		}
@@ -250,7 +252,16 @@ func readAddrs(ctx context.Context, conn *nl.Conn, index int) ([]Addr, error) {
 	if err != nil {
 		return nil, err
 	}
-	return addrs.All(), nil
+	all := addrs.All()
+	if twice {
+		type key struct {
+			link   int
+			prefix netip.Prefix
+			peer   netip.Addr
+		}
+		all = once(all, func(a *Addr) key { return key{a.Link, a.Prefix, a.Peer} })
+	}
+	return all, nil
 }
 
 // addrBatch checks the link and the addresses before anything is sent.

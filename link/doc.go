@@ -93,7 +93,8 @@
 // link, master or address), os.ErrPermission (CAP_NET_ADMIN is missing in the
 // namespace's user namespace), errors.ErrUnsupported (the kernel lacks the
 // kind, or this is not Linux), os.ErrClosed (the namespace was closed),
-// os.ErrInvalid (refused before anything was sent) and the errors of ctx.
+// os.ErrInvalid (refused before anything was sent), [ErrInterrupted] (a list
+// that was not complete) and the errors of ctx.
 //
 // # Cancellation
 //

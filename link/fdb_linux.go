@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -89,8 +90,10 @@ func (l Link) FlushFDB(ctx context.Context, match func(FDBEntry) bool) error {
 
 // ListFDB reads the forwarding databases of the namespace, as the filter
 // chooses, in the kernel's order, which is none. Entries that are learned or
-// that age while it is read may or may not be in it; the others are. A VXLAN's
-// entry with several destinations comes once for each.
+// that age while it is read may or may not be in it; the others are, once: when
+// one goes in between two of the kernel's replies, the list is read again, up to
+// 50 times, and is [ErrInterrupted] then. A VXLAN's entry with several
+// destinations comes once for each.
 func ListFDB(ctx context.Context, ns *netns.NS, f FDBFilter) ([]FDBEntry, error) {
 	list, err := listFDB(ctx, ns, f)
 	if err != nil {
@@ -113,10 +116,10 @@ func listFDB(ctx context.Context, ns *netns.NS, f FDBFilter) ([]FDBEntry, error)
 		return nil, err
 	}
 	ask := ndMsg{family: unix.AF_BRIDGE, index: f.Link, master: f.Bridge}
-	var list []FDBEntry
+	var list nl.Gather[FDBEntry]
 	var macs arena
 	var m ndMsg
-	err = conn.Dump(ctx, ask.request(unix.RTM_GETNEIGH, 0), func() { list = list[:0] }, func(msg nl.Message) error {
+	twice, err := dumpWhole(ctx, conn, ask.request(unix.RTM_GETNEIGH, 0), list.Reset, func(msg nl.Message) error {
 		if msg.Type != unix.RTM_NEWNEIGH {
 			return nil
 		}
@@ -124,11 +127,32 @@ func listFDB(ctx context.Context, ns *netns.NS, f FDBFilter) ([]FDBEntry, error)
 			return err
 		}
 		if m.family == unix.AF_BRIDGE && (f.Link == 0 || m.index == f.Link) {
-			list = append(list, m.fdbEntry(&macs))
+			*list.Next() = m.fdbEntry(&macs)
 		}
 		return nil
 	})
-	return list, err
+	if err != nil {
+		return nil, err
+	}
+	all := list.All()
+	if twice {
+		all = once(all, (*FDBEntry).key)
+	}
+	return all, nil
+}
+
+// fdbKey is what tells an entry of a table from the others.
+type fdbKey struct {
+	mac                string
+	link, via          int
+	vlan, port         uint16
+	self               bool
+	dst                netip.Addr
+	vni, srcVNI, group uint32
+}
+
+func (e *FDBEntry) key() fdbKey {
+	return fdbKey{string(e.MAC), e.Link, e.Via, e.VLAN, e.Port, e.Self, e.Dst, e.VNI, e.SrcVNI, e.NextHop}
 }
 
 // fdbEntry returns what the message tells; the hardware address is kept in macs.

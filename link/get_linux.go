@@ -105,7 +105,7 @@ func having(ctx context.Context, ns *netns.NS, typ uint16, value []byte, what st
 
 // List reads the links of the namespace that f chooses, ordered by index. The
 // list is of one moment: when links come or go while it is read, it is read
-// again.
+// again, up to 50 times, and is [ErrInterrupted] then.
 func List(ctx context.Context, ns *netns.NS, f Filter) ([]Link, error) {
 	links, err := list(ctx, ns, f, nil)
 	if err != nil {

@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/boxwire/boxwire/internal/fail"
@@ -89,7 +90,14 @@ func (l Link) Neighbours(ctx context.Context) ([]Neighbour, error) {
 
 // ListNeighbours reads the neighbours that the filter chooses, IPv4 first, in
 // the kernel's order, which is none. Entries that come or go while it is read
-// may or may not be in it; the others are.
+// may or may not be in it; the others are, once: when one goes in between two of
+// the kernel's replies (32 KiB each, some 400 entries), it is read again, up to 50
+// times, and is [ErrInterrupted] then.
+//
+// The kernel keeps the neighbours of all namespaces in one hash table and tells
+// nobody of the others', nor that the table was enlarged, which happens when the
+// most neighbours that the machine ever had have doubled. Only if that comes
+// between two replies can a long list lack an entry.
 func ListNeighbours(ctx context.Context, ns *netns.NS, f NeighbourFilter) ([]Neighbour, error) {
 	list, err := neighbours(ctx, ns, f)
 	if err != nil {
@@ -111,10 +119,10 @@ func neighbours(ctx context.Context, ns *netns.NS, f NeighbourFilter) ([]Neighbo
 	if err != nil {
 		return nil, err
 	}
-	var list []Neighbour
+	var list nl.Gather[Neighbour]
 	var macs arena
 	var m ndMsg
-	err = conn.Dump(ctx, f.request(), func() { list = list[:0] }, func(msg nl.Message) error {
+	twice, err := dumpWhole(ctx, conn, f.request(), list.Reset, func(msg nl.Message) error {
 		if msg.Type != unix.RTM_NEWNEIGH {
 			return nil
 		}
@@ -126,10 +134,21 @@ func neighbours(ctx context.Context, ns *netns.NS, f NeighbourFilter) ([]Neighbo
 			f.States != 0 && m.state&uint16(f.States) == 0 || f.IPv4Only && m.dst.Is6() || f.IPv6Only && m.dst.Is4() {
 			return nil
 		}
-		list = append(list, m.neighbour(&macs))
+		*list.Next() = m.neighbour(&macs)
 		return nil
 	})
-	return list, err
+	if err != nil {
+		return nil, err
+	}
+	all := list.All()
+	if twice {
+		type key struct {
+			link int
+			addr netip.Addr
+		}
+		all = once(all, func(n *Neighbour) key { return key{n.Link, n.Addr} })
+	}
+	return all, nil
 }
 
 // request asks for what the filter chooses. The family is in the header, the

@@ -22,9 +22,9 @@ import (
 func newGuard(af uint8, f Filter) *guard {
 	g := &guard{filter: Filter{Table: f.Table}}
 	g.Settle = new(settled())
-	g.Group, g.Break, g.Event = unix.RTNLGRP_IPV4_ROUTE, g.break4, g.event4
+	g.Groups, g.Break, g.Event = []uint32{unix.RTNLGRP_IPV4_ROUTE}, g.break4, g.event4
 	if af == unix.AF_INET6 {
-		g.Group, g.Break, g.Event = unix.RTNLGRP_IPV6_ROUTE, g.break6, g.event6
+		g.Groups, g.Break, g.Event = []uint32{unix.RTNLGRP_IPV6_ROUTE}, g.break6, g.event6
 	}
 	return g
 }

@@ -31,10 +31,10 @@ type Conn struct {
 // socket is one open netlink socket with its two system calls prepared, so that
 // an exchange allocates nothing for them.
 type socket struct {
-	nc    *netlink.Conn
-	raw   syscall.RawConn
-	port  uint32 // 0 until learnPort
-	group uint32 // what join has joined
+	nc     *netlink.Conn
+	raw    syscall.RawConn
+	port   uint32   // 0 until learnPort
+	groups []uint32 // what join has joined
 
 	// Arguments and results of the two functions below.
 	buf   []byte

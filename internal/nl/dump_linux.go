@@ -38,7 +38,7 @@ func (c *Conn) DumpOnce(ctx context.Context, req Request, g *Guard, each func(Me
 
 // A Guard watches the changes of a table while a dump reads it.
 type Guard struct {
-	Group uint32 // the multicast group that is told of the changes
+	Groups []uint32 // the multicast groups that are told of the changes
 
 	// Break gets the last message of a datagram that is not the end of the dump:
 	// there the kernel let go of the table. Event gets a change that came up while
@@ -62,7 +62,7 @@ func (c *Conn) dumpTries(ctx context.Context, req *Request, tries int, g *Guard,
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	if g != nil {
-		defer func() { c.leave(g.Group, *buf) }()
+		defer func() { c.leave(g.Groups, *buf) }()
 	}
 	for range tries {
 		if reset != nil {
@@ -70,7 +70,7 @@ func (c *Conn) dumpTries(ctx context.Context, req *Request, tries int, g *Guard,
 		}
 		if g != nil {
 			g.broke = false
-			if err := c.join(g.Group); err != nil {
+			if err := c.join(g.Groups); err != nil {
 				return err
 			}
 		}

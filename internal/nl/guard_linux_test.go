@@ -27,8 +27,8 @@ func TestDumpUnderGuard(t *testing.T) {
 	req := nl.Request{Type: unix.RTM_GETADDR, Body: []byte{unix.AF_INET, 0, 0, 0, 0, 0, 0, 0}}
 	breaks, events, seen, tries := 0, 0, 0, 0
 	g := &nl.Guard{
-		Group: unix.RTNLGRP_IPV4_IFADDR,
-		Break: func(nl.Message) bool { breaks++; return false },
+		Groups: []uint32{unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR},
+		Break:  func(nl.Message) bool { breaks++; return false },
 		Event: func(m nl.Message) bool {
 			events++
 			if m.Type != unix.RTM_DELADDR || binary.NativeEndian.Uint32(m.Body[4:]) != 1 {
@@ -60,7 +60,7 @@ func TestDumpUnderGuard(t *testing.T) {
 	// A change that the kernel tells of behind the last address counts if it does
 	// so before it answers the request to settle.
 	disturb, seen = false, 0
-	late := &nl.Guard{Group: g.Group, Break: g.Break, Event: g.Event, Settle: &nl.Request{Type: unix.RTM_GETLINK, Body: make([]byte, unix.SizeofIfInfomsg)}}
+	late := &nl.Guard{Groups: g.Groups, Break: g.Break, Event: g.Event, Settle: &nl.Request{Type: unix.RTM_GETLINK, Body: make([]byte, unix.SizeofIfInfomsg)}}
 	binary.NativeEndian.PutUint32(late.Settle.Body[4:], 1)
 	if err := c.DumpOnce(t.Context(), req, late, each); err != nil || seen != 2000 {
 		t.Errorf("settled: %d addresses, %v", seen, err)
