@@ -180,8 +180,8 @@ func (d *diagnosis) lookAtListener(ctx context.Context) error {
 	if d.hints.Box == nil || !d.box.IsValid() {
 		return nil
 	}
-	all, err := listeners(ctx, d.hints.Box, d.port.Proto, 0)
-	if err != nil {
+	all, told, err := listeners(ctx, d.hints.Box, d.port.Proto, 0)
+	if err != nil || !told { // that no socket is shown means nothing then
 		return err
 	}
 	want := claim{d.port.Proto, d.box.Addr(), d.box.Port(), d.box.Port()}

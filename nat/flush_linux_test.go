@@ -87,6 +87,34 @@ func exchange(t *testing.T, c net.Conn, within time.Duration) string {
 	return ""
 }
 
+// Conntrack would go on translating what began while the table was there, where
+// another table translates, too, and the machine forwards.
+func TestDeleteEndsTheFlowsOfItsPorts(t *testing.T) {
+	t.Parallel()
+	s := wire(t)
+	setSysctl(t, s.host, "ipv4/ip_forward", "1")
+	testutil.Run(t, s.host, "nft", "table ip other { chain c { type nat hook prerouting priority 0; }; }")
+	s.gw = open(t, s.host)
+	if err := s.gw.Sync(t.Context(), State{Networks: []Network{network0()}, Ports: []Port{udp("0.0.0.0:5300", "10.88.0.2:53", "dns")}}); err != nil {
+		t.Fatal(err)
+	}
+	echo(t, s.box, "10.88.0.2:53", "dns")
+	c, err := s.outside.Dial(t.Context(), "udp", "203.0.113.1:5300")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got := exchange(t, c, 10*time.Second); got != "dns" {
+		t.Fatalf("published, the flow reaches %q", got)
+	}
+	if err := s.gw.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := exchange(t, c, 100*time.Millisecond); got != "" {
+		t.Errorf("deleted, the flow reaches %q", got)
+	}
+}
+
 // A UDP flow is one socket that keeps sending: while nothing is published, after
 // its port is, after it leads to another box, and after it is unpublished
 // (moby#8795, moby#44688).

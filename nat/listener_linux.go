@@ -35,11 +35,11 @@ const (
 
 // listeners reads the sockets of a protocol that wait for visitors in a namespace:
 // TCP and SCTP that listen, UDP that are not connected; those on one port, or all if
-// it is 0. It is empty where the kernel cannot tell.
-func listeners(ctx context.Context, ns *netns.NS, proto Proto, port uint16) (all []listener, err error) {
+// it is 0. Where the kernel cannot tell of any family, told is false.
+func listeners(ctx context.Context, ns *netns.NS, proto Proto, port uint16) (all []listener, told bool, err error) {
 	c, err := ns.Exchange(unix.NETLINK_SOCK_DIAG)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		body := make([]byte, diagRequest)
@@ -63,10 +63,11 @@ func listeners(ctx context.Context, ns *netns.NS, proto Proto, port uint16) (all
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
+		told = true
 	}
-	return all, nil
+	return all, told, nil
 }
 
 // decodeListener reads a struct inet_diag_msg; ok is false for a socket without a
@@ -118,7 +119,7 @@ func (n *NAT) unused(ctx context.Context, bare, contested []Port) (Port, error) 
 	waiting := make(map[Proto]map[uint16][]listener)
 	for i, p := range ports {
 		if waiting[p.Proto] == nil {
-			all, err := listeners(ctx, n.ns, p.Proto, only)
+			all, _, err := listeners(ctx, n.ns, p.Proto, only)
 			if err != nil {
 				return p, fmt.Errorf("asking who listens: %w", err)
 			}

@@ -60,7 +60,7 @@ func lockFile(ctx context.Context, name string) (unlock func(), err error) {
 		path := filepath.Join(dir, name)
 		for {
 			fd, err := openLock(path)
-			if errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.EROFS) {
+			if errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ELOOP) {
 				break
 			}
 			if err == nil {
@@ -79,12 +79,27 @@ func lockFile(ctx context.Context, name string) (unlock func(), err error) {
 	return func() {}, nil
 }
 
+// openLock opens the file, or makes it. What somebody else has put there, in a
+// folder that everybody may write to, is EPERM: he could hold its lock for ever.
 func openLock(path string) (int, error) {
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	for err == unix.EINTR {
-		fd, err = unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	for {
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return -1, err
+		}
+		var s unix.Stat_t
+		if err = unix.Fstat(fd, &s); err == nil && (s.Mode&unix.S_IFMT != unix.S_IFREG || int(s.Uid) != unix.Geteuid()) {
+			err = unix.EPERM
+		}
+		if err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+		return fd, nil
 	}
-	return fd, err
 }
 
 // waitLock locks the file, and closes it if that fails. flock(2) cannot be told to

@@ -151,7 +151,7 @@ func notOurs(comment string) error {
 
 // Delete removes the table with all published ports and networks in one
 // transaction, and sets back what [NAT.AddNetwork] changed of the links'
-// forwarding. Connections that exist lose their translation.
+// forwarding. Connections through published ports end.
 //
 // A table that is gone is os.ErrNotExist, one that is not ours os.ErrExist.
 func (n *NAT) Delete(ctx context.Context) error {
@@ -162,14 +162,24 @@ func (n *NAT) Delete(ctx context.Context) error {
 }
 
 func (n *NAT) delete(ctx context.Context, c nft.Conn) error {
+	var f flipped // that was set back
+	var ports []Port
 	err := c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
 		if err := n.ours(ctx, c); err != nil {
 			return nil, err
 		}
+		ports = nil
+		err := n.eachPort(ctx, c, func(it item) error {
+			p, err := decodeItem(it)
+			ports = append(ports, p)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
 		// The settings first: as long as the table is there, it says what to set
 		// back, and drops what links that still forward should not.
-		f, err := n.readFlipped(ctx, c)
-		if err != nil {
+		if f, err = n.readFlipped(ctx, c); err != nil {
 			return nil, err
 		}
 		if err := f.restore(ctx, n.ns); err != nil {
@@ -188,11 +198,15 @@ func (n *NAT) delete(ctx context.Context, c nft.Conn) error {
 		err := n.ours(ctx, c)
 		return errors.Is(err, os.ErrNotExist), netns.IgnoreNotExist(err)
 	})
-	if err == nil {
-		n.remember(nil)
-		n.retain(nil)
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, nft.ErrUnknown):
+		return err // without the table, nothing may forward that did not
+	case err != nil: // the table stays, and its networks need what it says
+		return errors.Join(err, f.reapply(context.WithoutCancel(ctx), n.ns))
 	}
-	return err
+	n.remember(nil)
+	n.retain(nil)
+	return n.flush(ctx, targets(ports, ended))
 }
 
 // conn returns nftables in the namespace.

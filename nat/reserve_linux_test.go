@@ -203,6 +203,30 @@ func TestNothingGetsIntoAReservedPort(t *testing.T) {
 	}
 }
 
+// What somebody else puts in the lock's place keeps nobody waiting.
+func TestALockFileOfSomebodyElseIsPassedOver(t *testing.T) {
+	t.Parallel()
+	for what, put := range map[string]func(path string) error{
+		"symlink": func(path string) error { return os.Symlink("/etc/passwd", path) },
+		"fifo":    func(path string) error { return unix.Mkfifo(path, 0o666) },
+	} {
+		name := fmt.Sprintf("boxwire-test-%s-%d.lock", what, os.Getpid())
+		path := filepath.Join(lockDirs()[0], name)
+		if err := put(path); err != nil {
+			t.Fatal(err)
+		}
+		defer os.Remove(path)
+		unlock, err := lockFile(t.Context(), name)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		unlock()
+		if _, err := os.Lstat(path); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 func TestTheLockIsHeldByOneAndLeavesNoFile(t *testing.T) {
 	t.Parallel()
 	name := fmt.Sprintf("boxwire-test-%d.lock", os.Getpid())
