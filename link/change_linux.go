@@ -23,10 +23,14 @@ func (l Link) SetDown(ctx context.Context) error {
 	return fail.New("link.SetDown", l.ns, l.subject(), l.call(ctx, setFlags(l.Index, false)))
 }
 
-// Delete removes the link, and the other end of a veth with it. A link that is
-// gone already is os.ErrNotExist.
+// Delete removes the link, and with it the other end of a veth and the link that
+// SetRate made. A link that is gone already is os.ErrNotExist.
 func (l Link) Delete(ctx context.Context) error {
-	return fail.New("link.Delete", l.ns, l.subject(), l.call(ctx, delLink(l.Index)))
+	err := l.call(ctx, delLink(l.Index))
+	if err == nil {
+		err = l.deleteIFB(ctx)
+	}
+	return fail.New("link.Delete", l.ns, l.subject(), err)
 }
 
 func (l Link) subject() string { return subject(l.Name) }

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DeleteAll removes links, and the other ends of pairs with them, those of a
-// namespace together: the kernel waits for a grace period of its own each time it
+// DeleteAll removes links, and with them the other ends of pairs and what SetRate
+// made, those of a namespace together: the kernel waits for a grace period of its own each time it
 // is asked to delete, which makes 300 links one by one take longer than 300
 // together by a factor of 30 and more.
 //
@@ -61,10 +61,14 @@ func deleteGroup(ctx context.Context, op string, ns *netns.NS, links []Link) err
 		return fail.New(op, ns, subject, err)
 	}
 	there := make(map[int]*Link, len(all))
+	ifbs := make(map[string]*Link)
 	taken := make(map[uint32]bool)
 	for i := range all {
 		there[all[i].Index] = &all[i]
 		taken[all[i].Group] = true
+		if all[i].Kind == "ifb" {
+			ifbs[all[i].Name] = &all[i]
+		}
 	}
 	group := rand.Uint32N(1<<31-1) + 1
 	for taken[group] {
@@ -83,6 +87,10 @@ func deleteGroup(ctx context.Context, op string, ns *netns.NS, links []Link) err
 		default:
 			doomed = append(doomed, *now)
 			there[l.Index] = nil
+			if ifb := ifbs[ifbName(l.Index)]; ifb != nil && there[ifb.Index] != nil {
+				doomed = append(doomed, *ifb)
+				there[ifb.Index] = nil
+			}
 		}
 	}
 	err = change(ctx, func(ctx context.Context) error { return deleteDoomed(ctx, conn, doomed, group) })

@@ -20,12 +20,15 @@ import (
 // Egress goes through a token bucket (tc-tbf(8)) as the link's root qdisc, which
 // delays what is above the rate and drops what would wait longer than Latency.
 // What comes in is redirected to a link of kind "ifb" made for the purpose, named
-// "bwifb" and the link's index, and limited there in the same way. That link
-// stays when the limited one is deleted: take the ingress limit away before. A
-// kernel without ifb gets a policer instead, which drops what is above the rate
-// and ignores Latency; it goes with the link.
+// "bwifb" and the link's index, and limited there in the same way. Delete and
+// DeleteAll take it along; it stays when the kernel removes the limited link by
+// itself, as it does when the namespace with a veth's other end goes. A kernel
+// without ifb gets a policer instead, which drops what is above the rate and
+// ignores Latency; it goes with the link. Limits do not follow a link into
+// another namespace: take them away before Move.
 //
-// A root or ingress qdisc that somebody else made is left alone: os.ErrExist.
+// A root or ingress qdisc that somebody else made is left alone, and so is ours
+// once somebody has added filters to it: os.ErrExist.
 // It needs the kernel's modules sch_tbf, sch_ingress, cls_u32, and act_mirred or
 // act_police.
 func (l Link) SetRate(ctx context.Context, egress, ingress Limit) error {
@@ -65,6 +68,25 @@ type rateState struct {
 
 func ifbName(index int) string { return fmt.Sprintf("bwifb%d", index) }
 
+// deleteIFB removes what was made for the limits of a link that is deleted.
+func (l Link) deleteIFB(ctx context.Context) error {
+	conn, err := route(l.ns)
+	if err != nil {
+		return err
+	}
+	err = change(context.WithoutCancel(ctx), func(ctx context.Context) error {
+		ifb, err := read(ctx, l.ns, conn, ifbName(l.Index), 0)
+		if err == nil && ifb.Kind == "ifb" && ifb.Name == ifbName(l.Index) { // and not by an alternative name
+			err = conn.Call(ctx, delLink(ifb.Index), nil)
+		}
+		return err
+	})
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // rateState reads qdiscs and filters.
 func (l Link) rateState(ctx context.Context) (s rateState, err error) {
 	if s.conn, err = route(l.ns); err != nil {
@@ -100,7 +122,7 @@ func (l Link) rateState(ctx context.Context) (s rateState, err error) {
 		switch {
 		case o.info>>16 != ratePrio:
 			s.otherIngress = "filters of another"
-		case o.to != 0 || o.limit.Rate != 0:
+		case o.acts:
 			filter, s.limited = o, true
 		}
 		return nil
@@ -153,8 +175,8 @@ func (l Link) setRate(ctx context.Context, egress, ingress Limit, shape func(con
 		switch {
 		case before.otherRoot != "" && egress.Rate != 0:
 			return taken("the link has a root qdisc that is not of this library: %s", before.otherRoot)
-		case before.otherIngress != "" && ingress.Rate != 0:
-			return taken("the link has an ingress qdisc that is not of this library: %s", before.otherIngress)
+		case before.otherIngress != "" && (ingress.Rate != 0 || before.limited):
+			return taken("the link has an ingress qdisc that is not of this library, or not alone: %s", before.otherIngress)
 		}
 		if err := l.setEgress(ctx, &before, egress); err != nil {
 			return err // one message: nothing was changed
@@ -192,7 +214,7 @@ func (l Link) setIngress(ctx context.Context, s rateState, m Limit, shape func(c
 		return s.conn.Call(ctx, newTBF(s.ifb, m), nil)
 	}
 	was := s.ingress
-	if s.limited { // by a policer, which is made anew
+	if s.limited { // by a policer, or an ifb that somebody deleted: it is made anew
 		if err := l.clearIngress(ctx, &s); err != nil {
 			return err
 		}

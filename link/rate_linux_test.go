@@ -127,6 +127,28 @@ func TestSetRateWholeOrNotAtAll(t *testing.T) {
 	if n := len(ipLinks(t, host)); n != 2 {
 		t.Errorf("%d links are left", n)
 	}
+	// Filters that others added to ours stay, too.
+	limit := Limit{Rate: Mbit}
+	if err := l.SetRate(ctx, Limit{}, limit); err != nil {
+		t.Fatal(err)
+	}
+	testutil.Run(t, host, "tc", "filter", "add", "dev", "web0", "parent", "ffff:", "prio", "7", "protocol", "ip", "u32", "match", "u32", "0", "0", "flowid", "ffff:1")
+	wantErr(t, l.SetRate(ctx, Limit{}, Limit{}), os.ErrExist, "not alone: filters of another")
+	testutil.Run(t, host, "tc", "filter", "del", "dev", "web0", "parent", "ffff:", "prio", "7")
+	// An ifb that somebody deleted is made anew.
+	testutil.Run(t, host, "ip", "link", "del", ifbName(l.Index))
+	if _, in, err := l.Rates(ctx); in.Rate != 0 || err != nil {
+		t.Errorf("limited to %v without the ifb, %v", in.Rate, err)
+	}
+	if err := l.SetRate(ctx, Limit{}, limit); err != nil {
+		t.Error(err)
+	}
+	if _, in, err := l.Rates(ctx); in.Rate != Mbit || err != nil {
+		t.Errorf("limited to %v, %v", in.Rate, err)
+	}
+	if err := l.SetRate(ctx, Limit{}, Limit{}); err != nil {
+		t.Error(err)
+	}
 	// What others made stays.
 	testutil.Run(t, host, "tc", "qdisc", "add", "dev", "web0", "ingress")
 	wantErr(t, l.SetRate(ctx, Limit{}, Limit{Rate: Mbit}), os.ErrExist, "ingress qdisc that is not of this library")
@@ -304,5 +326,32 @@ func TestDecodeTCReadsWhatWasSent(t *testing.T) {
 	}
 	if err := decodeTC(&o, redirect(4, 5).Body); err != nil || o.to != 5 {
 		t.Errorf("%+v, %v", o, err)
+	}
+}
+
+// What SetRate made goes with the link, one by one and among many.
+func TestDeleteTakesTheIFBAlong(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	for name, del := range map[string]func(Link) error{
+		"Delete":    func(l Link) error { return l.Delete(ctx) },
+		"DeleteAll": func(l Link) error { return DeleteAll(ctx, l) },
+		"both named": func(l Link) error {
+			ifb, err := Get(ctx, l.NS(), ifbName(l.Index))
+			return errors.Join(err, DeleteAll(ctx, ifb, l, ifb))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host, _, l := rateScene(t)
+			if err := l.SetRate(ctx, Limit{}, Limit{Rate: Mbit}); err != nil {
+				testutil.NeedKernel(t, 4, 0, "tbf, ingress, ifb, u32 and mirred", err)
+			}
+			testutil.Run(t, host, "ip", "link", "show", ifbName(l.Index))
+			if err := del(l); err != nil {
+				t.Error(err)
+			}
+			onlyLo(t, host)
+		})
 	}
 }

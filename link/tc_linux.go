@@ -171,7 +171,8 @@ type tcObject struct {
 	handle, parent, info uint32
 	kind                 string
 	limit                Limit // of a token bucket, or of the policer in a filter
-	to                   int   // where a filter redirects to
+	acts                 bool  // it is a filter with an action
+	to                   int   // where a filter redirects to; 0 if that link is gone
 }
 
 // decodeTC reads the body of a message about a qdisc or filter.
@@ -245,6 +246,7 @@ func (o *tcObject) decodeU32(w nl.Walker) error {
 				case actKind:
 					kind = act.String()
 				case actOptions:
+					o.acts = true
 					o.decodeAction(kind, act.Nested())
 				}
 			}
