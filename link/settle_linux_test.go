@@ -151,7 +151,7 @@ func TestCreateWithLateFailureUndoesTheRest(t *testing.T) {
 		{"port option of the peer without a bridge", func(_, i *Spec) { i.Master = 1 }, errors.ErrUnsupported, []string{"link in0", "takes no ports"}},
 		{"bond option on a bridge", func(o, _ *Spec) { o.BondPort.Queue = new(uint16(1)) }, os.ErrInvalid, []string{"link out0", "no bond"}},
 		{"IPv6 setting on a link too small for IPv6", func(o, _ *Spec) { o.MTU, o.Addrs = 1000, nil }, nil, []string{"link out0"}},
-		{"IPv6 sysctl refused", func(_, i *Spec) { i.IPv6.DADTransmits = new(-1 << 40) }, os.ErrInvalid, []string{"dad_transmits"}},
+		{"IPv6 sysctl refused", func(_, i *Spec) { i.IPv6.DADTransmits = new(-1 << 30) }, os.ErrInvalid, []string{"dad_transmits"}},
 		{"address after settings", func(o, _ *Spec) { o.Addrs = append(o.Addrs, prefixes("::1/128")...) }, nil, []string{"::1/128"}},
 		{"address of the peer after settings", func(_, i *Spec) { i.Addrs = append(i.Addrs, prefixes("::1/128")...) }, nil, []string{"::1/128", "in0"}},
 	} {

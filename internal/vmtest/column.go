@@ -41,9 +41,8 @@ func (c *column) printf(format string, args ...any) {
 	fmt.Printf("%-5s "+format+"\n", append([]any{c.kernel.name}, args...)...)
 }
 
-// run boots the kernel and runs the jobs.
-func (c *column) run(ctx context.Context, common tree, tmp string, o options) {
-	dir := filepath.Join(tmp, c.kernel.name)
+// run boots the kernel and runs the jobs. dir is the guest's own.
+func (c *column) run(ctx context.Context, common tree, dir string, o options) {
 	initramfs := filepath.Join(dir, "initramfs")
 	if c.err = os.Mkdir(dir, 0o755); c.err != nil {
 		return

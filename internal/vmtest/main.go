@@ -9,6 +9,9 @@
 // and kept in the user's cache folder; to have a newer one of the same name,
 // remove it there.
 //
+// With -again, what fails is run once more in a guest of its own; the table says
+// what passed only then.
+//
 // The tests run with -test.short and in an environment that says that all
 // witnesses and all modules are there, so that a test is only skipped for what
 // its kernel is too old for.
@@ -36,6 +39,7 @@ type options struct {
 	run      string
 	user     bool
 	verbose  bool
+	again    bool
 	kvm      bool
 	parallel int
 	timeout  time.Duration
@@ -65,6 +69,7 @@ func parseOptions(args []string) (options, error) {
 	kernels := flags.String("kernel", "5.10,6.1,6.12,7.2", "the `kernels` to test on")
 	flags.StringVar(&o.run, "run", "", "run only the tests that match `regexp`")
 	flags.BoolVar(&o.user, "user", false, "run the tests once more as a normal user")
+	flags.BoolVar(&o.again, "again", false, "run a test that failed once more, in a guest of its own, and say so if it passes then")
 	flags.BoolVar(&o.verbose, "v", false, "show all that the tests print")
 	flags.BoolVar(&o.kvm, "kvm", false, "use the processor's virtualisation, on a machine whose QEMU works with it")
 	flags.IntVar(&o.parallel, "parallel", runtime.NumCPU(), "how many guests run side by side")
@@ -144,7 +149,10 @@ func test(ctx context.Context, o options) error {
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			columns[i].run(ctx, common, tmp, o)
+			columns[i].run(ctx, common, filepath.Join(tmp, k.name), o)
+			if o.again && ctx.Err() == nil {
+				columns[i].runAgain(ctx, common, filepath.Join(tmp, k.name+"-again"), o)
+			}
 		})
 	}
 	wg.Wait()

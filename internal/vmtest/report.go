@@ -24,6 +24,7 @@ func (r *result) String() string {
 		}
 	}
 	add(r.pass, "passed")
+	add(len(r.late), "PASSED LATE")
 	add(r.fail, "FAILED")
 	add(len(r.unfinished), "UNFINISHED")
 	add(r.skip-len(r.unfounded), "skipped")
@@ -63,6 +64,13 @@ func report(w io.Writer, jobs []protocol.Job, columns []*column) error {
 		fmt.Fprintln(w, "\nskipped:")
 		for _, s := range skips {
 			fmt.Fprintln(w, " ", s)
+		}
+	}
+	for _, c := range columns {
+		for i, job := range jobs {
+			if r := c.results[i]; r != nil && len(r.late) > 0 {
+				fmt.Fprintf(w, "\n%s: %s failed first and passed when run again: %s\n", c.kernel.name, job.Name, strings.Join(r.late, " "))
+			}
 		}
 	}
 	for _, c := range columns {

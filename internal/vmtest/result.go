@@ -25,6 +25,7 @@ type event struct {
 type result struct {
 	pass, fail, skip int               // tests without subtests
 	failed           []string          // names, in order, with those above them
+	late             []string          // of them, those that passed when they were run again; then none is in failed
 	unfinished       []string          // names of tests that the binary's end cut short
 	reasons          map[string]string // why tests were skipped, by name
 	unfounded        []string          // of them, those that the kernel does not account for
