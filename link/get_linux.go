@@ -123,25 +123,25 @@ func list(ctx context.Context, ns *netns.NS, f Filter, keep func(body []byte) bo
 	if err != nil {
 		return nil, err
 	}
-	var links []Link
-	err = conn.Dump(ctx, getLinks(f), func() { links = links[:0] }, func(m nl.Message) error {
+	var all nl.Gather[Link]
+	err = conn.Dump(ctx, getLinks(f), all.Reset, func(m nl.Message) error {
 		if m.Type != unix.RTM_NEWLINK || keep != nil && !keep(m.Body) {
 			return nil
 		}
-		links = append(links, Link{})
-		l := &links[len(links)-1]
+		l := all.Next()
 		if err := decodeLink(l, m.Body); err != nil {
 			return err
 		}
 		l.ns = ns
 		if !f.match(l) {
-			links = links[:len(links)-1]
+			all.Drop()
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
+	links := all.All()
 	slices.SortFunc(links, func(a, b Link) int { return a.Index - b.Index })
 	return links, nil
 }

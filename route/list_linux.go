@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"slices"
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
@@ -30,25 +29,32 @@ func list(ctx context.Context, ns *netns.NS, f Filter) ([]Route, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all blocks
+	var all []Route
 	err = eachFamily(f, func(af uint8) error {
-		begin, g := all.n, newGuard(af, f)
+		var routes nl.Gather[Route]
+		g := newGuard(af, f)
 		reset := func() {
-			all.cut(begin)
+			routes.Reset()
 			g.reset()
 		}
-		return conn.DumpGuarded(ctx, dump(af, f), &g.Guard, reset, func(m nl.Message) error {
-			ok, err := decode(m.Body, all.next(), &f)
+		err := conn.DumpGuarded(ctx, dump(af, f), &g.Guard, reset, func(m nl.Message) error {
+			ok, err := decode(m.Body, routes.Next(), &f)
 			if !ok || err != nil {
-				all.drop()
+				routes.Drop()
 			}
 			return err
 		})
+		if all == nil {
+			all = routes.All()
+		} else {
+			all = append(all, routes.All()...)
+		}
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return all.join(), nil
+	return all, nil
 }
 
 // All yields the routes of the namespace that the filter chooses, as [List]
@@ -119,45 +125,6 @@ func eachFamily(f Filter, fn func(af uint8) error) error {
 		}
 	}
 	return nil
-}
-
-// blocks collects a list of unknown length without copying it as it grows.
-type blocks struct {
-	full [][]Route
-	last []Route
-	n    int
-}
-
-const blockLen = 1024
-
-// next returns a new last route.
-func (b *blocks) next() *Route {
-	if len(b.last) == blockLen {
-		b.full, b.last = append(b.full, b.last), make([]Route, 0, blockLen)
-	}
-	b.n++
-	b.last = append(b.last, Route{})
-	return &b.last[len(b.last)-1]
-}
-
-// drop takes the last route away again.
-func (b *blocks) drop() {
-	b.n--
-	b.last = b.last[:len(b.last)-1]
-}
-
-// cut forgets all but the first n routes.
-func (b *blocks) cut(n int) {
-	if n < b.n {
-		*b = blocks{full: [][]Route{b.join()[:n]}, n: n}
-	}
-}
-
-func (b *blocks) join() []Route {
-	if len(b.full) == 0 {
-		return b.last
-	}
-	return slices.Concat(append(b.full, b.last)...)
 }
 
 var errNoNamespace = refuse.Input("the namespace is nil")
