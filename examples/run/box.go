@@ -19,7 +19,8 @@ import (
 
 // A box is what the kernel says about one: nothing about boxes is kept anywhere
 // else. Its namespace is a named one; the alias of its loopback link says whose
-// it is; that of the bridge port says which box is behind it, with its addresses.
+// it is; that of the bridge port says it, too, and which box is behind it, with its
+// addresses.
 type box struct {
 	Name     string         `json:"name"`
 	Addrs    []netip.Prefix `json:"addresses"`
@@ -27,6 +28,15 @@ type box struct {
 	HostLink string         `json:"host_link,omitempty"`
 	Ports    []string       `json:"ports"`
 	Pid      int            `json:"pid"` // of the run that made it; 0: it is gone
+
+	run mark // the same run, with the time it began
+}
+
+// madeBy notes which run has made the box, if that is still there.
+func (b *box) madeBy(m mark) {
+	if m.alive() {
+		b.Pid, b.run = m.pid, m
+	}
 }
 
 // A mark is the alias of a box's loopback link.
@@ -69,28 +79,33 @@ func startTime(pid int) (uint64, error) {
 }
 
 // portAlias is the alias of a box's bridge port.
-func portAlias(name string, addrs []netip.Prefix) string {
-	fields := []string{"boxwire run box", name}
+func portAlias(name string, m mark, addrs []netip.Prefix) string {
+	alias := fmt.Sprintf("%s%s pid %d start %d", portPrefix, name, m.pid, m.start)
 	for _, a := range addrs {
-		fields = append(fields, a.String())
+		alias += " " + a.String()
 	}
-	return strings.Join(fields, " ")
+	return alias
 }
 
-func parsePortAlias(alias string) (name string, addrs []netip.Prefix, ok bool) {
-	rest, ok := strings.CutPrefix(alias, "boxwire run box ")
+const portPrefix = "boxwire run box "
+
+func parsePortAlias(alias string) (name string, m mark, addrs []netip.Prefix, ok bool) {
+	rest, ok := strings.CutPrefix(alias, portPrefix)
 	fields := strings.Fields(rest)
-	if !ok || len(fields) == 0 {
-		return "", nil, false
+	if !ok || len(fields) < 5 {
+		return "", m, nil, false
 	}
-	for _, f := range fields[1:] {
+	if n, err := fmt.Sscanf(strings.Join(fields[1:5], " "), "pid %d start %d", &m.pid, &m.start); err != nil || n != 2 {
+		return "", m, nil, false
+	}
+	for _, f := range fields[5:] {
 		p, err := netip.ParsePrefix(f)
 		if err != nil {
-			return "", nil, false
+			return "", m, nil, false
 		}
 		addrs = append(addrs, p)
 	}
-	return fields[0], addrs, true
+	return fields[0], m, addrs, true
 }
 
 // boxes reads all boxes of the host, those that killed runs have left included.
@@ -115,8 +130,9 @@ func boxes(ctx context.Context, host *netns.NS) ([]*box, error) {
 		if err != nil {
 			return nil, err
 		}
-		if name, addrs, ok := parsePortAlias(alias); ok {
+		if name, m, addrs, ok := parsePortAlias(alias); ok {
 			b := get(name)
+			b.madeBy(m)
 			b.Addrs, b.HostLink, b.Bridge = addrs, l.Name, bridges[l.Master]
 		}
 	}
@@ -168,41 +184,68 @@ func marked(ctx context.Context, host *netns.NS, get func(string) *box) error {
 		return netns.IgnoreNotExist(err)
 	}
 	for _, e := range entries {
-		m, err := readMark(ctx, e.Name())
-		if err != nil || m.host != host.ID().Ino {
+		ns, m, err := openSpace(ctx, host, e.Name())
+		if err != nil {
 			continue // not a box, or another host's
 		}
-		b := get(e.Name())
-		if m.alive() {
-			b.Pid = m.pid
-		}
+		ns.Close()
+		get(e.Name()).madeBy(m)
 	}
 	return nil
 }
 
-// errNoBox is that a namespace has no mark.
-var errNoBox = errors.New("it is no box")
+// errNoBox is that a namespace has no mark, or another host's.
+var errNoBox = errors.New("it is no box of this host")
 
-// readMark reads the mark of a named namespace.
-func readMark(ctx context.Context, name string) (mark, error) {
+// openSpace opens the namespace of a box of the host, and reads its mark.
+// `ip netns exec` gives a program a mount namespace of its own: what it mounts on a
+// name the others see as an empty file, and find by looking at all mounts.
+func openSpace(ctx context.Context, host *netns.NS, name string) (*netns.NS, mark, error) {
 	ns, err := netns.Open(ctx, name)
-	if err != nil {
-		return mark{}, err
+	if err == nil {
+		return ownSpace(ctx, host, ns)
 	}
-	defer ns.Close()
+	if !errors.Is(err, netns.ErrNotNamespace) {
+		return nil, mark{}, err
+	}
+	all, aerr := netns.All(ctx)
+	if aerr != nil && !errors.Is(aerr, os.ErrPermission) {
+		return nil, mark{}, aerr
+	}
+	for _, info := range all {
+		for _, h := range info.Holders {
+			if h.Kind != netns.Mount || h.Path != netns.Dir+"/"+name {
+				continue
+			}
+			if ns, oerr := netns.OpenPath(ctx, fmt.Sprintf("/proc/%d/root%s", h.Pid, h.Path)); oerr == nil {
+				ns, m, oerr := ownSpace(ctx, host, ns)
+				if oerr == nil {
+					return ns, m, nil
+				}
+				err = oerr
+			}
+		}
+	}
+	return nil, mark{}, err
+}
+
+// ownSpace reads the mark of a namespace, and closes one that is no box of the
+// host.
+func ownSpace(ctx context.Context, host, ns *netns.NS) (*netns.NS, mark, error) {
 	lo, err := link.Get(ctx, ns, "lo")
-	if err != nil {
-		return mark{}, err
-	}
-	alias, err := aliasOf(ctx, lo)
-	if err != nil {
-		return mark{}, err
+	var alias string
+	if err == nil {
+		alias, err = aliasOf(ctx, lo)
 	}
 	m, ok := parseMark(alias)
-	if !ok {
-		return mark{}, fmt.Errorf("the namespace %s: %w", name, errNoBox)
+	if err == nil && (!ok || m.host != host.ID().Ino) {
+		err = errNoBox
 	}
-	return m, nil
+	if err != nil {
+		ns.Close()
+		return nil, mark{}, err
+	}
+	return ns, m, nil
 }
 
 // listPorts adds what is published, by owner.

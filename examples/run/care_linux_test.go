@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/boxwire/boxwire/link"
@@ -159,6 +162,82 @@ func TestSubnetsMayBeOfOneFamily(t *testing.T) {
 	for _, addr := range []string{"10.1.0.2", "10.2.0.9"} {
 		if !strings.Contains(got.out, addr) {
 			t.Errorf("the box has no address %s", addr)
+		}
+	}
+	empty(t, host)
+}
+
+// `ip netns exec H run` has a mount namespace of its own, in which nobody else sees
+// the box's name.
+func TestABoxIsFoundFromAnotherMountNamespace(t *testing.T) {
+	t.Parallel()
+	host := netnstest.New(t)
+	began := func(name, then string) *netns.Cmd {
+		t.Helper()
+		cmd := command(context.Background(), host, "--name", name, "--", "sh", "-c", "readlink /proc/self/ns/net; "+then)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+		if _, err := cmd.StdinPipe(); err != nil { // until Wait
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		line, err := bufio.NewReader(out).ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ns, err := netns.Open(t.Context(), name); !errors.Is(err, netns.ErrNotNamespace) {
+			t.Errorf("the name is to be seen here: %v, %v", ns, err)
+		}
+		if got := cli(t, host, "exec", name, "readlink", "/proc/self/ns/net"); got != (result{out: line}) {
+			t.Errorf("exec ended with %+v, want %q", got, line)
+		}
+		if got := cli(t, host, "gc"); got != (result{}) {
+			t.Errorf("gc ended with %+v, and the box is alive", got)
+		}
+		if got := cli(t, host, "--name", name, "true"); got.status != 125 || !strings.Contains(got.err, "taken") {
+			t.Errorf("taking the name ended with %+v", got)
+		}
+		return cmd
+	}
+	cmd := began("unseen1", "exec sleep 60")
+	if got := cli(t, host, "rm", "unseen1"); got != (result{}) {
+		t.Errorf("rm ended with %+v", got)
+	}
+	if cmd.Wait(); cmd.ProcessState.ExitCode() != 128+15 {
+		t.Errorf("the removed run ended with %v", cmd.ProcessState)
+	}
+	empty(t, host)
+	cmd = began("unseen2", "exec sleep 60")
+	cmd.Process.Kill()
+	cmd.Wait()
+	if got := cli(t, host, "gc"); got != (result{out: "unseen2\n"}) {
+		t.Errorf("gc ended with %+v", got)
+	}
+	// With the last process of that mount namespace the mount ends, the network
+	// namespace with it, and a file is left for the next use of the name.
+	cmd = began("unseen3", "exec cat")
+	cmd.Process.Kill()
+	cmd.Wait()
+	within(t, func() string {
+		if !leftFile(t.Context(), "unseen3") {
+			return "the mount has not ended"
+		}
+		return ""
+	})
+	if got := cli(t, host, "gc"); got.status != 0 {
+		t.Errorf("gc ended with %+v", got)
+	}
+	if got := cli(t, host, "--name", "unseen3", "true"); got != (result{}) {
+		t.Errorf("the next run of the name ended with %+v", got)
+	}
+	for _, name := range []string{"unseen1", "unseen2", "unseen3"} {
+		if _, err := os.Lstat(netns.Dir + "/" + name); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the file %s is left (%v)", name, err)
 		}
 	}
 	empty(t, host)

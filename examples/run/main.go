@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string) (int, error) {
 	args = args[1:]
 	switch verb {
 	case "exec":
-		return execIn(ctx, args, catch())
+		return execIn(ctx, host, args, catch())
 	case "ls":
 		asJSON := len(args) == 1 && (args[0] == "-json" || args[0] == "--json")
 		if len(args) > 0 && !asJSON {
@@ -101,7 +101,7 @@ func runBox(ctx context.Context, args []string) (status int, err error) {
 		return execute(host, o.command, signals)
 	}
 	if name, ok := o.shares(); ok {
-		return execIn(ctx, append([]string{name}, o.command...), signals)
+		return execIn(ctx, host, append([]string{name}, o.command...), signals)
 	}
 	w, err := wire(ctx, host, &o)
 	if err != nil {
@@ -121,17 +121,14 @@ func runBox(ctx context.Context, args []string) (status int, err error) {
 }
 
 // execIn runs a command in the network of a box that exists.
-func execIn(ctx context.Context, args []string, signals <-chan os.Signal) (int, error) {
+func execIn(ctx context.Context, host *netns.NS, args []string, signals <-chan os.Signal) (int, error) {
 	if len(args) < 2 {
 		return statusOurs, errors.New("exec takes the name of a box and a command")
 	}
-	if _, err := readMark(ctx, args[0]); err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			err = fmt.Errorf("there is no box %s", args[0])
-		}
-		return statusOurs, err
+	ns, _, err := openSpace(ctx, host, args[0])
+	if errors.Is(err, os.ErrNotExist) {
+		err = fmt.Errorf("there is no box %s", args[0])
 	}
-	ns, err := netns.Open(ctx, args[0])
 	if err != nil {
 		return statusOurs, err
 	}

@@ -51,7 +51,7 @@ func removeLink(ctx context.Context, host *netns.NS, b *box) error {
 	if err != nil {
 		return err
 	}
-	if name, _, ok := parsePortAlias(alias); !ok || name != b.Name {
+	if name, _, _, ok := parsePortAlias(alias); !ok || name != b.Name {
 		return nil
 	}
 	// This takes a link along that is made for limits.
@@ -65,13 +65,15 @@ func removeLink(ctx context.Context, host *netns.NS, b *box) error {
 // a killed run has left in it. A namespace of that name that is no box, or one of
 // another host, is left alone.
 func removeSpace(ctx context.Context, host *netns.NS, name string) error {
-	if m, err := readMark(ctx, name); err != nil || m.host != host.ID().Ino {
-		if errors.Is(err, errNoBox) {
-			err = nil
-		}
-		return netns.IgnoreNotExist(err)
+	ns, _, err := openSpace(ctx, host, name)
+	switch {
+	case errors.Is(err, errNoBox):
+		return nil
+	case errors.Is(err, netns.ErrNotNamespace) && !leftFile(ctx, name):
+		return nil
+	case errors.Is(err, netns.ErrNotNamespace):
+		return netns.IgnoreNotExist(netns.Delete(ctx, name))
 	}
-	ns, err := netns.Open(ctx, name)
 	if err != nil {
 		return netns.IgnoreNotExist(err)
 	}
@@ -108,7 +110,7 @@ func rmOne(ctx context.Context, host *netns.NS, name string) error {
 		return err
 	}
 	if b.Pid != 0 {
-		if err := stop(ctx, b); err != nil {
+		if err := stop(b); err != nil {
 			return fmt.Errorf("box %s: ending process %d: %w", name, b.Pid, err)
 		}
 	}
@@ -117,15 +119,21 @@ func rmOne(ctx context.Context, host *netns.NS, name string) error {
 		return err
 	}
 	defer unlock()
-	if m, err := readMark(ctx, name); err == nil && m.host == host.ID().Ino && m.alive() {
-		return nil // it has gone, and somebody else has used its name since
+	all, err := boxes(ctx, host)
+	if err != nil {
+		return err
+	}
+	for _, now := range all {
+		if now.Name == name && now.Pid != 0 {
+			return nil // it has gone, and its name was used again since
+		}
 	}
 	return removeBox(ctx, host, b)
 }
 
 // stop asks the run of a box to end, and ends it when it does not within ten
 // seconds.
-func stop(ctx context.Context, b *box) error {
+func stop(b *box) error {
 	fd, err := unix.PidfdOpen(b.Pid, 0)
 	if err == unix.ESRCH {
 		return nil
@@ -134,8 +142,8 @@ func stop(ctx context.Context, b *box) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if m, err := readMark(ctx, b.Name); err != nil || m.pid != b.Pid || !m.alive() {
-		return netns.IgnoreNotExist(err) // it has ended, and the pid may be another's
+	if !b.run.alive() {
+		return nil // the pid is another's by now
 	}
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
 		if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {

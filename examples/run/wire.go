@@ -19,8 +19,9 @@ import (
 
 // A wired box is one that this run has made and removes.
 type wired struct {
-	ns *netns.NS
-	gw *nat.NAT // nil without a bridge; holds the host ports while it is open
+	run mark // this one
+	ns  *netns.NS
+	gw  *nat.NAT // nil without a bridge; holds the host ports while it is open
 }
 
 // wire makes the box: all of it, or nothing.
@@ -37,7 +38,11 @@ func wire(ctx context.Context, host *netns.NS, o *options) (w *wired, err error)
 	if others, err = freeName(ctx, host, o.name, others); err != nil {
 		return nil, err
 	}
-	w = &wired{}
+	start, err := startTime(os.Getpid())
+	if err != nil {
+		return nil, err
+	}
+	w = &wired{run: mark{pid: os.Getpid(), start: start, host: host.ID().Ino}}
 	defer func() {
 		if err != nil {
 			undo := context.WithoutCancel(ctx)
@@ -45,7 +50,7 @@ func wire(ctx context.Context, host *netns.NS, o *options) (w *wired, err error)
 			w = nil
 		}
 	}()
-	if w.ns, err = newSpace(ctx, host, o.name); err != nil {
+	if w.ns, err = newSpace(ctx, w.run, o.name); err != nil {
 		return w, err
 	}
 	if o.network == "none" {
@@ -74,11 +79,7 @@ func freeName(ctx context.Context, host *netns.NS, name string, others []*box) (
 
 // newSpace makes the box's namespace, marks it, and then gives it its name, so
 // that there is no named one without a mark whenever a run is killed.
-func newSpace(ctx context.Context, host *netns.NS, name string) (*netns.NS, error) {
-	start, err := startTime(os.Getpid())
-	if err != nil {
-		return nil, err
-	}
+func newSpace(ctx context.Context, m mark, name string) (*netns.NS, error) {
 	ns, err := netns.New(ctx)
 	if err != nil {
 		return nil, err
@@ -88,16 +89,12 @@ func newSpace(ctx context.Context, host *netns.NS, name string) (*netns.NS, erro
 	if err != nil {
 		return nil, err
 	}
-	m := mark{pid: os.Getpid(), start: start, host: host.ID().Ino}
 	if _, err := lo.Change(ctx, link.Spec{Alias: m.String()}); err != nil {
 		return nil, err
 	}
 	pinned, err := netns.Pin(ctx, ns, name)
 	if errors.Is(err, os.ErrExist) {
-		taken, oerr := netns.Open(ctx, name)
-		taken.Close()
-		if errors.Is(oerr, netns.ErrNotNamespace) {
-			// An empty file: what is left of a run that was killed right here.
+		if leftFile(ctx, name) { // by a run that was killed right here
 			if err := netns.Delete(ctx, name); err != nil {
 				return nil, err
 			}
@@ -106,6 +103,23 @@ func newSpace(ctx context.Context, host *netns.NS, name string) (*netns.NS, erro
 		return nil, fmt.Errorf("the name %s is taken by a network namespace that is no box of this host", name)
 	}
 	return pinned, err
+}
+
+// leftFile says whether a name is nothing but a file: neither here nor in another
+// mount namespace is there a network namespace on it.
+func leftFile(ctx context.Context, name string) bool {
+	ns, err := netns.Open(ctx, name)
+	ns.Close()
+	if !errors.Is(err, netns.ErrNotNamespace) {
+		return false
+	}
+	all, err := netns.All(ctx)
+	for _, info := range all {
+		if slices.Contains(info.Names, netns.Dir+"/"+name) {
+			return false
+		}
+	}
+	return err == nil || errors.Is(err, os.ErrPermission) // who may not be looked into sees other files
 }
 
 // plug connects the box with the bridge and publishes its ports.
@@ -124,7 +138,7 @@ func (w *wired) plug(ctx context.Context, host *netns.NS, o *options, others []*
 	}
 	port, err := link.Create(ctx, host, link.Spec{
 		Name: portName(o.name), Up: true, Master: br.Index, MTU: mtu,
-		Alias: portAlias(o.name, addrs),
+		Alias: portAlias(o.name, w.run, addrs),
 		Port:  link.PortOptions{Isolated: yes(o.isolate), Hairpin: yes(true)},
 		Kind: link.Veth{Peer: link.Spec{
 			NS: w.ns, Name: "eth0", Up: true, MTU: mtu, MAC: o.mac, Addrs: addrs,
