@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
@@ -124,7 +125,20 @@ func (r *request) wire(ctx context.Context, br link.Link, box *netns.NS, l *leas
 	if err := r.publish(ctx, l); err != nil {
 		return nil, err
 	}
-	return r.result(br, port, eth, l), nil
+	return r.result(br, port, eth, l), r.settle(ctx, port)
+}
+
+// settle waits until the bridge forwards for the container, a few milliseconds as
+// a rule, so that its first packet arrives. A bridge with the spanning tree
+// protocol takes half a minute, which is not waited for.
+func (r *request) settle(ctx context.Context, port link.Link) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	err := port.WaitForwarding(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	return failed("waiting for the bridge to forward", err)
 }
 
 // portOptions are the settings of the bridge's port. Isolated ports would also

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns/netnstest"
@@ -184,10 +186,16 @@ func TestANetworkMayBeInternalAndIsolated(t *testing.T) {
 	if err := reach(t, outside.NS, "203.0.113.1:8080", "a"); err != nil {
 		t.Errorf("a published port: %v", err)
 	}
-	for _, probe := range []string{ip, "203.0.113.2"} {
-		if out, err := testutil.Try(t, b.ns, "ping", "-c1", "-W1", probe); err == nil {
-			t.Errorf("%s is reached: %s", probe, out)
+	if _, err := outside.Listen(t.Context(), "tcp", "203.0.113.2:80"); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []string{ip + ":80", "203.0.113.2:80"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		if conn, err := b.ns.Dial(ctx, "tcp", at); err == nil {
+			conn.Close()
+			t.Errorf("%s is reached", at)
 		}
+		cancel()
 	}
 	for _, c := range []container{a, b} {
 		if err := r.check(c); err != nil {

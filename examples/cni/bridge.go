@@ -139,16 +139,19 @@ func dropBridge(ctx context.Context, r *request) error {
 	return netns.IgnoreNotExist(br.Delete(ctx))
 }
 
-// dropTable removes the network of a bridge that is gone, and the table with the
-// last network: opening it, to look for what is left, may have just made it.
+// dropTable removes the network of a bridge that is gone, and a table without any
+// network or port: opening it, to look for what is left, may have just made it.
 func dropTable(ctx context.Context, r *request, gw *nat.NAT) error {
-	if _, err := link.Get(ctx, r.host, r.conf.Bridge); !errors.Is(err, os.ErrNotExist) {
+	_, err := link.Get(ctx, r.host, r.conf.Bridge)
+	if errors.Is(err, os.ErrNotExist) {
+		err = netns.IgnoreNotExist(gw.RemoveNetwork(ctx, r.conf.Bridge))
+	}
+	networks, nerr := gw.Networks(ctx)
+	if err = errors.Join(err, nerr); err != nil || len(networks) > 0 {
 		return err
 	}
-	err := netns.IgnoreNotExist(gw.RemoveNetwork(ctx, r.conf.Bridge))
-	networks, nerr := gw.Networks(ctx)
-	published, perr := gw.List(ctx)
-	if err = errors.Join(err, nerr, perr); err == nil && len(networks)+len(published) == 0 {
+	published, err := gw.List(ctx)
+	if err == nil && len(published) == 0 {
 		err = netns.IgnoreNotExist(gw.Delete(ctx))
 	}
 	return err

@@ -100,14 +100,15 @@ func (r *request) checkHost(ctx context.Context, l *lease) error {
 	if err != nil {
 		return lost("the bridge "+r.conf.Bridge, err)
 	}
-	missing, err := missingAddrs(ctx, br, r.gatewayPrefixes(l))
-	switch {
-	case err != nil:
-		return failed("reading the bridge's addresses", err)
-	case len(missing) > 0:
-		return drift("the bridge has lost %v", missing)
-	case !br.Up:
+	if !br.Up {
 		return drift("the bridge is down")
+	}
+	missing, err := missingAddrs(ctx, br, r.gatewayPrefixes(l))
+	if err != nil {
+		return failed("reading the bridge's addresses", err)
+	}
+	if len(missing) > 0 {
+		return drift("the bridge has lost %v", missing)
 	}
 	port, err := link.Get(ctx, r.host, r.at.link())
 	if err != nil {

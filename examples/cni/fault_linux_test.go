@@ -1,0 +1,308 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/netns/netnstest"
+	"github.com/containernetworking/cni/libcni"
+)
+
+func TestCheckNoticesWhatIsGone(t *testing.T) {
+	t.Parallel()
+	const capabilities = publish8080 + `, "bandwidth": {"ingressRate": 8000000, "ingressBurst": 800000}`
+	for _, test := range []struct {
+		name, says string
+		where      string // "host" or "box"
+		remove     string // LINK is the host's end
+	}{
+		{"nothing", "", "host", "true"},
+		{"the container's link", "is gone", "box", "ip link del eth0"},
+		{"the container's link is down", "eth0 is down", "box", "ip link set eth0 down"},
+		{"its hardware address", "hardware address", "box", "ip link set eth0 address 02:00:00:00:00:99"},
+		{"its IPv4 address", "10.89.0.2/24", "box", "ip addr del 10.89.0.2/24 dev eth0"},
+		{"its IPv6 address", "fd89::2/64", "box", "ip addr del fd89::2/64 dev eth0"},
+		{"its default route", "route", "box", "ip route del default"},
+		{"its IPv6 default route", "route", "box", "ip -6 route del default"},
+		{"the host's end is down", "is down", "host", "ip link set LINK down"},
+		{"the host's end is no port", "no port", "host", "ip link set LINK nomaster"},
+		{"the hairpin mode", "hairpin", "host", "ip link set LINK type bridge_slave hairpin off"},
+		{"the limit", "limit", "host", "tc qdisc del dev LINK root"},
+		{"the gateway's address", "10.89.0.1/24", "host", "ip addr del 10.89.0.1/24 dev boxwire0"},
+		{"the bridge is down", "bridge is down", "host", "ip link set boxwire0 down"},
+		{"the bridge", "boxwire0 is gone", "host", "ip link del boxwire0"},
+		{"the port", "not published", "host", "nft delete element inet boxwire-cni any4 { tcp . 8080 }"},
+		{"the ruleset", "firewall", "host", "nft flush ruleset"},
+		{"the lease", "assigned", "host", "rm STATE"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, "")
+			c := r.container("c1", capabilities)
+			r.add(c)
+			ns := r.host
+			if test.where == "box" {
+				ns = c.ns
+			}
+			command := strings.NewReplacer("LINK", attachment{"testnet", "c1", "eth0"}.link(), "STATE", filepath.Join(r.dir, "state", "testnet.json")).Replace(test.remove)
+			fields := strings.Fields(command)
+			if len(fields) > 1 && fields[0] != "rm" {
+				testutil.Witness(t, fields[0])
+			}
+			if out, err := ns.Command(t.Context(), fields[0], fields[1:]...).CombinedOutput(); err != nil {
+				t.Fatalf("%s: %v: %s", command, err, out)
+			}
+			err := r.check(c)
+			switch {
+			case test.says == "" && err != nil:
+				t.Errorf("CHECK: %v", err)
+			case test.says != "" && (codeOf(err) != codeDrift || !strings.Contains(err.Error(), test.says)):
+				t.Errorf("CHECK says %v, want %q", err, test.says)
+			}
+			r.del(c)
+			r.gc()
+			r.clean()
+		})
+	}
+}
+
+func TestManyComeAndGoTogether(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	n := 50
+	if testing.Short() {
+		n = 10
+	}
+	all := make([]container, n)
+	for i := range all {
+		all[i] = r.container(fmt.Sprint("c", i), fmt.Sprintf(`"portMappings": [{"hostPort": %d, "containerPort": 80}]`, 8000+i))
+	}
+	together(all, func(c container) { // all ADDs, then all DELs
+		if _, err := r.cni.AddNetworkList(t.Context(), r.list, c.RuntimeConf); err != nil {
+			t.Errorf("ADD %s: %v", c.ContainerID, err)
+		}
+	})
+	seen := map[string]bool{}
+	for _, c := range all {
+		if err := r.check(c); err != nil {
+			t.Errorf("CHECK %s: %v", c.ContainerID, err)
+		}
+		seen[testutil.Run(t, c.ns, "ip", "-o", "-4", "addr", "show", "eth0")] = true
+	}
+	if len(seen) != n {
+		t.Errorf("%d containers have %d addresses", n, len(seen))
+	}
+	together(all, func(c container) { r.del(c) })
+	r.gc()
+	r.clean()
+}
+
+func together(all []container, fn func(container)) {
+	var wg sync.WaitGroup
+	for _, c := range all {
+		wg.Go(func() { fn(c) })
+	}
+	wg.Wait()
+}
+
+func TestGCRemovesWhatIsNotValidAndNothingElse(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	a, b := r.container("a", publish8080), r.container("b", `"portMappings": [{"hostPort": 8081, "containerPort": 80}], "bandwidth": {"egressRate": 8000000, "egressBurst": 800000}`)
+	r.add(a)
+	r.add(b)
+	elsewhere := *r
+	elsewhere.list = r.parse("testnet2", "1.1.0", `"bridge": "boxwire1", "ipam": {"type": "boxwire", "dataDir": "DIR/state", "subnet": "10.90.0.0/24"}`)
+	c := r.container("c", `"portMappings": [{"hostPort": 8082, "containerPort": 80}]`)
+	elsewhere.add(c)
+	testutil.Run(t, r.host, "ip", "link", "add", "mine", "type", "veth", "peer", "name", "mine2")
+	r.gc(a)
+	if err := r.check(a); err != nil {
+		t.Errorf("GC has touched a valid one: %v", err)
+	}
+	if err := elsewhere.check(c); err != nil {
+		t.Errorf("GC has touched another network's: %v", err)
+	}
+	if veths := r.links("veth"); len(veths) != 4 {
+		t.Errorf("there are %v", veths)
+	}
+	if left := r.nft("list", "ruleset"); strings.Contains(left, "8081") || len(r.links("ifb")) > 0 {
+		t.Errorf("left: %s %v", left, r.links("ifb"))
+	}
+	r.gc()
+	elsewhere.gc()
+	testutil.Run(t, r.host, "ip", "link", "del", "mine")
+	r.clean()
+}
+
+func TestAnAddThatIsKilledLeavesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	turns := 60
+	if testing.Short() {
+		turns = 10
+	}
+	conf := r.container("warm", publish8080)
+	began := time.Now()
+	r.add(conf)
+	took := time.Since(began) // an ADD of this machine, now
+	r.del(conf)
+	for i := range turns {
+		c := r.container(fmt.Sprint("k", i), publish8080+`, "bandwidth": {"ingressRate": 8000000, "ingressBurst": 800000, "egressRate": 8000000, "egressBurst": 800000}`)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.Int64N(int64(took*3/2))))
+		r.cni.AddNetworkList(ctx, r.list, c.RuntimeConf) // killed, or done
+		cancel()
+		if i%2 == 0 {
+			r.del(c)
+			if slices.Contains(r.links("veth"), attachment{"testnet", c.ContainerID, "eth0"}.link()) {
+				t.Fatalf("after ADD number %d and DEL its link is there", i)
+			}
+		}
+		if i%3 == 0 {
+			r.gc()
+			r.clean()
+		}
+	}
+	r.gc()
+	r.clean()
+}
+
+func TestBadInputIsRefusedWithACode(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		conf, capabilities string
+		code               uint // 0: it works
+		says               string
+	}{
+		{`"color": "blue", "ipMasqBackend": "iptables", "promiscMode": true`, "", 0, ""},
+		{`"isGateway": "yes"`, "", 6, "isGateway"},
+		{`"mtu": "big"`, "", 6, "mtu"},
+		{`"mtu": 5`, "", 7, "68 to 65535"},
+		{`"bridge": "a/b"`, "", 7, "a/b"},
+		{`"bridge": "thisnameistoolong"`, "", 7, "1 to 15"},
+		{`"bridge": "veth0"`, "", 7, "kind veth"},
+		{`"bridge": "lo"`, "", 7, "no bridge"},
+		{`"ipam": {"type": "boxwire"}`, "", 7, "neither subnet nor ranges"},
+		{`"ipam": {"type": "boxwire", "subnet": 7}`, "", 6, "subnet"},
+		{`"ipam": {"type": "boxwire", "subnet": "10.0.0.0/33"}`, "", 6, "33"},
+		{`"ipam": {"type": "boxwire", "subnet": "10.0.0.0/31"}`, "", 7, "no room"},
+		{`"ipam": {"type": "boxwire", "subnet": "10.0.0.0/24", "gateway": "10.1.0.1"}`, "", 7, "not in"},
+		{`"ipam": {"type": "boxwire", "subnet": "10.0.0.0/24", "rangeStart": "10.0.0.9", "rangeEnd": "10.0.0.8"}`, "", 7, "ends before"},
+		{`"ipam": {"type": "nosuchplugin"}`, "", 999, "nosuchplugin"},
+		{"", `"ips": ["10.99.0.1"]`, 7, "10.99.0.1"},
+		{"", `"ips": ["10.89.0.1"]`, 7, "10.89.0.1"},
+		{"", `"ips": ["nonsense"]`, 7, "nonsense"},
+		{"", `"mac": "01:00:5e:00:00:01"`, 7, "unicast"},
+		{"", `"portMappings": [{"hostPort": 0, "containerPort": 80}]`, 7, "hostPort"},
+		{"", `"portMappings": [{"hostPort": 80, "containerPort": 70000}]`, 7, "70000"},
+		{"", `"portMappings": [{"hostPort": 80, "containerPort": 80, "protocol": "icmp"}]`, 7, "icmp"},
+		{"", `"portMappings": [{"hostPort": 80, "containerPort": 80, "hostIP": "localhost"}]`, 7, "localhost"},
+		{"", `"portMappings": "8080:80"`, 6, "portMappings"},
+		{"", `"bandwidth": {"ingressRate": 1}`, 7, "out of range"},
+		{"", `"bandwidth": {"ingressBurst": 8000}`, 7, "burst"},
+	} {
+		t.Run(test.conf+test.capabilities, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, test.conf)
+			testutil.Run(t, r.host, "ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
+			c := r.container("c1", test.capabilities)
+			_, err := r.cni.AddNetworkList(t.Context(), r.list, c.RuntimeConf)
+			if test.code == 0 {
+				if err != nil {
+					t.Error(err)
+				}
+				r.del(c)
+				r.gc()
+			} else if codeOf(err) != test.code || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("ADD: code %d: %v, want %d, %q", codeOf(err), err, test.code, test.says)
+			}
+			testutil.Run(t, r.host, "ip", "link", "del", "veth0")
+			r.clean()
+		})
+	}
+}
+
+func TestBadNamespacesAreRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	for _, path := range []string{filepath.Join(r.dir, "nowhere"), "/etc/passwd", "/proc/self/ns/uts", "/proc/self/ns/net"} {
+		_, err := r.cni.AddNetworkList(t.Context(), r.list, &libcni.RuntimeConf{ContainerID: "c1", IfName: "eth0", NetNS: path})
+		if codeOf(err) != 8 {
+			t.Errorf("%s: code %d: %v", path, codeOf(err), err)
+		}
+	}
+	r.clean()
+}
+
+func TestASubnetThatIsFull(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, `"ipam": {"type": "boxwire", "subnet": "10.89.0.0/29", "dataDir": "DIR/state"}`)
+	if err := r.cni.GetStatusNetworkList(t.Context(), r.list); err != nil {
+		t.Errorf("STATUS: %v", err)
+	}
+	var all []container
+	for i := range 5 {
+		all = append(all, r.container(fmt.Sprint("c", i), ""))
+		r.add(all[i])
+	}
+	late := r.container("late", "")
+	if _, err := r.cni.AddNetworkList(t.Context(), r.list, late.RuntimeConf); codeOf(err) != 11 || !strings.Contains(err.Error(), "10.89.0.0/29") {
+		t.Errorf("ADD: %v", err)
+	}
+	if err := r.cni.GetStatusNetworkList(t.Context(), r.list); codeOf(err) != 50 {
+		t.Errorf("STATUS: %v", err)
+	}
+	// A container that has ended without DEL makes room, and so does a restart
+	// of the machine.
+	testutil.Run(t, r.host, "ip", "link", "del", attachment{"testnet", "c3", "eth0"}.link())
+	if got := addrOf(r.add(late), 0).String(); got != "10.89.0.5" {
+		t.Errorf("the late one has %s", got)
+	}
+	path := filepath.Join(r.dir, "state", "testnet.json")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	boot, err := bootID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(strings.ReplaceAll(string(b), boot, "another boot")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.cni.GetStatusNetworkList(t.Context(), r.list); err != nil {
+		t.Errorf("STATUS after a restart: %v", err)
+	}
+	for _, c := range append(all, late) {
+		r.del(c)
+	}
+	r.gc()
+	r.clean()
+}
+
+func TestVersionsFrom031(t *testing.T) {
+	t.Parallel()
+	r := newRigOn(t, netnstest.New(t), "")
+	for _, v := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
+		r.list = r.parse("testnet", v, "")
+		c := r.container("c"+v, publish8080)
+		res, err := r.cni.AddNetworkList(t.Context(), r.list, c.RuntimeConf)
+		if err != nil || res.Version() != v {
+			t.Errorf("%s: %v, %v", v, res, err)
+		}
+		r.del(c)
+	}
+	info, err := r.cni.GetVersionInfo(t.Context(), "boxwire")
+	if err != nil || strings.Join(info.SupportedVersions(), " ") != "0.3.1 0.4.0 1.0.0 1.1.0" {
+		t.Errorf("VERSION: %v, %v", info, err)
+	}
+}

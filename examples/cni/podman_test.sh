@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Podman with the plugin as its network, in namespaces of the script's own:
+#
+#     sudo examples/cni/podman_test.sh
+#
+# It needs podman with its CNI backend (Debian 12: podman, runc), busybox-static,
+# Go and root, and fetches nothing: the image is made of busybox.
+set -Eeuo pipefail
+
+if [[ ${1-} != inside ]]; then
+	cd "$(dirname "$0")"
+	for tool in podman runc busybox go nft; do
+		command -v "$tool" >/dev/null || { echo "SKIP: there is no $tool" >&2; exit 77; }
+	done
+	dir=$(mktemp -d)
+	trap 'rm -rf "$dir"' EXIT
+	mkdir "$dir/bin"
+	go build -o "$dir/bin/boxwire" .
+	# Processes, mounts and links end with the namespaces. The host that podman
+	# sees is one of these.
+	unshare --net --mount --pid --fork --mount-proc bash "$PWD/podman_test.sh" inside "$dir"
+	exit
+fi
+
+dir=$2
+step="start"
+trap 'echo "FAIL: $step (line $LINENO)" >&2' ERR
+fail() { echo "FAIL: $step: $*" >&2; exit 1; }
+step() { step=$1; echo "== $1"; }
+
+mount --make-rprivate /
+mount -t tmpfs run /run
+mkdir -p /run/netns /var/lib/cni
+mount -t tmpfs cni /var/lib/cni
+ip link set lo up
+export HOME=$dir CONTAINERS_CONF=$dir/containers.conf
+
+mkdir "$dir"/{net.d,image,image/bin,image/www}
+cat >"$dir/net.d/87-boxwire.conflist" <<END
+{
+  "cniVersion": "0.4.0", "name": "boxnet",
+  "plugins": [{
+    "type": "boxwire", "isDefaultGateway": true, "ipMasq": true,
+    "capabilities": {"portMappings": true, "ips": true, "mac": true},
+    "ipam": {"type": "boxwire", "ranges": [[{"subnet": "10.89.7.0/24"}], [{"subnet": "fd89:7::/64"}]]}
+  }]
+}
+END
+cat >"$CONTAINERS_CONF" <<END
+[network]
+network_backend = "cni"
+cni_plugin_dirs = ["$dir/bin"]
+network_config_dir = "$dir/net.d"
+default_network = "boxnet"
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+END
+echo '{"default": [{"type": "insecureAcceptAnything"}]}' >"$dir/policy.json"
+podman() { command podman --root "$dir/root" --runroot "$dir/run" --storage-driver vfs "$@"; }
+get() { busybox wget -q -T 5 -O - "$1"; }
+
+step "an image of busybox"
+cp "$(command -v busybox)" "$dir/image/bin/busybox"
+for applet in sh httpd sleep wget; do ln -s busybox "$dir/image/bin/$applet"; done
+echo hello >"$dir/image/www/index.html"
+tar -C "$dir/image" -cf "$dir/image.tar" .
+podman import --quiet --signature-policy "$dir/policy.json" "$dir/image.tar" box
+
+step "run -p"
+podman run -d --name web -p 8080:80 box /bin/sh -c 'trap "exit 0" TERM; httpd -f -p 80 -h /www & wait' >/dev/null
+for at in 127.0.0.1 10.89.7.1 '[fd89:7::1]'; do
+	for try in {1..50}; do get "http://$at:8080/" >"$dir/got" 2>/dev/null && break; sleep 0.1; done
+	[[ $(<"$dir/got") == hello ]] || fail "http://$at:8080/ answers '$(<"$dir/got")' after $try tries"
+	: >"$dir/got"
+done
+
+step "a second container reaches the first"
+address=$(podman inspect web --format '{{.NetworkSettings.Networks.boxnet.IPAddress}}')
+[[ $(podman run --rm box /bin/wget -q -T 5 -O - "http://$address/") == hello ]] || fail "http://$address/"
+[[ $(podman run --rm box /bin/wget -q -T 5 -O - http://10.89.7.1:8080/) == hello ]] || fail "by the published port"
+
+step "--ip and --mac-address"
+[[ $(podman run --rm --ip 10.89.7.99 --mac-address 02:00:00:00:00:63 box /bin/busybox ip addr show eth0) == *02:00:00:00:00:63*10.89.7.99/24* ]] || fail "not as asked for"
+
+step "a port that is taken"
+podman run --rm -p 8080:80 box /bin/busybox true 2>"$dir/err" && fail "it was published twice"
+grep -q 'boxnet/.*eth0' "$dir/err" || fail "$(<"$dir/err")"
+
+step "stop and start"
+podman stop -t 5 web >/dev/null
+get http://127.0.0.1:8080/ >/dev/null 2>&1 && fail "the port of a stopped container answers"
+podman start web >/dev/null
+for try in {1..50}; do get http://127.0.0.1:8080/ >"$dir/got" 2>/dev/null && break; sleep 0.1; done
+[[ $(<"$dir/got") == hello ]] || fail "after the start"
+
+step "rm"
+podman rm -f -t 5 web >/dev/null
+left=$(ip -brief link show type veth)
+[[ -z $left ]] || fail "left: $left"
+nft list table inet boxwire-cni | grep 8080 && fail "the port is still published"
+grep -q owner /run/boxwire-cni/boxnet.json && fail "the address is still assigned"
+
+echo "PASS"
