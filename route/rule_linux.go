@@ -12,7 +12,8 @@ import (
 )
 
 // AddRules adds rules to the namespace, all of them or none. A rule that is there
-// already, with the same Protocol, is os.ErrExist.
+// already, with the same Priority and Protocol, is os.ErrExist; where the kernel
+// chooses the priority, another one like it is added.
 //
 // Kernels ignore selectors that are younger than they are, so that a rule for one
 // DSCP would take every packet. AddRules finds that out first, once in a program,

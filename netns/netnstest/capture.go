@@ -39,7 +39,7 @@ func Capture(t testing.TB, ns *netns.NS, link string) {
 			}
 			dir = t.ArtifactDir()
 		}
-		name := strings.NewReplacer("/", "_", " ", "_").Replace(t.Name() + "-" + ns.String() + "-" + link + ".pcap")
+		name := fileNames.Replace(t.Name() + "-" + ns.String() + "-" + link + ".pcap")
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, pcap(c.linkType, packets), 0o644); err != nil {
 			t.Logf("netnstest: the packets of %s: %v", link, err)
@@ -48,6 +48,9 @@ func Capture(t testing.TB, ns *netns.NS, link string) {
 		t.Logf("netnstest: %d packets of %s in netns %v: %s", len(packets), link, ns, path)
 	})
 }
+
+// fileNames makes names of files that shells, archives and other systems take.
+var fileNames = strings.NewReplacer("/", "_", " ", "_", ":", "_", "[", "", "]", "")
 
 // packet is one frame.
 type packet struct {

@@ -47,6 +47,9 @@ func TestCaptureOfAFailedTest(t *testing.T) {
 		if !strings.Contains(log, file) {
 			t.Errorf("the log does not name %s:\n%s", file, log)
 		}
+		if strings.ContainsAny(filepath.Base(file), `:[]<>"|*? `) {
+			t.Errorf("%s is no name for every shell, archive and system", file)
+		}
 		payload, times := "across", 1
 		if strings.HasSuffix(file, "-lo.pcap") {
 			payload, times = "within", 2

@@ -20,7 +20,7 @@ const maxLines = 100
 
 // dump writes the state of a namespace into the test's log. It is read over
 // netlink, without any program.
-func dump(t testing.TB, ns *netns.NS) {
+func dump(t testing.TB, ns *netns.NS, part string) {
 	t.Helper()
 	// The test's own context is over in a Cleanup.
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -34,7 +34,10 @@ func dump(t testing.TB, ns *netns.NS) {
 	d.section("neighbours", d.neighLines)
 	d.section("nft", d.nftLines)
 	d.section("sockets", d.socketLines)
-	t.Logf("netns %v:\n%s", ns, b.String())
+	if part != "" {
+		part = ", " + part
+	}
+	t.Logf("netns %v%s:\n%s", ns, part, b.String())
 }
 
 type dumper struct {

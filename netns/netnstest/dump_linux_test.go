@@ -70,7 +70,7 @@ func TestFailedTestPrintsItsNamespaces(t *testing.T) {
 	defer pc.Close()
 	log := f.end()
 	for _, line := range []string{
-		"netns net:[", "links:", "1 lo up (unknown) mtu 65536",
+		"netns net:[", "], host:\n", "], boxes[0]:\n", "links:", "1 lo up (unknown) mtu 65536",
 		"br0 bridge up (up) mtu 1500", "box1 veth up (up) mtu 1500", "peer in nsid 0 master br0",
 		"10.88.0.1/16 on br0", "fd88::1/64 on br0", "::1/128 on lo",
 		"198.51.100.0/24 via 10.88.0.2 on br0 metric 5 in table 77", "blackhole 2001:db8::/32",

@@ -17,6 +17,13 @@ import (
 // setting that forbids them, or fails if BOXWIRE_REQUIRE_NETNS is 1.
 func New(t testing.TB) *netns.NS {
 	t.Helper()
+	return newAs(t, "")
+}
+
+// newAs is [New] for a namespace that has a part in a topology, which the dump
+// names.
+func newAs(t testing.TB, part string) *netns.NS {
+	t.Helper()
 	Need(t)
 	ns, err := netns.New(t.Context())
 	if err != nil {
@@ -24,7 +31,7 @@ func New(t testing.TB) *netns.NS {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			dump(t, ns)
+			dump(t, ns, part)
 		}
 		if err := ns.Close(); err != nil {
 			t.Errorf("netnstest: closing the namespace: %v", err)

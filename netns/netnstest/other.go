@@ -27,7 +27,7 @@ func (wiring) ready(*netns.NS, string)                   {}
 func (wiring) address(Box)                               {}
 func (wiring) defaultRoute(b, via Box)                   {}
 
-func dump(testing.TB, *netns.NS) {}
+func dump(testing.TB, *netns.NS, string) {}
 
 type capture struct{ linkType uint32 }
 

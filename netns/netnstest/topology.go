@@ -24,8 +24,8 @@ type Box struct {
 // them. Traffic flows when Pair returns.
 func Pair(t testing.TB) (a, b Box) {
 	t.Helper()
-	a = box(New(t), "eth0", "10.77.0.1/24", "fd77::1/64")
-	b = box(New(t), "eth0", "10.77.0.2/24", "fd77::2/64")
+	a = box(newAs(t, "a"), "eth0", "10.77.0.1/24", "fd77::1/64")
+	b = box(newAs(t, "b"), "eth0", "10.77.0.2/24", "fd77::2/64")
 	w := wiring{t: t, ctx: t.Context()}
 	w.veth(a.NS, "eth0", b.NS, 0)
 	w.address(a)
@@ -45,7 +45,7 @@ func Pair(t testing.TB) (a, b Box) {
 // ports at most.
 func Bridge(t testing.TB, n int) (host Box, boxes []Box) {
 	t.Helper()
-	return On(t, New(t), n)
+	return On(t, newAs(t, "host"), n)
 }
 
 // On is [Bridge] for a host that is there already, that of [Host] for instance. It
@@ -61,7 +61,7 @@ func On(t testing.TB, ns *netns.NS, n int) (host Box, boxes []Box) {
 	addr4, addr6 := host.Addr4.Addr(), host.Addr6.Addr()
 	for i := range n {
 		addr4, addr6 = addr4.Next(), addr6.Next()
-		b := Box{New(t), "eth0", netip.PrefixFrom(addr4, host.Addr4.Bits()), netip.PrefixFrom(addr6, host.Addr6.Bits())}
+		b := Box{newAs(t, fmt.Sprintf("boxes[%d]", i)), "eth0", netip.PrefixFrom(addr4, host.Addr4.Bits()), netip.PrefixFrom(addr6, host.Addr6.Bits())}
 		w.veth(ns, fmt.Sprintf("box%d", i+1), b.NS, bridge)
 		w.address(b)
 		w.defaultRoute(b, host)
@@ -85,8 +85,8 @@ const maxPorts = 1023
 // has none. [On] puts boxes behind it.
 func Host(t testing.TB) (host, outside Box) {
 	t.Helper()
-	host = box(New(t), "wan0", "203.0.113.1/24", "2001:db8::1/64")
-	outside = box(New(t), "eth0", "203.0.113.2/24", "2001:db8::2/64")
+	host = box(newAs(t, "host"), "wan0", "203.0.113.1/24", "2001:db8::1/64")
+	outside = box(newAs(t, "outside"), "eth0", "203.0.113.2/24", "2001:db8::2/64")
 	w := wiring{t: t, ctx: t.Context()}
 	w.veth(host.NS, host.Link, outside.NS, 0)
 	w.address(host)
