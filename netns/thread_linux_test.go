@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"testing"
 
@@ -52,6 +53,9 @@ func TestAThreadThatHasJoinedAProcessEnds(t *testing.T) {
 // process of its own, whose root directory it changes.
 func TestJoinAProcess(t *testing.T) {
 	childOnly(t)
+	// The process dies with the thread that starts it, which must not be the one
+	// that Do takes and lets end.
+	runtime.LockOSThread()
 	other := exec.Command("sleep", "60")
 	other.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
 	if err := other.Start(); err != nil {
