@@ -1,0 +1,53 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/containernetworking/cni/libcni"
+)
+
+// The folder of the reference plugins is in BOXWIRE_CNI_PLUGINS.
+func TestOneChainWithReferencePlugins(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"host-local", "tuning"} {
+		if _, err := os.Stat(filepath.Join(os.Getenv("BOXWIRE_CNI_PLUGINS"), name)); err != nil {
+			t.Skipf("BOXWIRE_CNI_PLUGINS names no folder with %s: %v", name, err)
+		}
+	}
+	r := newRig(t, "")
+	list, err := libcni.ConfListFromBytes(fmt.Appendf(nil, `{"cniVersion": "1.0.0", "name": "testnet", "plugins": [
+		{"type": "boxwire", "isDefaultGateway": true, "ipMasq": true, "capabilities": {"portMappings": true},
+		 "ipam": {"type": "host-local", "dataDir": %q, "ranges": [[{"subnet": "10.89.0.0/24"}], [{"subnet": "fd89::/64"}]]}},
+		{"type": "tuning", "dataDir": %q, "sysctl": {"net.ipv4.conf.all.log_martians": "1"}, "mtu": 1450}]}`,
+		filepath.Join(r.dir, "host-local"), filepath.Join(r.dir, "tuning")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.list = list
+	c := r.container("c1", publish8080)
+	result := r.add(c)
+	if got := result.IPs[0].Address.String(); got != "10.89.0.2/24" {
+		t.Errorf("host-local has assigned %s", got)
+	}
+	if out := testutil.Run(t, c.ns, "ip", "link", "show", "eth0"); !strings.Contains(out, "mtu 1450") {
+		t.Errorf("tuning has not been at it: %s", out)
+	}
+	serve(t, c)
+	if err := reach(t, r.host, "10.89.0.1:8080", "c1"); err != nil {
+		t.Error(err)
+	}
+	if err := r.check(c); err != nil {
+		t.Errorf("CHECK: %v", err)
+	}
+	r.del(c)
+	r.del(c)
+	left, err := filepath.Glob(filepath.Join(r.dir, "host-local", "testnet", "10.*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("host-local still has %v, %v", left, err)
+	}
+}
