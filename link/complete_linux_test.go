@@ -94,6 +94,10 @@ func TestListsAreCompleteUnderChurn(t *testing.T) {
 			l := mustCreate(t, ns, Spec{Name: "br0", Up: true, Kind: Bridge{}})
 			if name == "FDB" {
 				l = mustCreate(t, ns, Spec{Name: "vx0", Up: true, Kind: VXLAN{ID: new(uint32(7))}})
+				if err := c.add(l, all); err != nil {
+					t.Fatal(err)
+				}
+				needFDBDelete(t, c.del(l, all))
 			}
 			for i := range all {
 				if err := c.add(l, i); err != nil {
