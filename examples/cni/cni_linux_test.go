@@ -88,7 +88,9 @@ func (i inside) ExecPlugin(ctx context.Context, path string, stdin []byte, env [
 		return out, nil
 	}
 	var exit *exec.ExitError
-	errors.As(err, &exit)
+	if !errors.As(err, &exit) {
+		return nil, err // not started
+	}
 	e := &types.Error{}
 	if json.Unmarshal(out, e) != nil || e.Msg == "" {
 		return nil, fmt.Errorf("%s: %v, output %q, stderr %q", path, err, out, exit.Stderr)
