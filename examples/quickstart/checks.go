@@ -114,18 +114,7 @@ func ownFirewall(ctx context.Context, w *world) (_ string, err error) {
 	if err != nil {
 		return "", err
 	}
-	var n uint64
-	for range 20 { // on a busy machine a try may be over before its packet is sent
-		if err = expectSilence(ctx, w.host, web2Addr4+":80"); err == nil {
-			n, err = dropped(ctx, w.web2, "own", "input")
-		}
-		if err != nil || n > 0 {
-			break
-		}
-	}
-	if err == nil && n == 0 {
-		err = errors.New("the rule in web2 has dropped nothing")
-	}
+	err = dropsAll(ctx, w.host, web2Addr4+":80", w.web2, "own", "input")
 	err = errors.Join(err, expect(ctx, w.host, web1Addr4+":80", "web1", hostIn4))
 	if err := errors.Join(err, remove(ctx)); err != nil {
 		return "", err
@@ -210,21 +199,26 @@ func unpublishedClosed(ctx context.Context, w *world) (string, error) {
 
 // stopped returns an error unless the outside gets nothing from addr and it was this chain of the host that dropped it.
 func stopped(ctx context.Context, w *world, addr, chain string) error {
-	before, err := dropped(ctx, w.host, "boxwire", chain)
+	return dropsAll(ctx, w.outside, addr, w.host, "boxwire", chain)
+}
+
+// dropsAll returns an error unless addr stays silent towards from and it is the chain's drop that counts what is sent
+// there. On a busy machine a try may be over before its packet is sent: then it is made again.
+func dropsAll(ctx context.Context, from *netns.NS, addr string, at *netns.NS, table, chain string) error {
+	before, err := dropped(ctx, at, table, chain)
 	if err != nil {
 		return err
 	}
-	if err := expectSilence(ctx, w.outside, addr); err != nil {
-		return err
+	for range 20 {
+		if err := expectSilence(ctx, from, addr); err != nil {
+			return err
+		}
+		after, err := dropped(ctx, at, table, chain)
+		if err != nil || after > before {
+			return err
+		}
 	}
-	after, err := dropped(ctx, w.host, "boxwire", chain)
-	if err != nil {
-		return err
-	}
-	if after == before {
-		return fmt.Errorf("nothing for %s has reached the host's chain %s", addr, chain)
-	}
-	return nil
+	return fmt.Errorf("nothing for %s has reached the chain %s of %s", addr, chain, at.Name())
 }
 
 // A box that calls out is seen with the host's address.
