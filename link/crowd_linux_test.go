@@ -144,7 +144,9 @@ func TestBoxesOnSnoopingBridgeFindEachOther(t *testing.T) {
 // ready attaches a box and waits until its port forwards.
 func (c *crowd) ready(t *testing.T, i int) *netns.NS {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	// The kernel looks at carriers once a second for all namespaces, at most a
+	// hundred links each time: beside other tests that may take a while.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	web, l, _ := c.attach(t, i)
 	if err := l.WaitForwarding(ctx); err != nil {
