@@ -108,40 +108,65 @@ func plug(ctx context.Context, h *host, ns *netns.NS, i int) error {
 // floorAttach sends what the kernel needs for the same, and reads nothing back:
 // the index of a new namespace's first link is 2.
 func floorAttach(h *host) (*contender, error) {
-	var sock *floor.Socket
-	err := within(h.ns, func() (err error) {
-		sock, err = floor.Open(unix.NETLINK_ROUTE)
-		return err
+	return floorBoxes(h, nameFloor, func(i int) (p parcel) {
+		p.pair, p.fdAt = pairMessage(0, h.bridge, hostLink(i))
+		p.box = [][]byte{boxMessages(i)}
+		return p
 	})
+}
+
+// A parcel are the messages for one box, one send each.
+type parcel struct {
+	pair []byte   // makes the pair, on the host
+	fdAt int      // where the descriptor of the box's namespace goes in it
+	box  [][]byte // sent inside the box
+	back []byte   // sent on the host at last; nil: nothing
+}
+
+// floorBoxes makes a contender that makes namespaces and sends parcels.
+func floorBoxes(h *host, name string, prepare func(i int) parcel) (*contender, error) {
+	sock, err := openFloor(h.ns, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
 	}
-	return &contender{
-		name:  nameFloor,
-		close: sock.Close,
-		round: func(_ context.Context, i int) (time.Duration, error) {
-			loUp := floor.Message(nil, unix.RTM_NEWLINK, unix.NLM_F_ACK, floor.IfInfo(1, true))
-			pair, fdAt := pairMessage(0, h.bridge, hostLink(i))
-			box := boxMessages(i)
-			var ns int
-			var in *floor.Socket
-			d, err := took(func() (err error) {
-				if ns, in, err = floorNamespace(loUp); err != nil {
-					return err
-				}
-				binary.NativeEndian.PutUint32(pair[fdAt:], uint32(ns))
-				if err := sock.Send(pair); err != nil {
-					return err
-				}
-				return in.Send(box)
-			})
-			if err != nil {
-				return d, err
+	return &contender{name: name, close: sock.Close, round: func(_ context.Context, i int) (time.Duration, error) {
+		loUp := floor.Message(nil, unix.RTM_NEWLINK, unix.NLM_F_ACK, floor.IfInfo(1, true))
+		p := prepare(i)
+		var ns int
+		var in *floor.Socket
+		d, err := took(func() (err error) {
+			if ns, in, err = floorNamespace(loUp); err != nil {
+				return err
 			}
-			h.boxes = append(h.boxes, os.NewFile(uintptr(ns), "netns"))
-			return d, in.Close()
-		},
-	}, nil
+			binary.NativeEndian.PutUint32(p.pair[p.fdAt:], uint32(ns))
+			if err := sock.Send(p.pair); err != nil {
+				return err
+			}
+			for _, messages := range p.box {
+				if err := in.Send(messages); err != nil {
+					return err
+				}
+			}
+			if p.back == nil {
+				return nil
+			}
+			return sock.Send(p.back)
+		})
+		if err != nil {
+			return d, err
+		}
+		h.boxes = append(h.boxes, os.NewFile(uintptr(ns), "netns"))
+		return d, in.Close()
+	}}, nil
+}
+
+// openFloor opens a raw socket in a namespace.
+func openFloor(ns *netns.NS, family int) (sock *floor.Socket, err error) {
+	err = within(ns, func() (err error) {
+		sock, err = floor.Open(family)
+		return err
+	})
+	return sock, err
 }
 
 // floorNamespace makes a namespace with its loopback link up, and a socket in it.

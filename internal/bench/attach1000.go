@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"os"
 	"time"
 
 	"github.com/boxwire/boxwire/internal/bench/floor"
@@ -112,39 +111,11 @@ func boxAddr6(i int) netip.Prefix {
 
 // floorDual is floorAttach with an IPv6 address and route as well.
 func floorDual(h *host) (*contender, error) {
-	var sock *floor.Socket
-	err := within(h.ns, func() (err error) {
-		sock, err = floor.Open(unix.NETLINK_ROUTE)
-		return err
+	return floorBoxes(h, nameFloorDual, func(i int) (p parcel) {
+		p.pair, p.fdAt = pairMessage(0, h.bridge, hostLink(i))
+		p.box = [][]byte{boxMessages(i), boxMessages6(i)}
+		return p
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &contender{name: nameFloorDual, close: sock.Close, round: func(_ context.Context, i int) (time.Duration, error) {
-		loUp := floor.Message(nil, unix.RTM_NEWLINK, unix.NLM_F_ACK, floor.IfInfo(1, true))
-		pair, fdAt := pairMessage(0, h.bridge, hostLink(i))
-		box, six := boxMessages(i), boxMessages6(i)
-		var ns int
-		var in *floor.Socket
-		d, err := took(func() (err error) {
-			if ns, in, err = floorNamespace(loUp); err != nil {
-				return err
-			}
-			binary.NativeEndian.PutUint32(pair[fdAt:], uint32(ns))
-			if err := sock.Send(pair); err != nil {
-				return err
-			}
-			if err := in.Send(box); err != nil {
-				return err
-			}
-			return in.Send(six)
-		})
-		if err != nil {
-			return d, err
-		}
-		h.boxes = append(h.boxes, os.NewFile(uintptr(ns), "netns"))
-		return d, in.Close()
-	}}, nil
 }
 
 // boxMessages6 builds what dual stack adds inside box i.

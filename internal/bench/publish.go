@@ -154,11 +154,7 @@ func floorPublish(ctx context.Context, ports int) (*contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	var sock *floor.Socket
-	err = within(ns, func() (err error) {
-		sock, err = floor.Open(unix.NETLINK_NETFILTER)
-		return err
-	})
+	sock, err := openFloor(ns, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, err
 	}
@@ -231,11 +227,7 @@ func nftPublish(ctx context.Context, ports int) (*contender, error) {
 
 // published asks the kernel, past every contender, whether the element is there.
 func published(ns *netns.NS) error {
-	var sock *floor.Socket
-	err := within(ns, func() (err error) {
-		sock, err = floor.Open(unix.NETLINK_NETFILTER)
-		return err
-	})
+	sock, err := openFloor(ns, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return err
 	}
@@ -254,11 +246,7 @@ func publishMany(ctx context.Context, b *bout, ports int) error {
 	}
 	defer ns.Close()
 	defer gw.Close()
-	var sock *floor.Socket
-	err = within(ns, func() (err error) {
-		sock, err = floor.Open(unix.NETLINK_NETFILTER)
-		return err
-	})
+	sock, err := openFloor(ns, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return err
 	}

@@ -158,40 +158,13 @@ func boxwireSlot(h *host) (*contender, error) {
 }
 
 func floorSlot(h *host) (*contender, error) {
-	var sock *floor.Socket
-	err := within(h.ns, func() (err error) {
-		sock, err = floor.Open(unix.NETLINK_ROUTE)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &contender{name: nameFloor, close: sock.Close, round: func(_ context.Context, i int) (time.Duration, error) {
-		loUp := floor.Message(nil, unix.RTM_NEWLINK, unix.NLM_F_ACK, floor.IfInfo(1, true))
+	return floorBoxes(h, nameFloor, func(i int) (p parcel) {
 		index := 1000 + i // chosen, so that nothing has to be read back
-		pair, fdAt := pairMessage(index, 0, hostLink(i))
+		p.pair, p.fdAt = pairMessage(index, 0, hostLink(i))
 		box, back := slotMessages(i, index)
-		var ns int
-		var in *floor.Socket
-		d, err := took(func() (err error) {
-			if ns, in, err = floorNamespace(loUp); err != nil {
-				return err
-			}
-			binary.NativeEndian.PutUint32(pair[fdAt:], uint32(ns))
-			if err := sock.Send(pair); err != nil {
-				return err
-			}
-			if err := in.Send(box); err != nil {
-				return err
-			}
-			return sock.Send(back)
-		})
-		if err != nil {
-			return d, err
-		}
-		h.boxes = append(h.boxes, os.NewFile(uintptr(ns), "netns"))
-		return d, in.Close()
-	}}, nil
+		p.box, p.back = [][]byte{box}, back
+		return p
+	})
 }
 
 // slotMessages builds what is sent inside slot i, and the route back to it.
