@@ -3,8 +3,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -37,17 +38,31 @@ func getBridge(ctx context.Context, r *request) (link.Link, error) {
 }
 
 // ensureBridge makes the bridge on first use, and sees to it that it is up and
-// has the gateways' addresses.
+// has the gateways' addresses. One that an ADD was killed over is finished.
 func ensureBridge(ctx context.Context, r *request, l *lease) (br link.Link, made bool, err error) {
 	gates := r.gatewayPrefixes(l)
 	br, err = getBridge(ctx, r)
-	if errors.Is(err, os.ErrNotExist) {
-		br, err = link.Create(ctx, r.host, link.Spec{
-			Name: r.conf.Bridge, Up: true, MTU: r.conf.MTU, MAC: randomMAC(), Alias: bridgeAlias, Addrs: gates,
+	var begin func(context.Context, *netns.NS, link.Spec) (link.Link, error)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		begin, err = link.Create, nil
+	case err == nil && !br.Up:
+		var half bool
+		if half, err = unfinished(ctx, br); half {
+			begin = link.Ensure
+		}
+	}
+	if begin != nil {
+		mac, err := ownMAC(r.host, r.conf.Bridge)
+		if err != nil {
+			return br, false, err
+		}
+		br, err = begin(ctx, r.host, link.Spec{
+			Name: r.conf.Bridge, Up: true, MTU: r.conf.MTU, MAC: mac, Alias: bridgeAlias, Addrs: gates,
 			// Without it, each further container costs more than the one before.
 			Kind: link.Bridge{MulticastSnooping: new(false)},
 		})
-		return br, err == nil, failed("making the bridge "+r.conf.Bridge, err)
+		return br, true, failed("making the bridge "+r.conf.Bridge, err)
 	}
 	if err != nil {
 		return br, false, failed("looking at the bridge "+r.conf.Bridge, err)
@@ -128,8 +143,7 @@ func dropBridge(ctx context.Context, r *request) error {
 	if err != nil {
 		return netns.IgnoreNotExist(err)
 	}
-	d, err := br.Details(ctx)
-	if err != nil || d.Spec.Alias != bridgeAlias {
+	if mine, err := isOwn(ctx, br); err != nil || !mine {
 		return netns.IgnoreNotExist(err)
 	}
 	ports, err := link.List(ctx, r.host, link.Filter{Master: br.Index})
@@ -157,11 +171,38 @@ func dropTable(ctx context.Context, r *request, gw *nat.NAT) error {
 	return err
 }
 
-// randomMAC is a hardware address for a bridge, which would else take that of a
-// port, and change it as containers come and go.
-func randomMAC() net.HardwareAddr {
-	mac := make(net.HardwareAddr, 6)
-	rand.Read(mac)
+// isOwn says whether the plugin has made the bridge.
+func isOwn(ctx context.Context, br link.Link) (bool, error) {
+	d, err := br.Details(ctx)
+	if err != nil || d.Spec.Alias == bridgeAlias {
+		return err == nil, err
+	}
+	return unfinished(ctx, br)
+}
+
+// unfinished says whether an ADD was killed between the message that made the
+// bridge and the next: the kernel takes the hardware address in the first, and the
+// alias in the second only.
+func unfinished(ctx context.Context, br link.Link) (bool, error) {
+	mac, err := ownMAC(br.NS(), br.Name)
+	if err != nil || !bytes.Equal(br.MAC, mac) {
+		return false, err
+	}
+	d, err := br.Details(ctx)
+	return err == nil && d.Spec.Alias == "", err
+}
+
+// ownMAC is the hardware address of a bridge that the plugin makes. Without one a
+// bridge would take that of a port, and change it as containers come and go. It is
+// locally administered, and nobody else's: not another machine's bridge of that
+// name, nor one that was made by hand.
+func ownMAC(host *netns.NS, bridge string) (net.HardwareAddr, error) {
+	boot, err := bootID()
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %s", boot, host.ID().Ino, bridge))
+	mac := net.HardwareAddr(sum[:6])
 	mac[0] = mac[0]&^1 | 2 // unicast, locally administered
-	return mac
+	return mac, nil
 }
