@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -108,6 +109,12 @@ func parsePortAlias(alias string) (name string, m mark, addrs []netip.Prefix, ok
 	return fields[0], m, addrs, true
 }
 
+// halfPort says whether a link is a bridge port that a run was killed over before
+// it could give it its alias; see isOwn.
+func halfPort(l link.Link, alias string) bool {
+	return alias == "" && l.Kind == "veth" && bytes.Equal(l.MAC, stableMAC(l.Name))
+}
+
 // boxes reads all boxes of the host, those that killed runs have left included.
 func boxes(ctx context.Context, host *netns.NS) ([]*box, error) {
 	all := map[string]*box{}
@@ -125,10 +132,14 @@ func boxes(ctx context.Context, host *netns.NS) ([]*box, error) {
 	if err != nil {
 		return nil, err
 	}
+	half := map[string]link.Link{} // without an alias, by name
 	for _, l := range ports {
 		alias, err := aliasOf(ctx, l)
 		if err != nil {
 			return nil, err
+		}
+		if halfPort(l, alias) {
+			half[l.Name] = l
 		}
 		if name, m, addrs, ok := parsePortAlias(alias); ok {
 			b := get(name)
@@ -138,6 +149,11 @@ func boxes(ctx context.Context, host *netns.NS) ([]*box, error) {
 	}
 	if err := marked(ctx, host, get); err != nil {
 		return nil, err
+	}
+	for _, b := range all {
+		if l, ok := half[portName(b.Name)]; ok {
+			b.HostLink, b.Bridge = l.Name, bridges[l.Master]
+		}
 	}
 	if len(bridges) > 0 { // else there is no table either, and none is made
 		if err := listPorts(ctx, host, get); err != nil {
@@ -160,11 +176,11 @@ func ownBridges(ctx context.Context, host *netns.NS) (map[int]string, error) {
 	}
 	names := map[int]string{}
 	for _, l := range links {
-		alias, err := aliasOf(ctx, l)
+		own, _, err := isOwn(ctx, l)
 		if err != nil {
 			return nil, err
 		}
-		if alias == bridgeAlias {
+		if own {
 			names[l.Index] = l.Name
 		}
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,13 +27,24 @@ func gateway(subnet netip.Prefix) netip.Prefix {
 }
 
 // ensureBridge makes the bridge and its network, or finds those that other boxes
-// use and makes sure that they are what is asked for.
+// use and makes sure that they are what is asked for. A bridge that a run was killed
+// over is finished.
 func ensureBridge(ctx context.Context, host *netns.NS, o *options) (link.Link, error) {
+	begin := link.Create
 	br, err := link.Get(ctx, host, o.bridge)
-	switch {
-	case err == nil:
-		return br, checkBridge(ctx, br, o)
-	case !errors.Is(err, os.ErrNotExist):
+	if err == nil {
+		own, half, err := isOwn(ctx, br)
+		if err != nil {
+			return br, err
+		}
+		if !own {
+			return br, fmt.Errorf("-bridge %s: there is such a link (%s), and run has not made it", o.bridge, kindOf(br))
+		}
+		if !half {
+			return br, checkBridge(ctx, br, o)
+		}
+		begin = link.Ensure
+	} else if !errors.Is(err, os.ErrNotExist) {
 		return br, err
 	}
 	if err := checkSubnets(ctx, host, o); err != nil {
@@ -45,7 +57,7 @@ func ensureBridge(ctx context.Context, host *netns.NS, o *options) (link.Link, e
 	for _, s := range o.subnets {
 		spec.Addrs = append(spec.Addrs, gateway(s))
 	}
-	if br, err = link.Create(ctx, host, spec); err != nil {
+	if br, err = begin(ctx, host, spec); err != nil {
 		return br, err
 	}
 	return br, addNetwork(ctx, host, o)
@@ -64,15 +76,17 @@ func addNetwork(ctx context.Context, host *netns.NS, o *options) error {
 	})
 }
 
-// checkBridge looks whether a bridge that exists is the one that is asked for.
-func checkBridge(ctx context.Context, br link.Link, o *options) error {
+// isOwn says whether run has made a bridge, and whether it was killed before the
+// bridge was finished: the kernel takes the hardware address in the message that
+// makes a link, and the alias in the next only.
+func isOwn(ctx context.Context, br link.Link) (own, half bool, err error) {
 	alias, err := aliasOf(ctx, br)
-	if err != nil {
-		return err
-	}
-	if alias != bridgeAlias {
-		return fmt.Errorf("-bridge %s: there is such a link (%s), and run has not made it", o.bridge, kindOf(br))
-	}
+	half = err == nil && alias == "" && br.Kind == "bridge" && bytes.Equal(br.MAC, stableMAC(br.Name))
+	return half || alias == bridgeAlias, half, err
+}
+
+// checkBridge looks whether a bridge of run's is the one that is asked for.
+func checkBridge(ctx context.Context, br link.Link, o *options) error {
 	addrs, err := br.Addrs(ctx)
 	if err != nil {
 		return err
@@ -140,7 +154,7 @@ func dropBridge(ctx context.Context, host *netns.NS, name string) error {
 	if err != nil {
 		return netns.IgnoreNotExist(err)
 	}
-	if alias, err := aliasOf(ctx, br); err != nil || alias != bridgeAlias {
+	if own, _, err := isOwn(ctx, br); err != nil || !own {
 		return err
 	}
 	ports, err := link.List(ctx, host, link.Filter{Master: br.Index})
@@ -161,7 +175,8 @@ func dropBridge(ctx context.Context, host *netns.NS, name string) error {
 }
 
 // stableMAC is a locally administered hardware address made of a name: a bridge
-// without one would take its ports', and change it as boxes come and go.
+// without one would take its ports', and change it as boxes come and go. It also
+// tells a bridge of run's that has no alias yet from one that was made by hand.
 func stableMAC(name string) net.HardwareAddr {
 	h := fnv.New64a()
 	h.Write([]byte(name))

@@ -51,7 +51,7 @@ func removeLink(ctx context.Context, host *netns.NS, b *box) error {
 	if err != nil {
 		return err
 	}
-	if name, _, _, ok := parsePortAlias(alias); !ok || name != b.Name {
+	if name, _, _, ok := parsePortAlias(alias); (!ok || name != b.Name) && !halfPort(l, alias) {
 		return nil
 	}
 	// This takes a link along that is made for limits.

@@ -138,8 +138,8 @@ func (w *wired) plug(ctx context.Context, host *netns.NS, o *options, others []*
 	}
 	port, err := link.Create(ctx, host, link.Spec{
 		Name: portName(o.name), Up: true, Master: br.Index, MTU: mtu,
-		Alias: portAlias(o.name, w.run, addrs),
-		Port:  link.PortOptions{Isolated: yes(o.isolate), Hairpin: yes(true)},
+		MAC: stableMAC(portName(o.name)), Alias: portAlias(o.name, w.run, addrs),
+		Port: link.PortOptions{Isolated: yes(o.isolate), Hairpin: yes(true)},
 		Kind: link.Veth{Peer: link.Spec{
 			NS: w.ns, Name: "eth0", Up: true, MTU: mtu, MAC: o.mac, Addrs: addrs,
 		}},

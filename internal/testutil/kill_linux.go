@@ -2,6 +2,7 @@ package testutil
 
 import (
 	"context"
+	"encoding/binary"
 	"os"
 	"slices"
 	"syscall"
@@ -17,14 +18,18 @@ type Victim struct {
 	Path      string
 	Args, Env []string // Args[0] is the name it is started by
 	Stdin     string
-	Steps     []uintptr // the system calls that count
+	Steps     []uintptr // system calls that count
 }
+
+// Messages are the system calls that send netlink messages and write files.
+var Messages = []uintptr{unix.SYS_WRITE, unix.SYS_SENDTO, unix.SYS_SENDMSG}
 
 // KillAfter runs the program in the namespace and kills it as soon as it has made
 // the given number of steps, with whichever of its threads: what the last one has
-// changed is there, and what would follow never happens. It returns what the
-// program has printed, and whether it was killed; it may have ended before that
-// many steps. Processes that it has started live on, and are waited for.
+// changed is there, and what would follow never happens. Netlink messages that
+// only ask are no steps. It returns what the program has printed, and whether it
+// was killed; it may have ended before that many steps. Processes that it has
+// started live on, and are waited for.
 func KillAfter(t testing.TB, ns *netns.NS, steps int, v Victim) (out string, killed bool) {
 	t.Helper()
 	file := func(content string) *os.File {
@@ -132,19 +137,26 @@ func wait(id int, status *unix.WaitStatus) (int, error) {
 // program after the last step. ptrace(2): struct ptrace_syscall_info.
 func (tr *tracer) call(id int) error {
 	var info struct {
-		op   uint8 // PTRACE_SYSCALL_INFO_ENTRY or _EXIT
-		_    [3]uint8
-		arch uint32
-		_    [2]uint64
-		nr   uint64 // of an entry
-		_    [16]uint64
+		op       uint8 // PTRACE_SYSCALL_INFO_ENTRY or _EXIT
+		_        [23]uint8
+		nr, _    uint64 // of an entry: the number, the first argument
+		buf, len uint64 // the next two
+		_        [8]uint64
 	}
 	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(id), unsafe.Sizeof(info), uintptr(unsafe.Pointer(&info)), 0, 0)
 	if errno != 0 {
 		return errno
 	}
 	if info.op == unix.PTRACE_SYSCALL_INFO_ENTRY {
-		tr.inside[id] = slices.Contains(tr.calls, uintptr(info.nr))
+		asks := false
+		if info.nr == unix.SYS_WRITE || info.nr == unix.SYS_SENDTO {
+			head := make([]byte, min(info.len, unix.SizeofNlMsghdr))
+			if _, err := unix.PtracePeekData(id, uintptr(info.buf), head); err != nil {
+				return err
+			}
+			asks = question(head)
+		}
+		tr.inside[id] = !asks && slices.Contains(tr.calls, uintptr(info.nr))
 		return nil
 	}
 	if !tr.inside[id] || tr.killed {
@@ -156,4 +168,22 @@ func (tr *tracer) call(id int) error {
 	}
 	tr.killed = true
 	return unix.Kill(tr.pid, unix.SIGKILL)
+}
+
+// question says whether what is written is a netlink message that changes nothing,
+// or eight bytes by which the runtime wakes a thread.
+func question(b []byte) bool {
+	if len(b) < unix.SizeofNlMsghdr || binary.NativeEndian.Uint16(b[6:])&unix.NLM_F_REQUEST == 0 {
+		return len(b) == 8
+	}
+	typ := binary.NativeEndian.Uint16(b[4:])
+	switch typ >> 8 {
+	case 0: // of rtnetlink every third is one (linux/rtnetlink.h); or an nftables batch
+		return typ&3 == unix.RTM_GETLINK&3
+	case unix.NFNL_SUBSYS_CTNETLINK:
+		return typ&0xff == 1 // IPCTNL_MSG_CT_GET
+	case unix.NFNL_SUBSYS_NFTABLES: // outside of a batch
+		return true
+	}
+	return false
 }
