@@ -126,10 +126,12 @@ func newRigOn(t testing.TB, host *netns.NS, conf string) *rig {
 		}
 	}
 	paths := append([]string{r.dir}, filepath.SplitList(os.Getenv("BOXWIRE_CNI_PLUGINS"))...)
-	r.cni = libcni.NewCNIConfigWithCacheDir(paths, filepath.Join(r.dir, "cache"), inside{host, &version.PluginDecoder{}})
+	r.cni = libcni.NewCNIConfigWithCacheDir(paths, r.cache(), inside{host, &version.PluginDecoder{}})
 	r.configure(conf)
 	return r
 }
+
+func (r *rig) cache() string { return filepath.Join(r.dir, "cache") }
 
 func (r *rig) configure(conf string) { r.list = r.parse("testnet", "1.1.0", conf) }
 

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/testutil"
@@ -20,7 +22,7 @@ type dying struct {
 }
 
 // changes are the system calls by which a plugin changes anything.
-var changes = []uintptr{unix.SYS_WRITE, unix.SYS_SENDTO, unix.SYS_SENDMSG, unix.SYS_RENAMEAT}
+var changes = append([]uintptr{unix.SYS_RENAMEAT}, testutil.Messages...)
 
 func (d dying) ExecPlugin(_ context.Context, path string, stdin []byte, env []string) ([]byte, error) {
 	var out string
@@ -33,39 +35,41 @@ func (d dying) ExecPlugin(_ context.Context, path string, stdin []byte, env []st
 	return []byte(out), nil
 }
 
-// addKilled kills an ADD after a number of steps, and says whether it had as many.
-func (r *rig) addKilled(c container, steps int) (killed bool) {
+// kill kills a verb after a number of steps, and says whether it had as many.
+func (r *rig) kill(steps int, verb func(*rig) error) (killed bool) {
 	r.Helper()
-	exec := dying{inside{r.host, &version.PluginDecoder{}}, r, steps, &killed}
-	cni := libcni.NewCNIConfigWithCacheDir(r.cni.Path, r.dir+"/cache", exec)
-	_, err := cni.AddNetworkList(r.Context(), r.list, c.RuntimeConf)
-	if !killed && err != nil {
-		r.Errorf("an ADD that was to be killed after %d steps: %v", steps, err)
+	mortal := *r
+	mortal.cni = libcni.NewCNIConfigWithCacheDir(r.cni.Path, r.cache(), dying{inside{r.host, &version.PluginDecoder{}}, r, steps, &killed})
+	if err := verb(&mortal); err != nil && !killed {
+		r.Errorf("what was to be killed after %d steps: %v", steps, err)
 	}
 	return killed
 }
+
+const limited = `, "bandwidth": {"ingressRate": 8000000, "ingressBurst": 800000, "egressRate": 8000000, "egressBurst": 800000}`
 
 // What an ADD leaves that is killed after its first step, its second, ... GC takes
 // away, and another ADD finishes it and is itself not disturbed.
 func TestAnAddThatIsKilledAtAnyStepLeavesNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, `"mtu": 1400`)
-	const limits = `, "bandwidth": {"ingressRate": 8000000, "ingressBurst": 800000, "egressRate": 8000000, "egressBurst": 800000}`
 	for steps := 1; ; steps++ {
-		c := r.container(fmt.Sprint("k", steps), publish8080+limits)
-		killed := r.addKilled(c, steps)
+		c := r.container(fmt.Sprint("k", steps), publish8080+limited)
+		add := func(r *rig) error {
+			_, err := r.cni.AddNetworkList(t.Context(), r.list, c.RuntimeConf)
+			return err
+		}
+		killed := r.kill(steps, add)
 		r.gc()
 		r.clean()
 		if t.Failed() {
 			t.Fatalf("so it was after %d steps", steps)
 		}
 		if !killed {
-			if steps < 20 { // two links, their addresses, routes, limits, a network, a port
-				t.Errorf("a whole ADD has %d steps", steps)
-			}
+			r.wantSteps(steps)
 			return
 		}
-		r.addKilled(c, steps)
+		r.kill(steps, add)
 		r.del(c)
 		next := r.container(fmt.Sprint("n", steps), publish8080)
 		r.add(next)
@@ -79,6 +83,60 @@ func TestAnAddThatIsKilledAtAnyStepLeavesNothing(t *testing.T) {
 		if t.Failed() {
 			t.Fatalf("so it was after %d steps, a DEL and an ADD", steps)
 		}
+	}
+}
+
+// wantSteps fails the test if a verb had so few steps that it cannot have been
+// killed within.
+func (r *rig) wantSteps(steps int) {
+	r.Helper()
+	if steps < 6 { // a link, its limits, a port, a lease, a network, a table, or more
+		r.Errorf("all of it has %d steps", steps)
+	}
+}
+
+// A DEL or a GC that is killed is done again.
+func TestADelThatIsKilledAtAnyStepIsRepeated(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name string
+		verb func(*rig, container) error
+	}{
+		{"DEL", func(r *rig, c container) error {
+			return r.cni.DelNetworkList(context.WithoutCancel(r.Context()), r.list, c.RuntimeConf)
+		}},
+		{"GC", func(r *rig, _ container) error {
+			os.RemoveAll(r.cache()) // else libcni has a DEL for what it knows
+			return r.cni.GCNetworkList(r.Context(), r.list, &libcni.GCArgs{})
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, "")
+			for steps := 1; ; steps++ {
+				c := r.container(fmt.Sprint("k", steps), publish8080+limited)
+				r.add(c)
+				killed := r.kill(steps, func(r *rig) error { return test.verb(r, c) })
+				if err := test.verb(r, c); err != nil {
+					t.Errorf("once more: %v", err)
+				}
+				if links := append(r.links("veth"), r.links("ifb")...); len(links) > 0 {
+					t.Errorf("the container still has %v", links)
+				}
+				if strings.Contains(r.nft("list", "ruleset"), "8080") {
+					t.Error("its port is still published")
+				}
+				r.gc()
+				r.clean()
+				if t.Failed() {
+					t.Fatalf("so it was after %d steps", steps)
+				}
+				if !killed {
+					r.wantSteps(steps)
+					return
+				}
+			}
+		})
 	}
 }
 
