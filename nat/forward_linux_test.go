@@ -61,6 +61,26 @@ func TestForwardingIsSwitchedLinkByLinkAndBack(t *testing.T) {
 	expect(t, ns, before)
 }
 
+// A host that limits what boxes send has an ifb for each, of ever new names.
+func TestAnIFBIsNotMadeToForward(t *testing.T) {
+	t.Parallel()
+	ns := host(t)
+	gw := open(t, ns)
+	for _, name := range []string{"ifb1", "ifb2"} {
+		testutil.Run(t, ns, "ip", "link", "add", name, "type", "ifb")
+		if err := gw.EnsureNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16", "fd88::/64")}); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, ns, map[string]string{"ipv4/conf/" + name + "/forwarding": "0", "ipv4/conf/up0/forwarding": "1"})
+		testutil.Run(t, ns, "ip", "link", "del", name)
+	}
+	for _, set := range []string{"flipped4", "flipped6"} {
+		if out := testutil.Run(t, ns, "nft", "list", "set", "inet", "boxwire", set); !strings.Contains(out, `"up0"`) || strings.Contains(out, "ifb") {
+			t.Errorf("%s: %s", set, out)
+		}
+	}
+}
+
 // Others may have switched forwarding on for the whole machine since, and rely on it.
 func TestAMachineMadeARouterMeanwhileStaysOne(t *testing.T) {
 	t.Parallel()

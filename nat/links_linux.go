@@ -27,7 +27,7 @@ type linkConf struct {
 	name       string
 	master     int // index of the bridge, bond, ... that it is a port of, or 0
 	bridge     bool
-	port       bool // of a bridge, bond or team: it receives no IP packets itself
+	port       bool // it receives no IP packets itself: that of a bridge, bond or team, and an ifb
 	isolated   bool // a bridge port that does not reach other isolated ones
 	has4       bool // it has IPv4 settings
 	forwarding bool
@@ -73,7 +73,12 @@ func decodeLink(b []byte) (l linkConf, flags uint32, err error) {
 			for info.Next() {
 				switch info.Type() {
 				case unix.IFLA_INFO_KIND:
-					l.bridge = info.String() == "bridge"
+					switch info.String() {
+					case "bridge":
+						l.bridge = true
+					case "ifb": // what passes it comes in by the link that it was redirected from
+						l.port = true
+					}
 				case unix.IFLA_INFO_SLAVE_KIND:
 					switch kind = info.String(); kind {
 					case "bridge", "bond", "team":
