@@ -144,6 +144,29 @@ func TestGCRemovesWhatIsNotValidAndNothingElse(t *testing.T) {
 	r.clean()
 }
 
+// The table of a host where containers with limits come and go does not grow.
+func TestTheRulesAreTheSameAfterManyContainers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	stays := r.container("stays", "")
+	r.add(stays)
+	come := func(id string) string {
+		c := r.container(id, publish8080+limited)
+		r.add(c)
+		r.del(c)
+		return r.nft("--stateless", "list", "ruleset")
+	}
+	before := come("first")
+	for i := range 4 {
+		if after := come(fmt.Sprint("c", i)); len(after) != len(before) { // in whatever order
+			t.Fatalf("the rules were\n%s\nand are\n%s", before, after)
+		}
+	}
+	r.del(stays)
+	r.gc()
+	r.clean()
+}
+
 func TestAnAddThatIsKilledLeavesNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
