@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
@@ -139,4 +140,43 @@ func TestCreateKeepsSpecOfCaller(t *testing.T) {
 	}
 	onlyLo(t, host, web)
 	mustCreate(t, host, spec)
+}
+
+// What Create returns is what Get says afterwards, but for the carrier that came
+// up meanwhile; a master may have changed the new port.
+func TestCreateReturnsTheLinkAsItIs(t *testing.T) {
+	t.Parallel()
+	for name, master := range map[string]Kind{
+		"no master": nil,
+		"bridge":    Bridge{},
+		"bond":      Bond{Mode: new(BondActiveBackup)},
+		"vrf":       VRF{Table: 7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ns, box := netnstest.New(t), netnstest.New(t)
+			index := 0
+			if master != nil {
+				m, err := Create(t.Context(), ns, Spec{Name: "m0", MTU: 1300, Up: true, Kind: master})
+				testutil.NeedKernel(t, 5, 4, name, err)
+				index = m.Index
+			}
+			for i, s := range []Spec{
+				{Name: "pair", Up: true, Kind: Veth{Peer: Spec{NS: box, Name: "eth0", Up: true}}},
+				{Name: "mtu", MTU: 1400, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7}, Up: true, Group: 4, Kind: Veth{Peer: Spec{NS: box, Name: "eth1", Up: true}}},
+				{Name: "here", Index: 600, Kind: Veth{Peer: Spec{Name: "other"}}},
+			} {
+				s.Master = index
+				made := mustCreate(t, ns, s)
+				l, err := Get(t.Context(), ns, s.Name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				made.Running, made.OperState = l.Running, l.OperState
+				if !reflect.DeepEqual(made, l) {
+					t.Errorf("%d: Create returned\n%+v, Get\n%+v", i, made, l)
+				}
+			}
+		})
+	}
 }
