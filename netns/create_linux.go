@@ -40,16 +40,16 @@ func create(ctx context.Context, pin func() error) (ns *NS, err error) {
 			return err
 		}
 		// A socket opened now costs a tenth of one opened from outside.
-		nc, err := nl.Dial(unix.NETLINK_ROUTE)
+		f, err := nl.Dial(unix.NETLINK_ROUTE)
 		if err != nil {
 			return err
 		}
 		conn, err := ns.Exchange(unix.NETLINK_ROUTE)
 		if err == nil {
-			err = conn.Adopt(nc)
+			err = conn.Adopt(f)
 		}
 		if err != nil {
-			nc.Close()
+			f.Close()
 			return err
 		}
 		if err := loopbackUp(ctx, conn); err != nil {

@@ -5,7 +5,6 @@ import (
 
 	"github.com/boxwire/boxwire/internal/nl"
 	"github.com/boxwire/boxwire/internal/refuse"
-	"github.com/mdlayher/netlink"
 )
 
 // OwnExchange returns a netlink connection like that of [NS.Exchange], but one
@@ -20,5 +19,5 @@ func (ns *NS) OwnExchange(family int) (*nl.Conn, error) {
 	if ns.closed {
 		return nil, os.ErrClosed
 	}
-	return nl.NewConn(family, func() (*netlink.Conn, error) { return ns.dialExchange(family) }), nil
+	return nl.NewConn(family, func() (*os.File, error) { return ns.dialExchange(family) }), nil
 }

@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"github.com/boxwire/boxwire/internal/nl"
-	"github.com/mdlayher/netlink"
 )
 
 // NS is an open handle on a network namespace. It is safe for concurrent use.
@@ -88,7 +87,7 @@ func (ns *NS) Exchange(family int) (*nl.Conn, error) {
 	}
 	c := ns.conns[family]
 	if c == nil {
-		c = nl.NewConn(family, func() (*netlink.Conn, error) { return ns.dialExchange(family) })
+		c = nl.NewConn(family, func() (*os.File, error) { return ns.dialExchange(family) })
 		ns.setConn(family, c)
 	}
 	return c, nil
@@ -102,15 +101,15 @@ func (ns *NS) setConn(family int, c *nl.Conn) {
 }
 
 // dialExchange opens a netlink socket in the namespace.
-func (ns *NS) dialExchange(family int) (nc *netlink.Conn, err error) {
+func (ns *NS) dialExchange(family int) (f *os.File, err error) {
 	err = onThread(func() error {
 		if err := ns.enter(); err != nil {
 			return err
 		}
-		nc, err = nl.Dial(family)
+		f, err = nl.Dial(family)
 		return err
 	})
-	return nc, err
+	return f, err
 }
 
 // dup returns another handle on the namespace, without a name or path.

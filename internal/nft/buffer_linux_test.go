@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,12 +18,15 @@ import (
 func TestAFullReceiveBufferLeavesNoDoubt(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)
-	x := nl.NewConn(unix.NETLINK_NETFILTER, func() (*netlink.Conn, error) {
-		nc, err := ns.DialNetlink(t.Context(), unix.NETLINK_NETFILTER, &netlink.Config{Strict: true})
-		if err == nil {
-			err = nc.SetReadBuffer(1)
-		}
-		return nc, err
+	x := nl.NewConn(unix.NETLINK_NETFILTER, func() (*os.File, error) {
+		return netns.Do(t.Context(), ns, func(context.Context) (*os.File, error) {
+			f, err := nl.Dial(unix.NETLINK_NETFILTER)
+			if err == nil {
+				err = unix.SetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_RCVBUF, 1)
+				err = errors.Join(err, unix.SetNonblock(int(f.Fd()), true)) // Fd makes it block
+			}
+			return f, err
+		})
 	})
 	defer x.Close()
 	small, c := New(x), conn(t, ns)

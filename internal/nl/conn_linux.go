@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/boxwire/boxwire/internal/origin"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,7 +17,7 @@ import (
 // safe for concurrent use; exchanges wait for each other, within their context.
 type Conn struct {
 	family int
-	dial   func() (*netlink.Conn, error) // opens a socket in the namespace
+	dial   func() (*os.File, error) // opens a socket in the namespace
 
 	turn chan struct{} // holds one token: whoever has it has the fields below
 	sock *socket       // nil when there is none, or the last one broke
@@ -31,8 +30,9 @@ type Conn struct {
 // socket is one open netlink socket with its two system calls prepared, so that
 // an exchange allocates nothing for them.
 type socket struct {
-	nc     *netlink.Conn
+	file   file
 	raw    syscall.RawConn
+	polled bool     // the runtime's poller knows the descriptor
 	port   uint32   // 0 until learnPort
 	groups []uint32 // what join has joined
 
@@ -45,10 +45,17 @@ type socket struct {
 	read, write func(fd uintptr) bool
 }
 
+// file is an *os.File or a *netlink.Conn.
+type file interface {
+	SyscallConn() (syscall.RawConn, error)
+	SetReadDeadline(time.Time) error
+	Close() error
+}
+
 // NewConn returns a connection of the netlink family (unix.NETLINK_ROUTE, ...)
-// that opens its socket with dial: when it is first used, and again after one
+// that opens its socket with dial, by [Dial]: when it is first used, and again after one
 // broke. dial must open it in the namespace that the Conn belongs to.
-func NewConn(family int, dial func() (*netlink.Conn, error)) *Conn {
+func NewConn(family int, dial func() (*os.File, error)) *Conn {
 	c := &Conn{family: family, dial: dial, turn: make(chan struct{}, 1), done: make(chan struct{})}
 	c.turn <- struct{}{}
 	return c
@@ -56,30 +63,37 @@ func NewConn(family int, dial func() (*netlink.Conn, error)) *Conn {
 
 // Dial opens a socket of the given family in the calling thread's namespace,
 // set up as Conn expects it.
-func Dial(family int) (*netlink.Conn, error) {
-	nc, err := netlink.Dial(family, &netlink.Config{Strict: true})
+//
+// The runtime's poller does not know it: the kernel answers inside the send, and
+// the poller would have a thread woken for every answer that is read already.
+func Dial(family int) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, family)
 	if err != nil {
-		return nil, err
+		return nil, os.NewSyscallError("socket", err)
 	}
-	raw, err := nc.SyscallConn()
-	if err == nil {
-		// Connected to port 0, the socket takes messages from the kernel only.
-		cerr := raw.Control(func(fd uintptr) {
-			err = unix.Connect(int(fd), &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-		})
-		err = errors.Join(err, cerr)
+	f := os.NewFile(uintptr(fd), "netlink")
+	for _, option := range []int{unix.NETLINK_EXT_ACK, unix.NETLINK_GET_STRICT_CHK} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, option, 1); err != nil {
+			f.Close()
+			return nil, os.NewSyscallError("setsockopt", err)
+		}
 	}
-	if err != nil {
-		nc.Close()
-		return nil, err
+	// Connected to port 0, the socket takes messages from the kernel only.
+	if err := unix.Connect(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		f.Close()
+		return nil, os.NewSyscallError("connect", err)
 	}
-	return nc, nil
+	if err := unix.SetNonblock(fd, true); err != nil {
+		f.Close()
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return f, nil
 }
 
-// Adopt gives the connection a socket that is open already. It is called before
+// Adopt gives the connection a socket that Dial has opened. It is called before
 // the first exchange.
-func (c *Conn) Adopt(nc *netlink.Conn) error {
-	s, err := newSocket(nc)
+func (c *Conn) Adopt(f *os.File) error {
+	s, err := newSocket(f, false)
 	if err != nil {
 		return err
 	}
@@ -157,10 +171,10 @@ func (c *Conn) ensure() error {
 	if c.sock != nil {
 		return nil
 	}
-	nc, err := c.dial()
+	f, err := c.dial()
 	if err == nil {
-		if err = c.Adopt(nc); err != nil {
-			nc.Close()
+		if err = c.Adopt(f); err != nil {
+			f.Close()
 		}
 	}
 	if err != nil {
@@ -179,7 +193,7 @@ func (c *Conn) release() {
 // drop closes the socket; the next exchange opens another.
 func (c *Conn) drop() {
 	if c.sock != nil {
-		c.sock.nc.Close()
+		c.sock.file.Close()
 		c.sock = nil
 	}
 }
@@ -191,22 +205,31 @@ func (c *Conn) next() uint32 {
 	return c.seq
 }
 
-func newSocket(nc *netlink.Conn) (*socket, error) {
-	raw, err := nc.SyscallConn()
+func newSocket(f file, polled bool) (*socket, error) {
+	raw, err := f.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
 	raw.Control(func(fd uintptr) { origin.Note(int(fd)) })
-	s := &socket{nc: nc, raw: raw}
+	s := &socket{file: f, raw: raw, polled: polled}
 	s.read = func(fd uintptr) bool {
-		s.n, s.errno = unix.Read(int(fd), s.buf)
-		return s.errno != unix.EINTR && (s.errno != unix.EAGAIN || !s.wait)
+		s.n, s.errno = retry(func() (int, error) { return unix.Read(int(fd), s.buf) })
+		return s.errno != unix.EAGAIN || !s.wait
 	}
 	s.write = func(fd uintptr) bool {
-		s.n, s.errno = unix.Write(int(fd), s.buf)
-		return s.errno != unix.EINTR && s.errno != unix.EAGAIN
+		s.n, s.errno = retry(func() (int, error) { return unix.Write(int(fd), s.buf) })
+		return true // the kernel never makes its senders wait
 	}
 	return s, nil
+}
+
+// retry repeats a system call that a signal interrupts.
+func retry(call func() (int, error)) (n int, err error) {
+	for {
+		if n, err = call(); err != unix.EINTR {
+			return n, err
+		}
+	}
 }
 
 // send hands the kernel one datagram.
@@ -249,10 +272,7 @@ func (s *socket) recv(ctx context.Context, buf []byte) ([]byte, error) {
 	s.buf, s.wait = buf, false
 	err := s.raw.Read(s.read)
 	if err == nil && s.errno == unix.EAGAIN {
-		stop := context.AfterFunc(ctx, func() { s.nc.SetReadDeadline(time.Unix(1, 0)) })
-		s.wait = true
-		err = s.raw.Read(s.read)
-		if !stop() {
+		if err = s.await(ctx); err != nil && ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 	}
@@ -267,6 +287,39 @@ func (s *socket) recv(ctx context.Context, buf []byte) ([]byte, error) {
 		return nil, fmt.Errorf("receiving: message longer than %d bytes", len(buf))
 	}
 	return buf[:s.n], nil
+}
+
+// await reads when there is something to read, or until ctx is done.
+func (s *socket) await(ctx context.Context) error {
+	f, raw := s.file, s.raw
+	if !s.polled { // then a duplicate waits
+		var err error
+		if f, err = s.dup(); err != nil {
+			return err
+		}
+		defer f.Close()
+		if raw, err = f.SyscallConn(); err != nil {
+			return err
+		}
+	}
+	stop := context.AfterFunc(ctx, func() { f.SetReadDeadline(time.Unix(1, 0)) })
+	s.wait = true
+	err := raw.Read(s.read)
+	if !stop() {
+		return ctx.Err()
+	}
+	return err
+}
+
+// dup returns a duplicate of the descriptor, which the poller knows.
+func (s *socket) dup() (f *os.File, err error) {
+	cerr := s.raw.Control(func(fd uintptr) {
+		var other int
+		if other, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			f = os.NewFile(uintptr(other), "netlink")
+		}
+	})
+	return f, errors.Join(err, cerr)
 }
 
 // buffers are receive buffers. The kernel fills dump replies up to 32 KiB.

@@ -13,7 +13,6 @@ import (
 	"github.com/boxwire/boxwire/internal/nl"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -193,36 +192,90 @@ func TestContext(t *testing.T) {
 	}
 }
 
-// TestBrokenSocketIsReplaced gives the connection a socket that fails, first, and
-// then one that nobody answers on.
+// dial opens a socket in a namespace.
+func dial(ns *netns.NS, family int) func() (*os.File, error) {
+	return func() (*os.File, error) {
+		return netns.Do(context.Background(), ns, func(context.Context) (*os.File, error) { return nl.Dial(family) })
+	}
+}
+
+// silent returns a socket that answers nothing by itself, and its other end.
+func silent(t *testing.T) (f *os.File, other int) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fds[1]) })
+	f = os.NewFile(uintptr(fds[0]), "silent")
+	unix.SetNonblock(fds[0], true)
+	return f, fds[1]
+}
+
+// TestBrokenSocketIsReplaced gives the connection no socket, then one that fails,
+// and then one that nobody answers on.
 func TestBrokenSocketIsReplaced(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)
 	broken := errors.New("no socket to be had")
+	mute, _ := silent(t)
 	dials, dialled := 0, make(chan struct{})
-	c := nl.NewConn(unix.NETLINK_ROUTE, func() (*netlink.Conn, error) {
+	c := nl.NewConn(unix.NETLINK_ROUTE, func() (*os.File, error) {
 		switch dials++; dials {
 		case 1:
 			return nil, broken
 		case 2: // a family without a kernel side
+			return dial(ns, unix.NETLINK_USERSOCK)()
+		case 3:
 			defer close(dialled)
-			return ns.DialNetlink(t.Context(), unix.NETLINK_USERSOCK, nil)
+			return mute, nil
 		}
-		return ns.DialNetlink(t.Context(), unix.NETLINK_ROUTE, nil)
+		return dial(ns, unix.NETLINK_ROUTE)()
 	})
 	defer c.Close()
 	get := nl.Request{Type: unix.RTM_GETLINK, Body: append(make([]byte, 16), nl.AppendString(nil, unix.IFLA_IFNAME, "lo")...)}
 	if err := c.Call(t.Context(), get, nil); !errors.Is(err, broken) {
 		t.Errorf("a dial that fails: %v", err)
 	}
+	if err := c.Call(t.Context(), get, nil); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("a call that nobody gets: %v", err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() { <-dialled; cancel() }()
-	if err := c.Call(ctx, get, nil); err == nil {
-		t.Error("a call that nobody answers succeeded")
+	if err := c.Call(ctx, get, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("a call that nobody answers: %v", err)
 	}
-	if err := c.Call(t.Context(), get, nil); err != nil || dials != 3 {
+	if err := c.Call(t.Context(), get, nil); err != nil || dials != 4 {
 		t.Errorf("after that, with dial %d: %v", dials, err)
+	}
+}
+
+// An answer that is not there when the send returns is waited for.
+func TestALateAnswer(t *testing.T) {
+	t.Parallel()
+	f, other := silent(t)
+	c := nl.NewConn(unix.NETLINK_ROUTE, func() (*os.File, error) { return f, nil })
+	defer c.Close()
+	answered := make(chan error, 1)
+	go func() {
+		b := make([]byte, 100)
+		n, err := unix.Read(other, b)
+		if err == nil {
+			// The caller is on its way to waiting, or waits: either is right.
+			ack := binary.NativeEndian.AppendUint32(nil, 36)
+			ack = binary.NativeEndian.AppendUint16(ack, unix.NLMSG_ERROR)
+			ack = append(ack, make([]byte, 14)...)
+			copy(ack[8:], b[8:12]) // the sequence number
+			_, err = unix.Write(other, append(ack, b[:min(n, 16)]...))
+		}
+		answered <- err
+	}()
+	if err := c.Call(t.Context(), nl.Request{Type: unix.RTM_GETLINK, Body: make([]byte, 16)}, nil); err != nil {
+		t.Error(err)
+	}
+	if err := <-answered; err != nil {
+		t.Error(err)
 	}
 }
 
@@ -258,9 +311,7 @@ func TestDumpUnderChurn(t *testing.T) {
 	if err := c.Exec(t.Context(), reqs, nil); err != nil {
 		t.Fatal(err)
 	}
-	second := nl.NewConn(unix.NETLINK_ROUTE, func() (*netlink.Conn, error) {
-		return ns.DialNetlink(t.Context(), unix.NETLINK_ROUTE, nil)
-	})
+	second := nl.NewConn(unix.NETLINK_ROUTE, dial(ns, unix.NETLINK_ROUTE))
 	defer second.Close()
 	other := func(r nl.Request) error { return second.Call(t.Context(), r, nil) }
 	again, changed := 0, false

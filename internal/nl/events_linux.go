@@ -48,7 +48,7 @@ func Subscribe(family int, cfg EventConfig) (*Events, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := newSocket(nc)
+	s, err := newSocket(nc, true)
 	if err != nil {
 		nc.Close()
 		return nil, err
@@ -60,8 +60,11 @@ func Subscribe(family int, cfg EventConfig) (*Events, error) {
 	}
 	if e.all {
 		s.read = func(fd uintptr) bool {
-			s.n, e.noob, _, _, s.errno = unix.Recvmsg(int(fd), s.buf, e.oob[:], 0)
-			return s.errno != unix.EINTR && (s.errno != unix.EAGAIN || !s.wait)
+			s.n, s.errno = retry(func() (n int, err error) {
+				n, e.noob, _, _, err = unix.Recvmsg(int(fd), s.buf, e.oob[:], 0)
+				return n, err
+			})
+			return s.errno != unix.EAGAIN || !s.wait
 		}
 	}
 	return e, nil
@@ -95,7 +98,7 @@ func (e *Events) prepare(cfg EventConfig) error {
 }
 
 // Close closes the socket. A Receive under way ends with an error.
-func (e *Events) Close() error { return e.sock.nc.Close() }
+func (e *Events) Close() error { return e.sock.file.Close() }
 
 // Receive waits for the next datagram and hands its messages to each, with the
 // id of the namespace that they come from, or NoID. It returns ErrOverflow once

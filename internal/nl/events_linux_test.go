@@ -10,7 +10,6 @@ import (
 	"github.com/boxwire/boxwire/internal/nl"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -222,9 +221,7 @@ func TestEventsOfOtherNamespaces(t *testing.T) {
 func TestEventsNameTheirCause(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)
-	one, two := exchange(t, ns), nl.NewConn(unix.NETLINK_ROUTE, func() (*netlink.Conn, error) {
-		return ns.DialNetlink(t.Context(), unix.NETLINK_ROUTE, &netlink.Config{Strict: true})
-	})
+	one, two := exchange(t, ns), nl.NewConn(unix.NETLINK_ROUTE, dial(ns, unix.NETLINK_ROUTE))
 	defer two.Close()
 	e, err := ns.Subscribe(t.Context(), unix.NETLINK_ROUTE, nl.EventConfig{Groups: []uint32{unix.RTNLGRP_IPV4_IFADDR}})
 	if err != nil {
