@@ -163,12 +163,14 @@ func explainNames(names []string, e *nl.Error) error {
 // the message that made it, or of that which settled it. The kernel passes over
 // attributes that it does not know.
 func (c *creation) verify(e *end, body []byte, made bool) error {
-	var have state
+	have := states.Get().(*state)
+	*have = state{}
+	defer states.Put(have)
 	if err := have.parse(body); err != nil {
 		return err
 	}
 	s := *e.spec
-	m := message{have: &have}
+	m := message{have: have}
 	if made || e.common {
 		if s.Master != 0 { // which may have changed them
 			s.MAC, s.MTU = nil, 0

@@ -27,16 +27,15 @@ func create(ctx context.Context, pin func() error) (ns *NS, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	err = onThread(func() error {
+	err = onOurThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("making a network namespace: %w", os.NewSyscallError("unshare", err))
 		}
-		file, err := os.Open("/proc/thread-self/ns/net")
+		fd, err := unix.Open(selfNet, unix.O_RDONLY|unix.O_CLOEXEC, 0) // os.Open would offer it to the poller
 		if err != nil {
-			return err
+			return &os.PathError{Op: "open", Path: selfNet, Err: err}
 		}
-		if ns, err = newNS(file); err != nil {
-			file.Close()
+		if ns, err = newNSFd(fd); err != nil {
 			return err
 		}
 		// A socket opened now costs a tenth of one opened from outside.
@@ -64,7 +63,6 @@ func create(ctx context.Context, pin func() error) (ns *NS, err error) {
 		ns.Close()
 		return nil, err
 	}
-	ns.note()
 	return ns, nil
 }
 

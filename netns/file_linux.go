@@ -111,11 +111,3 @@ func newNS(file *os.File) (*NS, error) {
 	}
 	return &NS{file: file, id: ID{Dev: uint64(st.Dev), Ino: st.Ino}}, nil
 }
-
-// note remembers where the handle was opened, if a leak check has asked for it.
-func (ns *NS) note() {
-	_ = ns.WithFd(func(fd int) error {
-		origin.Note(fd)
-		return nil
-	})
-}

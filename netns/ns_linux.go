@@ -102,7 +102,7 @@ func (ns *NS) setConn(family int, c *nl.Conn) {
 
 // dialExchange opens a netlink socket in the namespace.
 func (ns *NS) dialExchange(family int) (f *os.File, err error) {
-	err = onThread(func() error {
+	err = onOurThread(func() error {
 		if err := ns.enter(); err != nil {
 			return err
 		}
