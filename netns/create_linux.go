@@ -63,6 +63,7 @@ func create(ctx context.Context, pin func() error) (ns *NS, err error) {
 		ns.Close()
 		return nil, err
 	}
+	ns.note()
 	return ns, nil
 }
 
