@@ -10,67 +10,64 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A mountID is a mount namespace as the kernel writes it, "mnt:[4026531841]".
-type mountID [32]byte
-
-// commonMount is the mount namespace that the last threads looked at were in. One
-// that a function leaves in another ends, so that in the end it is that of the
-// program's other threads; and so reading it before each visit would be for
-// nothing. nil: not known.
-var commonMount atomic.Pointer[mountID]
-
-// hereMount returns the mount namespace of the calling thread.
-func hereMount() (id mountID, err error) {
-	const path = "/proc/thread-self/ns/mnt"
-	if _, err := unix.Readlink(path, id[:]); err != nil {
-		return id, &os.PathError{Op: "readlink", Path: path, Err: err}
-	}
-	return id, nil
-}
-
-// leftProcess reports whether the calling thread does not share root, working
-// directory and umask with the process's first one any more (CLONE_FS, kcmp(2)).
-// That alone says nothing about its mount namespace: a thread that joins one
-// together with others of a process (setns(2) with a pidfd, Linux 5.8) goes on
-// sharing. It is false where the kernel was built without kcmp, or a seccomp filter
-// forbids it.
-func leftProcess() bool {
-	const kcmpFS = 3 // KCMP_FS, linux/kcmp.h
-	differ, _, errno := unix.RawSyscall6(unix.SYS_KCMP, uintptr(unix.Getpid()), uintptr(unix.Gettid()), kcmpFS, 0, 0, 0)
-	return errno == 0 && differ != 0
-}
-
 // A place is where a thread is, as far as code that Do runs could change it under
 // the scheduler's feet and nothing else would tell. The network namespace is set
 // back with a system call that says whether it worked, and the user namespace
 // cannot change where there are threads (setns(2), unshare(2): EINVAL).
 type place struct {
-	mount mountID
-	left  bool
+	// mount is the mount namespace as the kernel writes it, "mnt:[4026531841]".
+	mount [32]byte
+
+	// left says that the thread does not share root, working directory and umask
+	// with the process's first one any more (CLONE_FS, kcmp(2)). That alone says
+	// nothing about its mount namespace: a thread that joins one together with
+	// others of a process (setns(2) with a pidfd, Linux 5.8) goes on sharing. It is
+	// false where the kernel was built without kcmp, or a seccomp filter forbids it.
+	left bool
 }
 
-// leave notes where the calling thread is.
-func leave() (p place, err error) {
-	p.left = leftProcess()
-	if m := commonMount.Load(); m != nil {
-		p.mount = *m
-		return p, nil
+// common is where the threads that visits get are: a thread that is found
+// elsewhere after a visit ends. nil: not known.
+var common atomic.Pointer[place]
+
+// here returns where the calling thread is.
+func here(tid int) (p place, err error) {
+	const path, kcmpFS = "/proc/thread-self/ns/mnt", 3 // KCMP_FS, linux/kcmp.h
+	if _, err := unix.Readlink(path, p.mount[:]); err != nil {
+		return p, &os.PathError{Op: "readlink", Path: path, Err: err}
 	}
-	if p.mount, err = hereMount(); err == nil {
-		commonMount.Store(&p.mount)
-	}
-	return p, err
+	differ, _, errno := unix.RawSyscall6(unix.SYS_KCMP, uintptr(pid), uintptr(tid), kcmpFS, 0, 0, 0)
+	p.left = errno == 0 && differ != 0
+	return p, nil
 }
 
-// back reports whether the calling thread is in the place.
-func (p *place) back() bool {
-	m, err := hereMount()
-	if err == nil && m == p.mount {
-		return leftProcess() == p.left
+// leave makes sure that it is known where the calling thread is.
+func leave(tid int) error {
+	if common.Load() != nil {
+		return nil
 	}
-	commonMount.Store(nil) // perhaps it is this thread that is like all others
+	p, err := here(tid)
+	if err == nil {
+		common.Store(&p)
+	}
+	return err
+}
+
+// back reports whether the calling thread is where it was.
+func back(tid int) bool {
+	now, err := here(tid)
+	was := common.Load()
+	if err == nil && was != nil && now == *was {
+		return true
+	}
+	// It may also be that this thread is like all others, and the one that was
+	// looked at first was not.
+	common.Store(nil)
 	return false
 }
+
+// pid is the number of the process, and of its first thread.
+var pid = unix.Getpid()
 
 // selfNet is the calling thread's network namespace.
 const selfNet = "/proc/thread-self/ns/net"
@@ -83,6 +80,7 @@ type visit struct {
 	returned bool  // fn returned; else it panicked or called Goexit
 	panicked *PanicError
 	done     chan struct{}
+	tid      int
 }
 
 // onThread runs fn on an operating system thread that runs nothing else
@@ -114,7 +112,7 @@ func (v *visit) await() error {
 // has to take another.
 func (v *visit) start() {
 	lockThread()
-	if unix.Gettid() != unix.Getpid() {
+	if v.tid = unix.Gettid(); v.tid != pid {
 		v.run()
 		return
 	}
@@ -144,10 +142,9 @@ func unlockThread() {
 // where it was; a goroutine that ends locked takes its thread along.
 func (v *visit) run() {
 	defer close(v.done)
-	var from place
 	var err error
 	if !v.ours {
-		from, err = leave()
+		err = leave(v.tid)
 	}
 	home := -1
 	if err == nil {
@@ -167,7 +164,7 @@ func (v *visit) run() {
 				v.panicked = &PanicError{Value: r, Stack: debug.Stack()}
 			}
 		}
-		if unix.Setns(home, unix.CLONE_NEWNET) == nil && (v.ours || from.back()) {
+		if unix.Setns(home, unix.CLONE_NEWNET) == nil && (v.ours || back(v.tid)) {
 			unlockThread()
 		}
 	}()
