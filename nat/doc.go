@@ -64,7 +64,8 @@
 //     they are published that nobody has them, and no longer.
 //
 // [NAT.Sync] brings the table to a [State], whatever it is like before: missing,
-// damaged, left by a crash, or just different. It is how a program begins.
+// damaged, left by a crash, or just different. It is how a program begins. [Check]
+// only says whether a table is there and whole, with all that a State has.
 //
 // # Networks
 //

@@ -31,6 +31,19 @@ func Open(_ context.Context, ns *netns.NS, opts Options) (*NAT, error) {
 	return nil, unsupported("nat.Open", ns, "table inet "+opts.Name)
 }
 
+// Check returns errors.ErrUnsupported, or os.ErrInvalid for bad input.
+func Check(_ context.Context, ns *netns.NS, name string, state State) error {
+	table, err := tableName(name)
+	subject := "table inet " + table
+	if err == nil {
+		_, subject, err = state.check()
+	}
+	if err != nil {
+		return fail.New("nat.Check", ns, subject, err)
+	}
+	return unsupported("nat.Check", ns, "table inet "+table)
+}
+
 // Delete returns errors.ErrUnsupported: it needs Linux.
 func (n *NAT) Delete(context.Context) error { return unsupported("nat.Delete", n.ns, n.String()) }
 
