@@ -102,11 +102,14 @@ func missingAddrs(ctx context.Context, l link.Link, want []netip.Prefix) ([]neti
 	}), nil
 }
 
-// openNAT opens the table of the plugin's networks and ports. Host ports are not
+// table is the name of the table of the plugin's networks and ports.
+const table = "boxwire-cni"
+
+// openNAT opens the table, and installs it where it is missing. Host ports are not
 // bound: the process is about to end.
 func openNAT(ctx context.Context, host *netns.NS) (*nat.NAT, error) {
 	gw, err := nat.Open(ctx, host, nat.Options{
-		Name: "boxwire-cni", NoReserve: true,
+		Name: table, NoReserve: true,
 		// The ports of a container that is gone without a DEL are free.
 		Alive: func(owner string) bool {
 			_, err := link.Get(ctx, host, linkOf(owner))
@@ -114,6 +117,14 @@ func openNAT(ctx context.Context, host *netns.NS) (*nat.NAT, error) {
 		},
 	})
 	return gw, failed("opening the table of published ports", err)
+}
+
+// openOldNAT opens the table if there is one; nil means that there is none.
+func openOldNAT(ctx context.Context, host *netns.NS) (*nat.NAT, error) {
+	if err := nat.Check(ctx, host, table, nat.State{}); errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return openNAT(ctx, host) // which says what is wrong
 }
 
 // needsNetwork says whether the firewall has anything to do for the network. One
@@ -154,7 +165,7 @@ func dropBridge(ctx context.Context, r *request) error {
 }
 
 // dropTable removes the network of a bridge that is gone, and a table without any
-// network or port: opening it, to look for what is left, may have just made it.
+// network or port.
 func dropTable(ctx context.Context, r *request, gw *nat.NAT) error {
 	_, err := link.Get(ctx, r.host, r.conf.Bridge)
 	if errors.Is(err, os.ErrNotExist) {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -71,6 +70,7 @@ func check(ctx context.Context, r *request) error {
 		func() error { return r.checkHost(ctx, l) },
 		func() error { return r.checkBox(ctx, box, l, mac) },
 		func() error { return r.checkFirewall(ctx, l) },
+		func() error { return r.checkForwarding(ctx, l) },
 	} {
 		if err := step(); err != nil {
 			return err
@@ -119,6 +119,8 @@ func (r *request) checkHost(ctx context.Context, l *lease) error {
 		return drift("%s is no port of the bridge", port.Name)
 	case !port.Up:
 		return drift("%s is down", port.Name)
+	case r.conf.MTU != 0 && port.MTU != r.conf.MTU:
+		return drift("%s has the MTU %d, not %d", port.Name, port.MTU, r.conf.MTU)
 	}
 	is, err := port.Port(ctx)
 	if err != nil {
@@ -197,9 +199,20 @@ func (r *request) checkFirewall(ctx context.Context, l *lease) error {
 	if !r.conf.needsNetwork() || len(l.addrs) == 0 {
 		return nil
 	}
-	want, err := r.conf.ports(r.at.owner(), l.addrs)
+	ports, err := r.conf.ports(r.at.owner(), l.addrs)
 	if err != nil {
 		return err
+	}
+	want := r.conf.wantedNetwork(nil, l.subnets())
+	// Opening a table that is gone would bring it back.
+	err = nat.Check(ctx, r.host, table, nat.State{Networks: []nat.Network{want}, Ports: ports})
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return drift("the firewall's table %s is gone", table)
+	case errors.Is(err, nat.ErrDamaged):
+		return drift("the firewall: %v", err)
+	case err != nil:
+		return failed("looking at the firewall", err)
 	}
 	gw, err := openNAT(ctx, r.host)
 	if err != nil {
@@ -210,35 +223,36 @@ func (r *request) checkFirewall(ctx context.Context, l *lease) error {
 	if err != nil {
 		return failed("reading the firewall's networks", err)
 	}
-	if err := r.checkNetwork(networks, l.subnets()); err != nil {
-		return err
-	}
-	published, err := gw.List(ctx)
-	if err != nil {
-		return failed("reading the published ports", err)
-	}
-	for _, w := range want {
-		if !slices.ContainsFunc(published, func(p nat.Published) bool { return p.Port == w }) {
-			return drift("%v is not published", w)
+	for _, n := range networks {
+		if n.Interface == want.Interface && (n.Masquerade != want.Masquerade || n.Internal != want.Internal || n.Isolated != want.Isolated) {
+			return drift("the firewall has the network with masquerade %t, internal %t, isolated %t", n.Masquerade, n.Internal, n.Isolated)
 		}
 	}
 	return nil
 }
 
-func (r *request) checkNetwork(networks []nat.NetworkState, subnets []netip.Prefix) error {
-	for _, n := range networks {
-		if n.Interface != r.conf.Bridge {
-			continue
-		}
-		for _, s := range subnets {
-			if !slices.Contains(n.Subnets, s) {
-				return drift("the firewall does not know the subnet %v", s)
-			}
-		}
-		if n.Masquerade != r.conf.IPMasq || n.Internal != r.conf.Internal || n.Isolated != r.conf.Isolate {
-			return drift("the firewall has the network with masquerade %t, internal %t, isolated %t", n.Masquerade, n.Internal, n.Isolated)
-		}
+// checkForwarding looks whether the host forwards what comes from the bridge, and
+// lets its own programs reach published ports at 127.0.0.1.
+func (r *request) checkForwarding(ctx context.Context, l *lease) error {
+	if !r.conf.needsNetwork() {
 		return nil
 	}
-	return drift("the firewall does not know the network")
+	on := func(name string) bool {
+		v, err := r.host.Sysctl(ctx, name)
+		return err == nil && v != "0"
+	}
+	own4 := "net/ipv4/conf/" + r.conf.Bridge
+	for _, a := range l.addrs {
+		switch {
+		case a.Addr().Is6(): // link by link where the kernel can
+			if !on("net/ipv6/conf/"+r.conf.Bridge+"/force_forwarding") && !on("net/ipv6/conf/all/forwarding") {
+				return drift("the host does not forward IPv6 from the bridge")
+			}
+		case !on(own4 + "/forwarding"):
+			return drift("%s/forwarding is off", own4)
+		case !on(own4 + "/route_localnet"):
+			return drift("%s/route_localnet is off", own4)
+		}
+	}
+	return nil
 }

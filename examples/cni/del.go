@@ -31,8 +31,8 @@ func detach(ctx context.Context, r *request, bridge bool) error {
 	// The kernel takes its time for both, 10 to 30 ms, and has a lock for each.
 	unlinked := make(chan error, 1)
 	go func() { unlinked <- removeLink(ctx, r) }()
-	gw, err := openNAT(ctx, r.host)
-	if err == nil {
+	gw, err := openOldNAT(ctx, r.host)
+	if gw != nil {
 		defer gw.Close()
 		err = netns.IgnoreNotExist(gw.UnpublishOwner(ctx, r.at.owner()))
 	}

@@ -13,13 +13,13 @@ import (
 	"time"
 
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns/netnstest"
 	"github.com/containernetworking/cni/libcni"
 )
 
 func TestCheckNoticesWhatIsGone(t *testing.T) {
 	t.Parallel()
-	const capabilities = publish8080 + `, "bandwidth": {"ingressRate": 8000000, "ingressBurst": 800000}`
 	for _, test := range []struct {
 		name, says string
 		where      string // "host" or "box"
@@ -36,37 +36,61 @@ func TestCheckNoticesWhatIsGone(t *testing.T) {
 		{"the host's end is down", "is down", "host", "ip link set LINK down"},
 		{"the host's end is no port", "no port", "host", "ip link set LINK nomaster"},
 		{"the hairpin mode", "hairpin", "host", "ip link set LINK type bridge_slave hairpin off"},
-		{"the limit", "limit", "host", "tc qdisc del dev LINK root"},
+		{"its MTU", "MTU", "host", "ip link set LINK mtu 1300"},
+		{"the container's MTU", "MTU", "box", "ip link set eth0 mtu 1300"},
+		{"the limit of what comes in", "limit", "host", "tc qdisc del dev LINK root"},
+		{"the limit of what goes out", "limit", "host", "tc qdisc del dev LINK ingress"},
+		{"the link that limits", "limit", "host", "ip link del IFB"},
 		{"the gateway's address", "10.89.0.1/24", "host", "ip addr del 10.89.0.1/24 dev boxwire0"},
 		{"the bridge is down", "bridge is down", "host", "ip link set boxwire0 down"},
 		{"the bridge", "boxwire0 is gone", "host", "ip link del boxwire0"},
-		{"the port", "not published", "host", "nft delete element inet boxwire-cni any4 { tcp . 8080 }"},
-		{"the ruleset", "firewall", "host", "nft flush ruleset"},
+		{"the port", "port tcp 0.0.0.0:8080", "host", "nft delete element inet boxwire-cni any4 '{ tcp . 8080 }'"},
+		{"the IPv6 port", "port tcp [::]:8080", "host", "nft delete element inet boxwire-cni any6 '{ tcp . 8080 }'"},
+		{"the masquerade", "masq4", "host", "nft delete element inet boxwire-cni masq4 '{ boxwire0 }'"},
+		{"the network", "network", "host", "nft delete element inet boxwire-cni ifs '{ boxwire0 }'"},
+		{"a subnet", "same4", "host", "nft delete element inet boxwire-cni same4 '{ 10.89.0.0/24 . boxwire0 }'"},
+		{"the rules", "rules", "host", "nft flush chain inet boxwire-cni publish"},
+		{"the ruleset", "boxwire-cni is gone", "host", "nft flush ruleset"},
+		{"a network that is open", "masquerade true, internal true", "host", "nft add element inet boxwire-cni internal '{ boxwire0 }'"},
+		{"a rule of somebody", "rules", "host", "nft insert rule inet boxwire-cni forward drop"},
+		{"route_localnet", "route_localnet is off", "host", "echo 0 >/proc/sys/net/ipv4/conf/boxwire0/route_localnet"},
+		{"the forwarding", "forwarding is off", "host", "echo 0 >/proc/sys/net/ipv4/conf/boxwire0/forwarding"},
 		{"the lease", "assigned", "host", "rm STATE"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, "")
-			c := r.container("c1", capabilities)
+			r := newRig(t, `"mtu": 1400`)
+			c := r.container("c1", publish8080+limited)
 			r.add(c)
+			hostEnd, err := link.Get(t.Context(), r.host, attachment{"testnet", "c1", "eth0"}.link())
+			if err != nil {
+				t.Fatal(err)
+			}
 			ns := r.host
 			if test.where == "box" {
 				ns = c.ns
 			}
-			command := strings.NewReplacer("LINK", attachment{"testnet", "c1", "eth0"}.link(), "STATE", filepath.Join(r.dir, "state", "testnet.json")).Replace(test.remove)
-			fields := strings.Fields(command)
-			if len(fields) > 1 && fields[0] != "rm" {
-				testutil.Witness(t, fields[0])
+			command := strings.NewReplacer("LINK", hostEnd.Name, "IFB", ifbOf(hostEnd.Index), "STATE", filepath.Join(r.dir, "state", "testnet.json")).Replace(test.remove)
+			if tool, _, _ := strings.Cut(command, " "); tool == "ip" || tool == "tc" || tool == "nft" {
+				testutil.Witness(t, tool)
 			}
-			if out, err := ns.Command(t.Context(), fields[0], fields[1:]...).CombinedOutput(); err != nil {
+			if out, err := ns.Command(t.Context(), "sh", "-c", command).CombinedOutput(); err != nil {
 				t.Fatalf("%s: %v: %s", command, err, out)
 			}
-			err := r.check(c)
+			look := func() string { // CHECK repairs nothing
+				return r.nft("--stateless", "list", "ruleset") + testutil.Run(t, r.host, "ip", "-o", "addr") +
+					testutil.Run(t, r.host, "tc", "qdisc") + testutil.Run(t, c.ns, "ip", "-o", "addr") + testutil.Run(t, c.ns, "ip", "route")
+			}
+			before := look()
+			err = r.check(c)
 			switch {
 			case test.says == "" && err != nil:
 				t.Errorf("CHECK: %v", err)
 			case test.says != "" && (codeOf(err) != codeDrift || !strings.Contains(err.Error(), test.says)):
 				t.Errorf("CHECK says %v, want %q", err, test.says)
+			}
+			if after := look(); after != before {
+				t.Errorf("before CHECK there was\n%s\nand there is\n%s", before, after)
 			}
 			r.del(c)
 			r.gc()

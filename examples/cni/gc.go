@@ -45,8 +45,8 @@ func gc(ctx context.Context, r *request) error {
 	if len(valid) == 0 {
 		errs = append(errs, failed("removing the bridge", dropBridge(ctx, r)))
 	}
-	gw, err := openNAT(ctx, r.host)
-	if err == nil {
+	gw, err := openOldNAT(ctx, r.host)
+	if gw != nil {
 		defer gw.Close()
 		err = errors.Join(gcPorts(ctx, r, gw, valid), dropTable(ctx, r, gw))
 	}
