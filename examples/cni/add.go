@@ -19,6 +19,9 @@ import (
 
 // add makes the attachment: all of it, or nothing.
 func add(ctx context.Context, r *request) (err error) {
+	if err := r.conf.wishes(r.args.Args); err != nil {
+		return err
+	}
 	box, err := r.openBox(ctx)
 	if err != nil {
 		return err

@@ -16,8 +16,8 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 )
 
-// A config is what comes in on standard input, with what CNI_ARGS adds. Keys
-// mean what they mean to the reference plugins that have them.
+// A config is what comes in on standard input. Keys mean what they mean to the
+// reference plugins that have them.
 type config struct {
 	types.PluginConf
 
@@ -44,9 +44,9 @@ type config struct {
 		} `json:"cni"`
 	} `json:"args"`
 
-	mac    net.HardwareAddr
-	wanted []netip.Addr
-	pool   *pool // of the built-in allocator; nil without
+	mac    net.HardwareAddr // that is asked for
+	wanted []netip.Addr     // the same
+	pool   *pool            // of the built-in allocator; nil without
 }
 
 // limits are of the bandwidth capability, in bits per second and bits, as the
@@ -81,17 +81,26 @@ func parseConfig(args *skel.CmdArgs) (*config, error) {
 	if c.IsDefaultGateway {
 		c.IsGateway = true
 	}
+	return c, c.check(args.StdinData)
+}
+
+// wishes reads which hardware address and which IP addresses are asked for: by
+// capabilities, else by args.cni, else by CNI_ARGS, whose other keys are for others
+// (CONVENTIONS.md of CNI). They matter to ADD only, so that DEL does not fail for
+// them.
+func (c *config) wishes(args string) error {
 	mac, ips := c.Args.CNI.MAC, c.Args.CNI.IPs
-	for pair := range strings.SplitSeq(args.Args, ";") {
+	macCode, ipCode := types.ErrInvalidNetworkConfig, types.ErrInvalidNetworkConfig
+	for pair := range strings.SplitSeq(args, ";") {
 		k, v, ok := strings.Cut(pair, "=")
 		switch {
 		case pair == "":
 		case !ok:
-			return nil, types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_ARGS cannot be read", fmt.Sprintf("%q is no KEY=VALUE", pair))
-		case k == "MAC" && mac == "":
-			mac = v
-		case k == "IP" && len(ips) == 0:
-			ips = strings.Split(v, ",")
+			return types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_ARGS cannot be read", fmt.Sprintf("%q is no KEY=VALUE", pair))
+		case k == "MAC" && mac == "" && c.RuntimeConfig.MAC == "":
+			mac, macCode = v, types.ErrInvalidEnvironmentVariables
+		case k == "IP" && len(ips)+len(c.RuntimeConfig.IPs) == 0:
+			ips, ipCode = strings.Split(v, ","), types.ErrInvalidEnvironmentVariables
 		}
 	}
 	if c.RuntimeConfig.MAC != "" {
@@ -100,28 +109,29 @@ func parseConfig(args *skel.CmdArgs) (*config, error) {
 	if len(c.RuntimeConfig.IPs) > 0 {
 		ips = c.RuntimeConfig.IPs
 	}
-	return c, c.check(args.StdinData, mac, ips)
-}
-
-func (c *config) check(stdin []byte, mac string, ips []string) (err error) {
-	if c.Bridge == "" || len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/: \t\n%") {
-		return invalid("bridge is no name of a link", fmt.Sprintf("%q: 1 to 15 bytes without '/', ':', '%%' and blanks", c.Bridge))
-	}
-	if c.MTU != 0 && (c.MTU < 68 || c.MTU > 65535) {
-		return invalid("mtu is out of range", fmt.Sprintf("%d: 68 to 65535 are possible", c.MTU))
-	}
 	if mac != "" {
+		var err error
 		if c.mac, err = net.ParseMAC(mac); err != nil || len(c.mac) != 6 || c.mac[0]&1 != 0 {
-			return invalid("mac is no hardware address of a link", fmt.Sprintf("%q: six bytes, unicast", mac))
+			return types.NewError(macCode, "mac is no hardware address of a link", fmt.Sprintf("%q: six bytes, unicast", mac))
 		}
 	}
 	for _, s := range ips {
 		ip, _, _ := strings.Cut(s, "/")
 		addr, err := netip.ParseAddr(strings.TrimSpace(ip))
 		if err != nil {
-			return invalid("a wanted IP address cannot be read", fmt.Sprintf("%q", s))
+			return types.NewError(ipCode, "a wanted IP address cannot be read", fmt.Sprintf("%q", s))
 		}
 		c.wanted = append(c.wanted, addr.Unmap())
+	}
+	return nil
+}
+
+func (c *config) check(stdin []byte) (err error) {
+	if c.Bridge == "" || len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/: \t\n%") {
+		return invalid("bridge is no name of a link", fmt.Sprintf("%q: 1 to 15 bytes without '/', ':', '%%' and blanks", c.Bridge))
+	}
+	if c.MTU != 0 && (c.MTU < 68 || c.MTU > 65535) {
+		return invalid("mtu is out of range", fmt.Sprintf("%d: 68 to 65535 are possible", c.MTU))
 	}
 	for _, m := range c.RuntimeConfig.PortMappings {
 		if err := m.check(); err != nil {
