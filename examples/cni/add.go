@@ -128,16 +128,20 @@ func (r *request) wire(ctx context.Context, br link.Link, box *netns.NS, l *leas
 	if err := r.publish(ctx, l); err != nil {
 		return nil, err
 	}
-	return r.result(br, port, eth, l), r.settle(ctx, port)
+	return r.result(br, port, eth, l), settle(ctx, br, port)
 }
 
 // settle waits until the bridge forwards for the container, a few milliseconds as
-// a rule, so that its first packet arrives. A bridge with the spanning tree
-// protocol takes half a minute, which is not waited for.
-func (r *request) settle(ctx context.Context, port link.Link) error {
+// a rule, so that its first packet arrives, and until a bridge that had no port yet
+// has its carrier: what the host sends by it before is dropped. A bridge with the
+// spanning tree protocol takes half a minute, which is not waited for.
+func settle(ctx context.Context, br, port link.Link) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	err := port.WaitForwarding(ctx)
+	if err == nil {
+		_, err = br.WaitCarrier(ctx)
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/nat"
@@ -160,7 +161,26 @@ func (w *wired) plug(ctx context.Context, host *netns.NS, o *options, others []*
 	if err := limit(ctx, port, o); err != nil {
 		return err
 	}
-	return w.publish(ctx, host, o, addrs)
+	if err := w.publish(ctx, host, o, addrs); err != nil {
+		return err
+	}
+	return settle(ctx, br, port)
+}
+
+// settle waits until the bridge forwards for the box, and the host sends by a
+// bridge that had no port yet: milliseconds, in which the box's first packets would
+// be lost.
+func settle(ctx context.Context, br, port link.Link) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	err := port.WaitForwarding(ctx)
+	if err == nil {
+		_, err = br.WaitCarrier(ctx)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil // somebody has switched the spanning tree protocol on
+	}
+	return err
 }
 
 // publish publishes the ports, all of them or none; the host ports are bound
