@@ -149,8 +149,11 @@
 // UDP who has sent in vain, or to the box before, reaches the right one with his
 // next packet. They are found by protocol, host address and host port; flows to the
 // same port of other machines, and TCP connections of the host's own programs,
-// stay. That takes 0.1 ms, for UDP on all addresses 10 ms, where the kernel has to
-// look through its whole table. [NAT.Flows] lists a box's connections.
+// stay. In a namespace without any connection that takes nothing, and 0.1 ms (on
+// Linux 6.11 and newer) for one IPv4 address and where TCP is published. The rest,
+// on all addresses above all, takes 10 ms: the kernel has to look through its whole
+// table, once for all ports of a call, or for each where it is large. [NAT.Flows]
+// lists a box's connections.
 //
 // # Other firewalls
 //

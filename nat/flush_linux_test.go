@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -156,6 +157,84 @@ func TestAUDPFlowFollowsItsPort(t *testing.T) {
 				t.Fatal(err)
 			}
 			heard("published elsewhere,", "two", 10*time.Second)
+		})
+	}
+}
+
+// A port on all addresses of both families ends in one call, whoever has come
+// through it: nobody at all, or visitors of one family. What a box has with the
+// same port of another machine goes on.
+func TestUnpublishEndsTheFlowsOfBothFamilies(t *testing.T) {
+	t.Parallel()
+	for name, visits := range map[string][]string{
+		"nobody": nil,
+		"IPv4":   {"203.0.113.1:5300"},
+		"IPv6":   {"[2001:db8:1::1]:5300"},
+		"both":   {"203.0.113.1:5300", "[2001:db8:1::1]:5300"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			echo(t, s.box, "10.88.0.2:53", "four")
+			echo(t, s.box, "[fd88::2]:53", "six")
+			echo(t, s.beyond, "198.51.100.9:5300", "beyond")
+			ports := []Port{udp("0.0.0.0:5300", "10.88.0.2:53", "web"), udp("[::]:5300", "[fd88::2]:53", "web")}
+			if err := s.gw.Publish(t.Context(), ports...); err != nil {
+				t.Fatal(err)
+			}
+			talk := func(from *netns.NS, addr string) net.Conn {
+				t.Helper()
+				c, err := from.Dial(t.Context(), "udp", addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { c.Close() })
+				if got := exchange(t, c, 10*time.Second); got == "" {
+					t.Fatalf("published, the flow to %s reaches nobody", addr)
+				}
+				return c
+			}
+			var visitors []net.Conn
+			for _, addr := range visits {
+				visitors = append(visitors, talk(s.outside, addr))
+			}
+			if visits != nil {
+				talk(s.box, "198.51.100.9:5300")
+			}
+			flows := func() (through, past []Flow) {
+				t.Helper()
+				all, err := s.gw.Flows(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, f := range all {
+					f.Timeout = 0 // it runs
+					switch {
+					case f.Original.Dst.Port() != 5300:
+					case f.Reply.Src.Port() == 53:
+						through = append(through, f)
+					default:
+						past = append(past, f)
+					}
+				}
+				return through, past
+			}
+			through, before := flows()
+			if len(through) != len(visits) {
+				t.Errorf("through the port are %v, want %d", through, len(visits))
+			}
+			if err := s.gw.Unpublish(t.Context(), ports...); err != nil {
+				t.Fatal(err)
+			}
+			through, after := flows()
+			if len(through) != 0 || !slices.Equal(before, after) {
+				t.Errorf("unpublished, %v go through the port and %v past it, want none and %v", through, after, before)
+			}
+			for _, c := range visitors {
+				if got := exchange(t, c, 100*time.Millisecond); got != "" {
+					t.Errorf("unpublished, the flow to %v reaches %q", c.RemoteAddr(), got)
+				}
+			}
 		})
 	}
 }

@@ -2,6 +2,7 @@ package ct
 
 import (
 	"errors"
+	"math"
 	"net/netip"
 	"time"
 
@@ -47,6 +48,22 @@ func decodeFlow(b []byte) (f Flow, err error) {
 		err = w.Err()
 	}
 	return f, err
+}
+
+// decodeCount reads the number of flows in the body of a CT_GET_STATS message;
+// where it is not in it, it may be any.
+func decodeCount(b []byte) (int, error) {
+	if len(b) < 4 {
+		return 0, errShort
+	}
+	n := math.MaxInt32
+	w := nl.Walk(b[4:])
+	for w.Next() {
+		if w.Type() == statsEntries {
+			n = int(w.BE32())
+		}
+	}
+	return n, w.Err()
 }
 
 func decodeTuple(w nl.Walker) (t Tuple, err error) {

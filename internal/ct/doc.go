@@ -5,6 +5,7 @@
 //
 //   - a dump by parts of the original tuple (CTA_FILTER): since 5.8, so that
 //     every supported kernel has it;
+//   - not for both families in one dump: EOPNOTSUPP;
 //   - a dump by parts of the reply tuple: wrong until 6.5 (the flags of the
 //     original tuple are applied to it), and not used here;
 //   - a delete by parts of a tuple: since 6.11; older kernels answer

@@ -7,9 +7,10 @@ import (
 
 // Messages and attributes (linux/netfilter/nfnetlink_conntrack.h).
 const (
-	msgNew    = 0
-	msgGet    = 1
-	msgDelete = 2
+	msgNew      = 0
+	msgGet      = 1
+	msgDelete   = 2
+	msgGetStats = 5
 
 	attrTupleOrig     = 1
 	attrTupleReply    = 2
@@ -42,6 +43,8 @@ const (
 	counterBytes  = 2
 
 	filterOrig = 1 // CTA_FILTER_ORIG_FLAGS
+
+	statsEntries = 1 // CTA_STATS_GLOBAL_ENTRIES
 )
 
 // Parts of a tuple that a filter compares (CTA_FILTER_F_* in the kernel's
@@ -65,6 +68,9 @@ func header(v6 bool) []byte {
 	}
 	return append(make([]byte, 0, 128), family, unix.NFNETLINK_V0, 0, 0)
 }
+
+// everything is the body of a request for the flows of all families.
+func everything() []byte { return []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0} }
 
 // appendTuple appends a whole tuple.
 func appendTuple(b []byte, typ uint16, t *Tuple) []byte {

@@ -3,7 +3,6 @@ package ct
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
 	"hash/crc32"
 	"net/netip"
 	"os"
@@ -151,6 +150,11 @@ func TestFlushTakesTheTargetsOnly(t *testing.T) {
 			func(_ context.Context, a netip.Addr) (bool, error) { return a.String() == "127.0.0.2", nil }, []string{"127.0.0.2:53"}},
 		{"a range", []Target{ports(udp("0.0.0.0:50"), 54)}, everyAddr, []string{"127.0.0.1:53", "127.0.0.1:54", "127.0.0.2:53"}},
 		{"a range of an address", []Target{ports(udp("127.0.0.1:50"), 54)}, nil, []string{"127.0.0.1:53", "127.0.0.1:54"}},
+		{"every address of both families", []Target{udp("0.0.0.0:53"), udp("[::]:53")}, everyAddr,
+			[]string{"127.0.0.1:53", "127.0.0.2:53", "[::1]:53"}},
+		{"both families, flows of IPv4 only", []Target{udp("0.0.0.0:55"), udp("[::]:55")}, everyAddr, []string{"127.0.0.1:55"}},
+		{"both families, flows of IPv6 only", []Target{udp("0.0.0.0:56"), udp("[::]:56")}, everyAddr, []string{"[::1]:56"}},
+		{"one that stands there twice", []Target{udp("0.0.0.0:53"), udp("0.0.0.0:53")}, everyAddr, []string{"127.0.0.1:53", "127.0.0.2:53"}},
 		{"another protocol", []Target{of(6, udp("127.0.0.1:53")), of(132, udp("127.0.0.1:53"))}, nil, nil},
 		{"more than are asked for singly", []Target{udp("127.0.0.1:53"), udp("127.0.0.1:1"), udp("127.0.0.1:2"), udp("127.0.0.1:3"), udp("[::]:53")},
 			everyAddr, []string{"127.0.0.1:53", "[::1]:53"}},
@@ -160,7 +164,7 @@ func TestFlushTakesTheTargetsOnly(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			ns, table := tracked(t)
-			to := []string{"127.0.0.1:53", "127.0.0.1:54", "127.0.0.1:55", "127.0.0.2:53", "[::1]:53", "[::1]:54"}
+			to := []string{"127.0.0.1:53", "127.0.0.1:54", "127.0.0.1:55", "127.0.0.2:53", "[::1]:53", "[::1]:54", "[::1]:56"}
 			send(t, ns, to...)
 			if err := table.Flush(t.Context(), c.targets, c.local); err != nil {
 				t.Fatal(err)
@@ -170,6 +174,19 @@ func TestFlushTakesTheTargetsOnly(t *testing.T) {
 				t.Errorf("left are %v, want %v", got, want)
 			}
 		})
+	}
+}
+
+func TestFlushOfAnEmptyTable(t *testing.T) {
+	t.Parallel()
+	_, table := tracked(t)
+	nobody := func(context.Context, netip.Addr) (bool, error) {
+		t.Error("asked about an address of no flow")
+		return false, nil
+	}
+	targets := []Target{udp("127.0.0.1:53"), udp("0.0.0.0:53"), udp("[::]:53"), ports(udp("0.0.0.0:50"), 54), unanswered(of(6, udp("[::]:80")))}
+	if err := table.Flush(t.Context(), targets, nobody); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -303,36 +320,4 @@ func sctpInit(from, to uint16) []byte {
 	sum := crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli))
 	binary.LittleEndian.PutUint32(b[8:], sum)
 	return b
-}
-
-func BenchmarkFlush(b *testing.B) {
-	for _, n := range []int{1, 10000} {
-		ns, table := tracked(b)
-		_, err := netns.Do(b.Context(), ns, func(context.Context) (any, error) {
-			s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-			if err != nil {
-				return nil, err
-			}
-			defer unix.Close(s)
-			for i := range n {
-				to := &unix.SockaddrInet4{Port: 1000 + i, Addr: [4]byte{127, 0, 0, 2}}
-				_ = unix.Sendto(s, []byte("x"), 0, to) // an earlier one's refusal may come back here
-			}
-			return nil, nil
-		})
-		if err != nil {
-			b.Fatal(err)
-		}
-		for name, target := range map[string]Target{
-			"filter": udp("127.0.0.1:53"), "dump": udp("0.0.0.0:53"), "unanswered": unanswered(udp("0.0.0.0:53")),
-		} {
-			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
-				for b.Loop() {
-					if err := table.Flush(b.Context(), []Target{target}, everyAddr); err != nil {
-						b.Fatal(err)
-					}
-				}
-			})
-		}
-	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 
 	"github.com/boxwire/boxwire/internal/nl"
@@ -19,7 +20,29 @@ func New(c *nl.Conn) Table { return Table{c} }
 // List returns the flows that keep says true of; a nil keep keeps all. Where the
 // kernel has no conntrack over netlink it is errors.ErrUnsupported.
 func (t Table) List(ctx context.Context, keep func(*Flow) bool) ([]Flow, error) {
-	return t.dump(ctx, []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0}, keep)
+	if n, err := t.count(ctx); err != nil || n == 0 {
+		return nil, err
+	}
+	return t.dump(ctx, everything(), keep)
+}
+
+// count returns how many flows the namespace has, in the table and on their way
+// into it. To read that takes the kernel no walk through its hash table, which it
+// has one of for all namespaces. A kernel that does not say may have any number.
+func (t Table) count(ctx context.Context) (int, error) {
+	n := math.MaxInt32
+	err := t.nl.Call(ctx, nl.Request{Type: msgType(msgGetStats), Body: everything()}, func(m nl.Message) (err error) {
+		n, err = decodeCount(m.Body)
+		return err
+	})
+	var refused *nl.Error
+	if errors.As(err, &refused) {
+		return n, nil // a dump tells why
+	}
+	if err != nil {
+		return 0, fmt.Errorf("counting the conntrack table: %w", err)
+	}
+	return n, nil
 }
 
 func (t Table) dump(ctx context.Context, body []byte, keep func(*Flow) bool) ([]Flow, error) {
