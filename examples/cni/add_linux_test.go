@@ -97,6 +97,23 @@ func TestAnAddIsWholeOrUndone(t *testing.T) {
 	r.clean()
 }
 
+func TestALinkOfTheContainersNameIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	c := r.container("c1", publish8080)
+	testutil.Run(t, c.ns, "ip", "link", "add", "eth0", "type", "bridge")
+	before := testutil.Run(t, c.ns, "ip", "-d", "link", "show", "eth0")
+	if _, err := r.cni.AddNetworkList(t.Context(), r.list, c.RuntimeConf); codeOf(err) != codeExists || !strings.Contains(err.Error(), "eth0") {
+		t.Errorf("ADD: %v", err)
+	}
+	r.clean()
+	r.del(c)
+	r.clean()
+	if after := testutil.Run(t, c.ns, "ip", "-d", "link", "show", "eth0"); after != before {
+		t.Errorf("eth0 was %s and is %s", before, after)
+	}
+}
+
 func TestAFailedFirstAddLeavesNoBridge(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, `"ipam": {"type": "boxwire", "subnet": "10.89.0.0/24", "dataDir": "DIR/state", "routes": [{"dst": "198.51.100.0/24", "gw": "192.0.2.1"}]}`)
@@ -156,9 +173,24 @@ func TestIPAMIsDelegated(t *testing.T) {
 	if err := r.check(c); err != nil {
 		t.Error(err)
 	}
+	r.gc(c)
 	r.del(c)
 	r.gc()
-	if notes := strings.Fields(readFile(t, r.dir+"/notes")); strings.Join(notes, " ") != "ADD c1 eth0 CHECK c1 eth0 DEL c1 eth0 GC" {
+	if notes := readFile(t, r.dir+"/notes"); notes != "ADD c1eth0\nCHECK c1eth0\nGC c1eth0\nDEL c1eth0\nGC \n" {
+		t.Errorf("IPAM was asked %q", notes)
+	}
+	r.clean()
+}
+
+func TestGCIsNotPassedOnToIPAMThatDoesNotKnowIt(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, `"ipam": {"type": "oldipam", "notes": "DIR/notes", "answer": {"cniVersion": "1.0.0", "ips": [{"address": "10.90.0.5/24"}]}}`)
+	c := r.container("c1", "")
+	r.add(c)
+	r.gc(c)
+	r.del(c)
+	r.gc()
+	if notes := readFile(t, r.dir+"/notes"); notes != "ADD c1eth0\nDEL c1eth0\n" {
 		t.Errorf("IPAM was asked %q", notes)
 	}
 	r.clean()

@@ -31,7 +31,9 @@ func TestMain(m *testing.M) {
 	case "boxwire":
 		main()
 	case "fakeipam":
-		fakeIPAM()
+		fakeIPAM(version.All)
+	case "oldipam": // which does not know GC yet
+		fakeIPAM(version.PluginSupports("0.4.0", "1.0.0"))
 	default:
 		netnstest.Main(m)
 	}
@@ -39,9 +41,10 @@ func TestMain(m *testing.M) {
 
 // fakeIPAM answers ADD with the key "answer" of its configuration, and notes in
 // the file "notes" what it was asked.
-func fakeIPAM() {
+func fakeIPAM(speaks version.PluginInfo) {
 	var conf struct {
 		CNIVersion string
+		Valid      []types.GCAttachment `json:"cni.dev/valid-attachments"`
 		IPAM       struct {
 			Answer json.RawMessage
 			Notes  string
@@ -52,11 +55,15 @@ func fakeIPAM() {
 	json.Unmarshal(stdin, &conf)
 	command := os.Getenv("CNI_COMMAND")
 	if command == "VERSION" {
-		version.All.Encode(os.Stdout)
+		speaks.Encode(os.Stdout)
 		return
 	}
 	if f, err := os.OpenFile(conf.IPAM.Notes, os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o644); err == nil {
-		fmt.Fprintln(f, command, os.Getenv("CNI_CONTAINERID"), os.Getenv("CNI_IFNAME"))
+		fmt.Fprint(f, command, " ", os.Getenv("CNI_CONTAINERID"), os.Getenv("CNI_IFNAME"))
+		for _, a := range conf.Valid {
+			fmt.Fprint(f, a.ContainerID, a.IfName)
+		}
+		fmt.Fprintln(f)
 		f.Close()
 	}
 	if strings.Contains(conf.IPAM.Fail, command) {
@@ -120,7 +127,7 @@ func newRigOn(t testing.TB, host *netns.NS, conf string) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{TB: t, host: host, dir: t.TempDir()}
-	for _, name := range []string{"boxwire", "fakeipam"} {
+	for _, name := range []string{"boxwire", "fakeipam", "oldipam"} {
 		if err := os.Symlink(exe, filepath.Join(r.dir, name)); err != nil {
 			t.Fatal(err)
 		}

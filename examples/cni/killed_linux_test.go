@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/containernetworking/cni/libcni"
@@ -138,6 +141,39 @@ func TestADelThatIsKilledAtAnyStepIsRepeated(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An ADD may be killed at any moment, not only between two steps.
+func TestAnAddThatIsKilledLeavesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	turns := 60
+	if testing.Short() {
+		turns = 10
+	}
+	conf := r.container("warm", publish8080)
+	began := time.Now()
+	r.add(conf)
+	took := time.Since(began) // an ADD of this machine, now
+	r.del(conf)
+	for i := range turns {
+		c := r.container(fmt.Sprint("k", i), publish8080+`, "bandwidth": {"ingressRate": 8000000, "ingressBurst": 800000, "egressRate": 8000000, "egressBurst": 800000}`)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.Int64N(int64(took*3/2))))
+		r.cni.AddNetworkList(ctx, r.list, c.RuntimeConf) // killed, or done
+		cancel()
+		if i%2 == 0 {
+			r.del(c)
+			if slices.Contains(r.links("veth"), attachment{"testnet", c.ContainerID, "eth0"}.link()) {
+				t.Fatalf("after ADD number %d and DEL its link is there", i)
+			}
+		}
+		if i%3 == 0 {
+			r.gc()
+			r.clean()
+		}
+	}
+	r.gc()
+	r.clean()
 }
 
 // wantBridge fails the test unless the bridge is up with an alias and an MTU.
