@@ -227,32 +227,26 @@ func (l Link) addrs(ctx context.Context) ([]Addr, error) {
 
 // readAddrs reads the addresses of a link, or of all links with index 0.
 func readAddrs(ctx context.Context, conn *nl.Conn, index int) ([]Addr, error) {
-	var addrs nl.Gather[Addr]
 	label := ""
-	twice, err := dumpWhole(ctx, conn, getAddrs(index), addrs.Reset, func(m nl.Message) error {
+	all, twice, err := listWhole(ctx, conn, getAddrs(index), func(m nl.Message, a *Addr) (bool, error) {
 		if m.Type != unix.RTM_NEWADDR || len(m.Body) == 0 {
-			return nil
+			return false, nil
 		}
 		if f := m.Body[0]; f != unix.AF_INET && f != unix.AF_INET6 {
-			return nil
+			return false, nil
 		}
-		a := addrs.Next()
 		a.Label = label
 		if err := decodeAddr(a, m.Body); err != nil {
-			return err
+			return false, err
 		}
 		if a.Label != "" {
 			label = a.Label
 		}
-		if index != 0 && a.Link != index {
-			addrs.Drop()
-		}
-		return nil
+		return index == 0 || a.Link == index, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	all := addrs.All()
 	if twice {
 		type key struct {
 			link   int

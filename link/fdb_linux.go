@@ -116,25 +116,24 @@ func listFDB(ctx context.Context, ns *netns.NS, f FDBFilter) ([]FDBEntry, error)
 		return nil, err
 	}
 	ask := ndMsg{family: unix.AF_BRIDGE, index: f.Link, master: f.Bridge}
-	var list nl.Gather[FDBEntry]
 	var macs arena
 	var m ndMsg
-	twice, err := dumpWhole(ctx, conn, ask.request(unix.RTM_GETNEIGH, 0), list.Reset, func(msg nl.Message) error {
+	all, twice, err := listWhole(ctx, conn, ask.request(unix.RTM_GETNEIGH, 0), func(msg nl.Message, e *FDBEntry) (bool, error) {
 		if msg.Type != unix.RTM_NEWNEIGH {
-			return nil
+			return false, nil
 		}
 		if err := decodeND(&m, msg.Body); err != nil {
-			return err
+			return false, err
 		}
-		if m.family == unix.AF_BRIDGE && (f.Link == 0 || m.index == f.Link) {
-			*list.Next() = m.fdbEntry(&macs)
+		if m.family != unix.AF_BRIDGE || f.Link != 0 && m.index != f.Link {
+			return false, nil
 		}
-		return nil
+		*e = m.fdbEntry(&macs)
+		return true, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	all := list.All()
 	if twice {
 		all = once(all, (*FDBEntry).key)
 	}

@@ -123,25 +123,17 @@ func list(ctx context.Context, ns *netns.NS, f Filter, keep func(body []byte) bo
 	if err != nil {
 		return nil, err
 	}
-	var all nl.Gather[Link]
-	err = conn.Dump(ctx, getLinks(f), all.Reset, func(m nl.Message) error {
+	links, err := nl.List(ctx, conn, getLinks(f), nil, nil, func(m nl.Message, l *Link) (bool, error) {
 		if m.Type != unix.RTM_NEWLINK || keep != nil && !keep(m.Body) {
-			return nil
+			return false, nil
 		}
-		l := all.Next()
-		if err := decodeLink(l, m.Body); err != nil {
-			return err
-		}
+		err := decodeLink(l, m.Body)
 		l.ns = ns
-		if !f.match(l) {
-			all.Drop()
-		}
-		return nil
+		return f.match(l), err
 	})
 	if err != nil {
 		return nil, err
 	}
-	links := all.All()
 	slices.SortFunc(links, func(a, b Link) int { return a.Index - b.Index })
 	return links, nil
 }

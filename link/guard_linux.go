@@ -23,25 +23,35 @@ import (
 // do to it nobody is told, nor when it grows: a new one has to come into the same
 // hash bucket, or to double the machine's largest number of them, between two
 // replies.
-func dumpWhole(ctx context.Context, conn *nl.Conn, req nl.Request, reset func(), each func(nl.Message) error) (twice bool, err error) {
-	g := guard{}
+func dumpWhole(ctx context.Context, conn *nl.Conn, req nl.Request, reset func(), each func(nl.Message) error) error {
+	g, ok := newGuard(&req)
+	if !ok {
+		return conn.Dump(ctx, req, reset, each)
+	}
+	return conn.DumpGuarded(ctx, req, &g.Guard, func() { g.reset(); reset() }, each)
+}
+
+// listWhole is nl.List for these tables. twice says that an item may stand there
+// twice.
+func listWhole[T any](ctx context.Context, conn *nl.Conn, req nl.Request, decode func(nl.Message, *T) (bool, error)) (all []T, twice bool, err error) {
+	g, _ := newGuard(&req)
+	all, err = nl.List(ctx, conn, req, &g.Guard, g.reset, decode)
+	return all, g.came, err
+}
+
+// newGuard returns the guard for a dump; ok is false for a table that needs none.
+func newGuard(req *nl.Request) (g *guard, ok bool) {
+	g = &guard{}
 	switch req.Type {
 	case unix.RTM_GETADDR:
 		g.Groups = addrGroups
 	case unix.RTM_GETNEIGH:
 		g.Groups = neighGroups
 	default:
-		return false, conn.Dump(ctx, req, reset, each)
+		return nil, false
 	}
-	g.Settle, g.Break, g.Event = new(getLink("", 1)), g.split, g.change
-	err = conn.DumpGuarded(ctx, req, &g.Guard, func() { g.reset(); reset() }, func(m nl.Message) error {
-		if g.split6 {
-			r, _ := runOf(m)
-			g.came, g.split6 = g.came || g.splits[r], false
-		}
-		return each(m)
-	})
-	return g.came, err
+	g.Settle, g.Break, g.Event, g.Resume = new(getLink("", 1)), g.split, g.change, g.resume
+	return g, true
 }
 
 var (
@@ -73,6 +83,14 @@ func (g *guard) split(last nl.Message) (void bool) {
 		g.split6 = last.Type == unix.RTM_NEWADDR && r.family == unix.AF_INET6
 	}
 	return g.changes[r]
+}
+
+// resume notes that the IPv6 addresses of a link go on.
+func (g *guard) resume(first nl.Message) {
+	if g.split6 {
+		r, _ := runOf(first)
+		g.came, g.split6 = g.came || g.splits[r], false
+	}
 }
 
 // change notes where the table was changed.

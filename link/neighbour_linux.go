@@ -119,28 +119,26 @@ func neighbours(ctx context.Context, ns *netns.NS, f NeighbourFilter) ([]Neighbo
 	if err != nil {
 		return nil, err
 	}
-	var list nl.Gather[Neighbour]
 	var macs arena
 	var m ndMsg
-	twice, err := dumpWhole(ctx, conn, f.request(), list.Reset, func(msg nl.Message) error {
+	all, twice, err := listWhole(ctx, conn, f.request(), func(msg nl.Message, n *Neighbour) (bool, error) {
 		if msg.Type != unix.RTM_NEWNEIGH {
-			return nil
+			return false, nil
 		}
 		if err := decodeND(&m, msg.Body); err != nil {
-			return err
+			return false, err
 		}
 		// Kernels pass over parts of the filter for one table or another.
 		if !m.dst.IsValid() || f.Link != 0 && m.index != f.Link || f.Proxy != (m.flags&unix.NTF_PROXY != 0) ||
 			f.States != 0 && m.state&uint16(f.States) == 0 || f.IPv4Only && m.dst.Is6() || f.IPv6Only && m.dst.Is4() {
-			return nil
+			return false, nil
 		}
-		*list.Next() = m.neighbour(&macs)
-		return nil
+		*n = m.neighbour(&macs)
+		return true, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	all := list.All()
 	if twice {
 		type key struct {
 			link int

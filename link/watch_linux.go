@@ -119,14 +119,13 @@ func (w *watcher) state(ctx context.Context) ([]Event, error) {
 	var state []Event
 	dump := func(id int, req nl.Request) error {
 		begin := len(state)
-		_, err := dumpWhole(ctx, conn, req, func() { state = state[:begin] }, func(m nl.Message) error {
+		return dumpWhole(ctx, conn, req, func() { state = state[:begin] }, func(m nl.Message) error {
 			e, ok, err := w.decode(id, m)
 			if ok {
 				state = append(state, e)
 			}
 			return err
 		})
-		return err
 	}
 	for _, id := range ids {
 		var reqs []nl.Request

@@ -31,23 +31,14 @@ func list(ctx context.Context, ns *netns.NS, f Filter) ([]Route, error) {
 	}
 	var all []Route
 	err = eachFamily(f, func(af uint8) error {
-		var routes nl.Gather[Route]
 		g := newGuard(af, f)
-		reset := func() {
-			routes.Reset()
-			g.reset()
-		}
-		err := conn.DumpGuarded(ctx, dump(af, f), &g.Guard, reset, func(m nl.Message) error {
-			ok, err := decode(m.Body, routes.Next(), &f)
-			if !ok || err != nil {
-				routes.Drop()
-			}
-			return err
+		routes, err := nl.List(ctx, conn, dump(af, f), &g.Guard, g.reset, func(m nl.Message, r *Route) (bool, error) {
+			return decode(m.Body, r, &f)
 		})
 		if all == nil {
-			all = routes.All()
+			all = routes
 		} else {
-			all = append(all, routes.All()...)
+			all = append(all, routes...)
 		}
 		return err
 	})

@@ -20,20 +20,20 @@ const maxDumps = 50
 //
 // The kernel's refusal is an *Error.
 func (c *Conn) Dump(ctx context.Context, req Request, reset func(), each func(Message) error) error {
-	return c.dumpTries(ctx, &req, maxDumps, nil, reset, each)
+	return c.dumpTries(ctx, &req, maxDumps, nil, reset, nil, each)
 }
 
 // DumpGuarded is Dump for a table whose dumps the kernel does not flag: the
 // guard says when one is begun again.
 func (c *Conn) DumpGuarded(ctx context.Context, req Request, g *Guard, reset func(), each func(Message) error) error {
-	return c.dumpTries(ctx, &req, maxDumps, g, reset, each)
+	return c.dumpTries(ctx, &req, maxDumps, g, reset, nil, each)
 }
 
 // DumpOnce is DumpGuarded without a second try: a table that changed while it
 // was read is ErrInterrupted at once. each may take its time; the connection is
 // taken for as long. g may be nil.
 func (c *Conn) DumpOnce(ctx context.Context, req Request, g *Guard, each func(Message) error) error {
-	return c.dumpTries(ctx, &req, 1, g, nil, each)
+	return c.dumpTries(ctx, &req, 1, g, nil, nil, each)
 }
 
 // A Guard watches the changes of a table while a dump reads it.
@@ -42,9 +42,11 @@ type Guard struct {
 
 	// Break gets the last message of a datagram that is not the end of the dump:
 	// there the kernel let go of the table. Event gets a change that came up while
-	// it was read. Either returns true when the dump may be wrong for it.
-	Break func(last Message) (void bool)
-	Event func(m Message) (void bool)
+	// it was read. Either returns true when the dump may be wrong for it. Resume,
+	// which may be nil, gets the first message after a break.
+	Break  func(last Message) (void bool)
+	Event  func(m Message) (void bool)
+	Resume func(first Message)
 
 	// Settle, if it is set, is sent after a dump that was broken: it has to be a
 	// request that waits for changes under way, of which the kernel has told when
@@ -54,7 +56,8 @@ type Guard struct {
 	broke bool
 }
 
-func (c *Conn) dumpTries(ctx context.Context, req *Request, tries int, g *Guard, reset func(), each func(Message) error) error {
+// dumpTries hands the messages to each, or else keeps the replies.
+func (c *Conn) dumpTries(ctx context.Context, req *Request, tries int, g *Guard, reset func(), kept *replies, each func(Message) error) error {
 	if err := c.acquire(ctx); err != nil {
 		return err
 	}
@@ -74,7 +77,7 @@ func (c *Conn) dumpTries(ctx context.Context, req *Request, tries int, g *Guard,
 				return err
 			}
 		}
-		intr, err := c.dump(ctx, req, *buf, g, each)
+		intr, err := c.dump(ctx, req, *buf, g, kept, each)
 		if err == nil && !intr && g != nil && g.broke && g.Settle != nil {
 			intr, err = c.settle(ctx, g, *buf)
 		}
@@ -96,22 +99,31 @@ func (c *Conn) dumpTries(ctx context.Context, req *Request, tries int, g *Guard,
 }
 
 // dump reads the table once and reports whether it changed meanwhile.
-func (c *Conn) dump(ctx context.Context, req *Request, buf []byte, g *Guard, each func(Message) error) (intr bool, err error) {
+func (c *Conn) dump(ctx context.Context, req *Request, buf []byte, g *Guard, kept *replies, each func(Message) error) (intr bool, err error) {
 	seq := c.next()
 	c.out = appendMessage(c.out[:0], req, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, seq)
 	if err := c.sock.send(c.out); err != nil {
 		return false, err
 	}
+	if kept != nil {
+		kept.begin()
+	}
+	resume := false
 	for {
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
-		b, err := c.sock.recv(ctx, buf)
+		to := buf
+		if kept != nil {
+			to = kept.room(buf)
+		}
+		b, err := c.sock.recv(ctx, to)
 		if err != nil {
 			return false, err
 		}
 		var last Message
-		for m, rest, ok := cutMessage(b); ok; m, rest, ok = cutMessage(rest) {
+		n, done := 0, false
+		for m, next := cutMessage(b, 0); next > 0 && !done; m, next = cutMessage(b, next) {
 			if g != nil && m.Port != c.sock.port {
 				intr = g.Event(m) || intr
 				continue
@@ -122,20 +134,35 @@ func (c *Conn) dump(ctx context.Context, req *Request, buf []byte, g *Guard, eac
 			intr = intr || m.Flags&unix.NLM_F_DUMP_INTR != 0
 			switch m.Type {
 			case unix.NLMSG_DONE:
-				return c.dumpDone(m, req, intr)
+				done = true
+				intr, err = c.dumpDone(m, req, intr)
 			case unix.NLMSG_ERROR:
 				if e := parseError(m, c.family, req); e != nil {
 					return false, e
 				}
 			default:
 				last = m
+				n++
+				if resume && g.Resume != nil {
+					g.Resume(m)
+				}
+				resume = false
+				if kept != nil {
+					continue
+				}
 				if err := each(m); err != nil {
 					return false, err
 				}
 			}
 		}
-		if g != nil && last.Body != nil {
-			g.broke = true
+		if kept != nil {
+			kept.keep(b, n)
+		}
+		if done {
+			return intr, err
+		}
+		if g != nil && n > 0 {
+			g.broke, resume = true, true
 			intr = g.Break(last) || intr
 		}
 	}

@@ -135,7 +135,7 @@ func (e *Events) cut(b []byte, each func(id int, m Message) error) error {
 	if e.all {
 		id = namespaceID(e.oob[:e.noob])
 	}
-	for m, rest, ok := cutMessage(b); ok; m, rest, ok = cutMessage(rest) {
+	for m, next := cutMessage(b, 0); next > 0; m, next = cutMessage(b, next) {
 		if err := each(id, m); err != nil {
 			return err
 		}

@@ -154,7 +154,7 @@ func (x *exchange) run(ctx context.Context) (err error) {
 			x.c.drop()
 			return err
 		}
-		for m, rest, ok := cutMessage(b); ok; m, rest, ok = cutMessage(rest) {
+		for m, next := cutMessage(b, 0); next > 0; m, next = cutMessage(b, next) {
 			i := int(int32(m.Seq - x.first))
 			if i < 0 || i >= x.count {
 				continue

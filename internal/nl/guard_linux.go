@@ -48,7 +48,7 @@ func (c *Conn) settle(ctx context.Context, g *Guard, buf []byte) (void bool, err
 		if err != nil {
 			return false, err
 		}
-		for m, rest, ok := cutMessage(b); ok; m, rest, ok = cutMessage(rest) {
+		for m, next := cutMessage(b, 0); next > 0; m, next = cutMessage(b, next) {
 			switch {
 			case m.Port != c.sock.port:
 				void = g.Event(m) || void

@@ -36,22 +36,23 @@ func appendMessage(b []byte, r *Request, flags uint16, seq uint32) []byte {
 	return pad(b, len(r.Body))
 }
 
-// cutMessage splits the first message off b. ok is false at the end and when
-// what is left is no message.
-func cutMessage(b []byte) (m Message, rest []byte, ok bool) {
-	if len(b) < msgHeader {
-		return m, nil, false
+// cutMessage reads the message at an offset of b and returns where the next one
+// begins: 0 at the end, and when what is left is no message.
+func cutMessage(b []byte, at int) (m Message, next int) {
+	rest := b[min(at, len(b)):]
+	if len(rest) < msgHeader {
+		return m, 0
 	}
-	n := binary.NativeEndian.Uint32(b)
-	if n < msgHeader || uint64(n) > uint64(len(b)) {
-		return m, nil, false
+	n := binary.NativeEndian.Uint32(rest)
+	if n < msgHeader || uint64(n) > uint64(len(rest)) {
+		return m, 0
 	}
 	m = Message{
-		Type:  binary.NativeEndian.Uint16(b[4:]),
-		Flags: binary.NativeEndian.Uint16(b[6:]),
-		Seq:   binary.NativeEndian.Uint32(b[8:]),
-		Port:  binary.NativeEndian.Uint32(b[12:]),
-		Body:  b[msgHeader:n:n],
+		Type:  binary.NativeEndian.Uint16(rest[4:]),
+		Flags: binary.NativeEndian.Uint16(rest[6:]),
+		Seq:   binary.NativeEndian.Uint32(rest[8:]),
+		Port:  binary.NativeEndian.Uint32(rest[12:]),
+		Body:  rest[msgHeader:n:n],
 	}
-	return m, b[min(align(int(n)), len(b)):], true
+	return m, at + align(int(n))
 }
