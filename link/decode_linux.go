@@ -1,9 +1,9 @@
 package link
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
-	"net"
 
 	"github.com/boxwire/boxwire/internal/nl"
 	"golang.org/x/sys/unix"
@@ -19,6 +19,18 @@ const running = unix.IFF_RUNNING | unix.IFF_LOWER_UP
 // decodeLink reads the body of an RTM_NEWLINK message into l, all but the
 // namespace. It keeps nothing of b. Attributes it does not know are skipped.
 func decodeLink(l *Link, b []byte) error {
+	var s linkStore
+	return s.decode(l, b)
+}
+
+// linkStore keeps what the links of a list refer to in few allocations.
+type linkStore struct {
+	names names
+	macs  arena
+	kind  string // of the link before
+}
+
+func (s *linkStore) decode(l *Link, b []byte) error {
 	if len(b) < unix.SizeofIfInfomsg {
 		return errShort
 	}
@@ -34,13 +46,11 @@ func decodeLink(l *Link, b []byte) error {
 	for w.Next() {
 		switch w.Type() {
 		case unix.IFLA_IFNAME:
-			l.Name = w.String()
+			l.Name = s.names.keep(untilNUL(w.Data()))
 		case unix.IFLA_MTU:
 			l.MTU = int(w.U32())
 		case unix.IFLA_ADDRESS:
-			if len(w.Data()) > 0 {
-				l.MAC = append(net.HardwareAddr(nil), w.Data()...)
-			}
+			l.MAC = s.macs.keep(w.Data())
 		case unix.IFLA_MASTER:
 			l.Master = int(int32(w.U32()))
 		case unix.IFLA_GROUP:
@@ -55,7 +65,8 @@ func decodeLink(l *Link, b []byte) error {
 			in := w.Nested()
 			for in.Next() {
 				if in.Type() == unix.IFLA_INFO_KIND {
-					l.Kind = kindName(in.Data())
+					s.kind = kindName(in.Data(), s.kind)
+					l.Kind = s.kind
 				}
 			}
 			if err := in.Err(); err != nil {
@@ -72,20 +83,22 @@ func decodeLink(l *Link, b []byte) error {
 	return w.Err()
 }
 
-// kindName returns the NUL-terminated name in b without an allocation for the
-// kinds that a container host has by the thousand.
-func kindName(b []byte) string {
-	for i, c := range b {
-		if c == 0 {
-			b = b[:i]
-			break
-		}
-	}
-	switch string(b) {
+// kindName returns the NUL-terminated name in b, without an allocation for the
+// kinds that a container host has by the thousand, and for last.
+func kindName(b []byte, last string) string {
+	switch b = untilNUL(b); string(b) {
+	case last:
+		return last
 	case "veth":
 		return "veth"
 	case "bridge":
 		return "bridge"
 	}
 	return string(b)
+}
+
+// untilNUL cuts a text off at its NUL.
+func untilNUL(b []byte) []byte {
+	b, _, _ = bytes.Cut(b, []byte{0})
+	return b
 }

@@ -123,11 +123,12 @@ func list(ctx context.Context, ns *netns.NS, f Filter, keep func(body []byte) bo
 	if err != nil {
 		return nil, err
 	}
+	var store linkStore
 	links, err := nl.List(ctx, conn, getLinks(f), nil, nil, func(m nl.Message, l *Link) (bool, error) {
 		if m.Type != unix.RTM_NEWLINK || keep != nil && !keep(m.Body) {
 			return false, nil
 		}
-		err := decodeLink(l, m.Body)
+		err := store.decode(l, m.Body)
 		l.ns = ns
 		return f.match(l), err
 	})

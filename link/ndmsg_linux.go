@@ -148,19 +148,3 @@ func dstOf(family uint8, b []byte) netip.Addr {
 	}
 	return addrOf(family, b)
 }
-
-// arena keeps the hardware addresses of a list in few allocations.
-type arena []byte
-
-// keep copies b; what it returns cannot grow into its neighbour.
-func (a *arena) keep(b []byte) []byte {
-	if len(b) == 0 {
-		return nil
-	}
-	if len(*a)+len(b) > cap(*a) {
-		*a = make([]byte, 0, max(min(2*cap(*a), 4096), len(b), 64))
-	}
-	n := len(*a)
-	*a = append(*a, b...)
-	return (*a)[n:len(*a):len(*a)]
-}

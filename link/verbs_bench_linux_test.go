@@ -53,8 +53,9 @@ func TestListAllocs(t *testing.T) {
 				t.Fatal(n, err)
 			}
 		})
-		if n > 40 {
-			t.Errorf("%s: %v allocations for 1,000 entries, want at most 40", name, n)
+
+		if n > 32 {
+			t.Errorf("%s: %v allocations for 1,000 entries, want at most 32", name, n)
 		}
 	}
 }
