@@ -15,9 +15,10 @@ import (
 
 // A Socket is a raw netlink socket. It is for one goroutine.
 type Socket struct {
-	fd  int
-	seq uint32
-	buf []byte
+	fd   int
+	seq  uint32
+	buf  []byte
+	kept []byte // the answers that List is made of
 }
 
 // Open opens a socket of the netlink family in the calling thread's namespace.
@@ -58,37 +59,6 @@ func (s *Socket) Send(messages []byte) error {
 					return nil
 				}
 			}
-			b = b[min((size+3)&^3, len(b)):]
-		}
-	}
-}
-
-// Dump sends a request for a table and counts the messages of the answer; each
-// gets every one of them.
-func (s *Socket) Dump(request []byte, each func(body []byte)) (int, error) {
-	s.number(request)
-	if err := write(s.fd, request); err != nil {
-		return 0, fmt.Errorf("send: %w", err)
-	}
-	count := 0
-	for {
-		n, err := read(s.fd, s.buf)
-		if err != nil {
-			return 0, fmt.Errorf("receive: %w", err)
-		}
-		for b := s.buf[:n]; len(b) >= unix.SizeofNlMsghdr; {
-			size := int(binary.NativeEndian.Uint32(b))
-			if size < unix.SizeofNlMsghdr || size > len(b) {
-				return 0, fmt.Errorf("malformed answer")
-			}
-			switch binary.NativeEndian.Uint16(b[4:]) {
-			case unix.NLMSG_DONE:
-				return count, nil
-			case unix.NLMSG_ERROR:
-				return 0, syscall.Errno(-int32(binary.NativeEndian.Uint32(b[16:])))
-			}
-			count++
-			each(b[unix.SizeofNlMsghdr:size])
 			b = b[min((size+3)&^3, len(b)):]
 		}
 	}
