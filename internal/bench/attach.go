@@ -2,18 +2,13 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
+	"errors"
 	"net/netip"
-	"os"
-	"runtime"
 	"time"
 
-	"github.com/boxwire/boxwire/internal/bench/floor"
-	"github.com/boxwire/boxwire/internal/nl"
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/route"
-	"golang.org/x/sys/unix"
 )
 
 var gateway = netip.MustParseAddr(gateway4)
@@ -24,7 +19,7 @@ var attachRow = row{
 	unit: "box",
 	n:    200,
 	run: func(ctx context.Context, b *bout) error {
-		contenders, err := each(ctx, boxwireAttach, floorAttach, inPlaceAttach, moveAttach)
+		contenders, err := b.each(ctx, boxwireAttach, floorAttach, inPlaceAttach, moveAttach, shellAttach)
 		if err != nil {
 			return err
 		}
@@ -34,6 +29,14 @@ var attachRow = row{
 		b.atMost(nameBoxwire, nameFloor, 1.10)
 		b.atMost(nameBoxwire, nameInPlace, 0.9)
 		b.atMost(nameBoxwire, nameMove, 0.12)
+		b.brief("attach a box to a bridge, with its namespace", nameBoxwire, nameFloor,
+			[2]string{"vishvananda/netlink", nameInPlace}, [2]string{"the same, made and then moved", nameMove}, [2]string{"`ip -batch`", nameShell})
+		for _, c := range contenders {
+			if len(c.namespaces) > warmUp {
+				b.note("%s: %.1f µs are the namespace with its loopback link, the rest is the pair with address and route.",
+					c.name, micro(median(c.namespaces[warmUp:])))
+			}
+		}
 		return nil
 	},
 }
@@ -46,27 +49,30 @@ const (
 	nameMove    = "vishvananda, then move"
 )
 
-// each gives every contender a host of its own.
-func each(ctx context.Context, make ...func(*host) (*contender, error)) ([]*contender, error) {
-	var all []*contender
+// each gives every contender a host of its own, and leaves out those that cannot
+// be run here.
+func (b *bout) each(ctx context.Context, make ...func(*host) (*contender, error)) (all []*contender, err error) {
 	for _, m := range make {
 		h, err := newHost(ctx)
 		if err != nil {
-			return nil, err
+			return nil, errors.Join(err, closeAll(all))
 		}
 		c, err := m(h)
 		if err != nil {
-			return nil, err
+			if err := b.excuse(nameShell, errors.Join(err, h.close())); err != nil {
+				return nil, errors.Join(err, closeAll(all))
+			}
+			continue
 		}
 		if c.check == nil {
 			c.check = h.check
 		}
 		own := c.close
 		c.close = func() error {
-			if own != nil {
-				own()
+			if own == nil {
+				return h.close()
 			}
-			return h.close()
+			return errors.Join(own(), h.close())
 		}
 		all = append(all, c)
 	}
@@ -74,11 +80,27 @@ func each(ctx context.Context, make ...func(*host) (*contender, error)) ([]*cont
 }
 
 func boxwireAttach(h *host) (*contender, error) {
-	return &contender{name: nameBoxwire, round: func(ctx context.Context, i int) (time.Duration, error) {
+	return attachTo(h, nameBoxwire, netns.New, false), nil
+}
+
+// attachTo attaches namespaces that get provides; untimed, where that is done
+// beforehand.
+func attachTo(h *host, name string, get func(context.Context) (*netns.NS, error), beforehand bool) *contender {
+	c := &contender{name: name}
+	c.round = func(ctx context.Context, i int) (d time.Duration, err error) {
 		var ns *netns.NS
-		d, err := took(func() (err error) {
-			if ns, err = netns.New(ctx); err != nil {
-				return err
+		if beforehand {
+			if ns, err = get(ctx); err != nil {
+				return 0, err
+			}
+		}
+		d, err = took(func() (err error) {
+			if !beforehand {
+				begin := time.Now()
+				if ns, err = get(ctx); err != nil {
+					return err
+				}
+				c.namespaces = append(c.namespaces, time.Since(begin))
 			}
 			return plug(ctx, h, ns, i)
 		})
@@ -87,7 +109,8 @@ func boxwireAttach(h *host) (*contender, error) {
 		}
 		defer ns.Close()
 		return d, h.keep(ns)
-	}}, nil
+	}
+	return c
 }
 
 // plug connects a namespace to the host's bridge, as box i.
@@ -103,136 +126,6 @@ func plug(ctx context.Context, h *host, ns *netns.NS, i int) error {
 		return err
 	}
 	return route.Add(ctx, ns, route.Default(gateway))
-}
-
-// floorAttach sends what the kernel needs for the same, and reads nothing back:
-// the index of a new namespace's first link is 2.
-func floorAttach(h *host) (*contender, error) {
-	return floorBoxes(h, nameFloor, func(i int) (p parcel) {
-		p.pair, p.fdAt = pairMessage(0, h.bridge, hostLink(i))
-		p.box = [][]byte{boxMessages(i)}
-		return p
-	})
-}
-
-// A parcel are the messages for one box, one send each.
-type parcel struct {
-	pair []byte   // makes the pair, on the host
-	fdAt int      // where the descriptor of the box's namespace goes in it
-	box  [][]byte // sent inside the box
-	back []byte   // sent on the host at last; nil: nothing
-}
-
-// floorBoxes makes a contender that makes namespaces and sends parcels.
-func floorBoxes(h *host, name string, prepare func(i int) parcel) (*contender, error) {
-	sock, err := openFloor(h.ns, unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, err
-	}
-	return &contender{name: name, close: sock.Close, round: func(_ context.Context, i int) (time.Duration, error) {
-		loUp := floor.Message(nil, unix.RTM_NEWLINK, unix.NLM_F_ACK, floor.IfInfo(1, true))
-		p := prepare(i)
-		var ns int
-		var in *floor.Socket
-		d, err := took(func() (err error) {
-			if ns, in, err = floorNamespace(loUp); err != nil {
-				return err
-			}
-			binary.NativeEndian.PutUint32(p.pair[p.fdAt:], uint32(ns))
-			if err := sock.Send(p.pair); err != nil {
-				return err
-			}
-			for _, messages := range p.box {
-				if err := in.Send(messages); err != nil {
-					return err
-				}
-			}
-			if p.back == nil {
-				return nil
-			}
-			return sock.Send(p.back)
-		})
-		if err != nil {
-			return d, err
-		}
-		h.boxes = append(h.boxes, os.NewFile(uintptr(ns), "netns"))
-		return d, in.Close()
-	}}, nil
-}
-
-// openFloor opens a raw socket in a namespace.
-func openFloor(ns *netns.NS, family int) (sock *floor.Socket, err error) {
-	err = within(ns, func() (err error) {
-		sock, err = floor.Open(family)
-		return err
-	})
-	return sock, err
-}
-
-// floorNamespace makes a namespace with its loopback link up, and a socket in it.
-func floorNamespace(loUp []byte) (ns int, in *floor.Socket, err error) {
-	runtime.LockOSThread()
-	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, nil, err
-	}
-	defer unix.Close(home)
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return -1, nil, err
-	}
-	ns, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		in, err = floor.Open(unix.NETLINK_ROUTE)
-	}
-	if err == nil {
-		err = in.Send(loUp)
-	}
-	if serr := unix.Setns(home, unix.CLONE_NEWNET); serr != nil {
-		return -1, nil, serr // the thread is kept, and ends with the program
-	}
-	runtime.UnlockOSThread()
-	return ns, in, err
-}
-
-// pairMessage builds the message that makes a box's pair, and says where the
-// descriptor of its namespace has to be written. Index and master may be 0.
-func pairMessage(index, master int, name string) (msg []byte, fdAt int) {
-	const vethInfoPeer = 1
-	b := floor.IfInfo(index, true)
-	b = nl.AppendString(b, unix.IFLA_IFNAME, name)
-	if master != 0 {
-		b = nl.AppendU32(b, unix.IFLA_MASTER, uint32(master))
-	}
-	b, info := nl.Begin(b, unix.IFLA_LINKINFO)
-	b = nl.AppendString(b, unix.IFLA_INFO_KIND, "veth")
-	b, data := nl.Begin(b, unix.IFLA_INFO_DATA)
-	b, peer := nl.Begin(b, vethInfoPeer)
-	b = append(b, floor.IfInfo(0, false)...)
-	b = nl.AppendString(b, unix.IFLA_IFNAME, "eth0")
-	b = nl.AppendU32(b, unix.IFLA_NET_NS_FD, 0)
-	fdAt = 16 + len(b) - 4
-	nl.End(b, peer)
-	nl.End(b, data)
-	nl.End(b, info)
-	return floor.Message(nil, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, b), fdAt
-}
-
-// boxMessages builds what is sent inside box i: link up, address, default route.
-func boxMessages(i int) []byte {
-	const eth0 = 2
-	msgs := floor.Message(nil, unix.RTM_NEWLINK, 0, floor.IfInfo(eth0, true))
-
-	addr := boxAddr(i).Addr().As4()
-	a := binary.NativeEndian.AppendUint32([]byte{unix.AF_INET, 16, 0, 0}, eth0)
-	a = nl.AppendAttr(a, unix.IFA_LOCAL, addr[:])
-	a = nl.AppendAttr(a, unix.IFA_ADDRESS, addr[:])
-	a = nl.AppendAttr(a, unix.IFA_BROADCAST, []byte{10, 88, 255, 255})
-	msgs = floor.Message(msgs, unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, a)
-
-	gw := gateway.As4()
-	r := []byte{unix.AF_INET, 0, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_STATIC, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST, 0, 0, 0, 0}
-	r = nl.AppendAttr(r, unix.RTA_GATEWAY, gw[:])
-	return floor.Message(msgs, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, r)
 }
 
 // within runs fn in a namespace.

@@ -58,18 +58,16 @@ func crowd(ctx context.Context, b *bout, make func(*host) (*contender, error)) e
 	if err := settle(ctx); err != nil {
 		return err
 	}
-	all, err := each(ctx, make)
+	all, err := b.each(ctx, make)
 	if err != nil {
 		return err
 	}
 	c := all[0]
 	for i := range b.n {
-		d, rerr := c.round(ctx, i)
-		if err = rerr; err != nil {
+		if err = b.turn(ctx, c, i, true); err != nil {
 			err = fmt.Errorf("%s: box %d: %w", c.name, i, err)
 			break
 		}
-		b.add(c.name, d)
 	}
 	if err == nil && b.n <= 50 { // looking into a thousand boxes takes longer than making them
 		err = c.check(ctx)
@@ -111,16 +109,15 @@ func boxAddr6(i int) netip.Prefix {
 
 // floorDual is floorAttach with an IPv6 address and route as well.
 func floorDual(h *host) (*contender, error) {
-	return floorBoxes(h, nameFloorDual, func(i int) (p parcel) {
-		p.pair, p.fdAt = pairMessage(0, h.bridge, hostLink(i))
-		p.box = [][]byte{boxMessages(i), boxMessages6(i)}
+	return floorBoxes(h, nameFloorDual, func(i int) parcel {
+		p := h.parcel(i)
+		p.box = append(p.box, boxMessages6(i))
 		return p
 	})
 }
 
 // boxMessages6 builds what dual stack adds inside box i.
 func boxMessages6(i int) []byte {
-	const eth0 = 2
 	addr := boxAddr6(i).Addr().As16()
 	a := binary.NativeEndian.AppendUint32([]byte{unix.AF_INET6, 64, unix.IFA_F_NODAD, 0}, eth0)
 	a = nl.AppendAttr(a, unix.IFA_LOCAL, addr[:])

@@ -14,13 +14,17 @@ type bout struct {
 	full    bool
 	order   []string // series, in the order they came up
 	figures map[string][]time.Duration
+	usages  map[string]usage // in all rounds
 	claims  []Claim
+	briefs  []Brief
 	notes   []string
 	curves  []Curve
+
+	explained []string // series whose processor time is told
 }
 
 func newBout(n int, full bool) *bout {
-	return &bout{n: n, full: full, figures: map[string][]time.Duration{}}
+	return &bout{n: n, full: full, figures: map[string][]time.Duration{}, usages: map[string]usage{}}
 }
 
 // size returns a number of things to work on: all of them in a run at full
@@ -40,9 +44,14 @@ func (b *bout) add(series string, d time.Duration) {
 	b.figures[series] = append(b.figures[series], d)
 }
 
+// has says whether a series has figures.
+func (b *bout) has(series string) bool { return len(b.figures[series]) > 0 }
+
 // note adds a remark that stands below the row: memory, counts, whose cost it is.
 func (b *bout) note(format string, args ...any) {
-	b.notes = append(b.notes, fmt.Sprintf(format, args...))
+	if text := fmt.Sprintf(format, args...); !slices.Contains(b.notes, text) {
+		b.notes = append(b.notes, text)
+	}
 }
 
 // A Claim is a ratio beside what is wanted of it.
@@ -66,7 +75,9 @@ func (c Claim) String() string {
 // atMost claims that a series costs at most bound times another: the median of
 // the ratios round by round, for the rounds of one turn shared the same machine.
 func (b *bout) atMost(series, other string, bound float64) {
-	b.claim(series+" / "+other, pairRatio(b.figures[series], b.figures[other]), bound, false)
+	if !b.claim(series+" / "+other, pairRatio(b.figures[series], b.figures[other]), bound, false) {
+		b.explain(series, other)
+	}
 }
 
 // faster claims that a series is at least bound times as fast as another.
@@ -77,24 +88,32 @@ func (b *bout) faster(series, other string, bound float64) {
 // grows claims that within a series the last part costs at most bound times
 // what the first does, by medians.
 func (b *bout) grows(series string, part int, bound float64) {
-	all := b.figures[series]
-	if len(all) < 2*part {
-		part = len(all) / 2
-	}
+	first, last, part := b.ends(series, part)
 	if part == 0 {
 		return
 	}
-	first, last := median(all[:part]), median(all[len(all)-part:])
 	text := fmt.Sprintf("%s: the last %d / the first %d", series, part, part)
 	b.claim(text, float64(last)/float64(first), bound, false)
 }
 
-func (b *bout) claim(text string, value, bound float64, least bool) {
-	holds := value <= bound
+// ends are the medians of the first and of the last part of a series, or of its
+// halves where it is short.
+func (b *bout) ends(series string, part int) (first, last time.Duration, size int) {
+	all := b.figures[series]
+	part = min(part, len(all)/2)
+	if part == 0 {
+		return 0, 0, 0
+	}
+	return median(all[:part]), median(all[len(all)-part:]), part
+}
+
+func (b *bout) claim(text string, value, bound float64, least bool) (holds bool) {
+	holds = value <= bound
 	if least {
 		holds = value >= bound
 	}
 	b.claims = append(b.claims, Claim{Text: text, Value: value, Bound: bound, Least: least, Holds: holds})
+	return holds
 }
 
 // pairRatio is the median of a[i]/b[i], or the ratio of the medians where the

@@ -69,7 +69,7 @@ func TestClaims(t *testing.T) {
 			t.Errorf("claim %d is %+v, want %v and %t", i, c, want.value, want.holds)
 		}
 	}
-	res := b.result(&row{name: "r"})
+	res := b.result(&row{name: "r"}, nil)
 	if len(res.Series) != 2 || res.Series[0].Name != "fast" || res.Series[0].Median != 0.011 || res.Series[1].Max != 0.024 {
 		t.Errorf("the result is %+v", res.Series)
 	}

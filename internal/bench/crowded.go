@@ -23,9 +23,11 @@ func prepareBridge(h *host, dual bool) error {
 	return br.AddAddr(ctx, netip.PrefixFrom(gateway6, 64))
 }
 
+// quiet is for links among very many.
+var quiet = link.IPv6Conf{AddrGenMode: new(link.AddrGenNone)}
+
 // plugCrowded connects a box of a large bridge.
 func plugCrowded(ctx context.Context, h *host, ns *netns.NS, i int, dual bool) error {
-	quiet := link.IPv6Conf{AddrGenMode: new(link.AddrGenNone)}
 	peer := link.Spec{
 		NS: ns, Name: "eth0", Up: true, TxQueues: 1, RxQueues: 1, IPv6: quiet,
 		Addrs: []netip.Prefix{boxAddr(i)},

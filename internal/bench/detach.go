@@ -22,7 +22,7 @@ var detachRow = row{
 	n:    3,
 	run: func(ctx context.Context, b *bout) error {
 		boxes := b.size(300, 10)
-		err := b.interleave(ctx, b.n,
+		contenders := []*contender{
 			detach(nameTogether, boxes, func(ctx context.Context, h *host, links []link.Link) error {
 				return link.DeleteAll(ctx, links...)
 			}),
@@ -46,12 +46,19 @@ var detachRow = row{
 				}
 				return nil
 			}),
-		)
-		if err != nil {
+		}
+		if _, err := tool("ip"); err == nil {
+			contenders = append(contenders, detach(nameShell, boxes, shellDetach))
+		} else if err := b.excuse(nameShell, err); err != nil {
+			return err
+		}
+		if err := b.interleave(ctx, b.n, contenders...); err != nil {
 			return err
 		}
 		b.claim(nameTogether+", ms a box", micro(median(b.figures[nameTogether]))/1000, 1, false)
 		b.faster(nameTogether, nameSingly, 20)
+		b.brief(fmt.Sprintf("detach one of %d boxes", boxes), nameTogether, "",
+			[2]string{"vishvananda/netlink", namePeerDel}, [2]string{"`ip -batch`", nameShell})
 		b.note("The kernel waits for a grace period with every message that deletes, so that one by one the number of messages is the cost.")
 		return nil
 	},

@@ -35,6 +35,7 @@ var eventsRow = row{
 			return err
 		}
 		b.atMost(nameBoxwire, nameFloor, 1.3)
+		b.brief("follow a change of a link", nameBoxwire, nameFloor, [2]string{"vishvananda/netlink", nameInPlace})
 		b.note("Each has seen every one of the changes.")
 		return nil
 	},

@@ -34,6 +34,13 @@ var listRow = row{
 			}
 		}
 		b.note("The floor does the same work: by hand, it decodes addresses and links into a list of the same values that is allocated once, and routes one after the other. \"Kept by nobody\" is the kernel's part of it: the same answers, with each attribute stepped over and nothing decoded.")
+		for _, l := range []struct {
+			what string
+			n    int
+		}{{"addresses", t.addrs}, {"links", t.links}, {"routes", t.routes}} {
+			b.brief("read "+thousands(l.n)+" "+l.what, l.what+", "+nameBoxwire, l.what+", "+nameFloor,
+				[2]string{"vishvananda/netlink", l.what + ", " + nameInPlace})
+		}
 		return nil
 	},
 }

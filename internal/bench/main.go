@@ -1,17 +1,20 @@
 // Bench measures the library beside bare system calls and beside what people use
 // instead, in one run:
 //
-//	go run . [-n N] [-rows a,b] [-json] [-plot DIR] [-results FILE]
+//	go run . [-n N] [-rows a,b] [-json] [-plot DIR] [-results FILE] [-readme FILE]
 //
 // Contenders take turns, round by round, so that what disturbs the machine
 // disturbs all of them; a ratio is the median of the ratios of single rounds.
 // What each has done is looked at afterwards: one that did less is an error.
-// Everything happens in namespaces of the program's own.
+// Everything happens in namespaces of the program's own. A row or a contender
+// that needs a program which is not installed (ip, nft, iptables) is left out,
+// and the result says so; with BOXWIRE_REQUIRE_WITNESS=1 that is an error.
 package main
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -38,38 +41,63 @@ var rows = []*row{
 	&doRow,
 	&dialRow,
 	&sysctlRow,
+	&cniAddRow,
+	&cniDelRow,
+}
+
+// options are the command line.
+type options struct {
+	n                     int
+	rows                  string
+	json                  bool
+	plot, results, readme string
+}
+
+func parse() (o options) {
+	flag.IntVar(&o.n, "n", 0, "rounds of each contender; 0 is each row's own number, and the full sizes")
+	flag.StringVar(&o.rows, "rows", "", "the rows to run, separated by commas; all by default")
+	flag.BoolVar(&o.json, "json", false, "print JSON instead of a table")
+	flag.StringVar(&o.plot, "plot", "", "draw the curves into this folder, as SVG and PNG")
+	flag.StringVar(&o.results, "results", "", "write the page of results to this file")
+	flag.StringVar(&o.readme, "readme", "", "write the short table between its marks in this file")
+	flag.Parse()
+	return o
 }
 
 func main() {
-	if os.Getenv(insideEnv) == "" {
-		os.Exit(again())
+	o := parse()
+	chosen, err := choose(o.rows)
+	if err == nil && o.readme != "" {
+		err = checkReadme(o.readme)
 	}
-	if err := furnish(); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
-	n := flag.Int("n", 0, "rounds of each contender; 0 is each row's own number, and the full sizes")
-	only := flag.String("rows", "", "the rows to run, separated by commas; all by default")
-	asJSON := flag.Bool("json", false, "print JSON instead of a table")
-	plotDir := flag.String("plot", "", "draw the curves into this folder, as SVG and PNG")
-	results := flag.String("results", "", "write the page of results to this file")
-	flag.Parse()
-
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
-	defer stop()
-	chosen, err := choose(*only)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(2)
 	}
-	all, failed := measure(ctx, chosen, *n, progress(*asJSON))
-	if err := publish(all, *asJSON, *plotDir, *results); err != nil {
+	if os.Getenv(insideEnv) == "" {
+		os.Exit(outside(chosen))
+	}
+	if err := inside(o, chosen); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
-	if failed {
-		os.Exit(1)
+}
+
+// inside is the second run, in namespaces of its own.
+func inside(o options, chosen []*row) error {
+	if err := furnish(); err != nil {
+		return err
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	all, failed := measure(ctx, chosen, o.n, progress(o.json))
+	if err := publish(all, o); err != nil {
+		return err
+	}
+	if failed {
+		return errors.New("not every row did its work")
+	}
+	return nil
 }
 
 // choose finds the rows by their names.
@@ -114,11 +142,9 @@ func measure(ctx context.Context, chosen []*row, n int, out io.Writer) (all []Re
 		if err == nil {
 			err = r.run(ctx, b)
 		}
-		res := b.result(r)
+		res := b.result(r, err)
 		res.Seconds = time.Since(begin).Seconds()
-		if err != nil {
-			res.Error, failed = err.Error(), true
-		}
+		failed = failed || res.Error != ""
 		all = append(all, res)
 		printResult(out, res)
 		if ctx.Err() != nil {
@@ -129,21 +155,26 @@ func measure(ctx context.Context, chosen []*row, n int, out io.Writer) (all []Re
 }
 
 // publish writes the results in the forms that were asked for.
-func publish(all []Result, asJSON bool, plotDir, page string) error {
-	if asJSON {
+func publish(all []Result, o options) error {
+	if o.json {
 		enc := json.NewEncoder(os.Stdout)
 		enc.SetIndent("", "  ")
 		if err := enc.Encode(all); err != nil {
 			return err
 		}
 	}
-	if plotDir != "" {
-		if err := plotAll(all, plotDir); err != nil {
+	if o.plot != "" {
+		if err := plotAll(all, o.plot); err != nil {
 			return err
 		}
 	}
-	if page != "" {
-		return writePage(all, plotDir, page)
+	if o.results != "" {
+		if err := writePage(all, o.plot, o.results); err != nil {
+			return err
+		}
+	}
+	if o.readme != "" {
+		return writeReadme(all, o.readme)
 	}
 	return nil
 }

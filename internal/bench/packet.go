@@ -10,10 +10,8 @@ import (
 	"os/exec"
 	"time"
 
-	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/nat"
 	"github.com/boxwire/boxwire/netns"
-	"github.com/boxwire/boxwire/route"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,19 +38,22 @@ var packetRow = row{
 				return err
 			}
 		}
-		if _, err := exec.LookPath("nft"); err == nil {
-			for _, n := range sizes[1:] {
-				p, err := newPath(ctx, with(nameLinear, n))
-				if err != nil {
-					return err
-				}
-				paths = append(paths, p)
-				if err := p.linear(ctx, n); err != nil {
-					return err
-				}
+		linear := sizes[1:]
+		if _, err := tool("nft"); err != nil {
+			if err := b.excuse(nameLinear, err); err != nil {
+				return err
 			}
-		} else {
-			b.note("Without nft there is nothing to install linear rules with, so that they are missing.")
+			linear = nil
+		}
+		for _, n := range linear {
+			p, err := newPath(ctx, with(nameLinear, n))
+			if err != nil {
+				return err
+			}
+			paths = append(paths, p)
+			if err := p.linear(ctx, n); err != nil {
+				return err
+			}
 		}
 		for _, kind := range []func(*path) *contender{(*path).connects, (*path).transfers} {
 			var all []*contender
@@ -65,6 +66,10 @@ var packetRow = row{
 			for i := range sizes[1:] {
 				b.atMost(all[i+1].name, all[0].name, 1.1)
 			}
+			if most := len(sizes) - 1; all[0].name == "connect, "+paths[0].name {
+				b.brief("connect through one of "+thousands(sizes[most])+" published ports", all[most].name, "",
+					[2]string{"a rule a port", "connect, " + with(nameLinear, sizes[most])})
+			}
 		}
 		return nil
 	},
@@ -74,16 +79,12 @@ const nameLinear = "a rule a port"
 
 // A path leads from a neighbour through a host into a box.
 type path struct {
-	name               string
-	outside, host, box *netns.NS
-	gw                 *nat.NAT
-	listener           net.Listener
+	street
+	name     string
+	box      *netns.NS
+	gw       *nat.NAT
+	listener net.Listener
 }
-
-const (
-	pathHost    = "203.0.113.1"
-	pathOutside = "203.0.113.2"
-)
 
 func newPath(ctx context.Context, name string) (p *path, err error) {
 	p = &path{name: name}
@@ -92,33 +93,10 @@ func newPath(ctx context.Context, name string) (p *path, err error) {
 			p.close()
 		}
 	}()
-	for _, ns := range []**netns.NS{&p.outside, &p.host, &p.box} {
-		if *ns, err = netns.New(ctx); err != nil {
-			return p, err
-		}
-	}
-	br, err := link.Create(ctx, p.host, link.Spec{
-		Name: bridgeName, Up: true, Kind: link.Bridge{}, MAC: []byte{2, 0, 0, 0, 0, 1},
-		Addrs: []netip.Prefix{netip.MustParsePrefix(gateway4 + "/16")},
-	})
-	if err != nil {
+	if p.street, err = newStreet(ctx); err != nil {
 		return p, err
 	}
-	_, err = link.Create(ctx, p.host, link.Spec{
-		Name: "box0", Up: true, Master: br.Index,
-		Kind: link.Veth{Peer: link.Spec{NS: p.box, Name: "eth0", Up: true, Addrs: []netip.Prefix{boxAddr(0)}}},
-	})
-	if err != nil {
-		return p, err
-	}
-	_, err = link.Create(ctx, p.host, link.Spec{
-		Name: "uplink0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix(pathHost + "/24")},
-		Kind: link.Veth{Peer: link.Spec{NS: p.outside, Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix(pathOutside + "/24")}}},
-	})
-	if err != nil {
-		return p, err
-	}
-	if err := route.Add(ctx, p.box, route.Default(gateway)); err != nil {
+	if p.box, err = p.attach(ctx); err != nil {
 		return p, err
 	}
 	if p.gw, err = nat.Open(ctx, p.host, nat.Options{NoReserve: true}); err != nil {
@@ -160,9 +138,8 @@ func (p *path) close() {
 		p.listener.Close()
 	}
 	p.gw.Close()
-	for _, ns := range []*netns.NS{p.outside, p.box, p.host} {
-		ns.Close()
-	}
+	p.box.Close()
+	p.street.close()
 }
 
 // publish publishes n ports beside the one that is used.
@@ -205,7 +182,7 @@ const (
 
 // connects makes a contender whose figure is one connect.
 func (p *path) connects() *contender {
-	to := &unix.SockaddrInet4{Port: int(extra.Host.Port()), Addr: netip.MustParseAddr(pathHost).As4()}
+	to := &unix.SockaddrInet4{Port: int(extra.Host.Port()), Addr: netip.MustParseAddr(streetHost).As4()}
 	return &contender{name: "connect, " + p.name, round: func(context.Context, int) (d time.Duration, err error) {
 		werr := within(p.outside, func() error {
 			d, err = took(func() error {
@@ -242,7 +219,7 @@ func connectOnce(to unix.Sockaddr) error {
 func (p *path) transfers() *contender {
 	chunk := make([]byte, 1<<18)
 	return &contender{name: "16 MiB, " + p.name, round: func(ctx context.Context, _ int) (time.Duration, error) {
-		c, err := p.outside.Dial(ctx, "tcp4", netip.AddrPortFrom(netip.MustParseAddr(pathHost), extra.Host.Port()).String())
+		c, err := p.outside.Dial(ctx, "tcp4", netip.AddrPortFrom(netip.MustParseAddr(streetHost), extra.Host.Port()).String())
 		if err != nil {
 			return 0, err
 		}

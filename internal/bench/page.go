@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"debug/buildinfo"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -16,7 +18,7 @@ import (
 // curves. Nothing in it is typed by hand.
 func writePage(all []Result, plotDir, path string) error {
 	var w bytes.Buffer
-	fmt.Fprintf(&w, "# What the bench has measured\n\nThis page is written by the command below; do not edit it.\n\n    go -C internal/bench run . %s\n\n", strings.Join(os.Args[1:], " "))
+	fmt.Fprintf(&w, "# What the bench has measured\n\nThis page is written by the command below; do not edit it.\n\n    %s\n\n", commandLine())
 	machine(&w)
 	fmt.Fprintf(&w, "\nA ratio is the median of the ratios of single rounds, in which the contenders took turns.\n")
 	for _, r := range all {
@@ -38,6 +40,10 @@ func writePage(all []Result, plotDir, path string) error {
 
 func section(w *bytes.Buffer, r Result) {
 	fmt.Fprintf(w, "\n## %s\n\n%s.\n\n", r.Row, r.Work)
+	if r.NotRun != "" {
+		fmt.Fprintf(w, "This row was not run: %s.\n", r.NotRun)
+		return
+	}
 	if r.Error != "" {
 		fmt.Fprintf(w, "This row failed: %s\n", r.Error)
 		return
@@ -64,20 +70,52 @@ func section(w *bytes.Buffer, r Result) {
 	}
 }
 
-// machine says where and with what it was measured.
-func machine(w *bytes.Buffer) {
+// commandLine is how to do this again.
+func commandLine() string {
+	return strings.TrimSpace("go -C internal/bench run . " + strings.Join(os.Args[1:], " "))
+}
+
+// where says on what machine it was measured.
+func where() []string {
 	var uts unix.Utsname
 	_ = unix.Uname(&uts)
-	fmt.Fprintf(w, "| | |\n|---|---|\n| kernel | %s |\n| processors | %d, %s |\n| Go | %s |\n",
-		unix.ByteSliceToString(uts.Release[:]), runtime.NumCPU(), processor(), runtime.Version())
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return
+	return []string{
+		"Linux " + unix.ByteSliceToString(uts.Release[:]),
+		fmt.Sprintf("%d processors, %s", runtime.NumCPU(), processor()),
+		runtime.Version(),
 	}
-	for _, m := range info.Deps {
+}
+
+// loadBefore is how busy the machine was with other things, over a minute.
+var loadBefore = func() string {
+	b, _ := os.ReadFile("/proc/loadavg")
+	minute, _, _ := strings.Cut(string(b), " ")
+	return minute
+}()
+
+// machine says where and with what it was measured.
+func machine(w *bytes.Buffer) {
+	fmt.Fprintf(w, "| | |\n|---|---|\n")
+	for i, what := range where() {
+		fmt.Fprintf(w, "| %s | %s |\n", []string{"kernel", "processors", "Go"}[i], what)
+	}
+	fmt.Fprintf(w, "| load beforehand | %s |\n", loadBefore)
+	var deps []*debug.Module
+	if info, ok := debug.ReadBuildInfo(); ok {
+		deps = info.Deps
+	}
+	if info, err := buildinfo.ReadFile(filepath.Join(os.Getenv(pluginsEnv), "portmap")); err == nil {
+		deps = append(deps, &info.Main)
+	}
+	for _, m := range deps {
 		switch m.Path {
-		case "github.com/vishvananda/netlink", "github.com/vishvananda/netns":
+		case "github.com/vishvananda/netlink", "github.com/vishvananda/netns", "github.com/containernetworking/plugins":
 			fmt.Fprintf(w, "| %s | %s |\n", m.Path, m.Version)
+		}
+	}
+	for _, tool := range [][]string{{"ip", "-V"}, {"nft", "--version"}, {"iptables", "--version"}} {
+		if out, err := exec.Command(tool[0], tool[1:]...).Output(); err == nil {
+			fmt.Fprintf(w, "| %s | %s |\n", tool[0], bytes.TrimSpace(out))
 		}
 	}
 }

@@ -1,11 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"time"
 
 	"github.com/boxwire/boxwire/internal/bench/floor"
@@ -23,6 +22,8 @@ var publishRow = row{
 	work: "publish one port with none, 1,000 and 50,000 published, and 10,000 at once",
 	unit: "change",
 	n:    100,
+
+	plugins: true,
 	run: func(ctx context.Context, b *bout) error {
 		sizes := []int{0, b.size(1000, 100), b.size(50_000, 500)}
 		for _, ports := range sizes {
@@ -35,6 +36,13 @@ var publishRow = row{
 		}
 		b.atMost(with(nameBoxwire, 0), with(nameFloor, 0), 1.3)
 		b.atMost(with(nameBoxwire, sizes[2]), with(nameFloor, sizes[2]), 1.3)
+		if portmap := with(namePortmap, 0); b.has(portmap) {
+			b.faster(with(nameBoxwire, 0), portmap, 20)
+		}
+		for _, ports := range []int{sizes[0], sizes[2]} {
+			b.brief("publish a port beside "+thousands(ports)+" others", with(nameBoxwire, ports), with(nameFloor, ports),
+				[2]string{"`nft -f`", with(nameNft, ports)}, [2]string{"CNI's portmap", with(namePortmap, ports)})
+		}
 		curve(b, nameBoxwire, sizes)
 		curve(b, nameFloor, sizes)
 		curve(b, nameNft, sizes)
@@ -44,7 +52,6 @@ var publishRow = row{
 }
 
 const (
-	nameNft        = "nft -f"
 	nameUnreserved = "boxwire, NoReserve"
 )
 
@@ -104,12 +111,23 @@ func gate(ctx context.Context, ports int, o nat.Options) (*netns.NS, *nat.NAT, e
 
 func publishOne(ctx context.Context, b *bout, ports int) error {
 	var all []*contender
-	for _, make := range []func(context.Context, int) (*contender, error){boxwirePublish, unreservedPublish, floorPublish, nftPublish} {
-		c, err := make(ctx, ports)
-		if err != nil {
-			return err
-		}
-		if c != nil {
+	for _, kind := range []struct {
+		name string
+		make func(context.Context, int) (*contender, error)
+	}{
+		{nameBoxwire, boxwirePublish},
+		{nameUnreserved, unreservedPublish},
+		{nameFloor, floorPublish},
+		{nameNft, nftPublish},
+		{namePortmap, portmapPublish},
+	} {
+		c, err := kind.make(ctx, ports)
+		switch {
+		case err != nil:
+			if err := b.excuse(kind.name, err); err != nil {
+				return errors.Join(err, closeAll(all))
+			}
+		case c != nil:
 			all = append(all, c)
 		}
 	}
@@ -187,44 +205,6 @@ func boxData(p nat.Port) []byte {
 	return append(a[:], byte(n>>8), byte(n), 0, 0)
 }
 
-// nftPublish is what a shell script does.
-func nftPublish(ctx context.Context, ports int) (*contender, error) {
-	path, err := exec.LookPath("nft")
-	if err != nil {
-		return nil, nil
-	}
-	ns, gw, err := gate(ctx, ports, nat.Options{NoReserve: true})
-	if err != nil {
-		return nil, err
-	}
-	const element = "element inet " + nftTable + " any4 { tcp . 8080 : 10.88.0.2 . 80 }\n"
-	feed := func(verb string) error {
-		return within(ns, func() error {
-			cmd := exec.CommandContext(ctx, path, "-f", "-")
-			cmd.Stdin = bytes.NewReader([]byte(verb + " " + element))
-			out, err := cmd.CombinedOutput()
-			if err != nil {
-				return fmt.Errorf("nft: %w: %s", err, out)
-			}
-			return nil
-		})
-	}
-	return &contender{
-		name:  with(nameNft, ports),
-		close: func() error { gw.Close(); return ns.Close() },
-		round: func(context.Context, int) (time.Duration, error) {
-			d, err := took(func() error { return feed("add") })
-			if err == nil {
-				err = published(ns)
-			}
-			if err == nil {
-				err = feed("delete")
-			}
-			return d, err
-		},
-	}, nil
-}
-
 // published asks the kernel, past every contender, whether the element is there.
 func published(ns *netns.NS) error {
 	sock, err := openFloor(ns, unix.NETLINK_NETFILTER)
@@ -269,8 +249,8 @@ func publishMany(ctx context.Context, b *bout, ports int) error {
 		}
 		return err
 	}
-	err = b.interleave(ctx, max(b.n/10, 3),
-		&contender{name: name(nameUnreserved), round: func(ctx context.Context, _ int) (time.Duration, error) {
+	contenders := []*contender{
+		{name: name(nameUnreserved), round: func(ctx context.Context, _ int) (time.Duration, error) {
 			d, err := took(func() error { return gw.Publish(ctx, all...) })
 			if err == nil {
 				err = count(ports)
@@ -280,7 +260,7 @@ func publishMany(ctx context.Context, b *bout, ports int) error {
 			}
 			return d, err
 		}},
-		&contender{name: name(nameFloor), round: func(context.Context, int) (time.Duration, error) {
+		{name: name(nameFloor), round: func(context.Context, int) (time.Duration, error) {
 			d, err := took(func() error { return sock.Batch(add) })
 			if err == nil {
 				err = count(ports)
@@ -290,7 +270,27 @@ func publishMany(ctx context.Context, b *bout, ports int) error {
 			}
 			return d, err
 		}},
-	)
+	}
+	feed, err := nftFeed(ns, nftElements(all))
+	if err == nil {
+		contenders = append(contenders, &contender{name: name(nameNft), round: func(ctx context.Context, _ int) (time.Duration, error) {
+			d, err := took(func() error { return feed(ctx, "add") })
+			if err == nil {
+				err = count(ports)
+			}
+			if err == nil {
+				err = sock.Batch(del)
+			}
+			return d, err
+		}})
+	} else if err := b.excuse(nameNft, err); err != nil {
+		return err
+	}
+	err = b.interleave(ctx, max(b.n/10, 3), contenders...)
+	if err != nil {
+		return err
+	}
 	b.atMost(name(nameUnreserved), name(nameFloor), 1.3)
-	return err
+	b.brief("publish "+thousands(ports)+" ports at once", name(nameUnreserved), name(nameFloor), [2]string{"`nft -f`", name(nameNft)})
+	return nil
 }

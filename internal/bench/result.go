@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"slices"
 	"time"
 )
@@ -12,9 +13,11 @@ type Result struct {
 	Unit    string   `json:"unit"`
 	Series  []Series `json:"series"`
 	Claims  []Claim  `json:"claims,omitempty"`
+	Briefs  []Brief  `json:"briefs,omitempty"`
 	Notes   []string `json:"notes,omitempty"`
 	Curves  []Curve  `json:"curves,omitempty"`
-	Seconds float64  `json:"seconds"` // the whole row took
+	Seconds float64  `json:"seconds"`           // the whole row took
+	NotRun  string   `json:"not_run,omitempty"` // why not
 	Error   string   `json:"error,omitempty"`
 }
 
@@ -42,8 +45,16 @@ type Point struct {
 	Y float64 `json:"y"`
 }
 
-func (b *bout) result(r *row) Result {
-	res := Result{Row: r.name, Work: r.work, Unit: r.unit, Claims: b.claims, Notes: b.notes, Curves: b.curves}
+// result is what a row has shown that ended with err.
+func (b *bout) result(r *row, err error) Result {
+	res := Result{Row: r.name, Work: r.work, Unit: r.unit, Claims: b.claims, Briefs: b.briefs, Notes: append(b.processors(), b.notes...), Curves: b.curves}
+	var reason notRun
+	switch {
+	case errors.As(err, &reason) && !mustRun():
+		res.NotRun = reason.Error()
+	case err != nil:
+		res.Error = err.Error()
+	}
 	for _, name := range b.order {
 		f := b.figures[name]
 		res.Series = append(res.Series, Series{

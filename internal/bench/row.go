@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -12,6 +13,8 @@ type row struct {
 	work string // what is done, in one line
 	unit string // what one figure is the cost of: "box", "port", ...
 	n    int    // rounds at full size; -n asks for others
+
+	plugins bool // it starts the CNI plugins, which have to be built
 
 	// run does the work with each contender and hands over the figures.
 	run func(ctx context.Context, b *bout) error
@@ -32,6 +35,10 @@ type contender struct {
 
 	// close takes apart what is left.
 	close func() error
+
+	// namespaces are what the part of each round took that made a namespace, in
+	// rows where it is one.
+	namespaces []time.Duration
 }
 
 // warmUp is how many rounds each contender does before the first that counts.
@@ -40,27 +47,14 @@ const warmUp = 3
 // interleave runs the contenders in turn, A B C A B C, n times, and files their
 // figures. Whatever disturbs the machine for a while disturbs all of them.
 func (b *bout) interleave(ctx context.Context, n int, contenders ...*contender) (err error) {
-	defer func() {
-		for _, c := range contenders {
-			if c.close == nil {
-				continue
-			}
-			if cerr := c.close(); cerr != nil && err == nil {
-				err = fmt.Errorf("%s: clearing up: %w", c.name, cerr)
-			}
-		}
-	}()
+	defer func() { err = errors.Join(err, closeAll(contenders)) }()
 	for i := range warmUp + n {
 		for _, c := range contenders {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			took, err := c.round(ctx, i)
-			if err != nil {
+			if err := b.turn(ctx, c, i, i >= warmUp); err != nil {
 				return fmt.Errorf("%s: round %d: %w", c.name, i, err)
-			}
-			if i >= warmUp {
-				b.add(c.name, took)
 			}
 		}
 	}
@@ -75,9 +69,15 @@ func (b *bout) interleave(ctx context.Context, n int, contenders ...*contender) 
 	return nil
 }
 
-// took measures fn.
-func took(fn func() error) (time.Duration, error) {
-	begin := time.Now()
-	err := fn()
-	return time.Since(begin), err
+// closeAll closes contenders and says what went wrong with any.
+func closeAll(contenders []*contender) (err error) {
+	for _, c := range contenders {
+		if c.close == nil {
+			continue
+		}
+		if cerr := c.close(); cerr != nil {
+			err = errors.Join(err, fmt.Errorf("%s: clearing up: %w", c.name, cerr))
+		}
+	}
+	return err
 }

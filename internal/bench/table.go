@@ -21,6 +21,9 @@ func printResult(w io.Writer, r Result) {
 	for _, n := range r.Notes {
 		fmt.Fprintf(w, "  %s\n", n)
 	}
+	if r.NotRun != "" {
+		fmt.Fprintf(w, "  not run: %s\n", r.NotRun)
+	}
 	if r.Error != "" {
 		fmt.Fprintf(w, "  FAILED: %s\n", r.Error)
 	}
