@@ -7,6 +7,7 @@ import (
 
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/link"
+	"github.com/boxwire/boxwire/netns"
 )
 
 func TestCheckNoticesWhatIsGone(t *testing.T) {
@@ -69,8 +70,11 @@ func TestCheckNoticesWhatIsGone(t *testing.T) {
 				t.Fatalf("%s: %v: %s", command, err, out)
 			}
 			look := func() string { // CHECK repairs nothing
-				return r.nft("--stateless", "list", "ruleset") + testutil.Run(t, r.host, "ip", "-o", "addr") +
-					testutil.Run(t, r.host, "tc", "qdisc") + testutil.Run(t, c.ns, "ip", "-o", "addr") + testutil.Run(t, c.ns, "ip", "route")
+				now := r.nft("--stateless", "list", "ruleset") + testutil.Run(t, r.host, "tc", "qdisc") + testutil.Run(t, c.ns, "ip", "route")
+				for _, ns := range []*netns.NS{r.host, c.ns} { // of link-local addresses the kernel changes the flags
+					now += testutil.Run(t, ns, "ip", "-o", "-4", "addr") + testutil.Run(t, ns, "ip", "-o", "-6", "addr", "show", "scope", "global")
+				}
+				return now
 			}
 			before := look()
 			err = r.check(c)
