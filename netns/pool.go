@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/boxwire/boxwire/internal/refuse"
 )
@@ -23,7 +24,8 @@ type Pool struct {
 }
 
 // NewPool begins to make namespaces in the background, one after the other, until
-// size of them are ready, and again after each [Pool.Get]. A size below 1 is
+// size of them are ready, and again 2 ms after a [Pool.Get], or at once when none is
+// ready any more. A size below 1 is
 // os.ErrInvalid. What stands in the way of making one, a missing privilege for
 // instance, is for Get to say.
 func NewPool(size int) (*Pool, error) {
@@ -121,6 +123,26 @@ func (p *Pool) fill(ctx context.Context) {
 		}
 		select {
 		case <-p.want:
+			p.rest(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// pause is how long what a namespace was taken for has the machine for itself:
+// links are made under the same lock of the kernel as namespaces.
+const pause = 2 * time.Millisecond
+
+// rest waits out the pause, while there are namespaces ready.
+func (p *Pool) rest(ctx context.Context) {
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	for len(p.ready) > 0 {
+		select {
+		case <-p.want: // look again whether one is ready
+		case <-t.C:
+			return
 		case <-ctx.Done():
 			return
 		}
