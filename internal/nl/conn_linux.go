@@ -14,17 +14,26 @@ import (
 )
 
 // A Conn is a netlink connection to the kernel in one network namespace. It is
-// safe for concurrent use; exchanges wait for each other, within their context.
+// safe for concurrent use: exchanges are made at the same time, over a socket each,
+// up to a number of them, and wait for each other beyond, within their context.
 type Conn struct {
 	family int
 	dial   func() (*os.File, error) // opens a socket in the namespace
 
-	turn chan struct{} // holds one token: whoever has it has the fields below
-	sock *socket       // nil when there is none, or the last one broke
+	turns chan struct{} // a token for each lane that may be taken
+	done  chan struct{}
+	once  sync.Once
+
+	mu   sync.Mutex // guards the following field
+	idle []*lane    // the last used at the end, so that no more are opened than are needed
+}
+
+// lane is a socket of a Conn, for one exchange at a time.
+type lane struct {
+	c    *Conn
+	sock *socket // nil when there is none, or the last one broke
 	seq  uint32
 	out  []byte // send buffer, kept while small
-	done chan struct{}
-	once sync.Once
 }
 
 // socket is one open netlink socket with its two system calls prepared, so that
@@ -53,11 +62,14 @@ type file interface {
 }
 
 // NewConn returns a connection of the netlink family (unix.NETLINK_ROUTE, ...)
-// that opens its socket with dial, by [Dial]: when it is first used, and again after one
-// broke. dial must open it in the namespace that the Conn belongs to.
-func NewConn(family int, dial func() (*os.File, error)) *Conn {
-	c := &Conn{family: family, dial: dial, turn: make(chan struct{}, 1), done: make(chan struct{})}
-	c.turn <- struct{}{}
+// of at most so many sockets. It opens one with dial, by [Dial], when all others
+// are busy, and again after one broke. dial must open it in the namespace that the
+// Conn belongs to.
+func NewConn(family, sockets int, dial func() (*os.File, error)) *Conn {
+	c := &Conn{family: family, dial: dial, turns: make(chan struct{}, sockets), done: make(chan struct{})}
+	for range sockets {
+		c.turns <- struct{}{}
+	}
 	return c
 }
 
@@ -97,34 +109,39 @@ func (c *Conn) Adopt(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	c.sock = s
+	c.idle = append(c.idle, &lane{c: c, sock: s})
 	return nil
 }
 
-// Close closes the socket. An exchange under way ends first; those that wait,
-// and later ones, get os.ErrClosed.
+// Close closes the sockets. Exchanges under way end first; those that wait, and
+// later ones, get os.ErrClosed.
 func (c *Conn) Close() error {
 	c.once.Do(func() {
 		close(c.done)
-		<-c.turn // never given back
-		c.drop()
+		for range cap(c.turns) {
+			<-c.turns // never given back
+		}
+		for _, l := range c.idle {
+			l.drop()
+		}
 	})
 	return nil
 }
 
-// PortID returns the number that tells the connection from others of its family
-// in the namespace (netlink(7): nl_pid): events carry the number of the
-// connection whose request caused them. It is another one after the socket broke
-// and was replaced.
+// PortID returns the number that tells a connection of one socket from others of
+// its family in the namespace (netlink(7): nl_pid): events carry the number of the
+// socket whose request caused them. It is another one after the socket broke and
+// was replaced.
 func (c *Conn) PortID(ctx context.Context) (uint32, error) {
-	if err := c.acquire(ctx); err != nil {
+	l, err := c.acquire(ctx)
+	if err != nil {
 		return 0, err
 	}
-	defer c.release()
-	if err := c.sock.learnPort(); err != nil {
+	defer c.release(l)
+	if err := l.sock.learnPort(); err != nil {
 		return 0, err
 	}
-	return c.sock.port, nil
+	return l.sock.port, nil
 }
 
 // learnPort finds out the port id, once.
@@ -142,38 +159,62 @@ func (s *socket) learnPort() error {
 	return nil
 }
 
-// acquire waits for the connection's turn and makes sure that there is a socket.
-func (c *Conn) acquire(ctx context.Context) error {
+// acquire waits for a lane and makes sure that it has a socket.
+func (c *Conn) acquire(ctx context.Context) (*lane, error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		return nil, err
 	}
 	select {
 	case <-c.done:
-		return os.ErrClosed
+		return nil, os.ErrClosed
 	default:
 	}
 	select {
-	case <-c.turn:
+	case <-c.turns:
 	case <-c.done:
-		return os.ErrClosed
+		return nil, os.ErrClosed
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
-	err := c.ensure()
-	if err != nil {
-		c.release()
+	l := c.take()
+	if err := l.ensure(); err != nil {
+		c.release(l)
+		return nil, err
 	}
-	return err
+	return l, nil
+}
+
+// take returns the idle lane that was used last, or a new one.
+func (c *Conn) take() *lane {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := len(c.idle)
+	if n == 0 {
+		return &lane{c: c}
+	}
+	l := c.idle[n-1]
+	c.idle = c.idle[:n-1]
+	return l
+}
+
+func (c *Conn) release(l *lane) {
+	if cap(l.out) > 1<<16 {
+		l.out = nil
+	}
+	c.mu.Lock()
+	c.idle = append(c.idle, l)
+	c.mu.Unlock()
+	c.turns <- struct{}{}
 }
 
 // ensure makes sure that there is a socket.
-func (c *Conn) ensure() error {
-	if c.sock != nil {
+func (l *lane) ensure() error {
+	if l.sock != nil {
 		return nil
 	}
-	f, err := c.dial()
+	f, err := l.c.dial()
 	if err == nil {
-		if err = c.Adopt(f); err != nil {
+		if l.sock, err = newSocket(f, false); err != nil {
 			f.Close()
 		}
 	}
@@ -183,26 +224,19 @@ func (c *Conn) ensure() error {
 	return nil
 }
 
-func (c *Conn) release() {
-	if cap(c.out) > 1<<16 {
-		c.out = nil
-	}
-	c.turn <- struct{}{}
-}
-
 // drop closes the socket; the next exchange opens another.
-func (c *Conn) drop() {
-	if c.sock != nil {
-		c.sock.file.Close()
-		c.sock = nil
+func (l *lane) drop() {
+	if l.sock != nil {
+		l.sock.file.Close()
+		l.sock = nil
 	}
 }
 
 // next returns a sequence number. They wrap around; an answer is matched by its
 // distance to the first of its exchange.
-func (c *Conn) next() uint32 {
-	c.seq++
-	return c.seq
+func (l *lane) next() uint32 {
+	l.seq++
+	return l.seq
 }
 
 func newSocket(f file, polled bool) (*socket, error) {

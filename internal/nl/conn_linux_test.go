@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -202,7 +204,7 @@ func dial(ns *netns.NS, family int) func() (*os.File, error) {
 // silent returns a socket that answers nothing by itself, and its other end.
 func silent(t *testing.T) (f *os.File, other int) {
 	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +222,7 @@ func TestBrokenSocketIsReplaced(t *testing.T) {
 	broken := errors.New("no socket to be had")
 	mute, _ := silent(t)
 	dials, dialled := 0, make(chan struct{})
-	c := nl.NewConn(unix.NETLINK_ROUTE, func() (*os.File, error) {
+	c := nl.NewConn(unix.NETLINK_ROUTE, 1, func() (*os.File, error) {
 		switch dials++; dials {
 		case 1:
 			return nil, broken
@@ -251,26 +253,30 @@ func TestBrokenSocketIsReplaced(t *testing.T) {
 	}
 }
 
+// acknowledge waits for a request at the far end of a silent socket, and answers
+// it.
+func acknowledge(fd int) error {
+	b := make([]byte, 100)
+	n, err := unix.Read(fd, b)
+	if err != nil {
+		return err
+	}
+	ack := binary.NativeEndian.AppendUint32(nil, 36)
+	ack = binary.NativeEndian.AppendUint16(ack, unix.NLMSG_ERROR)
+	ack = append(ack, make([]byte, 14)...)
+	copy(ack[8:], b[8:12]) // the sequence number
+	_, err = unix.Write(fd, append(ack, b[:min(n, 16)]...))
+	return err
+}
+
 // An answer that is not there when the send returns is waited for.
 func TestALateAnswer(t *testing.T) {
 	t.Parallel()
 	f, other := silent(t)
-	c := nl.NewConn(unix.NETLINK_ROUTE, func() (*os.File, error) { return f, nil })
+	c := nl.NewConn(unix.NETLINK_ROUTE, 1, func() (*os.File, error) { return f, nil })
 	defer c.Close()
 	answered := make(chan error, 1)
-	go func() {
-		b := make([]byte, 100)
-		n, err := unix.Read(other, b)
-		if err == nil {
-			// The caller is on its way to waiting, or waits: either is right.
-			ack := binary.NativeEndian.AppendUint32(nil, 36)
-			ack = binary.NativeEndian.AppendUint16(ack, unix.NLMSG_ERROR)
-			ack = append(ack, make([]byte, 14)...)
-			copy(ack[8:], b[8:12]) // the sequence number
-			_, err = unix.Write(other, append(ack, b[:min(n, 16)]...))
-		}
-		answered <- err
-	}()
+	go func() { answered <- acknowledge(other) }() // the caller is on its way to waiting, or waits
 	if err := c.Call(t.Context(), nl.Request{Type: unix.RTM_GETLINK, Body: make([]byte, 16)}, nil); err != nil {
 		t.Error(err)
 	}
@@ -311,7 +317,7 @@ func TestDumpUnderChurn(t *testing.T) {
 	if err := c.Exec(t.Context(), reqs, nil); err != nil {
 		t.Fatal(err)
 	}
-	second := nl.NewConn(unix.NETLINK_ROUTE, dial(ns, unix.NETLINK_ROUTE))
+	second := nl.NewConn(unix.NETLINK_ROUTE, 1, dial(ns, unix.NETLINK_ROUTE))
 	defer second.Close()
 	other := func(r nl.Request) error { return second.Call(t.Context(), r, nil) }
 	again, changed := 0, false
@@ -379,6 +385,82 @@ func BenchmarkCall(b *testing.B) {
 	for b.Loop() {
 		if err := c.Call(b.Context(), get, nil); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// Exchanges that are made at the same time have a socket each, up to the number;
+// one after the other they need one.
+func TestSocketsAreOpenedAsNeeded(t *testing.T) {
+	t.Parallel()
+	const most = 3
+	var mu sync.Mutex
+	var others []int // the far ends of the sockets
+	c := nl.NewConn(unix.NETLINK_ROUTE, most, func() (*os.File, error) {
+		f, other := silent(t)
+		mu.Lock()
+		defer mu.Unlock()
+		others = append(others, other)
+		return f, nil
+	})
+	call := func() error {
+		return c.Call(t.Context(), nl.Request{Type: unix.RTM_GETLINK, Body: make([]byte, 16)}, nil)
+	}
+	for range 5 {
+		done := make(chan error, 1)
+		go func() { done <- call() }()
+		for sent := false; !sent; runtime.Gosched() { // until it has a socket
+			mu.Lock()
+			sent = len(others) > 0
+			mu.Unlock()
+		}
+		if err := errors.Join(acknowledge(others[0]), <-done); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(others) != 1 {
+		t.Errorf("calls one after the other have opened %d sockets", len(others))
+	}
+
+	const calls = 7
+	done := make(chan error, calls)
+	for range calls {
+		go func() { done <- call() }()
+	}
+	open := func() []int {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(others)
+	}
+	for len(open()) < most {
+		runtime.Gosched()
+	}
+	// None of the three has an answer, so that no other call can have begun.
+	for answered := 0; answered < calls; {
+		for _, fd := range open() {
+			if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0); err != nil || n == 0 {
+				continue
+			}
+			if err := acknowledge(fd); err != nil {
+				t.Fatal(err)
+			}
+			answered++
+		}
+	}
+	for range calls {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if n := len(open()); n != most {
+		t.Errorf("%d calls at once have opened %d sockets, want %d", calls, n, most)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, fd := range others {
+		if n, err := unix.Read(fd, make([]byte, 1)); n != 0 && err == nil {
+			t.Error("a socket is not closed")
 		}
 	}
 }

@@ -19,15 +19,16 @@ const (
 // that it answers with go to reply, which may be nil. The kernel's refusal is
 // an *Error.
 func (c *Conn) Call(ctx context.Context, req Request, reply func(Message) error) error {
-	if err := c.acquire(ctx); err != nil {
+	l, err := c.acquire(ctx)
+	if err != nil {
 		return err
 	}
-	defer c.release()
-	x := exchange{c: c, first: c.next(), count: 1, one: &req}
+	defer c.release(l)
+	x := exchange{l: l, first: l.next(), count: 1, one: &req}
 	if reply != nil {
 		x.reply = func(_ int, m Message) error { return reply(m) }
 	}
-	c.out = appendMessage(c.out[:0], &req, unix.NLM_F_REQUEST|unix.NLM_F_ACK, x.first)
+	l.out = appendMessage(l.out[:0], &req, unix.NLM_F_REQUEST|unix.NLM_F_ACK, x.first)
 	if err := x.run(ctx); err != nil {
 		return err
 	}
@@ -49,16 +50,17 @@ func (c *Conn) Exec(ctx context.Context, reqs []Request, reply func(i int, m Mes
 	if len(reqs) == 0 {
 		return ctx.Err()
 	}
-	if err := c.acquire(ctx); err != nil {
+	l, err := c.acquire(ctx)
+	if err != nil {
 		return err
 	}
-	defer c.release()
+	defer c.release(l)
 	for sent := 0; sent < len(reqs); {
 		if err := ctx.Err(); err != nil && sent > 0 {
 			return &ExecError{Sent: sent, Cause: err}
 		}
 		n := chunk(reqs[sent:])
-		x := exchange{c: c, reqs: reqs[sent:], base: sent, first: c.seq + 1, count: n, reply: reply}
+		x := exchange{l: l, reqs: reqs[sent:], base: sent, first: l.seq + 1, count: n, reply: reply}
 		x.encode()
 		if err := x.run(ctx); err != nil {
 			return err
@@ -82,14 +84,15 @@ func (c *Conn) Transaction(ctx context.Context, begin Request, reqs []Request, e
 	if len(reqs) == 0 {
 		return ctx.Err()
 	}
-	if err := c.acquire(ctx); err != nil {
+	l, err := c.acquire(ctx)
+	if err != nil {
 		return err
 	}
-	defer c.release()
+	defer c.release(l)
 	all := slices.Concat([]Request{begin}, reqs)
-	x := exchange{c: c, reqs: all, base: -1, first: c.seq + 1, count: len(all), firstEnds: true}
+	x := exchange{l: l, reqs: all, base: -1, first: l.seq + 1, count: len(all), firstEnds: true}
 	x.encode()
-	c.out = appendMessage(c.out, &end, unix.NLM_F_REQUEST, c.next())
+	l.out = appendMessage(l.out, &end, unix.NLM_F_REQUEST, l.next())
 	if err := x.run(ctx); err != nil {
 		return err
 	}
@@ -101,7 +104,7 @@ func (c *Conn) Transaction(ctx context.Context, begin Request, reqs []Request, e
 
 // exchange is one send and its answers.
 type exchange struct {
-	c         *Conn
+	l         *lane
 	reqs      []Request
 	one       *Request // instead of reqs, for a single request
 	first     uint32   // sequence number of the first request
@@ -127,31 +130,31 @@ func chunk(reqs []Request) int {
 // encode puts the requests into the send buffer, the last one asking for an
 // acknowledgement.
 func (x *exchange) encode() {
-	x.c.out = x.c.out[:0]
+	x.l.out = x.l.out[:0]
 	for i := range x.count {
 		flags := uint16(unix.NLM_F_REQUEST)
 		if i == x.count-1 {
 			flags |= unix.NLM_F_ACK
 		}
-		x.c.out = appendMessage(x.c.out, &x.reqs[i], flags, x.c.next())
+		x.l.out = appendMessage(x.l.out, &x.reqs[i], flags, x.l.next())
 	}
 }
 
-// run sends c.out and reads until the last request is answered. Answers to
+// run sends the lane's buffer and reads until the last request is answered. Answers to
 // other sequence numbers (an exchange that was given up) are skipped.
 func (x *exchange) run(ctx context.Context) (err error) {
-	s := x.c.sock
+	s := x.l.sock
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	if err := s.send(x.c.out); err != nil {
-		x.c.drop()
+	if err := s.send(x.l.out); err != nil {
+		x.l.drop()
 		return err
 	}
 	var replyErr error
 	for done := false; !done; {
 		b, err := s.recv(ctx, *buf)
 		if err != nil {
-			x.c.drop()
+			x.l.drop()
 			return err
 		}
 		for m, next := cutMessage(b, 0); next > 0; m, next = cutMessage(b, next) {
@@ -165,7 +168,7 @@ func (x *exchange) run(ctx context.Context) (err error) {
 				}
 				continue
 			}
-			e := parseError(m, x.c.family, x.request(i))
+			e := parseError(m, x.l.c.family, x.request(i))
 			if e != nil {
 				x.failed = append(x.failed, Item{Index: x.base + i, Err: e})
 			}
