@@ -25,7 +25,7 @@ func TestARunThatIsKilledAtAnyStepLeavesNothing(t *testing.T) {
 	kill := func(name string, steps int) bool {
 		t.Helper()
 		_, killed := testutil.KillAfter(t, host, steps, testutil.Victim{
-			Path: exe, Args: append([]string{exe}, args(name)...), Env: append(os.Environ(), cliEnv+"=run"),
+			Path: exe, Args: append([]string{exe}, args(name)...), Env: programEnv(),
 			Steps: append([]uintptr{unix.SYS_MOUNT, unix.SYS_UMOUNT2}, testutil.Messages...),
 		})
 		return killed

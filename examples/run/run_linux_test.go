@@ -68,8 +68,14 @@ func cli(t testing.TB, host *netns.NS, args ...string) result {
 
 func command(ctx context.Context, host *netns.NS, args ...string) *netns.Cmd {
 	cmd := host.Command(ctx, "/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), cliEnv+"=run")
+	cmd.Env = programEnv()
 	return cmd
+}
+
+// programEnv makes the test binary the program. With the race detector it would
+// wait a second each time before it ends.
+func programEnv() []string {
+	return append(os.Environ(), cliEnv+"=run", "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 }
 
 // start starts a box that serves HTTP on port 80 and waits until it is listed.
