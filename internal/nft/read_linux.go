@@ -3,6 +3,7 @@ package nft
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"os"
 
 	"github.com/boxwire/boxwire/internal/nl"
@@ -70,23 +71,58 @@ func (c Conn) Elements(ctx context.Context, table, set string) ([]Element, error
 }
 
 // ElementsOf is Elements for a table of any family (unix.NFPROTO_IPV4, ...).
+//
+// The kernel walks a hash table anew for each of its replies, past as many elements
+// as it has told. It grows the table in the background after many were added, which
+// puts them into another order and does not count as a change: some are told twice
+// then, and as many not at all. So a set with an element twice is read again.
 func (c Conn) ElementsOf(ctx context.Context, family byte, table, set string) ([]Element, error) {
-	var all []Element
+	for range maxReads {
+		var all []Element
+		err := c.nl.Dump(ctx, getElements(family, table, set), func() { all = all[:0] },
+			func(m nl.Message) error {
+				return decodeElements(m.Body, func(e Element) error {
+					all = append(all, e)
+					return nil
+				})
+			})
+		if err != nil {
+			return nil, err
+		}
+		if distinct(all) {
+			return all, nil
+		}
+	}
+	return nil, nl.ErrInterrupted
+}
+
+// distinct reports that no two elements have the same place in their set.
+func distinct(all []Element) bool {
+	if len(all) < 2 {
+		return true
+	}
+	seed := maphash.MakeSeed()
+	seen := make(map[uint64]struct{}, len(all))
+	var h maphash.Hash
+	for i := range all {
+		h.SetSeed(seed)
+		h.Write(all[i].Key)
+		h.WriteByte(byte(len(all[i].KeyEnd)))
+		h.Write(all[i].KeyEnd)
+		if all[i].End {
+			h.WriteByte(1)
+		}
+		seen[h.Sum64()] = struct{}{}
+	}
+	return len(seen) == len(all)
+}
+
+// getElements asks for the elements of a set.
+func getElements(family byte, table, set string) nl.Request {
 	m := nl.AppendString(header(), unix.NFTA_SET_ELEM_LIST_TABLE, table)
 	m[0] = family
 	m = nl.AppendString(m, unix.NFTA_SET_ELEM_LIST_SET, set)
-	err := c.nl.Dump(ctx, nl.Request{Type: msgType(unix.NFT_MSG_GETSETELEM), Body: m},
-		func() { all = all[:0] },
-		func(m nl.Message) error {
-			return decodeElements(m.Body, func(e Element) error {
-				all = append(all, e)
-				return nil
-			})
-		})
-	if err != nil {
-		return nil, err
-	}
-	return all, nil
+	return nl.Request{Type: msgType(unix.NFT_MSG_GETSETELEM), Body: m}
 }
 
 // Query asks for the element of a set with a key.
