@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/nft"
-	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -86,21 +86,27 @@ func (n *NAT) publishFree(ctx context.Context, c nft.Conn, ports []Port, chosen 
 // pick lets the kernel choose: a socket for each port without a number.
 func (n *NAT) pick(ctx context.Context, ports []Port) (all []Port, picks map[spot]socket, culprit Port, err error) {
 	picks = make(map[spot]socket)
-	all, err = netns.Do(ctx, n.ns, func(context.Context) ([]Port, error) {
-		all := make([]Port, len(ports))
-		for i, p := range ports {
-			if p.Host.Port() == 0 {
-				f, number, err := bindFree(spot{p.Proto, p.Host}, n.mark())
-				if err != nil {
-					culprit = p
-					return nil, err
-				}
-				p.Host = netip.AddrPortFrom(p.Host.Addr(), number)
-				picks[spot{p.Proto, p.Host}] = f
-			}
-			all[i] = p
+	all = slices.Clone(ports)
+	var spots []spot
+	var of []int
+	for i, p := range ports {
+		if p.Host.Port() == 0 {
+			spots, of = append(spots, spot{p.Proto, p.Host}), append(of, i)
 		}
-		return all, nil
+	}
+	err = n.bind(ctx, spots, func(i int, f socket, err error) error {
+		p := &all[of[i]]
+		var number uint16
+		if err == nil {
+			number, err = f.number(p.Proto)
+		}
+		if err != nil {
+			culprit = *p
+			return err
+		}
+		p.Host = netip.AddrPortFrom(p.Host.Addr(), number)
+		picks[spot{p.Proto, p.Host}] = f
+		return nil
 	})
 	if err != nil {
 		for _, f := range picks {
@@ -110,22 +116,18 @@ func (n *NAT) pick(ctx context.Context, ports []Port) (all []Port, picks map[spo
 	return all, picks, culprit, err
 }
 
-// bindFree opens a socket that holds a free port.
-func bindFree(s spot, mark uint32) (socket, uint16, error) {
-	f, err := bind(s, mark)
-	if err != nil {
-		return noSocket, 0, err
+// number is the port that a socket of the protocol is bound to.
+func (s socket) number(proto Proto) (uint16, error) {
+	if s == noSocket {
+		return 0, fmt.Errorf("choosing a port: the kernel has no %v for this family: %w", proto, errors.ErrUnsupported)
 	}
-	if f == noSocket {
-		return noSocket, 0, fmt.Errorf("choosing a port: the kernel has no %v for this family: %w", s.proto, errors.ErrUnsupported)
-	}
-	to, err := unix.Getsockname(int(f))
+	to, err := unix.Getsockname(int(s))
 	switch to := to.(type) {
 	case *unix.SockaddrInet4:
-		return f, uint16(to.Port), nil
+		return uint16(to.Port), nil
 	case *unix.SockaddrInet6:
-		return f, uint16(to.Port), nil
+		return uint16(to.Port), nil
 	}
-	f.Close()
-	return noSocket, 0, fmt.Errorf("reading the chosen port: %w", os.NewSyscallError("getsockname", err))
+	s.Close()
+	return 0, fmt.Errorf("reading the chosen port: %w", os.NewSyscallError("getsockname", err))
 }

@@ -110,7 +110,7 @@ func (l listener) meets(c claim) bool {
 // contested could not be bound; that is no matter if it is another NAT of the same
 // table that has bound them: were they published, the table would say so.
 func (n *NAT) unused(ctx context.Context, bare, contested []Port) (Port, error) {
-	mark := n.mark()
+	mark := n.mark
 	ports := slices.Concat(bare, contested)
 	only := uint16(0)
 	if len(ports) == 1 && ports[0].count() == 1 {

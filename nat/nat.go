@@ -33,7 +33,8 @@ type Options struct {
 	// itself until they are unpublished or it is closed: a single port or one of a
 	// range of up to 256 by a socket that lets nothing in, up to 4096 of them or
 	// a quarter of the descriptors that the process may have. Of others it makes
-	// sure, when they are published, that no program has them.
+	// sure, when they are published, that no program has them. From the second port
+	// of a protocol on, it has a few sockets more ready for the next ones.
 	NoReserve bool
 }
 

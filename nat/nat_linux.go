@@ -29,7 +29,7 @@ func Open(ctx context.Context, ns *netns.NS, opts Options) (*NAT, error) {
 	opts, err := opts.checked()
 	n := &NAT{ns: ns, table: opts.Name, loopback: opts.LoopbackLinks, alive: opts.Alive, unreserved: opts.NoReserve}
 	n.turn = make(chan struct{}, 1)
-	n.sockets = make(map[spot]socket)
+	n.sockets, n.mark = make(map[spot]socket), markOf(opts.Name)
 	if err == nil {
 		err = n.install(ctx)
 	}

@@ -120,6 +120,8 @@ func (s *syncing) finishNetworks(ctx context.Context) error {
 type memory struct {
 	turn      chan struct{}   // holds a token while a change is under way, which has sockets
 	sockets   map[spot]socket // reserved ports
+	stock     stock           // sockets for the next ones
+	mark      uint32          // of them
 	contested []Port          // those that the last reserve could not bind, for a fellow has them
 	swept     bool            // flows that the table contradicts were flushed
 
