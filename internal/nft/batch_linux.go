@@ -29,10 +29,6 @@ const (
 // the NUL.
 const MaxComment = 127
 
-// maxElements is how many bytes of elements go into one message: the list's
-// length field has 16 bits.
-const maxElements = 32 << 10
-
 // Chain is a chain to add; without a Type it is one that rules jump to.
 type Chain struct {
 	Name     string
@@ -100,7 +96,9 @@ func (b *Batch) add(msg, flags uint16, body []byte, what string) {
 func msgType(msg uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | msg }
 
 // header is the struct nfgenmsg of the inet family, with room behind.
-func header() []byte { return append(make([]byte, 0, 256), unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0) }
+func header() []byte { return append(make([]byte, 0, 256), inet[:]...) }
+
+var inet = [4]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0}
 
 // AddTable adds the table, with a comment. It must not exist.
 func (b *Batch) AddTable(comment string) {
@@ -143,7 +141,7 @@ func (b *Batch) AddAnonymous(s Set, elems ...Element) (name string, id uint32) {
 		s.Name = "__map%d"
 	}
 	id = b.addSet(s, unix.NFT_SET_ANONYMOUS|unix.NFT_SET_CONSTANT, len(elems))
-	b.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, s.Name, id, elems)
+	b.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, s.Name, id, pointers(elems))
 	return s.Name, id
 }
 
@@ -265,42 +263,6 @@ func (b *Batch) rule(at Place, exprs []expr.Any) []byte {
 	}
 	nl.End(m, list)
 	return m
-}
-
-// AddElements adds elements to a set; with the key of one of them there already,
-// the batch fails with EEXIST.
-func (b *Batch) AddElements(set string, elems ...Element) {
-	b.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, set, 0, elems)
-}
-
-// EnsureElements adds elements to a set. One that is there with the same data
-// stays as it is, comment included; one with other data is EEXIST.
-func (b *Batch) EnsureElements(set string, elems ...Element) {
-	b.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, set, 0, elems)
-}
-
-// DeleteElements deletes elements by their keys; one that is missing fails the
-// batch with ENOENT.
-func (b *Batch) DeleteElements(set string, elems ...Element) {
-	b.elements(unix.NFT_MSG_DELSETELEM, 0, set, 0, elems)
-}
-
-// elements spreads elements over as many messages as their bytes need.
-func (b *Batch) elements(msg, flags uint16, set string, id uint32, elems []Element) {
-	for len(elems) > 0 {
-		m := nl.AppendString(header(), unix.NFTA_SET_ELEM_LIST_TABLE, b.table)
-		m = nl.AppendString(m, unix.NFTA_SET_ELEM_LIST_SET, set)
-		if id != 0 {
-			m = nl.AppendBE32(m, unix.NFTA_SET_ELEM_LIST_SET_ID, id)
-		}
-		m, list := nl.Begin(m, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-		for len(elems) > 0 && len(m)-list < maxElements {
-			m = elems[0].append(m)
-			elems = elems[1:]
-		}
-		nl.End(m, list)
-		b.add(msg, flags, m, "an element of "+set)
-	}
 }
 
 func (b *Batch) note(err error, where string) {

@@ -56,25 +56,37 @@ func New(c *nl.Conn) Conn { return Conn{c} }
 
 // Generation reads the generation of the ruleset: a number that every commit
 // changes. Where the kernel has no nftables it is errors.ErrUnsupported.
-func (c Conn) Generation(ctx context.Context) (uint32, error) {
-	var gen uint32
-	req := nl.Request{Type: msgType(unix.NFT_MSG_GETGEN), Body: []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0}}
-	err := c.nl.Call(ctx, req, func(m nl.Message) error {
-		if len(m.Body) < 4 {
-			return errShort
-		}
-		w := nl.Walk(m.Body[4:])
-		for w.Next() {
-			if w.Type() == unix.NFTA_GEN_ID {
-				gen = w.BE32()
-			}
-		}
-		return w.Err()
+func (c Conn) Generation(ctx context.Context) (gen uint32, err error) {
+	err = c.nl.Call(ctx, getGeneration(), func(m nl.Message) (err error) {
+		gen, err = decodeGeneration(m)
+		return err
 	})
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
-		return 0, fmt.Errorf("the kernel has no nftables (module nf_tables): %w: %w", err, errors.ErrUnsupported)
+	return gen, noGeneration(err)
+}
+
+func getGeneration() nl.Request {
+	return nl.Request{Type: msgType(unix.NFT_MSG_GETGEN), Body: []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0}}
+}
+
+func decodeGeneration(m nl.Message) (gen uint32, err error) {
+	if len(m.Body) < 4 {
+		return 0, errShort
 	}
-	return gen, err
+	w := nl.Walk(m.Body[4:])
+	for w.Next() {
+		if w.Type() == unix.NFTA_GEN_ID {
+			gen = w.BE32()
+		}
+	}
+	return gen, w.Err()
+}
+
+// noGeneration says what it means that the generation cannot be read.
+func noGeneration(err error) error {
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("the kernel has no nftables (module nf_tables): %w: %w", err, errors.ErrUnsupported)
+	}
+	return err
 }
 
 // Commit calls build and sends the batch that it returns as one transaction. If
@@ -89,12 +101,19 @@ func (c Conn) Generation(ctx context.Context) (uint32, error) {
 //
 // The kernel's refusal is an *Error.
 func (c Conn) Commit(ctx context.Context, build func(context.Context) (*Batch, error), landed func(context.Context) (bool, error)) error {
+	return c.CommitFound(ctx, "", nil, func(ctx context.Context, _ []*Element) (*Batch, error) { return build(ctx) }, landed)
+}
+
+// CommitFound is Commit for a build that begins with questions about a table: it
+// gets what Lookup answers to them. They travel with that for the generation.
+func (c Conn) CommitFound(ctx context.Context, table string, ask []Query, build func(context.Context, []*Element) (*Batch, error), landed func(context.Context) (bool, error)) error {
 	for range maxTries {
-		gen, err := c.Generation(ctx)
+		var gen uint32
+		found, err := c.lookup(ctx, table, &gen, ask)
 		if err != nil {
 			return err
 		}
-		b, err := build(ctx)
+		b, err := build(ctx, found)
 		if err != nil || b == nil || len(b.reqs) == 0 {
 			return err
 		}

@@ -67,7 +67,8 @@ func (e *Element) append(m []byte) []byte {
 		m = appendValue(m, unix.NFTA_SET_ELEM_DATA, e.Data)
 	}
 	if e.Comment != "" {
-		m = nl.AppendAttr(m, unix.NFTA_SET_ELEM_USERDATA, appendComment(nil, e.Comment))
+		var room [2 + MaxComment + 1]byte
+		m = nl.AppendAttr(m, unix.NFTA_SET_ELEM_USERDATA, appendComment(room[:0], e.Comment))
 	}
 	nl.End(m, elem)
 	return m

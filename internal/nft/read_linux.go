@@ -135,34 +135,79 @@ type Query struct {
 // are. The answer has an entry for each query, in order: nil for an element, a
 // set or a table that is not there.
 func (c Conn) Lookup(ctx context.Context, table string, queries ...Query) ([]*Element, error) {
-	reqs := make([]nl.Request, len(queries))
-	for i, q := range queries {
-		m := nl.AppendString(header(), unix.NFTA_SET_ELEM_LIST_TABLE, table)
-		m = nl.AppendString(m, unix.NFTA_SET_ELEM_LIST_SET, q.Set)
-		m, list := nl.Begin(m, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	return c.lookup(ctx, table, nil, queries)
+}
+
+// lookup reads, unless gen is nil, the generation as well: before the elements, and
+// in the same send.
+func (c Conn) lookup(ctx context.Context, table string, gen *uint32, queries []Query) ([]*Element, error) {
+	reqs := make([]nl.Request, 0, 1+len(queries))
+	if gen != nil {
+		reqs = append(reqs, getGeneration())
+	}
+	first := len(reqs) // of the queries
+	if first+len(queries) == 0 {
+		return nil, nil
+	}
+	const usual = 96 // bytes of a question
+	room := make([]byte, 0, usual*len(queries))
+	for _, q := range queries {
+		at := len(room)
+		room = append(room, unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0)
+		room = nl.AppendString(room, unix.NFTA_SET_ELEM_LIST_TABLE, table)
+		room = nl.AppendString(room, unix.NFTA_SET_ELEM_LIST_SET, q.Set)
+		var list int
+		room, list = nl.Begin(room, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		e := Element{Key: q.Key}
-		m = e.append(m)
-		nl.End(m, list)
-		reqs[i] = nl.Request{Type: msgType(unix.NFT_MSG_GETSETELEM), Body: m}
+		room = e.append(room)
+		nl.End(room, list)
+		reqs = append(reqs, nl.Request{Type: msgType(unix.NFT_MSG_GETSETELEM), Body: room[at:len(room):len(room)]})
 	}
 	found := make([]*Element, len(queries))
-	for base := 0; base < len(reqs); {
-		err := c.nl.Exec(ctx, reqs[base:], func(i int, m nl.Message) error {
-			return decodeElements(m.Body, func(e Element) error {
-				found[base+i] = &e
-				return nil
-			})
+	err := c.nl.Find(ctx, reqs, func(i int, m nl.Message) (err error) {
+		if i < first {
+			*gen, err = decodeGeneration(m)
+			return err
+		}
+		return decodeElements(m.Body, func(e Element) error {
+			found[i-first] = &e
+			return nil
 		})
-		var missing *nl.ExecError
-		if !errors.As(err, &missing) {
-			return found, err
+	})
+	var refused *nl.ExecError
+	if errors.As(err, &refused) && len(refused.Failed) > 0 {
+		if f := refused.Failed[0]; f.Index >= first {
+			return nil, f.Err
 		}
-		for _, f := range missing.Failed {
-			if !errors.Is(f.Err, os.ErrNotExist) {
-				return nil, f.Err
-			}
-		}
-		base += missing.Sent // the sends after one with failures were not made
+		return nil, noGeneration(refused.Failed[0].Err)
 	}
-	return found, nil
+	return found, err
+}
+
+// Select answers queries as Lookup does, by reading the whole sets: where there
+// are about as many queries as elements, in a fraction of the time. It also returns
+// how many elements it has read. Of a set of ranges it finds those that begin with
+// the key.
+func (c Conn) Select(ctx context.Context, table string, queries ...Query) (found []*Element, read int, err error) {
+	found = make([]*Element, len(queries))
+	sets := make(map[string]map[string]*Element) // by name, then by key
+	for i, q := range queries {
+		set, ok := sets[q.Set]
+		if !ok {
+			elems, err := c.Elements(ctx, table, q.Set)
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				return nil, 0, err
+			}
+			set = make(map[string]*Element, len(elems))
+			for i := range elems {
+				set[string(elems[i].Key)] = &elems[i]
+			}
+			sets[q.Set] = set
+			read += len(elems)
+		}
+		if len(set) > 0 {
+			found[i] = set[string(q.Key)]
+		}
+	}
+	return found, read, nil
 }

@@ -2,11 +2,43 @@ package nft
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
+
+// manyElements makes the sets s and t with n elements each and returns queries for
+// half of those, twice, and for as many that are not there.
+func manyElements(t testing.TB, c Conn, n int) []Query {
+	t.Helper()
+	var elems []Element
+	var ask []Query
+	for i := range n {
+		k := []byte{10, 0, byte(i >> 8), byte(i)}
+		elems = append(elems, Element{Key: k, Comment: fmt.Sprint(i)})
+		if i%2 == 0 {
+			no := []byte{11, 0, byte(i >> 8), byte(i)}
+			ask = append(ask, Query{"s", k}, Query{"t", no}, Query{"s", k}, Query{"t", k}, Query{"no such set", k})
+		}
+	}
+	err := c.Commit(t.Context(), func(context.Context) (*Batch, error) {
+		b := table("ours")
+		for _, name := range []string{"s", "t"} {
+			b.AddSet(Set{Name: name, Key: []Field{{Type: 7, Len: 4, Order: 2}}})
+			b.AddElements(name, elems...)
+		}
+		return b, nil
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ask
+}
 
 // After thousands were added, the kernel makes its hash table larger in the
 // background: what is read meanwhile is each element once, all the same.
@@ -61,5 +93,87 @@ func TestDistinctElements(t *testing.T) {
 		if got := distinct(x.all); got != x.want {
 			t.Errorf("%v: %v", x.all, got)
 		}
+	}
+}
+
+func TestSelectAnswersAsLookupDoes(t *testing.T) {
+	t.Parallel()
+	c := conn(t, netnstest.New(t))
+	ask := manyElements(t, c, 1000)
+	want, err := c.Lookup(t.Context(), "ours", ask...)
+	if err != nil || want[0] == nil || want[1] != nil || want[4] != nil || want[0].Comment != "0" {
+		t.Fatalf("Lookup: %v, %v", want[:5], err)
+	}
+	got, read, err := c.Select(t.Context(), "ours", ask...)
+	if err != nil || read != 2000 || !reflect.DeepEqual(got, want) {
+		t.Errorf("Select differs after %d elements, %v", read, err)
+	}
+	if got, read, err := c.Select(t.Context(), "no such table", ask[:5]...); err != nil || read != 0 || got[0] != nil {
+		t.Errorf("without the table: %v after %d elements, %v", got, read, err)
+	}
+	if got, read, err := c.Select(t.Context(), "ours"); err != nil || len(got) != 0 || read != 0 {
+		t.Errorf("without queries: %v, %v", got, err)
+	}
+}
+
+// What a build has found is from behind the generation that its batch names.
+func TestWhatABuildHasFoundIsTrueAtTheCommit(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	c := conn(t, ns)
+	ask := manyElements(t, c, 2)[:1]
+	tries := 0
+	err := c.CommitFound(t.Context(), "ours", ask, func(ctx context.Context, found []*Element) (*Batch, error) {
+		if tries++; tries == 1 {
+			if found[0] == nil || found[0].Comment != "0" {
+				t.Errorf("found %v", found[0])
+			}
+			testutil.Run(t, ns, "nft", "delete", "element", "inet", "ours", "s", "{ 10.0.0.0 }")
+		} else if found[0] != nil {
+			t.Errorf("found %v, which is gone", found[0])
+		}
+		b := NewBatch("ours")
+		b.DeleteElements("t", Element{Key: ask[0].Key})
+		return b, nil
+	}, nil)
+	if err != nil || tries != 2 {
+		t.Errorf("%d tries, %v", tries, err)
+	}
+	stop := errors.New("stop")
+	if err := c.CommitFound(t.Context(), "ours", ask, func(context.Context, []*Element) (*Batch, error) { return nil, stop }, nil); err != stop {
+		t.Errorf("an error of build: %v", err)
+	}
+}
+
+// The two ways to find elements, for a tenth of them and for all, and a Select of
+// many for few.
+func BenchmarkFind(b *testing.B) {
+	c := conn(b, netnstest.New(b))
+	ask := manyElements(b, c, 20000)
+	all := make([]Query, 0, len(ask))
+	for _, q := range ask {
+		if q.Set == "s" || q.Set == "t" {
+			all = append(all, q)
+		}
+	}
+	for _, n := range []int{100, 1000, 10000} {
+		b.Run(fmt.Sprintf("Lookup/%d", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := c.Lookup(b.Context(), "ours", all[:n]...); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/query")
+		})
+		b.Run(fmt.Sprintf("Select/%d", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := c.Select(b.Context(), "ours", all[:n]...); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/40000, "ns/element")
+		})
 	}
 }

@@ -44,6 +44,11 @@ func parseError(m Message, family int, req *Request) *Error {
 	return e
 }
 
+// isErrno reports whether a NLMSG_ERROR message tells of an errno.
+func isErrno(m Message, errno syscall.Errno) bool {
+	return len(m.Body) >= 4 && -int32(binary.NativeEndian.Uint32(m.Body)) == int32(errno)
+}
+
 // extack reads the attributes behind an error: they are advice, so that
 // malformed ones are passed over.
 func (e *Error) extack(b []byte, family int, req *Request) {

@@ -3,7 +3,6 @@ package nl
 import (
 	"context"
 	"slices"
-	"sort"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +13,9 @@ const (
 	maxBatch = 100
 	maxBytes = 32 << 10
 )
+
+// lastMessage is room for the message behind a transaction.
+const lastMessage = 64
 
 // Call sends one request and waits until the kernel has handled it. Messages
 // that it answers with go to reply, which may be nil. The kernel's refusal is
@@ -47,6 +49,16 @@ func (c *Conn) Call(ctx context.Context, req Request, reply func(Message) error)
 // The error is nil, a *ExecError, or that of the transport. A context that is
 // done between two sends is a *ExecError, too.
 func (c *Conn) Exec(ctx context.Context, reqs []Request, reply func(i int, m Message) error) error {
+	return c.exec(ctx, reqs, false, reply)
+}
+
+// Find is Exec for questions about what may not be there: ENOENT is an answer, and
+// no error.
+func (c *Conn) Find(ctx context.Context, reqs []Request, reply func(i int, m Message) error) error {
+	return c.exec(ctx, reqs, true, reply)
+}
+
+func (c *Conn) exec(ctx context.Context, reqs []Request, find bool, reply func(i int, m Message) error) error {
 	if len(reqs) == 0 {
 		return ctx.Err()
 	}
@@ -60,7 +72,7 @@ func (c *Conn) Exec(ctx context.Context, reqs []Request, reply func(i int, m Mes
 			return &ExecError{Sent: sent, Cause: err}
 		}
 		n := chunk(reqs[sent:])
-		x := exchange{l: l, reqs: reqs[sent:], base: sent, first: l.seq + 1, count: n, reply: reply}
+		x := exchange{l: l, reqs: reqs[sent:], base: sent, first: l.seq + 1, count: n, find: find, reply: reply}
 		x.encode()
 		if err := x.run(ctx); err != nil {
 			return err
@@ -111,6 +123,7 @@ type exchange struct {
 	count     int      // requests sent
 	base      int      // index of the first request among the caller's
 	firstEnds bool     // an error for the first request ends the exchange
+	find      bool     // ENOENT is no error
 	reply     func(i int, m Message) error
 	failed    []Item
 }
@@ -130,7 +143,11 @@ func chunk(reqs []Request) int {
 // encode puts the requests into the send buffer, the last one asking for an
 // acknowledgement.
 func (x *exchange) encode() {
-	x.l.out = x.l.out[:0]
+	size := 0
+	for i := range x.count {
+		size += msgHeader + align(len(x.reqs[i].Body))
+	}
+	x.l.out = slices.Grow(x.l.out[:0], size+lastMessage)
 	for i := range x.count {
 		flags := uint16(unix.NLM_F_REQUEST)
 		if i == x.count-1 {
@@ -168,15 +185,24 @@ func (x *exchange) run(ctx context.Context) (err error) {
 				}
 				continue
 			}
-			e := parseError(m, x.l.c.family, x.request(i))
+			var e *Error
+			if !x.find || !isErrno(m, unix.ENOENT) {
+				e = parseError(m, x.l.c.family, x.request(i))
+			}
 			if e != nil {
 				x.failed = append(x.failed, Item{Index: x.base + i, Err: e})
 			}
-			done = done || i == x.count-1 || (x.firstEnds && i == 0 && e != nil)
+			done = done || i == x.count-1 || i == 0 && x.endsWith(e)
 		}
 	}
-	sort.SliceStable(x.failed, func(a, b int) bool { return x.failed[a].Index < x.failed[b].Index })
+	slices.SortStableFunc(x.failed, func(a, b Item) int { return a.Index - b.Index })
 	return replyErr
+}
+
+// endsWith reports whether an error for the first request is all the answer that
+// comes. nfnetlink denies a send as a whole, and says so once.
+func (x *exchange) endsWith(e *Error) bool {
+	return e != nil && (x.firstEnds || x.l.c.family == unix.NETLINK_NETFILTER && e.Errno == unix.EPERM)
 }
 
 func (x *exchange) request(i int) *Request {
