@@ -32,6 +32,9 @@ func (c claim) meets(o claim) bool {
 // overlap returns the indexes of two ports that claim the same, the later one
 // second. It sorts, so that thousands of ports are no problem.
 func overlap(ports []Port) (i, j int, found bool) {
+	if len(ports) < 2 {
+		return 0, 0, false
+	}
 	order := make([]int, len(ports))
 	for i := range order {
 		order[i] = i

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/nft"
 )
@@ -15,73 +16,83 @@ type conflict struct {
 	item       item // of the one held
 }
 
-// conflicts looks for what is published and overlaps the ports. The kernel checks
-// inside one map only. What this costs does not depend on how many single ports
-// are published: each is looked up, and only where uses says that a port wanted
-// on all addresses is published on single ones are these searched for, to name
-// them. Of ranges there are few, and they are read.
-func (n *NAT) conflicts(ctx context.Context, c nft.Conn, ports []Port) ([]conflict, error) {
-	var ask []nft.Query
-	var asked []Port
-	for _, p := range ports {
+// rivals ask for what is published and takes host ports of the ports: whose each
+// question is says of, an index of ports. The kernel checks inside one map only.
+//
+// What this costs does not depend on how many single ports are published: each is
+// looked up, and only where uses says that a port wanted on all addresses is
+// published on single ones are these searched for, to name them.
+func rivals(ports []Port) (ask []nft.Query, of []int) {
+	room := make([]byte, 0, 24*len(ports))
+	ask, of = make([]nft.Query, 0, 3*len(ports)), make([]int, 0, 2*len(ports)) // ask with room for more
+	for i, p := range ports {
 		f, cl := familyOf(p.Host.Addr()), p.claim()
 		for port := int(cl.lo); port <= int(cl.hi); port++ {
-			key := appendKey(nil, cl.addr, cl.proto, uint16(port))
+			at := len(room)
+			room = appendKey(room, cl.addr, cl.proto, uint16(port))
+			key := room[at:len(room):len(room)]
 			short := key[len(key)-8:]
-			ask = append(ask, nft.Query{Set: f.any, Key: short})
+			other := nft.Query{Set: f.pub, Key: key}
 			if cl.wild() {
-				ask = append(ask, nft.Query{Set: f.uses, Key: short})
-			} else {
-				ask = append(ask, nft.Query{Set: f.pub, Key: key})
+				other = nft.Query{Set: f.uses, Key: short}
 			}
-			asked = append(asked, p, p)
+			ask, of = append(ask, nft.Query{Set: f.any, Key: short}, other), append(of, i, i)
 		}
 	}
-	found, err := c.Lookup(ctx, n.table, ask...)
-	if err != nil {
-		return nil, err
-	}
-	var all []conflict
-	search := map[string][]Port{} // by the set to be searched
-	for i, e := range found {
-		switch f := familyOf(asked[i].Host.Addr()); {
-		case e == nil:
-		case ask[i].Set == f.uses:
-			search[f.pub] = append(search[f.pub], asked[i])
-		default:
-			it := item{ask[i].Set, *e}
-			held, err := decodeItem(it)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, conflict{asked[i], held, it})
-		}
-	}
-	for _, p := range ports {
-		set := familyOf(p.Host.Addr()).rng
-		search[set] = append(search[set], p)
-	}
-	return n.search(ctx, c, search, all)
+	return ask, of
 }
 
-// search reads sets of ports and adds those that overlap the ports wanted.
-func (n *NAT) search(ctx context.Context, c nft.Conn, wanted map[string][]Port, all []conflict) ([]conflict, error) {
-	for set, ports := range wanted {
-		elems, err := c.Elements(ctx, n.table, set)
+// conflicts finds what is in the way of the ports, by what rivals have found and
+// among ranges, of which there are few: they are read.
+func (n *NAT) conflicts(ctx context.Context, c nft.Conn, ports []Port, ask []nft.Query, of []int, found []*nft.Element) ([]conflict, error) {
+	var all []conflict
+	var spread []Port // that single addresses have; which, is yet to be searched for
+	for i, e := range found {
+		if e == nil {
+			continue
+		}
+		p := ports[of[i]]
+		if ask[i].Set == familyOf(p.Host.Addr()).uses {
+			spread = append(spread, p)
+			continue
+		}
+		it := item{ask[i].Set, *e}
+		held, err := decodeItem(it)
 		if err != nil {
 			return nil, err
 		}
-		for _, e := range elems {
-			it := item{set, e}
-			held, err := decodeItem(it)
-			if err != nil {
+		all = append(all, conflict{p, held, it})
+	}
+	for _, f := range families {
+		for set, wanted := range map[string][]Port{f.pub: spread, f.rng: ports} {
+			if !slices.ContainsFunc(wanted, func(p Port) bool { return familyOf(p.Host.Addr()) == f }) {
+				continue
+			}
+			var err error
+			if all, err = n.search(ctx, c, set, wanted, all); err != nil {
 				return nil, err
 			}
-			for _, p := range ports {
-				if p.claim().meets(held.claim()) {
-					all = append(all, conflict{p, held, it})
-					break
-				}
+		}
+	}
+	return all, nil
+}
+
+// search reads a set of ports and adds those that overlap the ports wanted.
+func (n *NAT) search(ctx context.Context, c nft.Conn, set string, wanted []Port, all []conflict) ([]conflict, error) {
+	elems, err := c.Elements(ctx, n.table, set)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range elems {
+		it := item{set, e}
+		held, err := decodeItem(it)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range wanted {
+			if p.claim().meets(held.claim()) {
+				all = append(all, conflict{p, held, it})
+				break
 			}
 		}
 	}

@@ -73,3 +73,49 @@ func TestAWrongCountOfUsesIsNoObstacle(t *testing.T) {
 	expectPorts(t, gw, all)
 	expectUses(t, ns)
 }
+
+// Many ports are looked for in the maps as a whole, or one by one where much is
+// published: both find what is in the way, and what a gone owner has left.
+func TestManyPortsFindTheirRivalsEitherWay(t *testing.T) {
+	t.Parallel()
+	for _, published := range []int{0, 1 << 30} {
+		ns := netnstest.New(t)
+		gw := openWith(t, ns, Options{NoReserve: true, Alive: func(owner string) bool { return owner != "gone" }})
+		publish := func(ports ...Port) error {
+			gw.published = published // which way to go
+			return gw.Publish(t.Context(), ports...)
+		}
+		held := []Port{tcp("0.0.0.0:70", "10.88.0.2:70", "held"), tcp("10.1.2.7:80", "10.88.0.2:80", "held"), tcp("10.1.0.1:90", "10.88.0.2:90", "held")}
+		gone := []Port{tcp("10.1.1.9:80", "10.88.0.9:80", "gone"), tcp("0.0.0.0:60", "10.88.0.9:60", "gone")}
+		if err := publish(append(gone, held...)...); err != nil {
+			t.Fatal(err)
+		}
+		free := many(400, "new") // 10.1.0.0:80 to 10.1.1.143:80
+		for _, x := range []struct{ want, held Port }{
+			{tcp("10.1.1.1:70", "10.88.0.3:70", "new"), held[0]},
+			{tcp("10.1.2.7:80", "10.88.0.3:80", "new"), held[1]},
+			{tcp("0.0.0.0:90", "10.88.0.3:90", "new"), held[2]},
+		} {
+			err := publish(append(free, x.want)...)
+			if !errors.Is(err, os.ErrExist) || !strings.Contains(fmt.Sprint(err), x.want.String()) || !strings.Contains(fmt.Sprint(err), x.held.String()) {
+				t.Errorf("published %d: %v: %v", published, x.want, err)
+			}
+		}
+		now := append(free, tcp("10.1.1.1:60", "10.88.0.3:60", "new"))
+		if err := publish(now...); err != nil {
+			t.Fatal(err)
+		}
+		expectPorts(t, gw, append(held, now...)...)
+		expectUses(t, ns)
+		gw.published = published
+		if err := gw.Unpublish(t.Context(), append(now, tcp("10.1.9.9:1", "10.88.0.3:1", "new"))...); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("one of many is not published: %v", err)
+		}
+		gw.published = published
+		if err := gw.Unpublish(t.Context(), now...); err != nil {
+			t.Fatal(err)
+		}
+		expectPorts(t, gw, held...)
+		expectUses(t, ns)
+	}
+}

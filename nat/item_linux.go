@@ -2,6 +2,8 @@ package nat
 
 import (
 	"context"
+	"iter"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/nft"
 )
@@ -21,35 +23,50 @@ func (it item) place() place {
 }
 
 // addItems adds the items' elements, in the order of the skeleton's sets.
-func addItems(b *nft.Batch, items []item) { eachSet(items, b.AddElements) }
+func addItems(b *nft.Batch, items []item) { eachSet(items, b.AddEach) }
 
 // deleteItems deletes the items' elements by their keys.
-func deleteItems(b *nft.Batch, items []item) { eachSet(items, b.DeleteElements) }
+func deleteItems(b *nft.Batch, items []item) { eachSet(items, b.DeleteEach) }
 
-func eachSet(items []item, fn func(set string, elems ...nft.Element)) {
-	bySet := make(map[string][]nft.Element)
-	for _, it := range items {
-		bySet[it.set] = append(bySet[it.set], it.elem)
-	}
-	for _, s := range skeletonSets() {
-		if elems := bySet[s.Name]; elems != nil {
-			fn(s.Name, elems...)
+func eachSet(items []item, fn func(set string, elems iter.Seq[*nft.Element])) {
+	var sets []string // that are among them, of the few that there are
+	for i := range items {
+		if set := items[i].set; !slices.Contains(sets, set) {
+			sets = append(sets, set)
 		}
+	}
+	slices.SortFunc(sets, func(a, b string) int { return slices.Index(setNames, a) - slices.Index(setNames, b) })
+	for _, set := range sets {
+		fn(set, func(yield func(*nft.Element) bool) {
+			for i := range items {
+				if items[i].set == set && !yield(&items[i].elem) {
+					return
+				}
+			}
+		})
 	}
 }
 
+// setNames are the names of the skeleton's sets, in their order.
+var setNames = func() (names []string) {
+	for _, s := range skeletonSets() {
+		names = append(names, s.Name)
+	}
+	return names
+}()
+
 // readItems reads the items of those sets of the table that are wanted.
 func (n *NAT) readItems(ctx context.Context, c nft.Conn, want func(set string) bool) (items []item, err error) {
-	for _, s := range skeletonSets() {
-		if !want(s.Name) {
+	for _, set := range setNames {
+		if !want(set) {
 			continue
 		}
-		elems, err := c.Elements(ctx, n.table, s.Name)
+		elems, err := c.Elements(ctx, n.table, set)
 		if err != nil {
 			return nil, err
 		}
 		for _, e := range elems {
-			items = append(items, item{s.Name, e})
+			items = append(items, item{set, e})
 		}
 	}
 	return items, nil

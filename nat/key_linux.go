@@ -34,9 +34,14 @@ func isPortSet(set string) bool {
 // each port of a range that is shifted.
 func portItems(ports []Port) []item {
 	items := make([]item, 0, len(ports))
+	room := make([]byte, 0, 40*len(ports)) // for their keys and data, in one piece
 	for _, p := range ports {
+		if p = p.normal(); p.HostLast == 0 || p.isRange() {
+			items = append(items, p.itemIn(&room))
+			continue
+		}
 		for _, one := range p.singles() {
-			items = append(items, one.item())
+			items = append(items, one.itemIn(&room))
 		}
 	}
 	return items
@@ -59,46 +64,59 @@ func (p Port) singles() []Port {
 }
 
 // item is the element of a port that is kept as one.
-func (p Port) item() item {
+func (p Port) item() item { return p.itemIn(new([]byte)) }
+
+// itemIn is item with the key and the data appended to room.
+func (p Port) itemIn(room *[]byte) item {
 	e := nft.Element{Comment: p.Owner}
-	a := p.Host.Addr()
+	host, box := p.Host.Addr(), p.Box.Addr()
+	keep := func(from int) []byte { return (*room)[from:len(*room):len(*room)] }
+	at := len(*room)
 	if !p.isRange() {
-		e.Key, e.Data = encodeKey(p.Proto, p.Host), encodeData(p.Box)
+		addr := host
+		if host.IsUnspecified() {
+			addr = netip.Addr{} // any has no address in its key
+		}
+		*room = appendKey(*room, addr, p.Proto, p.Host.Port())
+		e.Key, at = keep(at), len(*room)
+		*room = binary.BigEndian.AppendUint16(appendAddr(*room, box), p.Box.Port())
+		*room = append(*room, 0, 0)
+		e.Data = keep(at)
 		return item{setOf(p), e}
 	}
-	first, last := a, a
-	if a.IsUnspecified() { // an interval over all addresses
-		last = lastAddr(netip.PrefixFrom(a, 0))
+	last := host
+	if host.IsUnspecified() { // an interval over all addresses
+		last = lastAddr(netip.PrefixFrom(host, 0))
 	}
-	e.Key = appendKey(nil, first, p.Proto, p.Host.Port())
-	e.KeyEnd = appendKey(nil, last, p.Proto, p.HostLast)
-	e.Data = p.Box.Addr().AsSlice()
+	*room = appendKey(*room, host, p.Proto, p.Host.Port())
+	e.Key, at = keep(at), len(*room)
+	*room = appendKey(*room, last, p.Proto, p.HostLast)
+	e.KeyEnd = keep(at)
+	e.Data = box.AsSlice()
 	return item{setOf(p), e}
 }
 
-// encodeKey returns the key of pub (address . protocol . port) or, for the
-// unspecified address, of any (protocol . port).
-func encodeKey(proto Proto, host netip.AddrPort) []byte {
-	if host.Addr().IsUnspecified() {
-		return appendKey(nil, netip.Addr{}, proto, host.Port())
-	}
-	return appendKey(nil, host.Addr(), proto, host.Port())
-}
-
-// appendKey appends a key; each part is padded to 4 bytes.
+// appendKey appends a key: address . protocol . port, each part padded to 4 bytes,
+// without the address if that is the zero Addr.
 func appendKey(b []byte, a netip.Addr, proto Proto, port uint16) []byte {
 	if b == nil {
 		b = make([]byte, 0, 24)
 	}
-	b = append(b, a.AsSlice()...)
-	b = append(b, byte(proto), 0, 0, 0)
+	b = append(appendAddr(b, a), byte(proto), 0, 0, 0)
 	return append(binary.BigEndian.AppendUint16(b, port), 0, 0)
 }
 
-// encodeData returns the data of pub and any: address . port.
-func encodeData(box netip.AddrPort) []byte {
-	b := append(make([]byte, 0, 20), box.Addr().AsSlice()...)
-	return append(binary.BigEndian.AppendUint16(b, box.Port()), 0, 0)
+// appendAddr appends the bytes of an address.
+func appendAddr(b []byte, a netip.Addr) []byte {
+	switch {
+	case a.Is4():
+		raw := a.As4()
+		return append(b, raw[:]...)
+	case a.Is6():
+		raw := a.As16()
+		return append(b, raw[:]...)
+	}
+	return b
 }
 
 // decodeKey is the reverse of appendKey. A key without an address has the
@@ -177,55 +195,4 @@ func (f *family46) unspecified() netip.Addr {
 		return netip.IPv6Unspecified()
 	}
 	return netip.IPv4Unspecified()
-}
-
-// Uses. The maps uses4 and uses6 count, for a protocol and port, the single
-// addresses that it is published on: the elements of pub with that protocol and
-// port. So one look tells whether a port is free on all addresses, however many
-// ports are published.
-
-// use is a key of uses.
-type use struct {
-	f   *family46
-	key string // protocol . port
-}
-
-// useOf is what the items of pub count for.
-func useOf(it item) (u use, ok bool) {
-	for _, f := range families {
-		if it.set == f.pub {
-			return use{f, string(it.elem.Key[len(it.elem.Key)-8:])}, true
-		}
-	}
-	return u, false
-}
-
-func (u use) query() nft.Query { return nft.Query{Set: u.f.uses, Key: []byte(u.key)} }
-
-// item is the element for a count.
-func (u use) item(n int) item {
-	return item{u.f.uses, nft.Element{Key: []byte(u.key), Data: host32(uint32(n))}}
-}
-
-// count is the number in an element of uses; 0 for none.
-func useCount(e *nft.Element) int {
-	if e == nil || len(e.Data) != 4 {
-		return 0
-	}
-	return int(binary.NativeEndian.Uint32(e.Data))
-}
-
-// useItems are the elements of uses for what is published.
-func useItems(published []item) []item {
-	counts := make(map[use]int)
-	for _, it := range published {
-		if u, ok := useOf(it); ok {
-			counts[u]++
-		}
-	}
-	items := make([]item, 0, len(counts))
-	for u, n := range counts {
-		items = append(items, u.item(n))
-	}
-	return items
 }

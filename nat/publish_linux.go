@@ -32,15 +32,23 @@ func (n *NAT) Publish(ctx context.Context, ports ...Port) error {
 	if len(ports) == 0 {
 		return nil
 	}
-	culprit := portsSubject(ports)
-	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
-		p, err := n.publish(ctx, c, ports)
-		if p != (Port{}) {
-			culprit = p.String()
-		}
+	var culprit Port
+	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) (err error) {
+		culprit, err = n.publish(ctx, c, ports)
 		return n.explain(ctx, c, err)
 	})
-	return n.fail(op, culprit, err)
+	return n.failPorts(op, ports, culprit, err)
+}
+
+// failPorts is fail for a call about ports, of which one may be at fault.
+func (n *NAT) failPorts(op string, ports []Port, culprit Port, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case culprit != (Port{}):
+		return n.fail(op, culprit.String(), err)
+	}
+	return n.fail(op, portsSubject(ports), err)
 }
 
 // publish publishes the ports, or returns the one that is at fault.
@@ -48,18 +56,23 @@ func (n *NAT) publish(ctx context.Context, c nft.Conn, ports []Port) (culprit Po
 	undo := func() {}
 	var dead []item
 	var l *relisting
-	err = c.Commit(ctx, func(ctx context.Context) (b *nft.Batch, err error) {
+	items := portItems(ports)
+	ask, of := rivals(ports)
+	var uses useChange
+	uses.add(items, 1)
+	err = n.commit(ctx, c, uses.queries(ask), func(ctx context.Context, found []*nft.Element) (b *nft.Batch, err error) {
 		undo() // of a build before
 		undo = func() {}
-		found, err := n.conflicts(ctx, c, ports)
+		held, err := n.conflicts(ctx, c, ports, ask, of, found[:len(ask)])
 		if err == nil {
-			dead, culprit, err = n.settle(found)
+			dead, culprit, err = n.settle(held)
 		}
 		if err == nil {
 			undo, culprit, err = n.reserve(ctx, ports, false)
 		}
 		if err == nil {
-			b, l, err = n.change(ctx, c, dead, portItems(ports))
+			uses.found(found[len(ask):])
+			b, l, err = n.change(ctx, c, dead, items, uses.with(dead, -1))
 		}
 		return b, err
 	}, func(ctx context.Context) (bool, error) { return n.have(ctx, c, ports, true) })
@@ -70,6 +83,7 @@ func (n *NAT) publish(ctx context.Context, c nft.Conn, ports []Port) (culprit Po
 	if err := l.after(ctx); err != nil {
 		return culprit, errors.Join(err, n.unpublish(context.WithoutCancel(ctx), c, ports, &culprit))
 	}
+	n.published += len(items) - len(dead)
 	n.release(dead, ports...)
 	n.rebind(ctx)
 	if dead == nil {
@@ -96,36 +110,36 @@ func (n *NAT) Unpublish(ctx context.Context, ports ...Port) error {
 	if len(ports) == 0 {
 		return nil
 	}
-	subject := portsSubject(ports)
+	var culprit Port
 	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
-		var culprit Port
-		err := n.unpublish(ctx, c, ports, &culprit)
-		if culprit != (Port{}) {
-			subject = culprit.String()
-		}
-		return n.explain(ctx, c, err)
+		return n.explain(ctx, c, n.unpublish(ctx, c, ports, &culprit))
 	})
-	return n.fail(op, subject, err)
+	return n.failPorts(op, ports, culprit, err)
 }
 
 // unpublish removes the ports; an error that is one port's names it.
 func (n *NAT) unpublish(ctx context.Context, c nft.Conn, ports []Port, culprit *Port) error {
 	items := portItems(ports)
 	var l *relisting
-	err := c.Commit(ctx, func(ctx context.Context) (b *nft.Batch, err error) {
-		// A delete in nftables ignores what the element holds, so that it is read
-		// first; the generation makes that one step.
-		p, err := n.checkHeld(ctx, c, ports)
+	var uses useChange
+	uses.add(items, -1)
+	// A delete in nftables ignores what the element holds, so that it is read first;
+	// the generation makes that one step.
+	ask := uses.queries(queries(items))
+	err := n.commit(ctx, c, ask, func(ctx context.Context, found []*nft.Element) (b *nft.Batch, err error) {
+		p, err := n.checkHeld(ctx, c, ports, items, found)
 		if err != nil {
 			*culprit = p
 			return nil, err
 		}
-		b, l, err = n.change(ctx, c, items, nil)
+		uses.found(found[len(items):])
+		b, l, err = n.change(ctx, c, items, nil, uses)
 		return b, err
 	}, func(ctx context.Context) (bool, error) { return n.have(ctx, c, ports, false) })
 	if err != nil {
 		return errors.Join(err, l.revert(ctx))
 	}
+	n.published -= len(items)
 	err = n.flush(ctx, targets(ports, ended))
 	n.release(items)
 	return err
@@ -162,6 +176,7 @@ func (n *NAT) unpublishOwner(ctx context.Context, c nft.Conn, owner string) erro
 	}
 	var l *relisting
 	err := c.Commit(ctx, func(ctx context.Context) (b *nft.Batch, err error) {
+		var uses useChange
 		err = find(ctx)
 		if err == nil && len(items) == 0 {
 			err = fmt.Errorf("the owner has no port published: %w", os.ErrNotExist)
@@ -169,7 +184,8 @@ func (n *NAT) unpublishOwner(ctx context.Context, c nft.Conn, owner string) erro
 		if err != nil {
 			return nil, err
 		}
-		b, l, err = n.change(ctx, c, items, nil)
+		uses.add(items, -1)
+		b, l, err = n.change(ctx, c, items, nil, uses)
 		return b, err
 	}, func(ctx context.Context) (bool, error) {
 		return n.have(ctx, c, ports, false)
@@ -177,67 +193,62 @@ func (n *NAT) unpublishOwner(ctx context.Context, c nft.Conn, owner string) erro
 	if err != nil {
 		return errors.Join(err, l.revert(ctx))
 	}
+	n.published -= len(items)
 	err = n.flush(ctx, targets(ports, ended))
 	n.release(items)
 	return err
 }
 
+// commit commits what build makes of what the queries find.
+func (n *NAT) commit(ctx context.Context, c nft.Conn, ask []nft.Query, build func(context.Context, []*nft.Element) (*nft.Batch, error), landed func(context.Context) (bool, error)) error {
+	if len(ask) < minSelect || n.published > perQuery*len(ask) {
+		return c.CommitFound(ctx, n.table, ask, build, landed)
+	}
+	return c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
+		found, read, err := c.Select(ctx, n.table, ask...)
+		if err != nil {
+			return nil, err
+		}
+		n.published = read
+		return build(ctx, found)
+	}, landed)
+}
+
+// From so many queries on, the sets are read whole instead, if they hold about so
+// many elements a query at most: a query costs 3 us, and an element that is read
+// 0.4, and more where there are very many. If it is not known how many there are,
+// it is after the first time.
+const (
+	minSelect = 32
+	perQuery  = 4
+)
+
 // change returns the batch that deletes and adds elements of published ports, and
-// keeps in step what follows from them: uses, and the ports that are listed.
-func (n *NAT) change(ctx context.Context, c nft.Conn, del, add []item) (*nft.Batch, *relisting, error) {
+// keeps in step what follows from them: uses, of which some may have been read
+// already, and the ports that are listed.
+func (n *NAT) change(ctx context.Context, c nft.Conn, del, add []item, uses useChange) (*nft.Batch, *relisting, error) {
 	l, recorded, err := n.relist(ctx, c, del, add)
 	if err != nil {
 		return nil, nil, err
 	}
-	delta := make(map[use]int)
-	for _, it := range del {
-		if u, ok := useOf(it); ok {
-			delta[u]--
-		}
-	}
-	for _, it := range add {
-		if u, ok := useOf(it); ok {
-			delta[u]++
-		}
-	}
-	var ask []nft.Query
-	var asked []use
-	for u, d := range delta {
-		if d != 0 {
-			ask = append(ask, u.query())
-			asked = append(asked, u)
-		}
-	}
-	found, err := c.Lookup(ctx, n.table, ask...)
+	old, fresh, err := n.recount(ctx, c, uses)
 	if err != nil {
 		return nil, nil, err
 	}
-	for i, e := range found {
-		u := asked[i]
-		if e != nil {
-			del = append(del, item{u.f.uses, *e})
-		}
-		if count := useCount(e) + delta[u]; count > 0 {
-			add = append(add, u.item(count))
-		}
-	}
 	b := nft.NewBatch(n.table)
 	deleteItems(b, del)
+	deleteItems(b, old)
 	addItems(b, add)
+	addItems(b, fresh)
 	if l != nil {
 		changeItems(b, recorded, l.record)
 	}
 	return b, l, l.before(ctx)
 }
 
-// checkHeld checks that what is published are the ports, and returns the first that
-// is not.
-func (n *NAT) checkHeld(ctx context.Context, c nft.Conn, ports []Port) (Port, error) {
-	want := portItems(ports)
-	found, err := c.Lookup(ctx, n.table, queries(want)...)
-	if err != nil {
-		return Port{}, err
-	}
+// checkHeld checks that what is published are the ports, by what was found of
+// their items, and returns the first that is not.
+func (n *NAT) checkHeld(ctx context.Context, c nft.Conn, ports []Port, want []item, found []*nft.Element) (Port, error) {
 	at := 0
 	for _, p := range ports {
 		for range p.singles() {

@@ -202,6 +202,49 @@ func TestCancelledContextChangesNothing(t *testing.T) {
 	}
 }
 
+// What a publish allocates does not grow with what is published, and is little.
+func TestPublishAllocations(t *testing.T) {
+	for name, o := range map[string]Options{"reserved": {}, "NoReserve": {NoReserve: true}} {
+		gw := openWith(t, netnstest.New(t), o)
+		if err := gw.Publish(t.Context(), many(500, "there")...); err != nil {
+			t.Fatal(err)
+		}
+		for _, host := range []string{"0.0.0.0:8080", "10.1.1.1:8080"} {
+			p := tcp(host, "10.88.0.2:80", "web")
+			n := testing.AllocsPerRun(50, func() {
+				if err := gw.Publish(t.Context(), p); err != nil {
+					t.Fatal(err)
+				}
+				if err := gw.Unpublish(t.Context(), p); err != nil {
+					t.Fatal(err)
+				}
+			})
+			t.Logf("%s: publish and unpublish %v: %v allocations", name, p, n)
+			if n > 170 {
+				t.Errorf("%s: to publish and unpublish %v takes %v allocations, want at most 170", name, p, n)
+			}
+		}
+	}
+}
+
+// Many at once allocate a few times each.
+func TestPublishManyAllocations(t *testing.T) {
+	gw := openWith(t, netnstest.New(t), Options{NoReserve: true})
+	ports := many(1000, "bulk")
+	n := testing.AllocsPerRun(5, func() {
+		if err := gw.Publish(t.Context(), ports...); err != nil {
+			t.Fatal(err)
+		}
+		if err := gw.Unpublish(t.Context(), ports...); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Logf("%v allocations", n)
+	if n > 8*1000 {
+		t.Errorf("to publish and unpublish %d ports takes %v allocations", len(ports), n)
+	}
+}
+
 func FuzzDecodePort(f *testing.F) {
 	for _, p := range keyPorts() {
 		it := p.item()

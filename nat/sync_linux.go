@@ -306,6 +306,7 @@ func (s *syncing) flush(ctx context.Context) error {
 // finish does what follows the transaction, even if the caller's context ends.
 func (s *syncing) finish(ctx context.Context) error {
 	s.n.remember(append(slices.Clone(s.want), s.plan.facts()...))
+	s.n.published = len(s.want)
 	err := s.flush(ctx)
 	s.n.retain(s.want)
 	s.n.rebind(ctx)

@@ -123,6 +123,7 @@ type memory struct {
 	stock     stock           // sockets for the next ones
 	mark      uint32          // of them
 	contested []Port          // those that the last reserve could not bind, for a fellow has them
+	published int             // about how many elements the maps of published ports have
 	swept     bool            // flows that the table contradicts were flushed
 
 	mu      sync.Mutex // guards the following fields
