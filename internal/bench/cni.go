@@ -178,7 +178,7 @@ func (c *bareChain) turn(ctx context.Context, i int) (add, del time.Duration, er
 	const index = 1000 // of the host's end
 	p := parcel{box: [][]byte{loopbackUp(), boxMessages(0)}}
 	p.pair, p.fdAt = pair{index: index, master: c.bridge, name: hostLink(0), up: true}.message()
-	publish := floor.ElementBatch(nftTable, "any4", true, anyKey(extra), boxData(extra))
+	publish := floor.Batch(nftTable, true, extraElement)
 	err = ns.WithFd(func(fd int) error {
 		add, err = took(func() error { return errors.Join(p.deliver(c.links, in, fd), c.elements.Batch(publish)) })
 		return err
@@ -194,7 +194,7 @@ func (c *bareChain) turn(ctx context.Context, i int) (add, del time.Duration, er
 	}
 
 	unlink := floor.Message(nil, unix.RTM_DELLINK, unix.NLM_F_ACK, floor.IfInfo(index, false))
-	withdraw := floor.ElementBatch(nftTable, "any4", false, anyKey(extra), boxData(extra))
+	withdraw := floor.Batch(nftTable, false, extraElement)
 	del, err = took(func() error { return errors.Join(c.elements.Batch(withdraw), c.links.Send(unlink)) })
 	if err == nil {
 		err = c.count(2)

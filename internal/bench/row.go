@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -44,12 +46,19 @@ type contender struct {
 // warmUp is how many rounds each contender does before the first that counts.
 const warmUp = 3
 
-// interleave runs the contenders in turn, A B C A B C, n times, and files their
-// figures. Whatever disturbs the machine for a while disturbs all of them.
+// interleave runs the contenders in turn, A B C, B A C, C A B, n times, and files
+// their figures. Whatever disturbs the machine for a while disturbs all of them; and
+// as the order is another each time, none of them always comes behind the one that
+// empties the caches, or leaves its garbage to be collected.
 func (b *bout) interleave(ctx context.Context, n int, contenders ...*contender) (err error) {
 	defer func() { err = errors.Join(err, closeAll(contenders)) }()
+	order := rand.New(rand.NewPCG(1, 2))
 	for i := range warmUp + n {
-		for _, c := range contenders {
+		turns := slices.Clone(contenders)
+		if i != warmUp { // the table has them in the order of the first that counts
+			order.Shuffle(len(turns), func(i, j int) { turns[i], turns[j] = turns[j], turns[i] })
+		}
+		for _, c := range turns {
 			if err := ctx.Err(); err != nil {
 				return err
 			}

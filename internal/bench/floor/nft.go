@@ -13,6 +13,9 @@ const (
 	subsysNftables = 10 << 8 // NFNL_SUBSYS_NFTABLES
 	batchBegin     = 16      // NFNL_MSG_BATCH_BEGIN
 	batchEnd       = 17
+	newGen         = subsysNftables | 15
+	getGen         = subsysNftables | 16
+	getStats       = 1<<8 | 5 // CTNETLINK's GET_STATS
 	newSetElem     = subsysNftables | 12
 	getSetElem     = subsysNftables | 13
 	delSetElem     = subsysNftables | 14
@@ -23,41 +26,80 @@ func nfgen(family byte, resource uint16) []byte {
 	return binary.BigEndian.AppendUint16([]byte{family, 0}, resource)
 }
 
-// ElementBatch builds the transaction that adds or deletes one element of a map.
-func ElementBatch(table, set string, add bool, key, data []byte) []byte {
-	return ElementsBatch(table, set, add, [][]byte{key}, [][]byte{data})
+// Elements are elements of a set or map.
+type Elements struct {
+	Set        string
+	Keys, Data [][]byte
+	Comment    string // of each
 }
 
-// ElementsBatch does so for many, some hundred a message.
-func ElementsBatch(table, set string, add bool, keys, data [][]byte) []byte {
+// Batch builds the transaction that adds or deletes elements, some hundred a
+// message. Of which generation it is [SetGeneration] says.
+func Batch(table string, add bool, all ...Elements) []byte {
 	const perMessage = 500
-	b := Message(nil, batchBegin, 0, nfgen(unix.AF_UNSPEC, 10))
-	for len(keys) > 0 {
-		n := min(perMessage, len(keys))
-		typ, flags := uint16(newSetElem), uint16(unix.NLM_F_CREATE|unix.NLM_F_EXCL)
-		if !add {
-			typ, flags = delSetElem, 0
+	begin := nl.AppendBE32(nfgen(unix.AF_UNSPEC, 10), unix.NFNL_BATCH_GENID, 0)
+	b := Message(nil, batchBegin, 0, begin)
+	for at, e := range all {
+		for len(e.Keys) > 0 {
+			n := min(perMessage, len(e.Keys))
+			some := Elements{e.Set, e.Keys[:n], e.Data, e.Comment}
+			typ, flags := uint16(delSetElem), uint16(0)
+			if add {
+				typ, flags = newSetElem, unix.NLM_F_CREATE|unix.NLM_F_EXCL
+				some.Data, e.Data = e.Data[:n], e.Data[n:]
+			} else {
+				some.Data, some.Comment = nil, ""
+			}
+			e.Keys = e.Keys[n:]
+			if len(e.Keys) == 0 && at == len(all)-1 {
+				flags |= unix.NLM_F_ACK
+			}
+			b = Message(b, typ, flags, some.body(table))
 		}
-		if n == len(keys) {
-			flags |= unix.NLM_F_ACK
-		}
-		b = Message(b, typ, flags, elements(table, set, add, keys[:n], data[:n]))
-		keys, data = keys[n:], data[n:]
 	}
 	return Message(b, batchEnd, 0, nfgen(unix.AF_UNSPEC, 10))
 }
 
-func elements(table, set string, withData bool, keys, data [][]byte) []byte {
+// SetGeneration ties a batch to a generation of the ruleset: the kernel refuses it
+// when there has been another since.
+func SetGeneration(batch []byte, gen uint32) { binary.BigEndian.PutUint32(batch[24:], gen) }
+
+// GetGeneration appends the question for the generation.
+func GetGeneration(b []byte) []byte {
+	return Message(b, getGen, unix.NLM_F_ACK, nfgen(unix.AF_UNSPEC, 0))
+}
+
+// GetElement appends the question for an element.
+func GetElement(b []byte, table, set string, key []byte) []byte {
+	return Message(b, getSetElem, unix.NLM_F_ACK, Elements{Set: set, Keys: [][]byte{key}}.body(table))
+}
+
+// GetElements is the request for all elements of a set, for [Socket.Dump].
+func GetElements(table, set string) []byte {
+	return Message(nil, getSetElem, unix.NLM_F_DUMP, Elements{Set: set}.body(table))
+}
+
+// CountFlows is the request for the number of flows in conntrack.
+func CountFlows() []byte { return Message(nil, getStats, unix.NLM_F_ACK, nfgen(unix.AF_UNSPEC, 0)) }
+
+func (e Elements) body(table string) []byte {
 	b := nfgen(unix.NFPROTO_INET, 0)
 	b = nl.AppendString(b, unix.NFTA_SET_ELEM_LIST_TABLE, table)
-	b = nl.AppendString(b, unix.NFTA_SET_ELEM_LIST_SET, set)
+	b = nl.AppendString(b, unix.NFTA_SET_ELEM_LIST_SET, e.Set)
+	if len(e.Keys) == 0 {
+		return b
+	}
 	b, list := nl.Begin(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-	for i := range keys {
+	for i := range e.Keys {
 		var elem int
 		b, elem = nl.Begin(b, unix.NFTA_LIST_ELEM)
-		b = value(b, unix.NFTA_SET_ELEM_KEY, keys[i])
-		if withData {
-			b = value(b, unix.NFTA_SET_ELEM_DATA, data[i])
+		b = value(b, unix.NFTA_SET_ELEM_KEY, e.Keys[i])
+		if e.Data != nil {
+			b = value(b, unix.NFTA_SET_ELEM_DATA, e.Data[i])
+		}
+		if e.Comment != "" {
+			text := append([]byte{0, byte(len(e.Comment) + 1)}, e.Comment...) // as nft writes it
+			b = nl.AppendAttr(b, unix.NFTA_SET_ELEM_USERDATA, append(text, 0))
 		}
 		nl.End(b, elem)
 	}
@@ -98,7 +140,37 @@ func (s *Socket) Batch(batch []byte) error {
 	}
 }
 
+// Ask sends questions, which may ask for what is not there, and hands the
+// generation on if it was among them. The answer to the last is waited for.
+func (s *Socket) Ask(questions []byte) (gen uint32, err error) {
+	last := s.number(questions)
+	if err := write(s.fd, questions); err != nil {
+		return 0, fmt.Errorf("send: %w", err)
+	}
+	for {
+		n, err := read(s.fd, s.buf)
+		if err != nil {
+			return 0, fmt.Errorf("receive: %w", err)
+		}
+		for b := s.buf[:n]; len(b) >= unix.SizeofNlMsghdr; {
+			switch binary.NativeEndian.Uint16(b[4:]) {
+			case newGen:
+				gen = binary.BigEndian.Uint32(b[24:])
+			case unix.NLMSG_ERROR:
+				errno := -int32(binary.NativeEndian.Uint32(b[16:]))
+				if errno != 0 && errno != int32(unix.ENOENT) {
+					return 0, syscall.Errno(errno)
+				}
+				if binary.NativeEndian.Uint32(b[8:]) == last {
+					return gen, nil
+				}
+			}
+			b = b[min((int(binary.NativeEndian.Uint32(b))+3)&^3, len(b)):]
+		}
+	}
+}
+
 // HasElement returns nil if a map has the key.
 func (s *Socket) HasElement(table, set string, key []byte) error {
-	return s.Send(Message(nil, getSetElem, unix.NLM_F_ACK, elements(table, set, false, [][]byte{key}, nil)))
+	return s.Send(GetElement(nil, table, set, key))
 }
