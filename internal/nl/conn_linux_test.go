@@ -164,7 +164,8 @@ func TestNestedAttributeIsNamedByItsPath(t *testing.T) {
 
 func TestContext(t *testing.T) {
 	t.Parallel()
-	c := route(t)
+	c := nl.NewConn(unix.NETLINK_ROUTE, 1, dial(netnstest.New(t), unix.NETLINK_ROUTE))
+	defer c.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	get := nl.Request{Type: unix.RTM_GETLINK, Body: make([]byte, 16)}
@@ -178,7 +179,7 @@ func TestContext(t *testing.T) {
 			t.Errorf("%d: %v", i, err)
 		}
 	}
-	// While another exchange has the connection, a context ends the wait for it.
+	// While another exchange has the one socket, a context ends the wait for it.
 	err := c.Dump(t.Context(), get, nil, func(nl.Message) error {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
