@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -195,7 +197,7 @@ func (c *creation) exchange(peerFD, destFD int) error {
 		}
 		// What was shown is older than the link's place at its master. A bridge
 		// changes nothing else of its ports.
-		if c.link.Master = s.Master; shown && (s.Master == 0 || master == "bridge") {
+		if c.link.Master = s.Master; shown && (s.Master == 0 || master == "bridge" && !c.speaksUp()) {
 			return nil
 		}
 		err = c.end.conn.Call(ctx, getLink(s.Name, 0), read)
@@ -233,6 +235,15 @@ func (c *creation) exchange(peerFD, destFD int) error {
 		return c.undo(err, nl.Request{Type: unix.RTM_DELLINK, Body: b, Names: linkNames})
 	}
 	return err
+}
+
+// speaksUp reports whether the other end sends something as it comes up: what it
+// listens to for its IPv6 addresses (MLD), which a bridge floods to all its ports.
+// The bridge keeps it to itself where the kernel has seen before that the port has
+// no carrier, and to be asked for the link makes it look; with 1,000 ports that is
+// three quarters of an attachment.
+func (c *creation) speaksUp() bool {
+	return c.peer != nil && slices.ContainsFunc(c.peer.spec.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() })
 }
 
 // sendNew sends the create message and returns the kind of the master, where
