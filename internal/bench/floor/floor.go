@@ -78,11 +78,16 @@ func (s *Socket) number(messages []byte) uint32 {
 // read and write are blocking system calls without a wrapper's checks. The
 // kernel answers inside the send, so that a read never waits.
 func read(fd int, b []byte) (int, error) {
-	n, _, errno := syscall.Syscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
-	if errno != 0 {
-		return 0, errno
+	for {
+		n, _, errno := syscall.Syscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR: // one with a time limit is not restarted after a signal
+		default:
+			return 0, errno
+		}
 	}
-	return int(n), nil
 }
 
 func write(fd int, b []byte) error {
