@@ -19,5 +19,5 @@ func (ns *NS) OwnExchange(family int) (*nl.Conn, error) {
 	if ns.closed {
 		return nil, os.ErrClosed
 	}
-	return nl.NewConn(family, 1, func() (*os.File, error) { return ns.dialExchange(family) }), nil
+	return nl.NewConn(family, func() (*os.File, error) { return ns.dialExchange(family) }), nil
 }

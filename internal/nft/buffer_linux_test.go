@@ -18,7 +18,7 @@ import (
 func TestAFullReceiveBufferLeavesNoDoubt(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)
-	x := nl.NewConn(unix.NETLINK_NETFILTER, 1, func() (*os.File, error) {
+	x := nl.NewConn(unix.NETLINK_NETFILTER, func() (*os.File, error) {
 		return netns.Do(t.Context(), ns, func(context.Context) (*os.File, error) {
 			f, err := nl.Dial(unix.NETLINK_NETFILTER)
 			if err == nil {

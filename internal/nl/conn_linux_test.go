@@ -6,8 +6,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -164,8 +162,7 @@ func TestNestedAttributeIsNamedByItsPath(t *testing.T) {
 
 func TestContext(t *testing.T) {
 	t.Parallel()
-	c := nl.NewConn(unix.NETLINK_ROUTE, 1, dial(netnstest.New(t), unix.NETLINK_ROUTE))
-	defer c.Close()
+	c := route(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	get := nl.Request{Type: unix.RTM_GETLINK, Body: make([]byte, 16)}
@@ -179,7 +176,7 @@ func TestContext(t *testing.T) {
 			t.Errorf("%d: %v", i, err)
 		}
 	}
-	// While another exchange has the one socket, a context ends the wait for it.
+	// While another exchange has the connection, a context ends the wait for it.
 	err := c.Dump(t.Context(), get, nil, func(nl.Message) error {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
@@ -223,7 +220,7 @@ func TestBrokenSocketIsReplaced(t *testing.T) {
 	broken := errors.New("no socket to be had")
 	mute, _ := silent(t)
 	dials, dialled := 0, make(chan struct{})
-	c := nl.NewConn(unix.NETLINK_ROUTE, 1, func() (*os.File, error) {
+	c := nl.NewConn(unix.NETLINK_ROUTE, func() (*os.File, error) {
 		switch dials++; dials {
 		case 1:
 			return nil, broken
@@ -274,7 +271,7 @@ func acknowledge(fd int) error {
 func TestALateAnswer(t *testing.T) {
 	t.Parallel()
 	f, other := silent(t)
-	c := nl.NewConn(unix.NETLINK_ROUTE, 1, func() (*os.File, error) { return f, nil })
+	c := nl.NewConn(unix.NETLINK_ROUTE, func() (*os.File, error) { return f, nil })
 	defer c.Close()
 	answered := make(chan error, 1)
 	go func() { answered <- acknowledge(other) }() // the caller is on its way to waiting, or waits
@@ -318,7 +315,7 @@ func TestDumpUnderChurn(t *testing.T) {
 	if err := c.Exec(t.Context(), reqs, nil); err != nil {
 		t.Fatal(err)
 	}
-	second := nl.NewConn(unix.NETLINK_ROUTE, 1, dial(ns, unix.NETLINK_ROUTE))
+	second := nl.NewConn(unix.NETLINK_ROUTE, dial(ns, unix.NETLINK_ROUTE))
 	defer second.Close()
 	other := func(r nl.Request) error { return second.Call(t.Context(), r, nil) }
 	again, changed := 0, false
@@ -386,82 +383,6 @@ func BenchmarkCall(b *testing.B) {
 	for b.Loop() {
 		if err := c.Call(b.Context(), get, nil); err != nil {
 			b.Fatal(err)
-		}
-	}
-}
-
-// Exchanges that are made at the same time have a socket each, up to the number;
-// one after the other they need one.
-func TestSocketsAreOpenedAsNeeded(t *testing.T) {
-	t.Parallel()
-	const most = 3
-	var mu sync.Mutex
-	var others []int // the far ends of the sockets
-	c := nl.NewConn(unix.NETLINK_ROUTE, most, func() (*os.File, error) {
-		f, other := silent(t)
-		mu.Lock()
-		defer mu.Unlock()
-		others = append(others, other)
-		return f, nil
-	})
-	call := func() error {
-		return c.Call(t.Context(), nl.Request{Type: unix.RTM_GETLINK, Body: make([]byte, 16)}, nil)
-	}
-	for range 5 {
-		done := make(chan error, 1)
-		go func() { done <- call() }()
-		for sent := false; !sent; runtime.Gosched() { // until it has a socket
-			mu.Lock()
-			sent = len(others) > 0
-			mu.Unlock()
-		}
-		if err := errors.Join(acknowledge(others[0]), <-done); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if len(others) != 1 {
-		t.Errorf("calls one after the other have opened %d sockets", len(others))
-	}
-
-	const calls = 7
-	done := make(chan error, calls)
-	for range calls {
-		go func() { done <- call() }()
-	}
-	open := func() []int {
-		mu.Lock()
-		defer mu.Unlock()
-		return slices.Clone(others)
-	}
-	for len(open()) < most {
-		runtime.Gosched()
-	}
-	// None of the three has an answer, so that no other call can have begun.
-	for answered := 0; answered < calls; {
-		for _, fd := range open() {
-			if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0); err != nil || n == 0 {
-				continue
-			}
-			if err := acknowledge(fd); err != nil {
-				t.Fatal(err)
-			}
-			answered++
-		}
-	}
-	for range calls {
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}
-	if n := len(open()); n != most {
-		t.Errorf("%d calls at once have opened %d sockets, want %d", calls, n, most)
-	}
-	if err := c.Close(); err != nil {
-		t.Error(err)
-	}
-	for _, fd := range others {
-		if n, err := unix.Read(fd, make([]byte, 1)); n != 0 && err == nil {
-			t.Error("a socket is not closed")
 		}
 	}
 }

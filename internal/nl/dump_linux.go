@@ -58,15 +58,14 @@ type Guard struct {
 
 // dumpTries hands the messages to each, or else keeps the replies.
 func (c *Conn) dumpTries(ctx context.Context, req *Request, tries int, g *Guard, reset func(), kept *replies, each func(Message) error) error {
-	l, err := c.acquire(ctx)
-	if err != nil {
+	if err := c.acquire(ctx); err != nil {
 		return err
 	}
-	defer c.release(l)
+	defer c.release()
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	if g != nil {
-		defer func() { l.leave(g.Groups, *buf) }()
+		defer func() { c.leave(g.Groups, *buf) }()
 	}
 	for range tries {
 		if reset != nil {
@@ -74,17 +73,17 @@ func (c *Conn) dumpTries(ctx context.Context, req *Request, tries int, g *Guard,
 		}
 		if g != nil {
 			g.broke = false
-			if err := l.join(g.Groups); err != nil {
+			if err := c.join(g.Groups); err != nil {
 				return err
 			}
 		}
-		intr, err := l.dump(ctx, req, *buf, g, kept, each)
+		intr, err := c.dump(ctx, req, *buf, g, kept, each)
 		if err == nil && !intr && g != nil && g.broke && g.Settle != nil {
-			intr, err = l.settle(ctx, g, *buf)
+			intr, err = c.settle(ctx, g, *buf)
 		}
 		full := g != nil && errors.Is(err, unix.ENOBUFS) // more changes than the socket holds
 		if _, refused := err.(*Error); full || err != nil && !refused {
-			l.drop() // the rest of the dump is still to come
+			c.drop() // the rest of the dump is still to come
 		}
 		if full {
 			intr, err = true, nil
@@ -100,10 +99,10 @@ func (c *Conn) dumpTries(ctx context.Context, req *Request, tries int, g *Guard,
 }
 
 // dump reads the table once and reports whether it changed meanwhile.
-func (l *lane) dump(ctx context.Context, req *Request, buf []byte, g *Guard, kept *replies, each func(Message) error) (intr bool, err error) {
-	seq := l.next()
-	l.out = appendMessage(l.out[:0], req, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, seq)
-	if err := l.sock.send(l.out); err != nil {
+func (c *Conn) dump(ctx context.Context, req *Request, buf []byte, g *Guard, kept *replies, each func(Message) error) (intr bool, err error) {
+	seq := c.next()
+	c.out = appendMessage(c.out[:0], req, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, seq)
+	if err := c.sock.send(c.out); err != nil {
 		return false, err
 	}
 	if kept != nil {
@@ -118,14 +117,14 @@ func (l *lane) dump(ctx context.Context, req *Request, buf []byte, g *Guard, kep
 		if kept != nil {
 			to = kept.room(buf)
 		}
-		b, err := l.sock.recv(ctx, to)
+		b, err := c.sock.recv(ctx, to)
 		if err != nil {
 			return false, err
 		}
 		var last Message
 		n, done := 0, false
 		for m, next := cutMessage(b, 0); next > 0 && !done; m, next = cutMessage(b, next) {
-			if g != nil && m.Port != l.sock.port {
+			if g != nil && m.Port != c.sock.port {
 				intr = g.Event(m) || intr
 				continue
 			}
@@ -136,9 +135,9 @@ func (l *lane) dump(ctx context.Context, req *Request, buf []byte, g *Guard, kep
 			switch m.Type {
 			case unix.NLMSG_DONE:
 				done = true
-				intr, err = l.dumpDone(m, req, intr)
+				intr, err = c.dumpDone(m, req, intr)
 			case unix.NLMSG_ERROR:
-				if e := parseError(m, l.c.family, req); e != nil {
+				if e := parseError(m, c.family, req); e != nil {
 					return false, e
 				}
 			default:
@@ -171,7 +170,7 @@ func (l *lane) dump(ctx context.Context, req *Request, buf []byte, g *Guard, kep
 
 // dumpDone reads the message at the end of a dump: an error that came up in the
 // middle stands in it, with its extack behind.
-func (l *lane) dumpDone(m Message, req *Request, intr bool) (bool, error) {
+func (c *Conn) dumpDone(m Message, req *Request, intr bool) (bool, error) {
 	if len(m.Body) < 4 {
 		return intr, nil
 	}
@@ -181,7 +180,7 @@ func (l *lane) dumpDone(m Message, req *Request, intr bool) (bool, error) {
 	}
 	e := &Error{Errno: syscall.Errno(n)}
 	if m.Flags&unix.NLM_F_ACK_TLVS != 0 {
-		e.extack(m.Body[4:], l.c.family, req)
+		e.extack(m.Body[4:], c.family, req)
 	}
 	if e.Errno == unix.EINTR { // nftables: the generation changed
 		return true, nil

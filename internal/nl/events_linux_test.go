@@ -221,7 +221,7 @@ func TestEventsOfOtherNamespaces(t *testing.T) {
 func TestEventsNameTheirCause(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)
-	one, two := exchange(t, ns), nl.NewConn(unix.NETLINK_ROUTE, 1, dial(ns, unix.NETLINK_ROUTE))
+	one, two := exchange(t, ns), nl.NewConn(unix.NETLINK_ROUTE, dial(ns, unix.NETLINK_ROUTE))
 	defer two.Close()
 	e, err := ns.Subscribe(t.Context(), unix.NETLINK_ROUTE, nl.EventConfig{Groups: []uint32{unix.RTNLGRP_IPV4_IFADDR}})
 	if err != nil {

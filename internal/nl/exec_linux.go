@@ -21,16 +21,15 @@ const lastMessage = 64
 // that it answers with go to reply, which may be nil. The kernel's refusal is
 // an *Error.
 func (c *Conn) Call(ctx context.Context, req Request, reply func(Message) error) error {
-	l, err := c.acquire(ctx)
-	if err != nil {
+	if err := c.acquire(ctx); err != nil {
 		return err
 	}
-	defer c.release(l)
-	x := exchange{l: l, first: l.next(), count: 1, one: &req}
+	defer c.release()
+	x := exchange{c: c, first: c.next(), count: 1, one: &req}
 	if reply != nil {
 		x.reply = func(_ int, m Message) error { return reply(m) }
 	}
-	l.out = appendMessage(l.out[:0], &req, unix.NLM_F_REQUEST|unix.NLM_F_ACK, x.first)
+	c.out = appendMessage(c.out[:0], &req, unix.NLM_F_REQUEST|unix.NLM_F_ACK, x.first)
 	if err := x.run(ctx); err != nil {
 		return err
 	}
@@ -62,17 +61,16 @@ func (c *Conn) exec(ctx context.Context, reqs []Request, find bool, reply func(i
 	if len(reqs) == 0 {
 		return ctx.Err()
 	}
-	l, err := c.acquire(ctx)
-	if err != nil {
+	if err := c.acquire(ctx); err != nil {
 		return err
 	}
-	defer c.release(l)
+	defer c.release()
 	for sent := 0; sent < len(reqs); {
 		if err := ctx.Err(); err != nil && sent > 0 {
 			return &ExecError{Sent: sent, Cause: err}
 		}
 		n := chunk(reqs[sent:])
-		x := exchange{l: l, reqs: reqs[sent:], base: sent, first: l.seq + 1, count: n, find: find, reply: reply}
+		x := exchange{c: c, reqs: reqs[sent:], base: sent, first: c.seq + 1, count: n, find: find, reply: reply}
 		x.encode()
 		if err := x.run(ctx); err != nil {
 			return err
@@ -96,15 +94,14 @@ func (c *Conn) Transaction(ctx context.Context, begin Request, reqs []Request, e
 	if len(reqs) == 0 {
 		return ctx.Err()
 	}
-	l, err := c.acquire(ctx)
-	if err != nil {
+	if err := c.acquire(ctx); err != nil {
 		return err
 	}
-	defer c.release(l)
+	defer c.release()
 	all := slices.Concat([]Request{begin}, reqs)
-	x := exchange{l: l, reqs: all, base: -1, first: l.seq + 1, count: len(all), firstEnds: true}
+	x := exchange{c: c, reqs: all, base: -1, first: c.seq + 1, count: len(all), firstEnds: true}
 	x.encode()
-	l.out = appendMessage(l.out, &end, unix.NLM_F_REQUEST, l.next())
+	c.out = appendMessage(c.out, &end, unix.NLM_F_REQUEST, c.next())
 	if err := x.run(ctx); err != nil {
 		return err
 	}
@@ -116,7 +113,7 @@ func (c *Conn) Transaction(ctx context.Context, begin Request, reqs []Request, e
 
 // exchange is one send and its answers.
 type exchange struct {
-	l         *lane
+	c         *Conn
 	reqs      []Request
 	one       *Request // instead of reqs, for a single request
 	first     uint32   // sequence number of the first request
@@ -147,31 +144,31 @@ func (x *exchange) encode() {
 	for i := range x.count {
 		size += msgHeader + align(len(x.reqs[i].Body))
 	}
-	x.l.out = slices.Grow(x.l.out[:0], size+lastMessage)
+	x.c.out = slices.Grow(x.c.out[:0], size+lastMessage)
 	for i := range x.count {
 		flags := uint16(unix.NLM_F_REQUEST)
 		if i == x.count-1 {
 			flags |= unix.NLM_F_ACK
 		}
-		x.l.out = appendMessage(x.l.out, &x.reqs[i], flags, x.l.next())
+		x.c.out = appendMessage(x.c.out, &x.reqs[i], flags, x.c.next())
 	}
 }
 
-// run sends the lane's buffer and reads until the last request is answered. Answers to
+// run sends c.out and reads until the last request is answered. Answers to
 // other sequence numbers (an exchange that was given up) are skipped.
 func (x *exchange) run(ctx context.Context) (err error) {
-	s := x.l.sock
+	s := x.c.sock
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	if err := s.send(x.l.out); err != nil {
-		x.l.drop()
+	if err := s.send(x.c.out); err != nil {
+		x.c.drop()
 		return err
 	}
 	var replyErr error
 	for done := false; !done; {
 		b, err := s.recv(ctx, *buf)
 		if err != nil {
-			x.l.drop()
+			x.c.drop()
 			return err
 		}
 		for m, next := cutMessage(b, 0); next > 0; m, next = cutMessage(b, next) {
@@ -187,7 +184,7 @@ func (x *exchange) run(ctx context.Context) (err error) {
 			}
 			var e *Error
 			if !x.find || !isErrno(m, unix.ENOENT) {
-				e = parseError(m, x.l.c.family, x.request(i))
+				e = parseError(m, x.c.family, x.request(i))
 			}
 			if e != nil {
 				x.failed = append(x.failed, Item{Index: x.base + i, Err: e})
@@ -202,7 +199,7 @@ func (x *exchange) run(ctx context.Context) (err error) {
 // endsWith reports whether an error for the first request is all the answer that
 // comes. nfnetlink denies a send as a whole, and says so once.
 func (x *exchange) endsWith(e *Error) bool {
-	return e != nil && (x.firstEnds || x.l.c.family == unix.NETLINK_NETFILTER && e.Errno == unix.EPERM)
+	return e != nil && (x.firstEnds || x.c.family == unix.NETLINK_NETFILTER && e.Errno == unix.EPERM)
 }
 
 func (x *exchange) request(i int) *Request {

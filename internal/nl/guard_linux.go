@@ -11,11 +11,11 @@ import (
 // join opens a socket if there is none, and lets it receive the events of
 // groups, until leave. What a dump is answered with carries the socket's own port,
 // an event any other.
-func (l *lane) join(groups []uint32) error {
-	if err := l.ensure(); err != nil {
+func (c *Conn) join(groups []uint32) error {
+	if err := c.ensure(); err != nil {
 		return err
 	}
-	s := l.sock
+	s := c.sock
 	if slices.Equal(s.groups, groups) {
 		return nil
 	}
@@ -37,20 +37,20 @@ func (l *lane) join(groups []uint32) error {
 }
 
 // settle sends the guard's request and shows it the events up to the answer.
-func (l *lane) settle(ctx context.Context, g *Guard, buf []byte) (void bool, err error) {
-	seq := l.next()
-	l.out = appendMessage(l.out[:0], g.Settle, unix.NLM_F_REQUEST|unix.NLM_F_ACK, seq)
-	if err := l.sock.send(l.out); err != nil {
+func (c *Conn) settle(ctx context.Context, g *Guard, buf []byte) (void bool, err error) {
+	seq := c.next()
+	c.out = appendMessage(c.out[:0], g.Settle, unix.NLM_F_REQUEST|unix.NLM_F_ACK, seq)
+	if err := c.sock.send(c.out); err != nil {
 		return false, err
 	}
 	for {
-		b, err := l.sock.recv(ctx, buf)
+		b, err := c.sock.recv(ctx, buf)
 		if err != nil {
 			return false, err
 		}
 		for m, next := cutMessage(b, 0); next > 0; m, next = cutMessage(b, next) {
 			switch {
-			case m.Port != l.sock.port:
+			case m.Port != c.sock.port:
 				void = g.Event(m) || void
 			case m.Seq == seq && m.Type == unix.NLMSG_ERROR:
 				return void, nil
@@ -62,8 +62,8 @@ func (l *lane) settle(ctx context.Context, g *Guard, buf []byte) (void bool, err
 // leave ends the membership and throws away the events that are queued still: a
 // later exchange could take them for its answers. A socket that cannot be
 // emptied is dropped.
-func (l *lane) leave(groups []uint32, buf []byte) {
-	s := l.sock
+func (c *Conn) leave(groups []uint32, buf []byte) {
+	s := c.sock
 	if s == nil || !slices.Equal(s.groups, groups) {
 		return
 	}
@@ -75,7 +75,7 @@ func (l *lane) leave(groups []uint32, buf []byte) {
 		}
 	})
 	if err != nil || s.errno != nil || s.drain(buf) != nil {
-		l.drop()
+		c.drop()
 	}
 }
 
