@@ -197,7 +197,7 @@ func (c *creation) exchange(peerFD, destFD int) error {
 		}
 		// What was shown is older than the link's place at its master. A bridge
 		// changes nothing else of its ports.
-		if c.link.Master = s.Master; shown && (s.Master == 0 || master == "bridge" && !c.speaksUp()) {
+		if c.link.Master = s.Master; shown && (s.Master == 0 || master == "bridge") {
 			return nil
 		}
 		err = c.end.conn.Call(ctx, getLink(s.Name, 0), read)
@@ -255,7 +255,9 @@ func (c *creation) speaksUp() bool {
 // just lost its. It takes a tenth of an attachment, for nothing, as the other end
 // comes up next.
 func (c *creation) sendNew(ctx context.Context, req nl.Request, destFD int, read func(nl.Message) error) (master string, err error) {
-	if destFD >= 0 { // the echo would be of the link before it moved
+	// An echo would be of the link before it moved; a box that speaks up wants the
+	// question.
+	if destFD >= 0 || c.spec.Master != 0 && c.speaksUp() {
 		return "", c.send.Call(ctx, req, nil)
 	}
 	req.Flags |= unix.NLM_F_ECHO
