@@ -78,38 +78,37 @@ func openFd(fd int) (*NS, error) {
 // newNSFd makes a handle of a descriptor, which it closes when it is none of a
 // network namespace.
 func newNSFd(fd int) (*NS, error) {
-	file := os.NewFile(uintptr(fd), "net")
-	ns, err := newNS(file)
+	id, err := identify(fd)
 	if err != nil {
-		file.Close()
+		unix.Close(fd)
 		return nil, err
 	}
 	origin.Note(fd)
-	return ns, nil
+	return &NS{file: os.NewFile(uintptr(fd), "net"), id: id}, nil
 }
 
-// newNS makes a handle of an open namespace file, which it then owns.
-func newNS(file *os.File) (*NS, error) {
-	fd := int(file.Fd())
+// identify tells which network namespace a descriptor is of; any other file, or
+// namespace, is an error.
+func identify(fd int) (ID, error) {
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fs); err != nil {
-		return nil, os.NewSyscallError("fstatfs", err)
+		return ID{}, os.NewSyscallError("fstatfs", err)
 	}
 	if fs.Type != unix.NSFS_MAGIC && fs.Type != unix.PROC_SUPER_MAGIC {
-		return nil, errNotA("file")
+		return ID{}, errNotA("file")
 	}
 	kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE) // ioctl_ns(2)
 	if err != nil {
-		return nil, errNotA("file")
+		return ID{}, errNotA("file")
 	}
 	if kind != unix.CLONE_NEWNET {
-		return nil, fmt.Errorf("this is a %s namespace: %w", nameOfKind(kind), ErrOtherKind)
+		return ID{}, fmt.Errorf("this is a %s namespace: %w", nameOfKind(kind), ErrOtherKind)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, os.NewSyscallError("fstat", err)
+		return ID{}, os.NewSyscallError("fstat", err)
 	}
-	return &NS{file: file, id: ID{Dev: uint64(st.Dev), Ino: st.Ino}}, nil
+	return ID{Dev: uint64(st.Dev), Ino: st.Ino}, nil
 }
 
 // note remembers where the handle was opened, if a leak check has asked for it: in

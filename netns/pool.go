@@ -25,9 +25,8 @@ type Pool struct {
 
 // NewPool begins to make namespaces in the background, one after the other, until
 // size of them are ready, and again 2 ms after a [Pool.Get], or at once when none is
-// ready any more. A size below 1 is
-// os.ErrInvalid. What stands in the way of making one, a missing privilege for
-// instance, is for Get to say.
+// ready any more. A size below 1 is os.ErrInvalid. What stands in the way of making
+// one, a missing privilege for instance, is for Get to say.
 func NewPool(size int) (*Pool, error) {
 	p, err := newPool(size, New)
 	if err != nil {
