@@ -48,7 +48,7 @@ func ensureBridge(ctx context.Context, r *request, l *lease) (br link.Link, made
 		begin, err = link.Create, nil
 	case err == nil && !br.Up:
 		var half bool
-		if half, err = unfinished(ctx, br); half {
+		if _, half, err = isOwn(ctx, br); half {
 			begin = link.Ensure
 		}
 	}
@@ -154,7 +154,7 @@ func dropBridge(ctx context.Context, r *request) error {
 	if err != nil {
 		return netns.IgnoreNotExist(err)
 	}
-	if mine, err := isOwn(ctx, br); err != nil || !mine {
+	if own, _, err := isOwn(ctx, br); err != nil || !own {
 		return netns.IgnoreNotExist(err)
 	}
 	ports, err := link.List(ctx, r.host, link.Filter{Master: br.Index})
@@ -182,25 +182,17 @@ func dropTable(ctx context.Context, r *request, gw *nat.NAT) error {
 	return err
 }
 
-// isOwn says whether the plugin has made the bridge.
-func isOwn(ctx context.Context, br link.Link) (bool, error) {
+// isOwn says whether the plugin has made the bridge, and whether an ADD was killed
+// before it was finished: the kernel takes the hardware address in the message that
+// makes a link, and the alias in the next only.
+func isOwn(ctx context.Context, br link.Link) (own, half bool, err error) {
 	d, err := br.Details(ctx)
-	if err != nil || d.Spec.Alias == bridgeAlias {
-		return err == nil, err
+	if err != nil || d.Spec.Alias != "" {
+		return err == nil && d.Spec.Alias == bridgeAlias, false, err
 	}
-	return unfinished(ctx, br)
-}
-
-// unfinished says whether an ADD was killed between the message that made the
-// bridge and the next: the kernel takes the hardware address in the first, and the
-// alias in the second only.
-func unfinished(ctx context.Context, br link.Link) (bool, error) {
 	mac, err := ownMAC(br.NS(), br.Name)
-	if err != nil || !bytes.Equal(br.MAC, mac) {
-		return false, err
-	}
-	d, err := br.Details(ctx)
-	return err == nil && d.Spec.Alias == "", err
+	half = err == nil && bytes.Equal(br.MAC, mac)
+	return half, half, err
 }
 
 // ownMAC is the hardware address of a bridge that the plugin makes. Without one a

@@ -67,13 +67,7 @@ func TestAnAddThatIsKilledAtAnyStepLeavesNothing(t *testing.T) {
 			return err
 		}
 		killed := r.kill(steps, add)
-		r.gc()
-		r.clean()
-		if t.Failed() {
-			t.Fatalf("so it was after %d steps", steps)
-		}
-		if !killed {
-			r.wantSteps(steps)
+		if r.cleared(steps, killed) {
 			return
 		}
 		r.kill(steps, add)
@@ -93,13 +87,20 @@ func TestAnAddThatIsKilledAtAnyStepLeavesNothing(t *testing.T) {
 	}
 }
 
-// wantSteps fails the test if a verb had so few steps that it cannot have been
-// killed within.
-func (r *rig) wantSteps(steps int) {
+// cleared wants GC to leave nothing of a verb that was to be killed after so many
+// steps. It reports whether the verb ended by itself: then it has no more of them,
+// and fails the test if it had so few that it cannot have been killed within.
+func (r *rig) cleared(steps int, killed bool) (last bool) {
 	r.Helper()
-	if steps < 6 { // a link, its limits, a port, a lease, a network, a table, or more
+	r.gc()
+	r.clean()
+	if r.Failed() {
+		r.Fatalf("so it was after %d steps", steps)
+	}
+	if !killed && steps < 6 { // a link, its limits, a port, a lease, a network, a table, or more
 		r.Errorf("all of it has %d steps", steps)
 	}
+	return !killed
 }
 
 // A DEL or a GC that is killed is done again.
@@ -133,13 +134,7 @@ func TestADelThatIsKilledAtAnyStepIsRepeated(t *testing.T) {
 				if strings.Contains(r.nft("list", "ruleset"), "8080") {
 					t.Error("its port is still published")
 				}
-				r.gc()
-				r.clean()
-				if t.Failed() {
-					t.Fatalf("so it was after %d steps", steps)
-				}
-				if !killed {
-					r.wantSteps(steps)
+				if r.cleared(steps, killed) {
 					return
 				}
 			}
