@@ -89,10 +89,6 @@ type visit struct {
 // runtime.Goexit go on in the caller.
 func onThread(fn func() error) error { return (&visit{fn: fn}).await() }
 
-// onOurThread is onThread for code of this package, which is known to change the
-// network namespace only.
-func onOurThread(fn func() error) error { return (&visit{fn: fn, ours: true}).await() }
-
 func (v *visit) await() error {
 	v.done = make(chan struct{})
 	go v.start()

@@ -1,0 +1,66 @@
+package netns
+
+import (
+	"errors"
+	"iter"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// onOurThread is onThread for code of this package that is known to be short and
+// to change nothing but the network namespace.
+//
+// It runs fn as a coroutine on the caller's thread. With a goroutine, which
+// onThread starts, the scheduler wakes a second thread twice, for nothing: to
+// make a namespace takes an eighth longer then.
+func onOurThread(fn func() error) error {
+	err := errUnfinished
+	first := false
+	gone := make(chan struct{})
+	next, _ := iter.Pull(func(leave func(struct{}) bool) {
+		lockThread()
+		defer unlockThread()
+		if first = unix.Gettid() == pid; first {
+			return
+		}
+		home, oerr := unix.Open(selfNet, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if oerr != nil {
+			err = &os.PathError{Op: "open", Path: selfNet, Err: oerr}
+			return
+		}
+		defer unix.Close(home)
+		defer func() {
+			if unix.Setns(home, unix.CLONE_NEWNET) != nil {
+				stray(home, gone, func() { leave(struct{}{}) })
+			}
+		}()
+		err = fn()
+	})
+	next()
+	close(gone)
+	if first { // it would be seen elsewhere; see visit.start
+		return (&visit{fn: fn, ours: true}).await()
+	}
+	return err
+}
+
+// errUnfinished is what a caller gets whose coroutine has panicked and could not
+// go home either.
+var errUnfinished = errors.New("the thread has been lost")
+
+// stray keeps the calling thread from everybody until it can go home. The caller
+// goes on meanwhile, on the thread of another goroutine that leaves the coroutine in
+// its stead.
+//
+// It takes a lot to be here: memory is short, or another thread has just taken the
+// privilege from the whole process. A caller that has locked itself to the thread
+// (runtime.LockOSThread) cannot go on elsewhere: the runtime ends the program then.
+func stray(home int, gone <-chan struct{}, leave func()) {
+	go leave()
+	<-gone
+	for unix.Setns(home, unix.CLONE_NEWNET) != nil {
+		time.Sleep(time.Second)
+	}
+}
