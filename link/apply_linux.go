@@ -225,7 +225,7 @@ func (a *application) exec(reqs []nl.Request) error {
 	return a.fail(err)
 }
 
-func (a *application) sentAny(place int) bool { return slices.Contains(a.sent[place][:], true) }
+func (a *application) sentAny(place int) bool { return !a.sent[place].empty() }
 
 func (a *application) attrNames() func([]uint16) string {
 	if a.want.Kind != nil {

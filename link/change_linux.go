@@ -2,15 +2,10 @@ package link
 
 import (
 	"context"
-	"time"
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
 )
-
-// changeTimeout bounds the wait for the kernel's answer to a change. The kernel
-// answers before the send returns; it is there for a connection gone wrong.
-const changeTimeout = 30 * time.Second
 
 // SetUp brings the link up (IFF_UP). It is no error if it is up already.
 func (l Link) SetUp(ctx context.Context) error {
@@ -54,7 +49,5 @@ func change(ctx context.Context, exchange func(context.Context) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
-	defer cancel()
-	return exchange(ctx)
+	return exchange(context.WithoutCancel(ctx))
 }

@@ -177,7 +177,7 @@ func (d *Details) told(o *options) {
 		unix.IFLA_LINK, unix.IFLA_MASTER, unix.IFLA_OPERSTATE, unix.IFLA_LINKINFO, unix.IFLA_LINK_NETNSID,
 		unix.IFLA_AF_SPEC, unix.IFLA_PROP_LIST, unix.IFLA_STATS,
 	} {
-		o.read[t] = true
+		o.read.add(t)
 	}
 }
 

@@ -23,7 +23,9 @@ func (k Bond) hidden(have *attrs) { fillIn(k, have, 24, 25, 26) }
 func fillIn(k Kind, have *attrs, types ...uint16) {
 	var only attrSet
 	for _, t := range types {
-		only[t] = have[t] == nil
+		if have[t] == nil {
+			only.add(t)
+		}
 	}
 	o := options{do: encode, only: &only, peerFD: -1}
 	k.options(&o)

@@ -54,8 +54,8 @@ func (m *message) putPeer(place, peerFD int, walk func(*options)) {
 	}
 	walk(&o)
 	m.b, m.names = o.b, o.names
-	for t, in := range o.sent {
-		m.sent[place][t] = m.sent[place][t] || in
+	for i, in := range o.sent {
+		m.sent[place][i] |= in
 	}
 }
 

@@ -56,7 +56,11 @@ const maxAttr = 128
 type attrs [maxAttr][]byte
 
 // attrSet is a set of attribute types.
-type attrSet [maxAttr]bool
+type attrSet [maxAttr / 64]uint64
+
+func (s *attrSet) has(t uint16) bool { return s[t/64]&(1<<(t%64)) != 0 }
+func (s *attrSet) add(t uint16)      { s[t/64] |= 1 << (t % 64) }
+func (s *attrSet) empty() bool       { return *s == attrSet{} }
 
 // index sorts the attributes in b by type. It keeps b.
 func (a *attrs) index(b []byte) error {
@@ -132,7 +136,7 @@ func (o *options) custom(typ uint16, name string, set bool, payload func() []byt
 	t := typ &^ 0xc000 // without the flag bits
 	switch o.do {
 	case encode:
-		if !set || o.only != nil && !o.only[t] {
+		if !set || o.only != nil && !o.only.has(t) {
 			return
 		}
 		p := payload()
@@ -145,10 +149,10 @@ func (o *options) custom(typ uint16, name string, set bool, payload func() []byt
 			}
 		}
 		o.b = nl.AppendAttr(o.b, typ, p)
-		o.sent[t] = true
+		o.sent.add(t)
 		o.names = append(o.names, name)
 	case decode:
-		o.read[t] = true
+		o.read.add(t)
 		if o.in[t] != nil && parse != nil {
 			parse(o.in[t])
 		}

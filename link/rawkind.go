@@ -41,7 +41,7 @@ func (k Other) options(o *options) Kind {
 	case decode:
 		k.Data = o.rest()
 		for _, a := range k.Data {
-			o.read[a.Type] = true
+			o.read.add(a.Type)
 		}
 	}
 	return k
@@ -50,7 +50,7 @@ func (k Other) options(o *options) Kind {
 // rest returns copies of the attributes that no option has read.
 func (o *options) rest() (list []Attr) {
 	for t, data := range o.in {
-		if data != nil && !o.read[t] {
+		if data != nil && !o.read.has(uint16(t)) {
 			list = append(list, Attr{Type: uint16(t), Data: bytes.Clone(data)})
 		}
 	}

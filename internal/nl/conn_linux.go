@@ -79,10 +79,14 @@ func (c *Conn) acquire(ctx context.Context) error {
 	}
 	select {
 	case <-c.turn:
-	case <-c.done:
-		return os.ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
+	default:
+		select {
+		case <-c.turn:
+		case <-c.done:
+			return os.ErrClosed
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	err := c.ensure()
 	if err != nil {
