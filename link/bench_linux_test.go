@@ -43,7 +43,7 @@ func BenchmarkCreateVeth(b *testing.B) {
 		peer.Index = 500
 		s.Kind = Veth{Peer: peer}
 		err := web.WithFd(func(fd int) error {
-			create := frame(newLink(&s, fd, -1).Body, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+			create := frame(made(&s, fd).Body, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
 			inside := append(
 				frame(setFlags(500, true).Body, unix.RTM_NEWLINK, 0),
 				frame(addrRequest(unix.RTM_NEWADDR, 500, peer.Addrs[0], false).Body, unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)...)

@@ -111,6 +111,9 @@ func (c *creation) fail(err error) error {
 // prepare refuses bad input and opens the connections, so that a namespace that is
 // closed is found out before anything is made.
 func (c *creation) prepare() (err error) {
+	if c.spec.NS == nil {
+		c.spec.NS = c.ns
+	}
 	if err = c.spec.check(c.ns); err != nil {
 		return err
 	}
@@ -119,7 +122,7 @@ func (c *creation) prepare() (err error) {
 	}
 	s := c.spec
 	c.end = end{ns: c.ns, conn: c.send, spec: s}
-	if s.NS != nil && !s.NS.Equal(c.ns) {
+	if !s.NS.Equal(c.ns) {
 		c.end.ns = s.NS
 		if c.end.conn, err = route(s.NS); err != nil {
 			return fmt.Errorf("the link's namespace %s: %w", s.NS, err)
@@ -174,24 +177,31 @@ func (c *creation) withFd(e *end, fn func(fd int) error) error {
 
 // exchange sends the create message and finds out what came of it.
 func (c *creation) exchange(peerFD, destFD int) error {
-	s := *c.spec
-	s.Up = s.Up && !c.end.up
-	if c.end.mtu = isBridge(s.Kind) && s.MTU != 0; c.end.mtu {
+	s := c.spec
+	c.end.mtu = isBridge(s.Kind) && s.MTU != 0
+	if c.end.mtu || c.end.up && s.Up {
+		s = new(*s)
+		s.Up = s.Up && !c.end.up
+	}
+	if c.end.mtu {
 		// A bridge's MTU follows its ports unless it was ever changed: it is
 		// made with another one for settle to change.
 		if s.MTU--; s.MTU < minMTU {
 			s.MTU = minMTU + 1
 		}
 	}
+	req, check := newLink(s, peerFD, destFD)
 	var bad error
 	shown := false
 	read := func(m nl.Message) error {
 		shown = true
-		bad = c.verify(&c.end, m.Body, true)
+		if check {
+			bad = c.verify(&c.end, m.Body, true)
+		}
 		return decodeLink(&c.link, m.Body)
 	}
 	err := change(c.ctx, func(ctx context.Context) error {
-		master, err := c.sendNew(ctx, newLink(&s, peerFD, destFD), destFD, read)
+		master, err := c.sendNew(ctx, req, destFD, read)
 		if err != nil {
 			return err
 		}

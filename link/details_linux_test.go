@@ -105,7 +105,7 @@ func TestStatsCountPackets(t *testing.T) {
 func FuzzDecodeDetails(f *testing.F) {
 	for _, s := range goldens {
 		if s.Kind != nil && s.Name != "" {
-			f.Add(newLink(&s, -1, -1).Body)
+			f.Add(made(&s, -1).Body)
 		}
 	}
 	f.Add(sampleLink())

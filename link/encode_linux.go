@@ -2,6 +2,7 @@ package link
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/nl"
 	"golang.org/x/sys/unix"
@@ -17,8 +18,9 @@ func appendIfInfo(b []byte, index int, flags, change uint32) []byte {
 
 // newLink builds the message that makes the link. peerFD and destFD are the
 // descriptors of the namespaces of the peer and of the link itself; -1 where they
-// are the one the message is sent in.
-func newLink(s *Spec, peerFD, destFD int) nl.Request {
+// are the one the message is sent in. check says that there are kernels that pass
+// over something in it.
+func newLink(s *Spec, peerFD, destFD int) (req nl.Request, check bool) {
 	var flags uint32
 	if s.Up {
 		flags = unix.IFF_UP
@@ -35,7 +37,8 @@ func newLink(s *Spec, peerFD, destFD int) nl.Request {
 	if destFD >= 0 {
 		m.b = nl.AppendU32(m.b, unix.IFLA_NET_NS_FD, uint32(destFD))
 	}
-	return nl.Request{Type: unix.RTM_NEWLINK, Flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, Body: m.b, Names: namesOf(s.Kind)}
+	req = nl.Request{Type: unix.RTM_NEWLINK, Flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, Body: m.b, Names: namesOf(s.Kind)}
+	return req, slices.ContainsFunc(m.names, mayBePassedOver)
 }
 
 // setFlags builds the message that brings a link up or down.

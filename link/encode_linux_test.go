@@ -3,6 +3,7 @@ package link
 import (
 	"bytes"
 	"encoding/binary"
+	"github.com/boxwire/boxwire/internal/nl"
 	"net"
 	"net/netip"
 	"testing"
@@ -57,7 +58,7 @@ func TestNewLinkBytesEqualIndependentEncoder(t *testing.T) {
 				t.Fatal(err)
 			}
 			markNested(want, unix.IFLA_LINKINFO)
-			r := newLink(&c.spec, c.fd, -1)
+			r := made(&c.spec, c.fd)
 			if !bytes.Equal(r.Body, want) {
 				t.Errorf("request\n got %x\nwant %x", r.Body, want)
 			}
@@ -159,4 +160,10 @@ func TestAttributeNames(t *testing.T) {
 			t.Errorf("names of %v: %q, want %q", c.path, got, c.want)
 		}
 	}
+}
+
+// made is the message that makes a link in the namespace that it is sent in.
+func made(s *Spec, peerFD int) nl.Request {
+	r, _ := newLink(s, peerFD, -1)
+	return r
 }

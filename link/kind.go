@@ -22,8 +22,8 @@ type Kind interface {
 	// outer is the spec that holds the kind.
 	check(outer *Spec) error
 
-	// options walks over the contents of IFLA_INFO_DATA and returns the
-	// kind, with what the walk read into it.
+	// options walks over the contents of IFLA_INFO_DATA. A walk that decodes
+	// returns the kind, with what it read.
 	options(o *options) Kind
 }
 

@@ -124,7 +124,7 @@ func TestMessagesEqualThoseOfIP(t *testing.T) {
 			if err := checkKind(s.Kind, ns); err != nil && !strings.HasSuffix(name, "bond") {
 				t.Errorf("%s: %v", name, err)
 			}
-			got = newLink(&s, -1, -1).Body
+			got = made(&s, -1).Body
 		}
 		g, w := canonical(got, unix.SizeofIfInfomsg), canonical(want, unix.SizeofIfInfomsg)
 		for _, a := range surplus[name] {

@@ -122,10 +122,15 @@ func (c *creation) settle(e *end) error {
 	return err
 }
 
-// mayBePassedOver reports whether there are kernels that neither take an option nor
-// refuse it. A new link is up sooner when it need not be asked for.
+// mayBePassedOver reports whether there may be kernels that neither take an option
+// nor refuse it. A new link that has none of these need not be looked at, or even
+// asked for.
 func mayBePassedOver(name string) bool {
-	return name != "IFLA_IFALIAS" && name != "IFLA_INET6_ADDR_GEN_MODE"
+	switch name {
+	case "IFLA_IFNAME", "IFLA_NUM_TX_QUEUES", "IFLA_NUM_RX_QUEUES", "VETH_INFO_PEER", "IFLA_IFALIAS", "IFLA_INET6_ADDR_GEN_MODE":
+		return false
+	}
+	return true
 }
 
 // exec sends the requests in the namespace of an end. Those from the one at addrs

@@ -123,11 +123,12 @@ func (s *Spec) check(ns *netns.NS) error {
 	if err := s.checkCommon(); err != nil {
 		return err
 	}
-	outer := *s
-	if outer.NS == nil {
+	outer := s
+	if s.NS == nil {
+		outer = new(*s)
 		outer.NS = ns
 	}
-	return checkKind(s.Kind, &outer)
+	return checkKind(s.Kind, outer)
 }
 
 // common walks over the attributes that a message to make or change a link has

@@ -28,6 +28,9 @@ func (v Veth) check(outer *Spec) error { return checkPeer("veth", &v.Peer, outer
 
 func (v Veth) options(o *options) Kind {
 	o.peer(1, "VETH_INFO_PEER", &v.Peer)
+	if o.do != decode {
+		return nil // it is large
+	}
 	return v
 }
 
@@ -58,8 +61,8 @@ func checkPeer(kind string, peer, outer *Spec) error {
 // peer is the other end of a pair: a whole struct ifinfomsg with attributes
 // behind it, which the kernel does not give back. Its flags must stay 0: IFF_UP
 // there makes the kernel refuse a veth with ENOTCONN, as the first end it brings
-// up has no peer yet. The peer's IFLA_MASTER would be accepted and ignored; see
-// finishPeer for both.
+// up has no peer yet. The peer's IFLA_MASTER would be accepted and ignored. Both come
+// with creation.settle.
 func (o *options) peer(typ uint16, name string, p *Spec) {
 	if o.do == encode && o.have != nil {
 		return // it is there

@@ -17,12 +17,13 @@ import (
 // make a namespace takes an eighth longer then.
 func onOurThread(fn func() error) error {
 	err := errUnfinished
-	first := false
+	stays := false
 	gone := make(chan struct{})
 	next, _ := iter.Pull(func(leave func(struct{}) bool) {
 		lockThread()
 		defer unlockThread()
-		if first = unix.Gettid() == pid; first {
+		// The process's first thread is not to be seen elsewhere; see visit.start.
+		if stays = unix.Gettid() == pid; stays {
 			return
 		}
 		home, oerr := unix.Open(selfNet, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -31,6 +32,10 @@ func onOurThread(fn func() error) error {
 			return
 		}
 		defer unix.Close(home)
+		// A user namespace may let its threads out and not in again: they end.
+		if stays = unix.Setns(home, unix.CLONE_NEWNET) != nil; stays {
+			return
+		}
 		defer func() {
 			if unix.Setns(home, unix.CLONE_NEWNET) != nil {
 				stray(home, gone, func() { leave(struct{}{}) })
@@ -40,7 +45,7 @@ func onOurThread(fn func() error) error {
 	})
 	next()
 	close(gone)
-	if first { // it would be seen elsewhere; see visit.start
+	if stays {
 		return (&visit{fn: fn, ours: true}).await()
 	}
 	return err
@@ -54,8 +59,8 @@ var errUnfinished = errors.New("the thread has been lost")
 // goes on meanwhile, on the thread of another goroutine that leaves the coroutine in
 // its stead.
 //
-// It takes a lot to be here: memory is short, or another thread has just taken the
-// privilege from the whole process. A caller that has locked itself to the thread
+// The way home was open when the thread left, so that it takes a lot to be here:
+// memory is short, or somebody has just taken the privilege from the whole process. A caller that has locked itself to the thread
 // (runtime.LockOSThread) cannot go on elsewhere: the runtime ends the program then.
 func stray(home int, gone <-chan struct{}, leave func()) {
 	go leave()
