@@ -4,6 +4,7 @@ import (
 	"errors"
 	"iter"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +19,7 @@ import (
 func onOurThread(fn func() error) error {
 	err := errUnfinished
 	stays := false
-	gone := make(chan struct{})
+	var there sync.Mutex // held until the caller goes on
 	next, _ := iter.Pull(func(leave func(struct{}) bool) {
 		lockThread()
 		defer unlockThread()
@@ -38,13 +39,14 @@ func onOurThread(fn func() error) error {
 		}
 		defer func() {
 			if unix.Setns(home, unix.CLONE_NEWNET) != nil {
-				stray(home, gone, func() { leave(struct{}{}) })
+				stray(home, &there, func() { leave(struct{}{}) })
 			}
 		}()
 		err = fn()
 	})
+	there.Lock()
 	next()
-	close(gone)
+	there.Unlock()
 	if stays {
 		return (&visit{fn: fn, ours: true}).await()
 	}
@@ -60,12 +62,14 @@ var errUnfinished = errors.New("the thread has been lost")
 // its stead.
 //
 // The way home was open when the thread left, so that it takes a lot to be here:
-// memory is short, or somebody has just taken the privilege from the whole process. A caller that has locked itself to the thread
-// (runtime.LockOSThread) cannot go on elsewhere: the runtime ends the program then.
-func stray(home int, gone <-chan struct{}, leave func()) {
+// memory is short, or somebody has just taken the privilege from the whole process.
+// A caller that has locked itself to the thread (runtime.LockOSThread) cannot go on
+// elsewhere: the runtime ends the program then.
+func stray(home int, there *sync.Mutex, leave func()) {
 	go leave()
-	<-gone
+	there.Lock()
 	for unix.Setns(home, unix.CLONE_NEWNET) != nil {
 		time.Sleep(time.Second)
 	}
+	there.Unlock()
 }

@@ -43,11 +43,10 @@ func (ns *NS) cookie(ctx context.Context) (uint64, error) {
 func (ns *NS) Owner() (Owner, error) {
 	var o Owner
 	err := ns.withOwner(func(fd int) error {
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil {
-			return os.NewSyscallError("fstat", err)
+		var err error
+		if o.ID, err = statID(fd); err != nil {
+			return err
 		}
-		o.ID = ID{Dev: uint64(st.Dev), Ino: st.Ino}
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.NS_GET_OWNER_UID, uintptr(unsafe.Pointer(&o.UID)))
 		if errno != 0 {
 			return os.NewSyscallError("ioctl", errno)

@@ -21,9 +21,15 @@ type NS struct {
 
 	mu     sync.Mutex // guards the following fields
 	closed bool
-	conns  map[int]*nl.Conn // by netlink family
+	conns  []familyConn
 
 	settings settings // has a lock of its own
+}
+
+// familyConn is the connection of a netlink family.
+type familyConn struct {
+	family int
+	conn   *nl.Conn
 }
 
 // Name returns the name of a named namespace, and "" for any other.
@@ -85,19 +91,14 @@ func (ns *NS) Exchange(family int) (*nl.Conn, error) {
 	if ns.closed {
 		return nil, os.ErrClosed
 	}
-	c := ns.conns[family]
-	if c == nil {
-		c = nl.NewConn(family, func() (*os.File, error) { return ns.dialExchange(family) })
-		ns.setConn(family, c)
+	for _, c := range ns.conns {
+		if c.family == family {
+			return c.conn, nil
+		}
 	}
+	c := nl.NewConn(family, func() (*os.File, error) { return ns.dialExchange(family) })
+	ns.conns = append(ns.conns, familyConn{family, c})
 	return c, nil
-}
-
-func (ns *NS) setConn(family int, c *nl.Conn) {
-	if ns.conns == nil {
-		ns.conns = make(map[int]*nl.Conn)
-	}
-	ns.conns[family] = c
 }
 
 // dialExchange opens a netlink socket in the namespace.
@@ -149,7 +150,7 @@ func (ns *NS) Close() error {
 		return nil
 	}
 	for _, c := range conns {
-		c.Close()
+		c.conn.Close()
 	}
 	ns.settings.close()
 	return ns.file.Close()
