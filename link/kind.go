@@ -79,11 +79,12 @@ func checkKind(k Kind, outer *Spec) error {
 
 // checkOptions refuses a kind that is none and options that are out of range.
 func checkOptions(k Kind) error {
-	if v := reflect.ValueOf(k); v.Kind() == reflect.Pointer && v.IsNil() {
-		return refuse.Input("Kind is a nil %T", k)
-	}
-	if _, raw := k.(Other); !raw && reflect.TypeOf(k) != reflect.TypeOf(kindOf(k.name())) {
-		// A pointer to a kind, or a struct that embeds one.
+	switch k.(type) {
+	case Bridge, Veth, Dummy, IFB, VLAN, Macvlan, Macvtap, IPVLAN, IPVTAP, VXLAN, Geneve, VRF, Bond, Tun, Netkit, WireGuard, Other:
+	default: // a pointer to a kind, or a struct that embeds one
+		if v := reflect.ValueOf(k); v.Kind() == reflect.Pointer && v.IsNil() {
+			return refuse.Input("Kind is a nil %T", k)
+		}
 		return refuse.Input("Kind is a %T: give a plain value such as link.Bridge{}", k)
 	}
 	o := options{do: check}
