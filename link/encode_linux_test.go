@@ -3,11 +3,11 @@ package link
 import (
 	"bytes"
 	"encoding/binary"
-	"github.com/boxwire/boxwire/internal/nl"
 	"net"
 	"net/netip"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/nl"
 	"github.com/jsimonetti/rtnetlink/v2"
 	"github.com/jsimonetti/rtnetlink/v2/driver"
 	"golang.org/x/sys/unix"
