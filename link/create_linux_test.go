@@ -165,6 +165,7 @@ func TestCreateReturnsTheLinkAsItIs(t *testing.T) {
 				{Name: "pair", Up: true, Kind: Veth{Peer: Spec{NS: box, Name: "eth0", Up: true}}},
 				{Name: "mtu", MTU: 1400, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7}, Up: true, Group: 4, Kind: Veth{Peer: Spec{NS: box, Name: "eth1", Up: true}}},
 				{Name: "here", Index: 600, Kind: Veth{Peer: Spec{Name: "other"}}},
+				{Name: "later", Alias: "a", IPv6: IPv6Conf{AddrGenMode: new(AddrGenNone)}, Up: true, Kind: Veth{Peer: Spec{NS: box, Name: "eth2", Up: true}}},
 			} {
 				s.Master = index
 				made := mustCreate(t, ns, s)

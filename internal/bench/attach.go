@@ -37,6 +37,9 @@ var attachRow = row{
 		b.atMost(nameBoxwire, nameFloor, 1.10)
 		b.atMost(nameBoxwire, nameInPlace, 0.9)
 		b.atMost(nameBoxwire, nameMove, 0.12)
+		b.note("%s / %s is %.2f, %s / %s %.2f: the kernel does as much for whoever asks, so that less than the first is not to be had.",
+			nameFloor, nameInPlace, pairRatio(b.figures[nameFloor], b.figures[nameInPlace]),
+			nameFloor, nameMove, pairRatio(b.figures[nameFloor], b.figures[nameMove]))
 		b.brief("attach a box to a bridge, with its namespace", nameBoxwire, nameFloor,
 			[2]string{"vishvananda/netlink", nameInPlace}, [2]string{"the same, made and then moved", nameMove}, [2]string{"`ip -batch`", nameShell})
 		for _, name := range b.order {
