@@ -2,10 +2,17 @@ package link
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
 )
+
+// changeTimeout bounds the wait for the kernel's answer to a change. The kernel
+// answers before the send returns; it is there for a connection gone wrong.
+const changeTimeout = 30 * time.Second
 
 // SetUp brings the link up (IFF_UP). It is no error if it is up already.
 func (l Link) SetUp(ctx context.Context) error {
@@ -49,5 +56,32 @@ func change(ctx context.Context, exchange func(context.Context) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return exchange(context.WithoutCancel(ctx))
+	return exchange(&patience{Context: context.WithoutCancel(ctx)})
+}
+
+// patience is a context that is done changeTimeout after somebody has begun to wait
+// for it, which nearly nobody does.
+type patience struct {
+	context.Context
+	once sync.Once
+	done chan struct{}
+	over atomic.Bool
+}
+
+func (p *patience) Done() <-chan struct{} {
+	p.once.Do(func() {
+		p.done = make(chan struct{})
+		time.AfterFunc(changeTimeout, func() {
+			p.over.Store(true)
+			close(p.done)
+		})
+	})
+	return p.done
+}
+
+func (p *patience) Err() error {
+	if p.over.Load() {
+		return context.DeadlineExceeded
+	}
+	return nil
 }

@@ -190,12 +190,12 @@ func (c *creation) exchange(peerFD, destFD int) error {
 			s.MTU = minMTU + 1
 		}
 	}
-	req, check := newLink(s, peerFD, destFD)
+	req, compare := newLink(s, peerFD, destFD)
 	var bad error
 	shown := false
 	read := func(m nl.Message) error {
 		shown = true
-		if check {
+		if compare {
 			bad = c.verify(&c.end, m.Body, true)
 		}
 		return decodeLink(&c.link, m.Body)

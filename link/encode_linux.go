@@ -18,9 +18,9 @@ func appendIfInfo(b []byte, index int, flags, change uint32) []byte {
 
 // newLink builds the message that makes the link. peerFD and destFD are the
 // descriptors of the namespaces of the peer and of the link itself; -1 where they
-// are the one the message is sent in. check says that there are kernels that pass
-// over something in it.
-func newLink(s *Spec, peerFD, destFD int) (req nl.Request, check bool) {
+// are the one the message is sent in. compare reports whether some kernel may pass over
+// something in it.
+func newLink(s *Spec, peerFD, destFD int) (req nl.Request, compare bool) {
 	var flags uint32
 	if s.Up {
 		flags = unix.IFF_UP

@@ -23,7 +23,8 @@ type Kind interface {
 	check(outer *Spec) error
 
 	// options walks over the contents of IFLA_INFO_DATA. A walk that decodes
-	// returns the kind, with what it read.
+	// returns the kind, with what it read; what any other returns is of no use,
+	// and may be nil.
 	options(o *options) Kind
 }
 
@@ -79,7 +80,7 @@ func checkKind(k Kind, outer *Spec) error {
 
 // checkOptions refuses a kind that is none and options that are out of range.
 func checkOptions(k Kind) error {
-	switch k.(type) {
+	switch k.(type) { // as kindOf has them
 	case Bridge, Veth, Dummy, IFB, VLAN, Macvlan, Macvtap, IPVLAN, IPVTAP, VXLAN, Geneve, VRF, Bond, Tun, Netkit, WireGuard, Other:
 	default: // a pointer to a kind, or a struct that embeds one
 		if v := reflect.ValueOf(k); v.Kind() == reflect.Pointer && v.IsNil() {

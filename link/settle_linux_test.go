@@ -60,6 +60,19 @@ func everything(name string, master int) Spec {
 	}
 }
 
+// A link without another end may have its carrier when it is up: Create tells of it.
+func TestCreateTellsOfTheCarrier(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	l, err := Create(t.Context(), ns, Spec{Name: "ifb0", Alias: "a", Up: true, Kind: IFB{}})
+	if testutil.NeedKernel(t, 5, 4, "ifb", err); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Get(t.Context(), ns, "ifb0"); err != nil || l.OperState != got.OperState || !l.Up || !l.Running {
+		t.Errorf("Create returned %+v, Get %+v (%v)", l, got, err)
+	}
+}
+
 func TestCreateWithEverySettingOnBothEnds(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -92,6 +92,21 @@ func someID(t *testing.T, id uint32) *uint32 {
 	return &id
 }
 
+// What OpenTun returns of a port is read when it is one.
+func TestTapIsAPort(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	br := mustCreate(t, ns, Spec{Name: "br0", Up: true, Kind: Bridge{}})
+	l, files, err := OpenTun(t.Context(), ns, Spec{Name: "tap0", Master: br.Index, Up: true, Kind: Tun{Tap: true}}, 1)
+	if needTun(t, err); err != nil {
+		t.Fatal(err)
+	}
+	defer files[0].Close()
+	if l.Master != br.Index || !l.Up || !l.Running {
+		t.Errorf("OpenTun returned %+v", l)
+	}
+}
+
 func TestTapWithSeveralQueues(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

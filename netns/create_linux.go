@@ -27,7 +27,11 @@ func create(ctx context.Context, pin func() error) (ns *NS, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	err = onOurThread(func() error {
+	run := errand
+	if pin != nil {
+		run = onOurThread // it mounts, where the process does
+	}
+	err = run(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("making a network namespace: %w", os.NewSyscallError("unshare", err))
 		}

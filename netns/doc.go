@@ -42,8 +42,8 @@
 //     thread ends with the call instead of serving other goroutines.
 //   - A panic, runtime.Goexit and so testing.T.Fatal reach the caller of Do.
 //
-// No function of this package leaves a thread of the program in another
-// namespace, and none needs runtime.LockOSThread by its caller.
+// No function of this package leaves a thread in another namespace for goroutines
+// to run on, and none needs runtime.LockOSThread by its caller.
 //
 // # Lifetime
 //

@@ -45,7 +45,7 @@ func TestAnErrandComesHome(t *testing.T) {
 				t.Error(err)
 			}
 			tid, own := 0, unix.Gettid()
-			if err := netns.OnOurThread(away(t, ns, &tid, func() {})); err != errSent {
+			if err := netns.Errand(away(t, ns, &tid, func() {})); err != errSent {
 				t.Errorf("error %v", err)
 			}
 			if locked && tid != own && own != os.Getpid() {
@@ -53,17 +53,37 @@ func TestAnErrandComesHome(t *testing.T) {
 			}
 			func() {
 				defer func() {
-					if p := recover(); p != errSent {
+					p := recover()
+					if v, ok := p.(*netns.PanicError); ok { // it was on the first thread
+						p = v.Value
+					}
+					if p != errSent {
 						t.Errorf("recovered %v", p)
 					}
 				}()
-				netns.OnOurThread(away(t, ns, &tid, func() { panic(errSent) }))
+				netns.Errand(away(t, ns, &tid, func() { panic(errSent) }))
 			}()
 			if now, err := inode(); err != nil || now != before {
 				t.Errorf("locked %v: in %d afterwards, before in %d (%v)", locked, now, before, err)
 			}
 		}()
 		<-over
+	}
+}
+
+// What a function has made of its thread inside Do is not looked into.
+func TestAnErrandInsideDo(t *testing.T) {
+	t.Parallel()
+	ns, other := netnstest.New(t), netnstest.New(t)
+	_, err := netns.Do(t.Context(), ns, ignoreCtx(func() (int, error) {
+		tid := unix.Gettid()
+		if err := netns.Errand(away(t, other, &tid, func() {})); err != errSent || tid == unix.Gettid() {
+			t.Errorf("on thread %d, inside on %d: %v", tid, unix.Gettid(), err)
+		}
+		return 0, nil
+	}))
+	if err != nil {
+		t.Error(err)
 	}
 }
 
@@ -79,7 +99,7 @@ func TestOnTheFirstThread(t *testing.T) {
 	ns := netnstest.New(t)
 	onFirstThread(t, func() {
 		var tid int
-		if err := netns.OnOurThread(away(t, ns, &tid, func() {})); err != errSent || tid == os.Getpid() {
+		if err := netns.Errand(away(t, ns, &tid, func() {})); err != errSent || tid == os.Getpid() {
 			t.Errorf("on thread %d: %v", tid, err)
 		}
 	})
@@ -136,7 +156,7 @@ func TestNoWayHome(t *testing.T) {
 	own := openAt(t, before)
 	var tid int
 	way := -1
-	err = netns.OnOurThread(away(t, ns, &tid, func() {
+	err = netns.Errand(away(t, ns, &tid, func() {
 		for fd := range openAt(t, before) {
 			if !own[fd] {
 				way = fd

@@ -9,5 +9,5 @@ func (p *Pool) Ready() int { return len(p.ready) }
 // OpenContainerIn is OpenContainer with another folder than /proc.
 var OpenContainerIn = openContainer
 
-// OnOurThread runs the package's own code on a thread that may enter namespaces.
-var OnOurThread = onOurThread
+// Errand runs the package's own code on a thread that may enter namespaces.
+var Errand = errand

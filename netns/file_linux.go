@@ -102,8 +102,8 @@ func ofSocket(socket *os.File) (*NS, error) {
 	fd := -1
 	raw.Control(func(s uintptr) { fd, err = unix.IoctlRetInt(int(s), unix.SIOCGSKNS) })
 	if err != nil {
-		if fd, err = unix.Open(selfNet, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-			return nil, &os.PathError{Op: "open", Path: selfNet, Err: err}
+		if fd, err = selfNetFd(); err != nil {
+			return nil, err
 		}
 	}
 	id, err := statID(fd)

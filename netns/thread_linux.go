@@ -89,6 +89,10 @@ type visit struct {
 // runtime.Goexit go on in the caller.
 func onThread(fn func() error) error { return (&visit{fn: fn}).await() }
 
+// onOurThread is onThread for code of this package, which is known to change the
+// network namespace only.
+func onOurThread(fn func() error) error { return (&visit{fn: fn, ours: true}).await() }
+
 func (v *visit) await() error {
 	v.done = make(chan struct{})
 	go v.start()
@@ -138,6 +142,9 @@ func unlockThread() {
 // where it was; a goroutine that ends locked takes its thread along.
 func (v *visit) run() {
 	defer close(v.done)
+	tid := any(v.tid)
+	visiting.Store(tid, nil)
+	defer visiting.Delete(tid)
 	var err error
 	if !v.ours {
 		err = leave(v.tid)

@@ -37,7 +37,7 @@ var attachRow = row{
 		b.atMost(nameBoxwire, nameFloor, 1.10)
 		b.atMost(nameBoxwire, nameInPlace, 0.9)
 		b.atMost(nameBoxwire, nameMove, 0.12)
-		b.note("%s / %s is %.2f, %s / %s %.2f: the kernel does as much for whoever asks, so that less than the first is not to be had.",
+		b.note("%s / %s is %.2f, %s / %s %.2f: the kernel does as much for whoever asks, and nobody gets below these.",
 			nameFloor, nameInPlace, pairRatio(b.figures[nameFloor], b.figures[nameInPlace]),
 			nameFloor, nameMove, pairRatio(b.figures[nameFloor], b.figures[nameMove]))
 		b.brief("attach a box to a bridge, with its namespace", nameBoxwire, nameFloor,
@@ -52,7 +52,7 @@ var attachRow = row{
 }
 
 // repeats is how often the boxes of the row are attached, on new bridges each time:
-// one attachment takes half as long as another, and what is claimed is a difference
+// single attachments differ by a factor of two, and what is claimed is a difference
 // of a tenth.
 const repeats = 3
 

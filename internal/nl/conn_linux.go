@@ -77,7 +77,7 @@ func (c *Conn) acquire(ctx context.Context) error {
 		return os.ErrClosed
 	default:
 	}
-	select {
+	select { // nearly always free: with one case, this costs half
 	case <-c.turn:
 	default:
 		select {

@@ -151,17 +151,10 @@ func (s *socket) recv(ctx context.Context, buf []byte) ([]byte, error) {
 	return buf[:s.n], nil
 }
 
-// answerTimeout bounds the wait for an answer. The kernel answers inside the send;
-// it is there for a connection gone wrong.
-const answerTimeout = 30 * time.Second
-
 // await reads when there is something to read, or until ctx is done.
 func (s *socket) await(ctx context.Context) error {
 	f, raw := s.file, s.raw
-	if !s.polled { // an exchange's: a duplicate waits
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, answerTimeout)
-		defer cancel()
+	if !s.polled { // then a duplicate waits
 		var err error
 		if f, err = s.dup(); err != nil {
 			return err
