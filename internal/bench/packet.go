@@ -212,7 +212,11 @@ func connectOnce(to unix.Sockaddr) error {
 	if err := unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 5}); err != nil {
 		return err
 	}
-	return unix.Connect(s, to)
+	for {
+		if err := unix.Connect(s, to); err != unix.EINTR { // with a time limit, it is not restarted after a signal, but goes on
+			return err
+		}
+	}
 }
 
 // transfers makes a contender whose figure is one transfer.
