@@ -142,9 +142,8 @@ func unlockThread() {
 // where it was; a goroutine that ends locked takes its thread along.
 func (v *visit) run() {
 	defer close(v.done)
-	tid := any(v.tid)
-	visiting.Store(tid, nil)
-	defer visiting.Delete(tid)
+	visiting.add(v.tid)
+	defer visiting.remove(v.tid)
 	var err error
 	if !v.ours {
 		err = leave(v.tid)
