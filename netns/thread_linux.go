@@ -150,9 +150,7 @@ func (v *visit) run() {
 	}
 	home := -1
 	if err == nil {
-		if home, err = unix.Open(selfNet, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-			err = &os.PathError{Op: "open", Path: selfNet, Err: err}
-		}
+		home, err = selfNetFd()
 	}
 	if err != nil {
 		v.err = err
