@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -158,18 +159,32 @@ func (s state) mounts() {
 	}
 }
 
-// threads notes those that are not where the process is.
-func (s state) threads() {
+// homes is where the process has been from its start, for each kind of namespace.
+var homes = sync.OnceValue(func() map[string]string {
+	m := make(map[string]string)
 	for _, kind := range []string{"net", "mnt", "user"} {
-		home, err := os.Readlink("/proc/self/ns/" + kind)
-		if err != nil {
-			continue
+		if home, err := os.Readlink("/proc/self/ns/" + kind); err == nil {
+			m[kind] = home
 		}
+	}
+	return m
+})
+
+// threads notes those that are not where the process has been from its start. The
+// first thread is one of them when a goroutine that was locked to it has ended: the
+// runtime ends every other thread in that case, and parks that one.
+func (s state) threads() {
+	for kind, home := range homes() {
 		for _, task := range readDir("/proc/self/task") {
 			at, err := os.Readlink("/proc/self/task/" + task + "/ns/" + kind)
-			if err == nil && at != home {
-				s["thread "+task+" "+at] = fmt.Sprintf("thread %s in %s, away from %s", task, at, home)
+			if err != nil || at == home {
+				continue
 			}
+			who := "thread " + task
+			if task == strconv.Itoa(os.Getpid()) {
+				who += " (the process's first, which does not end with a goroutine locked to it)"
+			}
+			s["thread "+task+" "+at] = fmt.Sprintf("%s in %s, away from %s", who, at, home)
 		}
 	}
 }

@@ -83,6 +83,41 @@ func TestChildLeavesEverything(t *testing.T) {
 	}
 }
 
+// A first thread that has gone elsewhere is what is named, not all of the others.
+func TestAFirstThreadAstrayIsNamed(t *testing.T) {
+	t.Parallel()
+	Need(t)
+	out, err := child("TestChildLeavesItsFirstThread")
+	if err == nil || strings.Count(out, "away from") != 1 || !strings.Contains(out, "the process's first") {
+		t.Errorf("error %v\n%s", err, out)
+	}
+}
+
+func TestChildLeavesItsFirstThread(t *testing.T) {
+	if os.Getenv(childEnv) != t.Name() {
+		t.Skip("runs only in a process that another test starts")
+	}
+	held, first := make(chan struct{}), make(chan bool)
+	defer close(held)
+	for range 100 {
+		go func() {
+			runtime.LockOSThread()
+			is := unix.Gettid() == os.Getpid()
+			if is {
+				if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+					t.Error(err)
+				}
+			}
+			first <- is
+			<-held // keeps its thread from the next
+		}()
+		if <-first {
+			return
+		}
+	}
+	t.Fatal("nobody gets the first thread")
+}
+
 // kept is a handle that the garbage collector does not close.
 var kept *netns.NS
 
