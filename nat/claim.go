@@ -39,48 +39,39 @@ func overlap(ports []Port) (i, j int, found bool) {
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortFunc(order, func(i, j int) int {
-		a, b := ports[i].claim(), ports[j].claim()
-		return cmp.Or(cmp.Compare(a.proto, b.proto), cmp.Compare(a.addr.BitLen(), b.addr.BitLen()), cmp.Compare(a.lo, b.lo), cmp.Compare(i, j))
-	})
-	// Of what began so far, by protocol and family, the claim that reaches
-	// furthest: on each address, on all (key: unspecified), and altogether.
-	var far map[netip.Addr]int
-	furthest := -1
-	for n, at := range order {
+	// Those on all addresses come before the others of their family.
+	slices.SortFunc(order, func(i, j int) int { return compareHost(&ports[i], &ports[j]) })
+	var wild []claim // those on all addresses, of one protocol and family
+	var of []int     // whose they are
+	last, before := -1, claim{}
+	for _, at := range order {
 		c := ports[at].claim()
-		if n > 0 {
-			if before := ports[order[n-1]].claim(); before.proto != c.proto || before.addr.BitLen() != c.addr.BitLen() {
-				far = nil
-			}
+		if last >= 0 && before.meets(c) { // no two before meet, so that it reaches furthest
+			return min(at, last), max(at, last), true
 		}
-		if far == nil {
-			far, furthest = make(map[netip.Addr]int), at
-		} else {
-			rivals := [3]int{furthest, -1, -1}
-			if !c.wild() {
-				rivals[0] = -1
-				if other, ok := far[c.addr]; ok {
-					rivals[1] = other
-				}
-				if other, ok := far[unspecified(c.addr)]; ok {
-					rivals[2] = other
-				}
-			}
-			for _, other := range rivals {
-				if other >= 0 && ports[other].claim().meets(c) {
-					return min(at, other), max(at, other), true
-				}
-			}
-			if c.hi > ports[furthest].last() {
-				furthest = at
-			}
+		if before.proto != c.proto || before.addr.BitLen() != c.addr.BitLen() {
+			wild, of = wild[:0], of[:0]
 		}
-		if other, ok := far[c.addr]; !ok || c.hi > ports[other].last() {
-			far[c.addr] = at
+		last, before = at, c
+		if c.wild() {
+			wild, of = append(wild, c), append(of, at)
+			continue
+		}
+		// The first of them that does not end below c.
+		n, _ := slices.BinarySearchFunc(wild, c.lo, func(w claim, lo uint16) int { return cmp.Compare(w.hi, lo) })
+		if n < len(wild) && wild[n].meets(c) {
+			return min(at, of[n]), max(at, of[n]), true
 		}
 	}
 	return 0, 0, false
+}
+
+// compareHost orders ports by protocol, host address (IPv4 first) and first port.
+func compareHost(p, o *Port) int {
+	if p.Proto != o.Proto {
+		return cmp.Compare(p.Proto, o.Proto)
+	}
+	return p.Host.Compare(o.Host)
 }
 
 // unspecified stands for all addresses of a's family.
@@ -94,8 +85,12 @@ func unspecified(a netip.Addr) netip.Addr {
 // checkPorts checks each port of a call, and that no two of them overlap. It
 // returns the port that is at fault.
 func checkPorts(ports []Port) (Port, error) {
-	for _, p := range ports {
-		if err := p.check(); err != nil {
+	for i, p := range ports {
+		err := p.checkEnds()
+		if err == nil && (i == 0 || p.Owner != ports[i-1].Owner) {
+			err = checkOwner(p.Owner)
+		}
+		if err != nil {
 			return p, err
 		}
 	}

@@ -3,13 +3,15 @@ package nat
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"net/netip"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/nft"
 )
 
 // setOf returns the map that a port belongs in.
-func setOf(p Port) string {
+func setOf(p *Port) string {
 	f := familyOf(p.Host.Addr())
 	switch {
 	case p.isRange():
@@ -35,16 +37,65 @@ func isPortSet(set string) bool {
 func portItems(ports []Port) []item {
 	items := make([]item, 0, len(ports))
 	room := make([]byte, 0, 40*len(ports)) // for their keys and data, in one piece
-	for _, p := range ports {
-		if p = p.normal(); p.HostLast == 0 || p.isRange() {
-			items = append(items, p.itemIn(&room))
-			continue
-		}
-		for _, one := range p.singles() {
-			items = append(items, one.itemIn(&room))
-		}
+	for p := range singles(ports) {
+		items = append(items, p.itemIn(&room))
 	}
 	return items
+}
+
+// elements is how many elements the ports are.
+func elements(ports []Port) int {
+	n := 0
+	for _, p := range ports {
+		if p.isRange() {
+			n++
+		} else {
+			n += p.count()
+		}
+	}
+	return n
+}
+
+// addPorts adds the elements of the ports.
+func addPorts(b *nft.Batch, ports []Port) {
+	var sets []string // that are among them, of six
+	for i := range ports {
+		if set := setOf(&ports[i]); !slices.Contains(sets, set) {
+			sets = append(sets, set)
+		}
+	}
+	for _, set := range sets {
+		b.AddEach(set, func(yield func(*nft.Element) bool) {
+			var it item // one for all
+			room := make([]byte, 0, 64)
+			for p := range singles(ports) {
+				if setOf(p) != set {
+					continue
+				}
+				room = room[:0]
+				if it = p.itemIn(&room); !yield(&it.elem) {
+					return
+				}
+			}
+		})
+	}
+}
+
+// singles yields the ports, and of a range that is shifted each port.
+func singles(ports []Port) iter.Seq[*Port] {
+	return func(yield func(*Port) bool) {
+		for i := range ports {
+			all := ports[i : i+1]
+			if p := &ports[i]; p.last() != p.Host.Port() && !p.isRange() {
+				all = p.singles()
+			}
+			for i := range all {
+				if !yield(&all[i]) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // singles returns the ports of a range that is shifted, and p itself otherwise.
@@ -67,7 +118,7 @@ func (p Port) singles() []Port {
 func (p Port) item() item { return p.itemIn(new([]byte)) }
 
 // itemIn is item with the key and the data appended to room.
-func (p Port) itemIn(room *[]byte) item {
+func (p *Port) itemIn(room *[]byte) item {
 	e := nft.Element{Comment: p.Owner}
 	host, box := p.Host.Addr(), p.Box.Addr()
 	keep := func(from int) []byte { return (*room)[from:len(*room):len(*room)] }

@@ -93,12 +93,13 @@ type relisting struct {
 
 // relist plans for a change of published ports, and returns what is recorded. It is
 // nil if the change has to do with no long range.
-func (n *NAT) relist(ctx context.Context, c nft.Conn, del, add []item) (l *relisting, recorded []item, err error) {
-	long := func(it item) bool {
+func (n *NAT) relist(ctx context.Context, c nft.Conn, del []item, add []Port) (l *relisting, recorded []item, err error) {
+	long := func(p Port) bool { return p.isRange() && p.count() > maxRange }
+	ends := func(it item) bool {
 		p, err := decodeItem(it)
-		return err == nil && p.count() > maxRange && isPortSet(it.set)
+		return err == nil && isPortSet(it.set) && long(p)
 	}
-	if n.unreserved || !slices.ContainsFunc(del, long) && !slices.ContainsFunc(add, long) {
+	if n.unreserved || !slices.ContainsFunc(del, ends) && !slices.ContainsFunc(add, long) {
 		return nil, nil, nil
 	}
 	gone := make(map[place]bool, len(del))
@@ -112,17 +113,20 @@ func (n *NAT) relist(ctx context.Context, c nft.Conn, del, add []item) (l *relis
 			return nil, nil, err
 		}
 		for _, e := range elems {
-			if it := (item{f.rng, e}); !gone[it.place()] {
-				after = append(after, it)
+			it := item{f.rng, e}
+			if gone[it.place()] {
+				continue
 			}
+			p, err := decodeItem(it)
+			if err != nil {
+				return nil, nil, err
+			}
+			after = append(after, p)
 		}
 	}
-	ports, err := decodeItems(after)
+	recorded, err = n.recordedListing(ctx, c)
 	if err == nil {
-		recorded, err = n.recordedListing(ctx, c)
-	}
-	if err == nil {
-		l, err = n.planListing(ctx, ports, recorded)
+		l, err = n.planListing(ctx, after, recorded)
 	}
 	return l, recorded, err
 }

@@ -123,7 +123,7 @@ func (p Port) normal() Port {
 }
 
 // last is the last host port.
-func (p Port) last() uint16 {
+func (p *Port) last() uint16 {
 	if p.HostLast == 0 {
 		return p.Host.Port()
 	}
@@ -131,13 +131,21 @@ func (p Port) last() uint16 {
 }
 
 // count is the number of host ports.
-func (p Port) count() int { return int(p.last()) - int(p.Host.Port()) + 1 }
+func (p *Port) count() int { return int(p.last()) - int(p.Host.Port()) + 1 }
 
 // isRange reports whether the port is kept as one element of rng.
-func (p Port) isRange() bool { return p.count() > 1 && p.Host.Port() == p.Box.Port() }
+func (p *Port) isRange() bool { return p.count() > 1 && p.Host.Port() == p.Box.Port() }
 
 // check refuses what cannot be published.
 func (p Port) check() error {
+	if err := p.checkEnds(); err != nil {
+		return err
+	}
+	return checkOwner(p.Owner)
+}
+
+// checkEnds checks all but the owner.
+func (p *Port) checkEnds() error {
 	if err := p.Proto.check(); err != nil {
 		return err
 	}
@@ -150,10 +158,7 @@ func (p Port) check() error {
 	if p.Host.Addr().Is4() != p.Box.Addr().Is4() {
 		return refuse.Input("the host address %v and the box address %v are of different families", p.Host.Addr(), p.Box.Addr())
 	}
-	if err := p.checkRange(); err != nil {
-		return err
-	}
-	return checkOwner(p.Owner)
+	return p.checkRange()
 }
 
 // checkFree is checkPorts for ports of which some have no host port yet.
@@ -189,7 +194,7 @@ func checkOnLink(link string, p Port) error {
 	return err
 }
 
-func (p Port) checkRange() error {
+func (p *Port) checkRange() error {
 	switch host, box := p.Host.Port(), p.Box.Port(); {
 	case p.HostLast != 0 && p.HostLast < host:
 		return refuse.Input("the host's range ends (%d) before it begins (%d)", p.HostLast, host)

@@ -56,10 +56,9 @@ func (n *NAT) publish(ctx context.Context, c nft.Conn, ports []Port) (culprit Po
 	undo := func() {}
 	var dead []item
 	var l *relisting
-	items := portItems(ports)
 	ask, of := rivals(ports)
 	var uses useChange
-	uses.add(items, 1)
+	uses.addPorts(ports)
 	err = n.commit(ctx, c, uses.queries(ask), func(ctx context.Context, found []*nft.Element) (b *nft.Batch, err error) {
 		undo() // of a build before
 		undo = func() {}
@@ -72,7 +71,7 @@ func (n *NAT) publish(ctx context.Context, c nft.Conn, ports []Port) (culprit Po
 		}
 		if err == nil {
 			uses.found(found[len(ask):])
-			b, l, err = n.change(ctx, c, dead, items, uses.with(dead, -1))
+			b, l, err = n.change(ctx, c, dead, ports, uses.with(dead, -1))
 		}
 		return b, err
 	}, func(ctx context.Context) (bool, error) { return n.have(ctx, c, ports, true) })
@@ -83,7 +82,7 @@ func (n *NAT) publish(ctx context.Context, c nft.Conn, ports []Port) (culprit Po
 	if err := l.after(ctx); err != nil {
 		return culprit, errors.Join(err, n.unpublish(context.WithoutCancel(ctx), c, ports, &culprit))
 	}
-	n.published += len(items) - len(dead)
+	n.published += elements(ports) - len(dead)
 	n.release(dead, ports...)
 	n.rebind(ctx)
 	if dead == nil {
@@ -223,23 +222,21 @@ const (
 	perQuery  = 4
 )
 
-// change returns the batch that deletes and adds elements of published ports, and
+// change returns the batch that deletes elements of published ports and adds ports, and
 // keeps in step what follows from them: uses, of which some may have been read
 // already, and the ports that are listed.
-func (n *NAT) change(ctx context.Context, c nft.Conn, del, add []item, uses useChange) (*nft.Batch, *relisting, error) {
+func (n *NAT) change(ctx context.Context, c nft.Conn, del []item, add []Port, uses useChange) (*nft.Batch, *relisting, error) {
 	l, recorded, err := n.relist(ctx, c, del, add)
 	if err != nil {
 		return nil, nil, err
 	}
-	old, fresh, err := n.recount(ctx, c, uses)
-	if err != nil {
+	if err := uses.look(ctx, c, n.table); err != nil {
 		return nil, nil, err
 	}
 	b := nft.NewBatch(n.table)
 	deleteItems(b, del)
-	deleteItems(b, old)
-	addItems(b, add)
-	addItems(b, fresh)
+	addPorts(b, add)
+	uses.write(b)
 	if l != nil {
 		changeItems(b, recorded, l.record)
 	}

@@ -14,30 +14,50 @@ import (
 // it is published on: the elements of pub with that protocol and port. So one look
 // tells whether a port is free on all addresses, however many ports are published.
 
-// use is a key of uses.
-type use struct {
-	f     *family46
-	proto Proto
-	port  uint16
+// use is a key of uses: the index of its family, the protocol and the port, in one
+// number, which a map finds in a third of the time that it takes for a struct.
+type use uint32
+
+// useFor is what a port counts for: one on a single address.
+func useFor(p *Port) (u use, ok bool) {
+	if p.isRange() || p.Host.Addr().IsUnspecified() {
+		return 0, false
+	}
+	return newUse(familyOf(p.Host.Addr()), p.Proto, p.Host.Port()), true
 }
 
-// useOf is what the items of pub count for.
-func useOf(it item) (u use, ok bool) {
+// useOf is what an item of a port set counts for.
+func useOf(it *item) (u use, ok bool) {
 	for _, f := range families {
 		if it.set == f.pub {
 			key := it.elem.Key[len(it.elem.Key)-8:]
-			return use{f, Proto(key[0]), binary.BigEndian.Uint16(key[4:])}, true
+			return newUse(f, Proto(key[0]), binary.BigEndian.Uint16(key[4:])), true
 		}
 	}
-	return u, false
+	return 0, false
 }
 
-// itemIn is the element for a count, with its key and data appended to room.
-func (u use) itemIn(room *[]byte, n int) item {
+func newUse(f *family46, proto Proto, port uint16) use {
+	u := use(proto)<<16 | use(port)
+	if f.v6 {
+		u |= 1 << 24
+	}
+	return u
+}
+
+func (u use) family() *family46 { return families[u>>24] }
+
+// appendKey appends the key.
+func (u use) appendKey(b []byte) []byte {
+	return appendKey(b, netip.Addr{}, Proto(u>>16), uint16(u))
+}
+
+// element is the element for a count, with its key and data appended to room.
+func (u use) element(room *[]byte, n int) nft.Element {
 	at := len(*room)
-	*room = appendKey(*room, netip.Addr{}, u.proto, u.port)
+	*room = u.appendKey(*room)
 	*room = binary.NativeEndian.AppendUint32(*room, uint32(n))
-	return item{u.f.uses, nft.Element{Key: (*room)[at : at+8 : at+8], Data: (*room)[at+8 : at+12 : at+12]}}
+	return nft.Element{Key: (*room)[at : at+8 : at+8], Data: (*room)[at+8 : at+12 : at+12]}
 }
 
 // useCount is the number in an element of uses; 0 for none.
@@ -55,7 +75,7 @@ func useItems(published []item) []item {
 	items := make([]item, len(c.all))
 	room := make([]byte, 0, 12*len(items))
 	for i, u := range c.all {
-		items[i] = u.itemIn(&room, u.delta)
+		items[i] = item{u.family().uses, u.element(&room, u.delta)}
 	}
 	return items
 }
@@ -74,22 +94,35 @@ type usesOf struct {
 	known bool // found was read
 }
 
+// add counts items of port sets n times.
 func (c *useChange) add(items []item, n int) {
 	for i := range items {
-		u, ok := useOf(items[i])
-		if !ok {
-			continue
+		if u, ok := useOf(&items[i]); ok {
+			c.count(u, n, len(items))
 		}
-		at, ok := c.at[u]
-		if !ok {
-			if c.at == nil {
-				c.at, c.all = make(map[use]int, len(items)), make([]usesOf, 0, len(items))
-			}
-			at = len(c.all)
-			c.at[u], c.all = at, append(c.all, usesOf{use: u})
-		}
-		c.all[at].delta += n
 	}
+}
+
+// addPorts counts ports once.
+func (c *useChange) addPorts(ports []Port) {
+	for p := range singles(ports) {
+		if u, ok := useFor(p); ok {
+			c.count(u, 1, len(ports))
+		}
+	}
+}
+
+// count counts a key, of about so many.
+func (c *useChange) count(u use, n, many int) {
+	at, ok := c.at[u]
+	if !ok {
+		if c.at == nil {
+			c.at, c.all = make(map[use]int, many), make([]usesOf, 0, many)
+		}
+		at = len(c.all)
+		c.at[u], c.all = at, append(c.all, usesOf{use: u})
+	}
+	c.all[at].delta += n
 }
 
 // with is the change and more of it.
@@ -106,8 +139,8 @@ func (c *useChange) queries(ask []nft.Query) []nft.Query {
 	room := make([]byte, 0, 8*len(c.all))
 	for _, u := range c.all {
 		at := len(room)
-		room = appendKey(room, netip.Addr{}, u.proto, u.port)
-		ask = append(ask, nft.Query{Set: u.f.uses, Key: room[at:len(room):len(room)]})
+		room = u.appendKey(room)
+		ask = append(ask, nft.Query{Set: u.family().uses, Key: room[at:len(room):len(room)]})
 	}
 	return ask
 }
@@ -119,36 +152,63 @@ func (c *useChange) found(elems []*nft.Element) {
 	}
 }
 
-// recount returns the counts that a change replaces, and by which.
-func (n *NAT) recount(ctx context.Context, c nft.Conn, uses useChange) (old, fresh []item, err error) {
-	var rest useChange // what is not known
-	for _, u := range uses.all {
+// look reads the counts that are not known.
+func (c *useChange) look(ctx context.Context, conn nft.Conn, table string) error {
+	var rest useChange
+	for _, u := range c.all {
 		if !u.known {
 			rest.all = append(rest.all, u)
 		}
 	}
-	if len(rest.all) > 0 {
-		found, err := c.Lookup(ctx, n.table, rest.queries(nil)...)
-		if err != nil {
-			return nil, nil, err
-		}
-		rest.found(found)
+	if len(rest.all) == 0 {
+		return nil
 	}
-	fresh = make([]item, 0, len(uses.all))
-	room := make([]byte, 0, 12*len(uses.all))
-	for _, u := range uses.all {
-		if !u.known {
-			u, rest.all = rest.all[0], rest.all[1:]
+	elems, err := conn.Lookup(ctx, table, rest.queries(nil)...)
+	if err != nil {
+		return err
+	}
+	for i := range c.all {
+		if u := &c.all[i]; !u.known {
+			u.found, u.known, elems = elems[0], true, elems[1:]
 		}
-		if u.delta == 0 {
+	}
+	return nil
+}
+
+// write puts the counts into the batch in place of those that are there. All are
+// known.
+func (c *useChange) write(b *nft.Batch) {
+	for _, f := range families {
+		if !slices.ContainsFunc(c.all, func(u usesOf) bool { return u.family() == f }) {
 			continue
 		}
-		if u.found != nil {
-			old = append(old, item{u.f.uses, *u.found})
+		changed := func(yield func(*usesOf) bool) {
+			for i := range c.all {
+				if u := &c.all[i]; u.delta != 0 && u.family() == f && !yield(u) {
+					return
+				}
+			}
 		}
-		if count := useCount(u.found) + u.delta; count > 0 {
-			fresh = append(fresh, u.itemIn(&room, count))
-		}
+		b.DeleteEach(f.uses, func(yield func(*nft.Element) bool) {
+			for u := range changed {
+				if u.found != nil && !yield(u.found) {
+					return
+				}
+			}
+		})
+		b.AddEach(f.uses, func(yield func(*nft.Element) bool) {
+			var e nft.Element // one for all
+			room := make([]byte, 0, 12)
+			for u := range changed {
+				n := useCount(u.found) + u.delta
+				if n <= 0 {
+					continue
+				}
+				room = room[:0]
+				if e = u.element(&room, n); !yield(&e) {
+					return
+				}
+			}
+		})
 	}
-	return old, fresh, nil
 }
