@@ -91,29 +91,6 @@ func handleOf(fd int, id ID) *NS {
 	return &NS{file: os.NewFile(uintptr(fd), "net"), id: id}
 }
 
-// ofSocket returns a handle on the namespace of a socket that the calling thread has
-// opened where it is. The socket leads there in half the time that the thread's file
-// in /proc takes, for those with CAP_NET_ADMIN.
-func ofSocket(socket *os.File) (*NS, error) {
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	fd := -1
-	raw.Control(func(s uintptr) { fd, err = unix.IoctlRetInt(int(s), unix.SIOCGSKNS) })
-	if err != nil {
-		if fd, err = selfNetFd(); err != nil {
-			return nil, err
-		}
-	}
-	id, err := statID(fd)
-	if err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
-	return handleOf(fd, id), nil
-}
-
 // identify tells which network namespace a descriptor is of; any other file, or
 // namespace, is an error.
 func identify(fd int) (ID, error) {

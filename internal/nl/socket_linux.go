@@ -40,14 +40,25 @@ type file interface {
 
 // Dial opens a socket of the given family in the calling thread's namespace,
 // set up as Conn expects it.
+func Dial(family int) (*os.File, error) {
+	fd, err := Socket(family)
+	if err != nil {
+		return nil, err
+	}
+	return File(fd)
+}
+
+// Socket is the part of Dial that has to be done in the namespace.
+func Socket(family int) (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, family)
+	return fd, os.NewSyscallError("socket", err)
+}
+
+// File is the rest of Dial, for a descriptor that Socket has returned.
 //
 // The runtime's poller does not know it: the kernel answers inside the send, and
 // the poller would have a thread woken for every answer that is read already.
-func Dial(family int) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, family)
-	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
-	}
+func File(fd int) (*os.File, error) {
 	f := os.NewFile(uintptr(fd), "netlink")
 	for _, option := range []int{unix.NETLINK_EXT_ACK, unix.NETLINK_GET_STRICT_CHK} {
 		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, option, 1); err != nil {
