@@ -99,7 +99,7 @@ func BenchmarkList1000(b *testing.B) {
 	ns := netnstest.New(b)
 	br := mustCreate(b, ns, Spec{Name: "br0", Kind: Bridge{}})
 	for i := range 500 {
-		s := Spec{Name: fmt.Sprintf("a%d", i), TxQueues: 1, RxQueues: 1, Kind: Veth{Peer: Spec{Name: fmt.Sprintf("b%d", i), TxQueues: 1, RxQueues: 1}}}
+		s := Spec{Name: fmt.Sprintf("a%d", i), Kind: Veth{Peer: Spec{Name: fmt.Sprintf("b%d", i)}}}
 		if i < 10 {
 			s.Master = br.Index
 		}

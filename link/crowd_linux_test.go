@@ -53,12 +53,12 @@ func (c *crowd) attach(t testing.TB, i int) (*netns.NS, Link, time.Duration) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { web.Close() })
-	peer := Spec{NS: web, Name: "eth0", Up: true, Addrs: c.addrs(i), TxQueues: 1, RxQueues: 1}
+	peer := Spec{NS: web, Name: "eth0", Up: true, Addrs: c.addrs(i)}
 	if c.quiet {
 		peer.IPv6.AddrGenMode = new(AddrGenNone)
 	}
 	l := mustCreate(t, c.host, Spec{
-		Name: fmt.Sprintf("p%d", i), Up: true, Master: c.br.Index, Port: c.port, TxQueues: 1, RxQueues: 1, Kind: Veth{Peer: peer},
+		Name: fmt.Sprintf("p%d", i), Up: true, Master: c.br.Index, Port: c.port, Kind: Veth{Peer: peer},
 	})
 	return web, l, time.Since(start)
 }

@@ -90,7 +90,7 @@ func BenchmarkDelete300Veths(b *testing.B) {
 		ns := netnstest.New(b)
 		links := make([]Link, 300)
 		for i := range links {
-			links[i] = mustCreate(b, ns, Spec{Name: fmt.Sprintf("a%d", i), TxQueues: 1, RxQueues: 1, Kind: Veth{Peer: Spec{Name: fmt.Sprintf("b%d", i), TxQueues: 1, RxQueues: 1}}})
+			links[i] = mustCreate(b, ns, Spec{Name: fmt.Sprintf("a%d", i), Kind: Veth{Peer: Spec{Name: fmt.Sprintf("b%d", i)}}})
 		}
 		return links
 	}

@@ -57,9 +57,9 @@
 //		Kind: link.Bridge{MulticastSnooping: new(false)},
 //	})
 //	eth, err := link.Create(ctx, host, link.Spec{
-//		Name: "web0", Up: true, Master: br.Index, TxQueues: 1, RxQueues: 1,
+//		Name: "web0", Up: true, Master: br.Index,
 //		Kind: link.Veth{Peer: link.Spec{
-//			NS: web, Name: "eth0", Up: true, Addrs: addrs, TxQueues: 1, RxQueues: 1,
+//			NS: web, Name: "eth0", Up: true, Addrs: addrs,
 //			IPv6: link.IPv6Conf{AddrGenMode: new(link.AddrGenNone)},
 //		}},
 //	})

@@ -27,6 +27,9 @@ func newLink(s *Spec, peerFD, destFD int) (req nl.Request, compare bool) {
 	}
 	m := message{b: appendIfInfo(make([]byte, 0, 256), s.Index, flags, flags)}
 	m.put(placeLink, s.common)
+	if _, ok := s.Kind.(Veth); ok {
+		m.b = s.oneQueue(m.b)
+	}
 	if s.Parent != 0 {
 		m.b = nl.AppendU32(m.b, unix.IFLA_LINK, uint32(s.Parent))
 	}

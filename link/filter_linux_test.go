@@ -98,7 +98,7 @@ func TestReadsAreCompleteWhileLinksComeAndGo(t *testing.T) {
 			ports++
 		}
 		a, b := fmt.Sprintf("a%d", i), fmt.Sprintf("b%d", i)
-		mustCreate(t, host, Spec{Name: a, Master: master, TxQueues: 1, RxQueues: 1, Kind: Veth{Peer: Spec{Name: b, TxQueues: 1, RxQueues: 1}}})
+		mustCreate(t, host, Spec{Name: a, Master: master, Kind: Veth{Peer: Spec{Name: b}}})
 		steady[a], steady[b] = true, true
 	}
 
@@ -162,7 +162,7 @@ func TestReadsAreCompleteWhileLinksComeAndGo(t *testing.T) {
 // mustCreateIn makes a pair with the outer end in host.
 func mustCreateIn(t testing.TB, pool, host *netns.NS, name string) Link {
 	t.Helper()
-	l, err := Create(context.Background(), host, Spec{Name: name, TxQueues: 1, RxQueues: 1, Kind: Veth{Peer: Spec{NS: pool, Name: name, TxQueues: 1, RxQueues: 1}}})
+	l, err := Create(context.Background(), host, Spec{Name: name, Kind: Veth{Peer: Spec{NS: pool, Name: name}}})
 	if err != nil {
 		t.Error(err)
 	}

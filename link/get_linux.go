@@ -150,14 +150,11 @@ func route(ns *netns.NS) (*nl.Conn, error) {
 // refused returns the first request that the kernel refused and why; ok is
 // false for errors of another sort.
 func refused(err error) (index int, e *nl.Error, ok bool) {
-	var many *nl.ExecError
-	if errors.As(err, &many) && len(many.Failed) > 0 {
+	if many, ok := errors.AsType[*nl.ExecError](err); ok && len(many.Failed) > 0 {
 		return many.Failed[0].Index, many.Failed[0].Err, true
 	}
-	if errors.As(err, &e) {
-		return 0, e, true
-	}
-	return 0, nil, false
+	e, ok = errors.AsType[*nl.Error](err)
+	return 0, e, ok
 }
 
 // notExist says in words that something is not there.

@@ -130,6 +130,9 @@ func TestMessagesEqualThoseOfIP(t *testing.T) {
 		for _, a := range surplus[name] {
 			w = strings.Replace(w, a, "", 1)
 		}
+		if name == "veth" { // one queue each way, where ip(8) leaves it to the kernel
+			g = strings.Replace(g, " 00032=01000000", "", 1)
+		}
 		if g != w {
 			t.Errorf("%s:\n got %s\nwant %s", name, g, w)
 		}

@@ -72,6 +72,6 @@ func (k Netkit) options(o *options) Kind {
 	numberp(o, 7, "IFLA_NETKIT_PEER_SCRUB", 4, &k.PeerScrub)
 	number(o, 8, "IFLA_NETKIT_HEADROOM", 2, &k.Headroom)
 	number(o, 9, "IFLA_NETKIT_TAILROOM", 2, &k.Tailroom)
-	o.peer(1, "IFLA_NETKIT_PEER_INFO", &k.Peer)
+	o.peer(1, "IFLA_NETKIT_PEER_INFO", &k.Peer, false)
 	return k
 }

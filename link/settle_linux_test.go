@@ -39,6 +39,26 @@ func ipFull(t testing.TB, ns *netns.NS, name string) fullLink {
 	return list[0]
 }
 
+// The kernel's own number of a veth's queues is that of the processors.
+func TestVethHasOneQueueEachWay(t *testing.T) {
+	t.Parallel()
+	host, web := netnstest.New(t), netnstest.New(t)
+	l := mustCreate(t, host, Spec{Name: "a", Kind: Veth{Peer: Spec{NS: web, Name: "b", Up: true}}})
+	mustCreate(t, host, Spec{Name: "c", TxQueues: 3, RxQueues: 2, Kind: Veth{Peer: Spec{NS: web, Name: "d", RxQueues: 3}}})
+	if d, err := l.Details(t.Context()); err != nil || d.Spec.TxQueues != 1 || d.Spec.RxQueues != 1 {
+		t.Errorf("details %+v, error %v", d.Spec, err)
+	}
+	for _, w := range []struct {
+		ns     *netns.NS
+		name   string
+		tx, rx int
+	}{{host, "a", 1, 1}, {web, "b", 1, 1}, {host, "c", 3, 2}, {web, "d", 1, 3}} {
+		if got := ipFull(t, w.ns, w.name); got.TxQueues != w.tx || got.RxQueues != w.rx {
+			t.Errorf("%s: %d and %d queues, want %d and %d", w.name, got.TxQueues, got.RxQueues, w.tx, w.rx)
+		}
+	}
+}
+
 func sysctlOf(t testing.TB, ns *netns.NS, key string) string {
 	t.Helper()
 	return strings.TrimSpace(testutil.Run(t, ns, "cat", "/proc/sys/net/"+key))

@@ -83,8 +83,10 @@ type Spec struct {
 	TxQueueLen *int
 
 	// TxQueues and RxQueues are numbers of queues, up to 4096. 0 is the
-	// kind's default: for a veth one for each processor, which costs time
-	// and memory that most boxes can do without. They cannot be changed.
+	// kind's default: for each end of a veth one. (Left to itself, Linux 5.15
+	// and later make one for each processor, take all but the first out of use
+	// again, which takes time that grows with the number of processors, and
+	// keep them for `ethtool -L`.) They cannot be changed.
 	TxQueues, RxQueues int
 
 	// How large the packets may become that the kernel handles as one when

@@ -27,11 +27,22 @@ func (Veth) name() string { return "veth" }
 func (v Veth) check(outer *Spec) error { return checkPeer("veth", &v.Peer, outer) }
 
 func (v Veth) options(o *options) Kind {
-	o.peer(1, "VETH_INFO_PEER", &v.Peer)
+	o.peer(1, "VETH_INFO_PEER", &v.Peer, true)
 	if o.do != decode {
 		return nil // it is large
 	}
 	return v
+}
+
+// oneQueue appends the numbers of queues that a veth has if it is not told any.
+func (s *Spec) oneQueue(b []byte) []byte {
+	if s.TxQueues == 0 {
+		b = nl.AppendU32(b, 31, 1) // IFLA_NUM_TX_QUEUES
+	}
+	if s.RxQueues == 0 {
+		b = nl.AppendU32(b, 32, 1) // IFLA_NUM_RX_QUEUES
+	}
+	return b
 }
 
 // checkPeer checks the other end of a pair.
@@ -62,8 +73,9 @@ func checkPeer(kind string, peer, outer *Spec) error {
 // behind it, which the kernel does not give back. Its flags must stay 0: IFF_UP
 // there makes the kernel refuse a veth with ENOTCONN, as the first end it brings
 // up has no peer yet. The peer's IFLA_MASTER would be accepted and ignored. Both come
-// with creation.settle.
-func (o *options) peer(typ uint16, name string, p *Spec) {
+// with creation.settle. With oneQueue it has one queue each way if it is not told how
+// many.
+func (o *options) peer(typ uint16, name string, p *Spec, oneQueue bool) {
 	if o.do == encode && o.have != nil {
 		return // it is there
 	}
@@ -72,7 +84,10 @@ func (o *options) peer(typ uint16, name string, p *Spec) {
 		b = append(b, make([]byte, 8)...)
 		in := options{do: encode, b: b}
 		p.common(&in)
-		if b = in.b; o.peerFD >= 0 {
+		if b = in.b; oneQueue {
+			b = p.oneQueue(b)
+		}
+		if o.peerFD >= 0 {
 			b = nl.AppendU32(b, 28, uint32(o.peerFD)) // IFLA_NET_NS_FD
 		}
 		return b

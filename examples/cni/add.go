@@ -98,10 +98,9 @@ func (r *request) wire(ctx context.Context, br link.Link, box *netns.NS, l *leas
 	c := r.conf
 	port, err := link.Create(ctx, r.host, link.Spec{
 		Name: r.at.link(), Up: true, Master: br.Index, MTU: c.MTU, Alias: r.at.alias(),
-		TxQueues: 1, RxQueues: 1, Port: r.portOptions(ctx),
+		Port: r.portOptions(ctx),
 		Kind: link.Veth{Peer: link.Spec{
 			NS: box, Name: r.at.ifname, Up: true, MTU: c.MTU, MAC: c.mac, Addrs: l.addrs,
-			TxQueues: 1, RxQueues: 1,
 			IPv6: link.IPv6Conf{AddrGenMode: new(link.AddrGenNone)},
 		}},
 	})

@@ -134,21 +134,17 @@ type pair struct {
 	index, master int // of the host's end
 	name          string
 	up            bool
-	queues        uint32 // of both ends, each way
 }
 
 // message builds the message that makes the pair, and says where the descriptor
 // of the box's namespace has to be written.
 func (p pair) message() (msg []byte, fdAt int) {
 	const vethInfoPeer = 1
-	queues := func(b []byte) []byte {
-		if p.queues == 0 {
-			return b
-		}
-		return nl.AppendU32(nl.AppendU32(b, unix.IFLA_NUM_TX_QUEUES, p.queues), unix.IFLA_NUM_RX_QUEUES, p.queues)
+	oneQueue := func(b []byte) []byte { // as the library has it
+		return nl.AppendU32(nl.AppendU32(b, unix.IFLA_NUM_TX_QUEUES, 1), unix.IFLA_NUM_RX_QUEUES, 1)
 	}
 	b := floor.IfInfo(p.index, p.up)
-	b = queues(nl.AppendString(b, unix.IFLA_IFNAME, p.name))
+	b = oneQueue(nl.AppendString(b, unix.IFLA_IFNAME, p.name))
 	if p.master != 0 {
 		b = nl.AppendU32(b, unix.IFLA_MASTER, uint32(p.master))
 	}
@@ -157,7 +153,7 @@ func (p pair) message() (msg []byte, fdAt int) {
 	b, data := nl.Begin(b, unix.IFLA_INFO_DATA)
 	b, peer := nl.Begin(b, vethInfoPeer)
 	b = append(b, floor.IfInfo(0, false)...)
-	b = queues(nl.AppendString(b, unix.IFLA_IFNAME, "eth0"))
+	b = oneQueue(nl.AppendString(b, unix.IFLA_IFNAME, "eth0"))
 	b = nl.AppendU32(b, unix.IFLA_NET_NS_FD, 0)
 	fdAt = 16 + len(b) - 4
 	nl.End(b, peer)

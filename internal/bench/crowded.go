@@ -29,7 +29,7 @@ var quiet = link.IPv6Conf{AddrGenMode: new(link.AddrGenNone)}
 // plugCrowded connects a box of a large bridge.
 func plugCrowded(ctx context.Context, h *host, ns *netns.NS, i int, dual bool) error {
 	peer := link.Spec{
-		NS: ns, Name: "eth0", Up: true, TxQueues: 1, RxQueues: 1, IPv6: quiet,
+		NS: ns, Name: "eth0", Up: true, IPv6: quiet,
 		Addrs: []netip.Prefix{boxAddr(i)},
 	}
 	routes := []route.Route{route.Default(gateway)}
@@ -38,7 +38,7 @@ func plugCrowded(ctx context.Context, h *host, ns *netns.NS, i int, dual bool) e
 		routes = append(routes, route.Default(gateway6))
 	}
 	_, err := link.Create(ctx, h.ns, link.Spec{
-		Name: hostLink(i), Up: true, Master: h.bridge, TxQueues: 1, RxQueues: 1, IPv6: quiet,
+		Name: hostLink(i), Up: true, Master: h.bridge, IPv6: quiet,
 		Kind: link.Veth{Peer: peer},
 	})
 	if err != nil {

@@ -169,9 +169,9 @@ func boxwireSlot(h *host) (*contender, error) {
 				return err
 			}
 			l, err := link.Create(ctx, h.ns, link.Spec{
-				Name: hostLink(i), Up: true, TxQueues: 1, RxQueues: 1, IPv6: quiet,
+				Name: hostLink(i), Up: true, IPv6: quiet,
 				Kind: link.Veth{Peer: link.Spec{
-					NS: ns, Name: "eth0", Up: true, TxQueues: 1, RxQueues: 1, IPv6: quiet,
+					NS: ns, Name: "eth0", Up: true, IPv6: quiet,
 					Addrs: []netip.Prefix{slotAddr(i)},
 				}},
 			})
@@ -197,7 +197,7 @@ func floorSlot(h *host, name string, quiet bool) (*contender, error) {
 		index := 1000 + i // chosen, so that nothing has to be read back
 		var box []byte
 		if quiet {
-			p.pair, p.fdAt = pair{index: index, name: hostLink(i), queues: 1}.message()
+			p.pair, p.fdAt = pair{index: index, name: hostLink(i)}.message()
 			p.pair, box = raiseQuietly(p.pair, index), raiseQuietly(nil, eth0)
 		} else {
 			p.pair, p.fdAt = pair{index: index, name: hostLink(i), up: true}.message()
