@@ -15,7 +15,7 @@ import (
 
 var attach1000Row = row{
 	name: "attach-1000",
-	work: "boxes on one bridge until it has 1,000 of them, for IPv4 alone and dual stack; the floor leaves IPv6 as it comes",
+	work: "boxes on one bridge until it has 1,000 of them, for IPv4 alone and dual stack; the floor leaves IPv6 and the numbers of queues as they come",
 	unit: "box",
 	n:    1000,
 	run: func(ctx context.Context, b *bout) error {
@@ -26,8 +26,10 @@ var attach1000Row = row{
 		}{
 			{nameV4, func(h *host) (*contender, error) { return crowded(h, nameV4, false) }},
 			{nameDual, func(h *host) (*contender, error) { return crowded(h, nameDual, true) }},
-			{nameFloor, floorAttach},
-			{nameFloorDual, floorDual},
+			{nameFloor, func(h *host) (*contender, error) { return floorCrowded(h, nameFloor, 0, false) }},
+			{nameFloorDual, func(h *host) (*contender, error) { return floorCrowded(h, nameFloorDual, 0, true) }},
+			{nameFloorQueue, func(h *host) (*contender, error) { return floorCrowded(h, nameFloorQueue, oneQueue, false) }},
+			{nameFloorDualQueue, func(h *host) (*contender, error) { return floorCrowded(h, nameFloorDualQueue, oneQueue, true) }},
 		} {
 			if err := crowd(ctx, b, kind.make); err != nil {
 				return err
@@ -42,14 +44,19 @@ var attach1000Row = row{
 		}
 		b.claim(fmt.Sprintf("the last %d: %s / %s", part, nameV4, nameFloor), last(nameV4)/last(nameFloor), 0.35, false)
 		b.claim(fmt.Sprintf("the last %d: %s / %s", part, nameDual, nameFloorDual), last(nameDual)/last(nameFloorDual), 0.35, false)
+		b.note("What grows is the kernel's: for each port that is added it walks all ports of the bridge, its forwarding table and the ids of all namespaces (br_add_if, peernet2id).")
+		b.note("Of the last %d, %s / %s is %.2f, %s / %s %.2f: the rest of the difference to the other floors are the queues, of which the kernel makes one for each processor and gives up all but the first.",
+			part, nameV4, nameFloorQueue, last(nameV4)/last(nameFloorQueue), nameDual, nameFloorDualQueue, last(nameDual)/last(nameFloorDualQueue))
 		return nil
 	},
 }
 
 const (
-	nameV4        = "boxwire, IPv4 alone"
-	nameDual      = "boxwire, dual stack"
-	nameFloorDual = "floor, dual stack"
+	nameV4             = "boxwire, IPv4 alone"
+	nameDual           = "boxwire, dual stack"
+	nameFloorDual      = "floor, dual stack"
+	nameFloorQueue     = "floor, one queue"
+	nameFloorDualQueue = "floor, dual stack, one queue"
 )
 
 // crowd fills a bridge with the boxes of one contender. Contenders do not take
@@ -107,11 +114,14 @@ func boxAddr6(i int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
 }
 
-// floorDual is floorAttach with an IPv6 address and route as well.
-func floorDual(h *host) (*contender, error) {
-	return floorBoxes(h, nameFloorDual, func(i int) parcel {
-		p := h.parcel(i)
-		p.box = append(p.box, boxMessages6(i))
+// floorCrowded is floorAttach with so many queues (0: as many as the kernel makes)
+// and, for dual stack, with an IPv6 address and route as well.
+func floorCrowded(h *host, name string, queues uint32, dual bool) (*contender, error) {
+	return floorBoxes(h, name, func(i int) parcel {
+		p := h.parcelOf(i, queues)
+		if dual {
+			p.box = append(p.box, boxMessages6(i))
+		}
 		return p
 	})
 }

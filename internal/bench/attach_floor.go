@@ -20,8 +20,13 @@ func floorAttach(h *host) (*contender, error) {
 }
 
 // parcel is what box i needs on the host's bridge.
-func (h *host) parcel(i int) (p parcel) {
-	p.pair, p.fdAt = pair{master: h.bridge, name: hostLink(i), up: true}.message()
+func (h *host) parcel(i int) parcel { return h.parcelOf(i, oneQueue) }
+
+// oneQueue is the number of queues that the library gives each end of a pair.
+const oneQueue = 1
+
+func (h *host) parcelOf(i int, queues uint32) (p parcel) {
+	p.pair, p.fdAt = pair{master: h.bridge, name: hostLink(i), up: true, queues: queues}.message()
 	p.box = [][]byte{boxMessages(i)}
 	return p
 }
@@ -134,17 +139,21 @@ type pair struct {
 	index, master int // of the host's end
 	name          string
 	up            bool
+	queues        uint32 // of both ends, each way
 }
 
 // message builds the message that makes the pair, and says where the descriptor
 // of the box's namespace has to be written.
 func (p pair) message() (msg []byte, fdAt int) {
 	const vethInfoPeer = 1
-	oneQueue := func(b []byte) []byte { // as the library has it
-		return nl.AppendU32(nl.AppendU32(b, unix.IFLA_NUM_TX_QUEUES, 1), unix.IFLA_NUM_RX_QUEUES, 1)
+	queues := func(b []byte) []byte {
+		if p.queues == 0 {
+			return b
+		}
+		return nl.AppendU32(nl.AppendU32(b, unix.IFLA_NUM_TX_QUEUES, p.queues), unix.IFLA_NUM_RX_QUEUES, p.queues)
 	}
 	b := floor.IfInfo(p.index, p.up)
-	b = oneQueue(nl.AppendString(b, unix.IFLA_IFNAME, p.name))
+	b = queues(nl.AppendString(b, unix.IFLA_IFNAME, p.name))
 	if p.master != 0 {
 		b = nl.AppendU32(b, unix.IFLA_MASTER, uint32(p.master))
 	}
@@ -153,7 +162,7 @@ func (p pair) message() (msg []byte, fdAt int) {
 	b, data := nl.Begin(b, unix.IFLA_INFO_DATA)
 	b, peer := nl.Begin(b, vethInfoPeer)
 	b = append(b, floor.IfInfo(0, false)...)
-	b = oneQueue(nl.AppendString(b, unix.IFLA_IFNAME, "eth0"))
+	b = queues(nl.AppendString(b, unix.IFLA_IFNAME, "eth0"))
 	b = nl.AppendU32(b, unix.IFLA_NET_NS_FD, 0)
 	fdAt = 16 + len(b) - 4
 	nl.End(b, peer)

@@ -197,7 +197,7 @@ func floorSlot(h *host, name string, quiet bool) (*contender, error) {
 		index := 1000 + i // chosen, so that nothing has to be read back
 		var box []byte
 		if quiet {
-			p.pair, p.fdAt = pair{index: index, name: hostLink(i)}.message()
+			p.pair, p.fdAt = pair{index: index, name: hostLink(i), queues: oneQueue}.message()
 			p.pair, box = raiseQuietly(p.pair, index), raiseQuietly(nil, eth0)
 		} else {
 			p.pair, p.fdAt = pair{index: index, name: hostLink(i), up: true}.message()
