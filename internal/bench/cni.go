@@ -101,7 +101,7 @@ func compareChains(ctx context.Context, b *bout, verb string, which func(add, de
 		[2]string{"bridge + host-local + portmap", nameChain}, [2]string{"the same on nftables", nameChainNft})
 	b.note("In a network of IPv4 alone the reference takes %.1f times as long.", pairRatio(b.figures[nameChain+only4], b.figures[nameBoxwire+only4]))
 	ms := func(name string) float64 { return micro(median(b.figures[name])) / 1000 }
-	b.note("Of the %.1f ms that the plugin takes for IPv4 alone, the kernel takes %.1f ms for the work itself, which is what the messages for it take when they are sent by bare system calls, and a process that only tells its version takes %.1f ms from its start to its end. The rest is the plugin's: it reads its configuration and its leases, and asks the kernel what is there already and whether the port has connections.",
+	b.note("Of the %.1f ms that the plugin takes for IPv4 alone, the kernel takes %.1f ms for the work itself, which is what the messages for it take when they are sent by bare system calls, and a process that only tells its version takes %.1f ms from its start to its end. The rest is the plugin's: it reads its configuration and its leases, and asks the kernel what is there already. (Of DEL's messages, one reads the kernel's table of connections, of which those through the port have to end. The kernel stays in it for as long as it takes, and the link, which goes meanwhile, waits for that.)",
 		ms(nameBoxwire+only4), ms(nameFloor), ms(nameIdle))
 	if best := ms(nameChain+only4) / (ms(nameFloor) + ms(nameIdle)); best < cniTarget {
 		b.note("With these two alone, no plugin could be more than %.1f times as fast as the reference there.", best)
@@ -177,7 +177,7 @@ func (c *bareChain) turn(ctx context.Context, i int) (add, del time.Duration, er
 
 	const index = 1000 // of the host's end
 	p := parcel{box: [][]byte{loopbackUp(), boxMessages(0)}}
-	p.pair, p.fdAt = pair{index: index, master: c.bridge, name: hostLink(0), up: true}.message()
+	p.pair, p.fdAt = pair{index: index, master: c.bridge, name: hostLink(0), up: true, queues: oneQueue}.message()
 	publish := floor.Batch(nftTable, true, extraElement)
 	err = ns.WithFd(func(fd int) error {
 		add, err = took(func() error { return errors.Join(p.deliver(c.links, in, fd), c.elements.Batch(publish)) })
@@ -195,7 +195,14 @@ func (c *bareChain) turn(ctx context.Context, i int) (add, del time.Duration, er
 
 	unlink := floor.Message(nil, unix.RTM_DELLINK, unix.NLM_F_ACK, floor.IfInfo(index, false))
 	withdraw := floor.Batch(nftTable, false, extraElement)
-	del, err = took(func() error { return errors.Join(c.elements.Batch(withdraw), c.links.Send(unlink)) })
+	flows := floor.GetFlows() // of which those through the port have to end
+	del, err = took(func() error {
+		err := c.elements.Batch(withdraw)
+		if err == nil {
+			_, err = c.elements.Dump(flows, func([]byte) {})
+		}
+		return errors.Join(err, c.links.Send(unlink))
+	})
 	if err == nil {
 		err = c.count(2)
 	}

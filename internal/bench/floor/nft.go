@@ -15,6 +15,7 @@ const (
 	batchEnd       = 17
 	newGen         = subsysNftables | 15
 	getGen         = subsysNftables | 16
+	getFlows       = 1<<8 | 1 // CTNETLINK's GET
 	getStats       = 1<<8 | 5 // CTNETLINK's GET_STATS
 	newSetElem     = subsysNftables | 12
 	getSetElem     = subsysNftables | 13
@@ -77,6 +78,11 @@ func GetElement(b []byte, table, set string, key []byte) []byte {
 // GetElements is the request for all elements of a set, for [Socket.Dump].
 func GetElements(table, set string) []byte {
 	return Message(nil, getSetElem, unix.NLM_F_DUMP, Elements{Set: set}.body(table))
+}
+
+// GetFlows is the request for all flows in conntrack.
+func GetFlows() []byte {
+	return Message(nil, getFlows, unix.NLM_F_DUMP, nfgen(unix.AF_UNSPEC, 0))
 }
 
 // CountFlows is the request for the number of flows in conntrack.
