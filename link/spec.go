@@ -23,7 +23,8 @@ const (
 )
 
 // Spec says what a link should be. The zero value of every field means the
-// kernel's default. It is a plain value: Create keeps nothing of it.
+// kernel's default, but for DAD and the queues of a veth. It is a plain value:
+// Create keeps nothing of it.
 type Spec struct {
 	// Name is the link's name, required: 1 to 15 bytes without '/', ':',
 	// '%' and white space, and neither "." nor "..".
@@ -82,11 +83,12 @@ type Spec struct {
 	// default. With 0 some queueing disciplines drop everything.
 	TxQueueLen *int
 
-	// TxQueues and RxQueues are numbers of queues, up to 4096. 0 is the
-	// kind's default: for each end of a veth one. (Left to itself, Linux 5.15
-	// and later make one for each processor, take all but the first out of use
-	// again, which takes time that grows with the number of processors, and
-	// keep them for `ethtool -L`.) They cannot be changed.
+	// TxQueues and RxQueues are numbers of queues, up to 4096. 0 is one for
+	// either end of a veth, and the kernel's default for every other kind.
+	// (Of a veth, Linux 5.15 and later would make one for each possible
+	// processor and take all but the first out of use again: time that grows
+	// with the number of processors, for what only `ethtool -L` can use. Who
+	// wants that gives the number.) They cannot be changed.
 	TxQueues, RxQueues int
 
 	// How large the packets may become that the kernel handles as one when

@@ -73,9 +73,8 @@ func checkPeer(kind string, peer, outer *Spec) error {
 // behind it, which the kernel does not give back. Its flags must stay 0: IFF_UP
 // there makes the kernel refuse a veth with ENOTCONN, as the first end it brings
 // up has no peer yet. The peer's IFLA_MASTER would be accepted and ignored. Both come
-// with creation.settle. With oneQueue it has one queue each way if it is not told how
-// many.
-func (o *options) peer(typ uint16, name string, p *Spec, oneQueue bool) {
+// with creation.settle. single gives the peer one queue each way where p says nothing.
+func (o *options) peer(typ uint16, name string, p *Spec, single bool) {
 	if o.do == encode && o.have != nil {
 		return // it is there
 	}
@@ -84,7 +83,7 @@ func (o *options) peer(typ uint16, name string, p *Spec, oneQueue bool) {
 		b = append(b, make([]byte, 8)...)
 		in := options{do: encode, b: b}
 		p.common(&in)
-		if b = in.b; oneQueue {
+		if b = in.b; single {
 			b = p.oneQueue(b)
 		}
 		if o.peerFD >= 0 {

@@ -65,14 +65,14 @@ func BenchmarkPublish(b *testing.B) {
 		tables = append(tables, gw)
 	}
 	all, one := tcp("0.0.0.0:60000", "10.88.0.2:80", "more"), tcp("10.1.1.1:60000", "10.88.0.2:80", "more")
-	alone := func(gw *NAT, fn func(*nft.Batch, []item)) error {
+	alone := func(gw *NAT, fn func(*nft.Batch)) error {
 		c, err := gw.conn()
 		if err != nil {
 			return err
 		}
 		return c.Commit(b.Context(), func(context.Context) (*nft.Batch, error) {
 			batch := nft.NewBatch(gw.table)
-			fn(batch, portItems([]Port{all}))
+			fn(batch)
 			return batch, nil
 		}, nil)
 	}
@@ -87,8 +87,8 @@ func BenchmarkPublish(b *testing.B) {
 			func(gw *NAT) error { return gw.Publish(b.Context(), one) },
 			func(gw *NAT) error { return gw.Unpublish(b.Context(), one) }},
 		{"batch-alone",
-			func(gw *NAT) error { return alone(gw, addItems) },
-			func(gw *NAT) error { return alone(gw, deleteItems) }},
+			func(gw *NAT) error { return alone(gw, func(b *nft.Batch) { addPorts(b, []Port{all}) }) },
+			func(gw *NAT) error { return alone(gw, func(b *nft.Batch) { deleteItems(b, portItems([]Port{all})) }) }},
 	}
 	took := make([][]time.Duration, len(sizes)*len(ways))
 	for b.Loop() {

@@ -29,7 +29,7 @@ func (c claim) meets(o claim) bool {
 		(c.addr == o.addr || c.wild() || o.wild())
 }
 
-// overlap returns the indexes of two ports that claim the same, the later one
+// overlap returns the indexes of some two ports that claim the same, the later one
 // second. It sorts, so that thousands of ports are no problem.
 func overlap(ports []Port) (i, j int, found bool) {
 	if len(ports) < 2 {
@@ -46,7 +46,7 @@ func overlap(ports []Port) (i, j int, found bool) {
 	last, before := -1, claim{}
 	for _, at := range order {
 		c := ports[at].claim()
-		if last >= 0 && before.meets(c) { // no two before meet, so that it reaches furthest
+		if last >= 0 && before.meets(c) { // none of those on its address reaches further
 			return min(at, last), max(at, last), true
 		}
 		if before.proto != c.proto || before.addr.BitLen() != c.addr.BitLen() {

@@ -37,7 +37,7 @@ func isPortSet(set string) bool {
 func portItems(ports []Port) []item {
 	items := make([]item, 0, len(ports))
 	room := make([]byte, 0, 40*len(ports)) // for their keys and data, in one piece
-	for p := range singles(ports) {
+	for p := range eachSingle(ports) {
 		items = append(items, p.itemIn(&room))
 	}
 	return items
@@ -68,21 +68,24 @@ func addPorts(b *nft.Batch, ports []Port) {
 		b.AddEach(set, func(yield func(*nft.Element) bool) {
 			var it item // one for all
 			room := make([]byte, 0, 64)
-			for p := range singles(ports) {
-				if setOf(p) != set {
+			for i := range ports {
+				if setOf(&ports[i]) != set {
 					continue
 				}
-				room = room[:0]
-				if it = p.itemIn(&room); !yield(&it.elem) {
-					return
+				for p := range eachSingle(ports[i : i+1]) {
+					room = room[:0]
+					if it = p.itemIn(&room); !yield(&it.elem) {
+						return
+					}
 				}
 			}
 		})
 	}
 }
 
-// singles yields the ports, and of a range that is shifted each port.
-func singles(ports []Port) iter.Seq[*Port] {
+// eachSingle yields the ports as they are given, and of a range that is shifted each
+// port.
+func eachSingle(ports []Port) iter.Seq[*Port] {
 	return func(yield func(*Port) bool) {
 		for i := range ports {
 			all := ports[i : i+1]

@@ -95,11 +95,11 @@ type relisting struct {
 // nil if the change has to do with no long range.
 func (n *NAT) relist(ctx context.Context, c nft.Conn, del []item, add []Port) (l *relisting, recorded []item, err error) {
 	long := func(p Port) bool { return p.isRange() && p.count() > maxRange }
-	ends := func(it item) bool {
+	longItem := func(it item) bool {
 		p, err := decodeItem(it)
 		return err == nil && isPortSet(it.set) && long(p)
 	}
-	if n.unreserved || !slices.ContainsFunc(del, ends) && !slices.ContainsFunc(add, long) {
+	if n.unreserved || !slices.ContainsFunc(del, longItem) && !slices.ContainsFunc(add, long) {
 		return nil, nil, nil
 	}
 	gone := make(map[place]bool, len(del))

@@ -122,7 +122,8 @@ func (p Port) normal() Port {
 	return p
 }
 
-// last is the last host port.
+// last is the last host port. It has a pointer, as others that are called for each of
+// thousands of ports.
 func (p *Port) last() uint16 {
 	if p.HostLast == 0 {
 		return p.Host.Port()

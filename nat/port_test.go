@@ -111,10 +111,14 @@ func TestOverlapFindsWhatComparingEveryTwoFinds(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	hosts := []string{"0.0.0.0", "10.1.1.1", "10.1.1.2", "[::]", "[2001:db8::1]"}
 	found := 0
-	for range 20000 {
+	for round := range 20000 {
 		var ports []Port
-		for range 1 + r.IntN(5) {
-			p := Port{Proto: []Proto{TCP, UDP}[r.IntN(2)], Host: ap(fmt.Sprintf("%s:%d", hosts[r.IntN(len(hosts))], 1+r.IntN(40)))}
+		many, numbers := 5, 40
+		if round%20 == 0 {
+			many, numbers = 60, 10000
+		}
+		for range 1 + r.IntN(many) {
+			p := Port{Proto: []Proto{TCP, UDP}[r.IntN(2)], Host: ap(fmt.Sprintf("%s:%d", hosts[r.IntN(len(hosts))], 1+r.IntN(numbers)))}
 			if r.IntN(2) == 0 {
 				p.HostLast = p.Host.Port() + uint16(r.IntN(10))
 			}

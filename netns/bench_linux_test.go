@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// plainThread calls fn on a thread that is thrown away. The process's first thread
-// is none: the runtime keeps it, and the process is where that is.
+// plainThread calls fn on a thread that is thrown away: never on the process's first
+// one, which the runtime parks instead of ending it, and whose namespace
+// /proc/self/ns/net shows.
 func plainThread(fn func() error) error {
 	done := make(chan error)
 	go func() {

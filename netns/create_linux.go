@@ -29,8 +29,9 @@ func create(ctx context.Context, pin func() error) (ns *NS, err error) {
 	}
 	var n newborn
 	if pin == nil {
-		// No more than that: an errand has the smallest stack that there is, and to
-		// let it grow takes as long as all that the library adds to the kernel's work.
+		// The errand only makes the namespace and its descriptors. It has the smallest
+		// stack that there is: for the rest, that would be copied twice into a larger one,
+		// which takes longer than the rest does.
 		if err = errand(n.unshare); err == nil {
 			ns, err = n.furnish(ctx)
 		}
@@ -53,10 +54,11 @@ func create(ctx context.Context, pin func() error) (ns *NS, err error) {
 	return ns, nil
 }
 
-// newborn are the descriptors of a new namespace: its own and a netlink socket's.
+// newborn has the descriptors of a new namespace: its own and a netlink socket's.
 type newborn struct{ ns, socket int }
 
-// unshare puts the calling thread into a new namespace.
+// unshare puts the calling thread into a new namespace and opens its descriptors, of
+// which an error leaves none open.
 func (n *newborn) unshare() error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("making a network namespace: %w", os.NewSyscallError("unshare", err))
@@ -78,7 +80,7 @@ func (n *newborn) unshare() error {
 }
 
 // furnish makes a handle of the descriptors, which has them from then on, and sets
-// the loopback link up.
+// the loopback link up. The handle is the caller's to close, also beside an error.
 func (n *newborn) furnish(ctx context.Context) (*NS, error) {
 	f, err := nl.File(n.socket)
 	if err != nil {

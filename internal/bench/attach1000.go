@@ -46,8 +46,9 @@ var attach1000Row = row{
 		b.claim(fmt.Sprintf("the last %d: %s / %s", part, nameDual, nameFloorDual), last(nameDual)/last(nameFloorDual), 0.35, false)
 		b.note("What grows is the kernel's: for each port that is added it walks all ports of the bridge, its forwarding table and the ids of all namespaces (br_add_if, peernet2id).")
 		b.note("With dual stack, each box says within a second for a second time what it listens to (MLD), and the bridge floods that to all ports: with 1,000 of them it keeps one processor busy for some milliseconds a box, whoever attaches them.")
-		b.note("Of the last %d, %s / %s is %.2f, %s / %s %.2f: the rest of the difference to the other floors are the queues, of which the kernel makes one for each processor and gives up all but the first.",
-			part, nameV4, nameFloorQueue, last(nameV4)/last(nameFloorQueue), nameDual, nameFloorDualQueue, last(nameDual)/last(nameFloorDualQueue))
+		b.note("Of the last %d, %s / %s is %.2f, %s / %s %.2f: these floors leave IPv6 as it comes, and have one queue each way as the library has them. %s / %s is %.2f, %s / %s %.2f.",
+			part, nameV4, nameFloorQueue, last(nameV4)/last(nameFloorQueue), nameDual, nameFloorDualQueue, last(nameDual)/last(nameFloorDualQueue),
+			nameFloorQueue, nameFloor, last(nameFloorQueue)/last(nameFloor), nameFloorDualQueue, nameFloorDual, last(nameFloorDualQueue)/last(nameFloorDual))
 		return nil
 	},
 }
@@ -115,8 +116,8 @@ func boxAddr6(i int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
 }
 
-// floorCrowded is floorAttach with so many queues (0: as many as the kernel makes)
-// and, for dual stack, with an IPv6 address and route as well.
+// floorCrowded does what floorAttach does, with so many queues (0: as many as the
+// kernel makes) and, for dual stack, with an IPv6 address and route as well.
 func floorCrowded(h *host, name string, queues uint32, dual bool) (*contender, error) {
 	return floorBoxes(h, name, func(i int) parcel {
 		p := h.parcelOf(i, queues)

@@ -13,12 +13,20 @@ import (
 
 // inPlaceAttach is what a careful user of the other library writes: the peer is
 // made in its namespace.
-func inPlaceAttach(h *host) (*contender, error) {
-	return peerAttach(h, nameInPlace, func(ns vnetns.NsHandle, i int) error {
+func inPlaceAttach(h *host) (*contender, error) { return inPlace(h, nameInPlace, 0) }
+
+// oneQueueAttach asks for what the library has unasked.
+func oneQueueAttach(h *host) (*contender, error) { return inPlace(h, nameInPlaceQueue, oneQueue) }
+
+// inPlace makes pairs with so many queues (0: as many as the kernel makes).
+func inPlace(h *host, name string, queues int) (*contender, error) {
+	return peerAttach(h, name, func(ns vnetns.NsHandle, i int) error {
 		veth := &netlink.Veth{
-			LinkAttrs:     netlink.LinkAttrs{Name: hostLink(i), MasterIndex: h.bridge, TxQLen: -1, Flags: net.FlagUp},
-			PeerName:      "eth0",
-			PeerNamespace: netlink.NsFd(ns),
+			LinkAttrs:       netlink.LinkAttrs{Name: hostLink(i), MasterIndex: h.bridge, TxQLen: -1, Flags: net.FlagUp, NumTxQueues: queues, NumRxQueues: queues},
+			PeerName:        "eth0",
+			PeerNamespace:   netlink.NsFd(ns),
+			PeerNumTxQueues: uint32(queues),
+			PeerNumRxQueues: uint32(queues),
 		}
 		if err := h.handle.LinkAdd(veth); err != nil {
 			return err

@@ -135,7 +135,7 @@ func publishOne(ctx context.Context, b *bout, ports int) error {
 			}
 		}
 		rounds := b.n
-		if i == 0 { // a tenth of a millisecond each, which differ by a factor of two
+		if i == 0 { // one takes a tenth of a millisecond, and single ones differ by a factor of two
 			rounds *= b.size(10, 1)
 		}
 		if err := b.interleave(ctx, rounds, all...); err != nil {

@@ -15,7 +15,8 @@ const maxElements = 32 << 10
 // the batch fails with EEXIST.
 func (b *Batch) AddElements(set string, elems ...Element) { b.AddEach(set, pointers(elems)) }
 
-// AddEach is AddElements for elements that do not lie together.
+// AddEach is AddElements for elements that do not lie together. An element, and what
+// it points to, may be another one as soon as yield has returned.
 func (b *Batch) AddEach(set string, elems iter.Seq[*Element]) {
 	b.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, set, 0, elems)
 }

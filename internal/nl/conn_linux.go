@@ -30,7 +30,7 @@ func NewConn(family int, dial func() (*os.File, error)) *Conn {
 	return c
 }
 
-// Adopt gives the connection a socket that Dial has opened. It is called before
+// Adopt gives the connection a socket that Dial or File has returned. It is called before
 // the first exchange.
 func (c *Conn) Adopt(f *os.File) error {
 	s, err := newSocket(f, false)

@@ -73,6 +73,7 @@ func parseOptions(args []string) (options, error) {
 	flags.BoolVar(&o.verbose, "v", false, "show all that the tests print")
 	flags.BoolVar(&o.kvm, "kvm", false, "use the processor's virtualisation, on a machine whose QEMU works with it")
 	flags.IntVar(&o.parallel, "parallel", runtime.NumCPU(), "how many guests run side by side")
+	// A guest that hangs is silent, which silence bounds.
 	flags.DurationVar(&o.timeout, "timeout", 25*time.Minute, "how long a guest may take")
 	if err := flags.Parse(args); err != nil {
 		return o, err

@@ -159,7 +159,8 @@ func (s state) mounts() {
 	}
 }
 
-// homes is where the process has been from its start, for each kind of namespace.
+// homes is where the process was when it was looked at first, before the tests, for
+// each kind of namespace.
 var homes = sync.OnceValue(func() map[string]string {
 	m := make(map[string]string)
 	for _, kind := range []string{"net", "mnt", "user"} {
@@ -170,8 +171,8 @@ var homes = sync.OnceValue(func() map[string]string {
 	return m
 })
 
-// threads notes those that are not where the process has been from its start. The
-// first thread is one of them when a goroutine that was locked to it has ended: the
+// threads notes those that are not where the process was before the tests. The first
+// thread is one of them when a goroutine that was locked to it has ended elsewhere: the
 // runtime ends every other thread in that case, and parks that one.
 func (s state) threads() {
 	for kind, home := range homes() {

@@ -87,7 +87,12 @@ func TestChildLeavesEverything(t *testing.T) {
 func TestAFirstThreadAstrayIsNamed(t *testing.T) {
 	t.Parallel()
 	Need(t)
-	out, err := child("TestChildLeavesItsFirstThread")
+	out, err := "nobody", error(nil)
+	for range 20 { // the scheduler need not give anybody the first thread
+		if out, err = child("TestChildLeavesItsFirstThread"); !strings.Contains(out, "nobody gets the first thread") {
+			break
+		}
+	}
 	if err == nil || strings.Count(out, "away from") != 1 || !strings.Contains(out, "the process's first") {
 		t.Errorf("error %v\n%s", err, out)
 	}
