@@ -58,6 +58,9 @@ func (k Geneve) options(o *options) Kind {
 		number(o, 3, "IFLA_GENEVE_TTL", 1, &k.TTL)
 	}
 	flag(o, 12, "IFLA_GENEVE_TTL_INHERIT", 1, &k.TTLInherit)
+	if k.TTLInherit {
+		k.TTL = 0 // the kernel shows the one from before, which is not in use
+	}
 	number(o, 4, "IFLA_GENEVE_TOS", 1, &k.TOS)
 	number(o, 13, "IFLA_GENEVE_DF", 1, &k.DF)
 	number(o, 11, "IFLA_GENEVE_LABEL", 4|bigEndian, &k.FlowLabel)
