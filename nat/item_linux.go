@@ -29,14 +29,7 @@ func addItems(b *nft.Batch, items []item) { eachSet(items, b.AddEach) }
 func deleteItems(b *nft.Batch, items []item) { eachSet(items, b.DeleteEach) }
 
 func eachSet(items []item, fn func(set string, elems iter.Seq[*nft.Element])) {
-	var sets []string // that are among them, of the few that there are
-	for i := range items {
-		if set := items[i].set; !slices.Contains(sets, set) {
-			sets = append(sets, set)
-		}
-	}
-	slices.SortFunc(sets, func(a, b string) int { return slices.Index(setNames, a) - slices.Index(setNames, b) })
-	for _, set := range sets {
+	for _, set := range setsOf(items, func(it *item) string { return it.set }) {
 		fn(set, func(yield func(*nft.Element) bool) {
 			for i := range items {
 				if items[i].set == set && !yield(&items[i].elem) {
@@ -45,6 +38,19 @@ func eachSet(items []item, fn func(set string, elems iter.Seq[*nft.Element])) {
 			}
 		})
 	}
+}
+
+// setsOf are the sets that things belong in, of the few that there are, in the order
+// of the skeleton's.
+func setsOf[T any](all []T, of func(*T) string) []string {
+	var sets []string
+	for i := range all {
+		if set := of(&all[i]); !slices.Contains(sets, set) {
+			sets = append(sets, set)
+		}
+	}
+	slices.SortFunc(sets, func(a, b string) int { return slices.Index(setNames, a) - slices.Index(setNames, b) })
+	return sets
 }
 
 // setNames are the names of the skeleton's sets, in their order.

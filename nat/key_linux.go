@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
-	"slices"
 
 	"github.com/boxwire/boxwire/internal/nft"
 )
@@ -58,13 +57,7 @@ func elements(ports []Port) int {
 
 // addPorts adds the elements of the ports.
 func addPorts(b *nft.Batch, ports []Port) {
-	var sets []string // that are among them, of six
-	for i := range ports {
-		if set := setOf(&ports[i]); !slices.Contains(sets, set) {
-			sets = append(sets, set)
-		}
-	}
-	for _, set := range sets {
+	for _, set := range setsOf(ports, setOf) {
 		b.AddEach(set, func(yield func(*nft.Element) bool) {
 			var it item // one for all
 			room := make([]byte, 0, 64)

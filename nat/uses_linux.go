@@ -154,27 +154,18 @@ func (c *useChange) found(elems []*nft.Element) {
 	}
 }
 
-// look reads the counts that are not known.
+// look reads the counts that are not known: those that were added last.
 func (c *useChange) look(ctx context.Context, conn nft.Conn, table string) error {
-	var rest useChange
-	for _, u := range c.all {
-		if !u.known {
-			rest.all = append(rest.all, u)
-		}
-	}
-	if len(rest.all) == 0 {
+	first := slices.IndexFunc(c.all, func(u usesOf) bool { return !u.known })
+	if first < 0 {
 		return nil
 	}
+	rest := useChange{all: c.all[first:]}
 	elems, err := conn.Lookup(ctx, table, rest.queries(nil)...)
-	if err != nil {
-		return err
+	if err == nil {
+		rest.found(elems)
 	}
-	for i := range c.all {
-		if u := &c.all[i]; !u.known {
-			u.found, u.known, elems = elems[0], true, elems[1:]
-		}
-	}
-	return nil
+	return err
 }
 
 // write puts the counts into the batch in place of those that are there. All are

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
 const childEnv = "BOXWIRE_TEST_CHILD"
@@ -27,6 +29,20 @@ func runChild(t *testing.T, test string, attr *syscall.SysProcAttr) {
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+test) {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// inChild runs the calling test once more in a process of its own, with the given
+// attributes, and fails if that does. It reports whether this is that process;
+// elsewhere the test has nothing left to do.
+func inChild(t *testing.T, attr *syscall.SysProcAttr) bool {
+	t.Helper()
+	if os.Getenv(childEnv) == t.Name() {
+		return true
+	}
+	t.Parallel()
+	netnstest.Need(t)
+	runChild(t, t.Name(), attr)
+	return false
 }
 
 // childOnly skips a test that runChild has not started.

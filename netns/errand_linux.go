@@ -129,7 +129,7 @@ func selfNetFd() (int, error) {
 // can go home; a coroutine that is locked to its thread cannot end. The caller goes
 // on meanwhile, on the thread of another goroutine that leaves the coroutine in its
 // stead: nothing promises that this works, but it does (runtime/coro.go of Go 1.26),
-// and TestNoWayHome would tell.
+// and TestAnErrandThatCannotComeHome would tell.
 //
 // The way home was open when the thread left, so that it takes a lot to be here:
 // memory is short, or somebody has just taken the privilege from the whole process.

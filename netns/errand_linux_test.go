@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
@@ -89,15 +90,11 @@ func TestAnErrandInsideDo(t *testing.T) {
 
 // The process's first thread never leaves: it is what /proc/PID/ns/net shows.
 func TestAnErrandOfTheFirstThread(t *testing.T) {
-	t.Parallel()
-	netnstest.Need(t)
-	runChild(t, "TestOnTheFirstThread", nil)
-}
-
-func TestOnTheFirstThread(t *testing.T) {
-	childOnly(t)
+	if !inChild(t, nil) {
+		return
+	}
 	ns := netnstest.New(t)
-	onFirstThread(t, func() {
+	testutil.OnFirstThread(t, func() {
 		var tid int
 		if err := netns.Errand(away(t, ns, &tid, func() {})); err != errSent || tid == os.Getpid() {
 			t.Errorf("on thread %d: %v", tid, err)
@@ -105,40 +102,13 @@ func TestOnTheFirstThread(t *testing.T) {
 	})
 }
 
-// onFirstThread calls fn on the process's first thread, and keeps that from other
-// goroutines until the test is over.
-func onFirstThread(t *testing.T, fn func()) {
-	t.Helper()
-	held, is := make(chan struct{}), make(chan bool)
-	t.Cleanup(func() { close(held) })
-	for range 100 {
-		go func() {
-			runtime.LockOSThread()
-			first := unix.Gettid() == os.Getpid()
-			if first {
-				fn()
-			}
-			is <- first
-			<-held // keeps its thread from the next
-		}()
-		if <-is {
-			return
-		}
-	}
-	t.Fatal("nobody gets the first thread")
-}
-
 // TestAnErrandThatCannotComeHome runs what spoils the descriptor of the way home.
 func TestAnErrandThatCannotComeHome(t *testing.T) {
-	t.Parallel()
-	netnstest.Need(t)
-	runChild(t, "TestNoWayHome", nil)
-}
-
-func TestNoWayHome(t *testing.T) {
-	childOnly(t)
+	if !inChild(t, nil) {
+		return
+	}
 	ns := netnstest.New(t)
-	onFirstThread(t, func() {}) // from where an errand is not the caller's thread's
+	testutil.OnFirstThread(t, func() {}) // from where an errand is not the caller's thread's
 	before, err := inode()
 	if err != nil {
 		t.Fatal(err)

@@ -45,15 +45,10 @@ func TestAThreadWithFilesOfItsOwnEnds(t *testing.T) {
 // A thread that joins a process in all of its namespaces at once is in another
 // mount namespace though it shares the process's file system context.
 func TestAThreadThatHasJoinedAProcessEnds(t *testing.T) {
-	t.Parallel()
-	netnstest.Need(t)
-	runChild(t, "TestJoinAProcess", &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS})
-}
-
-// TestJoinAProcess is the part of TestAThreadThatHasJoinedAProcessEnds that has a
-// process of its own, whose root directory it changes.
-func TestJoinAProcess(t *testing.T) {
-	childOnly(t)
+	// It changes the root directory of its process.
+	if !inChild(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}) {
+		return
+	}
 	// The process dies with the thread that starts it, which must not be the one
 	// that Do takes and lets end.
 	runtime.LockOSThread()

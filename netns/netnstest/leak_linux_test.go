@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
@@ -102,25 +103,11 @@ func TestChildLeavesItsFirstThread(t *testing.T) {
 	if os.Getenv(childEnv) != t.Name() {
 		t.Skip("runs only in a process that another test starts")
 	}
-	held, first := make(chan struct{}), make(chan bool)
-	defer close(held)
-	for range 100 {
-		go func() {
-			runtime.LockOSThread()
-			is := unix.Gettid() == os.Getpid()
-			if is {
-				if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-					t.Error(err)
-				}
-			}
-			first <- is
-			<-held // keeps its thread from the next
-		}()
-		if <-first {
-			return
+	testutil.OnFirstThread(t, func() {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Error(err)
 		}
-	}
-	t.Fatal("nobody gets the first thread")
+	})
 }
 
 // kept is a handle that the garbage collector does not close.
