@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/boxwire/boxwire/internal/linkname"
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
@@ -54,7 +55,7 @@ type Addr struct {
 	Valid, Preferred time.Duration
 }
 
-// StaticAddr is a prefix as [Link.AddAddr] gives it to a link: an IPv4 address
+// StaticAddr is a prefix as [Link.AddPrefixes] gives it to a link: an IPv4 address
 // with its subnet's broadcast address (none for /31 and /32), an IPv6 address
 // without duplicate address detection, for the reason given at Spec.DAD. It is
 // where the full form of an address begins:
@@ -72,6 +73,44 @@ func StaticAddr(p netip.Prefix) Addr {
 		a.Scope = AddrScopeHost // as ip-address(8) does
 	}
 	return a
+}
+
+// newAddrs are the addresses that Create gives to the link: those of Addrs, and
+// with IPv6 a link-local one.
+func (s *Spec) newAddrs() (addrs, linkLocal []Addr) {
+	for _, p := range s.Addrs {
+		addrs = append(addrs, s.newAddr(p))
+	}
+	if p, ok := s.linkLocal(); ok {
+		linkLocal = []Addr{s.newAddr(p)}
+	}
+	return addrs, linkLocal
+}
+
+func (s *Spec) newAddr(p netip.Prefix) Addr {
+	a := StaticAddr(p)
+	if s.DAD {
+		a.Flags &^= AddrNoDAD
+	}
+	return a
+}
+
+// linkLocal returns the link-local address that the kernel would make from the
+// hardware address (RFC 4291, appendix A), if the link is to have one at once: it has
+// IPv6 without duplicate address detection, and no other was asked for.
+func (s *Spec) linkLocal() (p netip.Prefix, ok bool) {
+	mac := s.MAC
+	if len(mac) != 6 || s.DAD || s.IPv6.AddrGenMode != nil && *s.IPv6.AddrGenMode != AddrGenEUI64 {
+		return netip.Prefix{}, false
+	}
+	for _, p := range s.Addrs {
+		ok = ok || p.Addr().Is6()
+		if p.Addr().IsLinkLocalUnicast() && p.Addr().Is6() {
+			return netip.Prefix{}, false
+		}
+	}
+	a := netip.AddrFrom16([16]byte{0xfe, 0x80, 8: mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]})
+	return netip.PrefixFrom(a, 64), ok
 }
 
 // String returns the address as ip-address(8) writes it: "10.0.0.1/24" or
@@ -95,6 +134,7 @@ func (a Addr) DADFailed() bool { return a.Flags&AddrDADFailed != 0 }
 // without a name here are kept.
 type AddrFlags uint32
 
+// The values of AddrFlags.
 const (
 	AddrSecondary     AddrFlags = 0x01  // another IPv4 address of the subnet came first; for IPv6: a temporary address
 	AddrNoDAD         AddrFlags = 0x02  // no duplicate address detection
@@ -114,6 +154,7 @@ const (
 // linux/rtnetlink.h. Values between the named ones belong to the administrator.
 type AddrScope uint8
 
+// The values of AddrScope.
 const (
 	AddrScopeGlobal AddrScope = 0   // everywhere
 	AddrScopeSite   AddrScope = 200 // within the site (deprecated, IPv6)
@@ -125,6 +166,7 @@ const (
 // without a name here are free for programs to use.
 type AddrProtocol uint8
 
+// The values of AddrProtocol.
 const (
 	AddrProtocolNone      AddrProtocol = 0 // not said
 	AddrProtocolLoopback  AddrProtocol = 1 // the kernel, for lo
@@ -177,8 +219,8 @@ func checkPrefix(i int, p netip.Prefix, group bool) error {
 	return nil
 }
 
-// checkFull refuses what the kernel would refuse without a word or pass over.
-func checkFull(addrs []Addr) error {
+// checkFullAddrs refuses what the kernel would refuse without a message or ignore.
+func checkFullAddrs(addrs []Addr) error {
 	for i := range addrs {
 		a := &addrs[i]
 		if err := checkPrefix(i, a.Prefix, a.Flags&AddrMulticastJoin != 0); err != nil {
@@ -192,8 +234,10 @@ func checkFull(addrs []Addr) error {
 			return refuse.Input("address %s has the broadcast address %s: only IPv4 addresses have one, of IPv4", a, a.Broadcast)
 		case v6 && a.Label != "":
 			return refuse.Input("address %s has the label %q: only IPv4 addresses have one", a, a.Label)
-		case a.Label != "" && (len(a.Label) > maxName || strings.ContainsRune(a.Label, 0)):
-			return refuse.Input("address %s has the label %q: at most %d bytes are possible", a, a.Label, maxName)
+		case a.Label != "" && (len(a.Label) > linkname.Max || strings.ContainsRune(a.Label, 0)):
+			return refuse.Input("address %s has the label %q: at most %d bytes are possible", a, a.Label, linkname.Max)
+		case !v6 && a.Flags&(AddrOptimistic|AddrHome|AddrManageTemp) != 0:
+			return refuse.Input("address %s has a flag that only IPv6 addresses have (AddrOptimistic, AddrHome or AddrManageTemp)", a)
 		case v6 && a.Scope != 0:
 			return refuse.Input("address %s has a scope: that of an IPv6 address lies in the address", a)
 		case a.Valid < 0 || a.Preferred < 0 || a.Valid > maxLifetime || a.Preferred > maxLifetime:

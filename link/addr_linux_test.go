@@ -17,11 +17,12 @@ import (
 
 func TestAddressesAddListDelete(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ctx := context.Background()
 	ns := netnstest.New(t)
 	l := mustCreate(t, ns, Spec{Name: "br0", Up: true, Kind: Bridge{}})
 	all := prefixes("10.0.0.1/24", "10.0.1.1/24", "fd88::1/64", "fd88::2/128")
-	if err := l.AddAddr(ctx, all...); err != nil {
+	if err := l.AddPrefixes(ctx, all...); err != nil {
 		t.Fatal(err)
 	}
 	if got := ipLinks(t, ns)["br0"].addrs(); !sameSet(got, all) {
@@ -47,41 +48,43 @@ func TestAddressesAddListDelete(t *testing.T) {
 	if !sameSet(got, all) {
 		t.Errorf("Addrs: %v, want %v", got, all)
 	}
-	if err := l.DeleteAddr(ctx, all[1], all[2]); err != nil {
+	if err := l.DeleteAddrs(ctx, all[1], all[2]); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := ipLinks(t, ns)["br0"].addrs(), prefixes("10.0.0.1/24", "fd88::2/128"); !sameSet(got, want) {
 		t.Errorf("ip shows %v, want %v", got, want)
 	}
-	wantErr(t, l.DeleteAddr(ctx, all[1]), os.ErrNotExist, "address 10.0.1.1/24 on link br0", "does not have")
-	wantErr(t, l.DeleteAddr(ctx, all[2]), os.ErrNotExist, "address fd88::1/64 on link br0")
-	if err := l.AddAddr(ctx); err != nil {
+	wantErr(t, l.DeleteAddrs(ctx, all[1]), os.ErrNotExist, "address 10.0.1.1/24 on link br0", "does not have")
+	wantErr(t, l.DeleteAddrs(ctx, all[2]), os.ErrNotExist, "address fd88::1/64 on link br0")
+	if err := l.AddPrefixes(ctx); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestAddAddrAllOrNone(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ctx := context.Background()
 	ns := netnstest.New(t)
 	l := mustCreate(t, ns, Spec{Name: "br0", Kind: Bridge{}, Addrs: prefixes("10.0.0.1/24", "fd88::1/64")})
 	before := ipLinks(t, ns)["br0"].addrs()
-	err := l.AddAddr(ctx, prefixes("10.0.0.2/24", "10.0.0.1/24", "10.1.0.1/24", "fd88::1/64", "fd88::2/64")...)
+	err := l.AddPrefixes(ctx, prefixes("10.0.0.2/24", "10.0.0.1/24", "10.1.0.1/24", "fd88::1/64", "fd88::2/64")...)
 	wantErr(t, err, os.ErrExist, "address 10.0.0.1/24 on link br0", "address fd88::1/64 on link br0", "already")
 	if got := ipLinks(t, ns)["br0"].addrs(); !reflect.DeepEqual(got, before) {
 		t.Errorf("ip shows %v, want %v", got, before)
 	}
 	for _, bad := range []netip.Prefix{{}, netip.MustParsePrefix("224.0.0.1/8")} {
-		wantErr(t, l.AddAddr(ctx, bad), os.ErrInvalid)
+		wantErr(t, l.AddPrefixes(ctx, bad), os.ErrInvalid)
 	}
 	if err := l.Delete(ctx); err != nil {
 		t.Fatal(err)
 	}
-	wantErr(t, l.AddAddr(ctx, prefixes("10.0.0.2/24")...), os.ErrNotExist, "the link is gone")
+	wantErr(t, l.AddPrefixes(ctx, prefixes("10.0.0.2/24")...), os.ErrNotExist, "the link is gone")
 }
 
 func TestAddrsReadsWhatIPMade(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ctx := context.Background()
 	ns := netnstest.New(t)
 	testutil.Witness(t, "ip")
@@ -102,9 +105,10 @@ func TestAddrsReadsWhatIPMade(t *testing.T) {
 
 func TestAddAddrWhereMTUIsTooSmallForIPv6(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := netnstest.New(t)
 	l := mustCreate(t, ns, Spec{Name: "br0", Kind: Bridge{}, MTU: 1000}) // too small for IPv6
-	err := l.AddAddr(context.Background(), prefixes("10.0.0.1/24", "fd88::1/64")...)
+	err := l.AddPrefixes(context.Background(), prefixes("10.0.0.1/24", "fd88::1/64")...)
 	if err == nil {
 		t.Skip("this kernel runs IPv6 on a link with an MTU of 1000")
 	}
@@ -136,6 +140,7 @@ func sameSet(a, b []netip.Prefix) bool {
 
 func TestAddAddrWhereIPv6IsDisabled(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ctx := context.Background()
 	ns := netnstest.New(t)
 	_, err := netns.Do(ctx, ns, func(context.Context) (struct{}, error) {
@@ -158,11 +163,11 @@ func TestDeleteAddrGoesOnPastWhatIsMissing(t *testing.T) {
 	for i := range 230 {
 		all = append(all, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), 1}), 32))
 	}
-	if err := l.AddAddr(ctx, all...); err != nil {
+	if err := l.AddPrefixes(ctx, all...); err != nil {
 		t.Fatal(err)
 	}
 	missing := prefixes("192.0.2.1/32", "192.0.2.2/32")
-	err := l.DeleteAddr(ctx, slices.Concat(missing[:1], all[:220], missing[1:], all[220:])...)
+	err := l.DeleteAddrs(ctx, slices.Concat(missing[:1], all[:220], missing[1:], all[220:])...)
 	wantErr(t, err, os.ErrNotExist, "192.0.2.1/32", "192.0.2.2/32")
 	if got := ipLinks(t, ns)["br0"].addrs(); len(got) != 0 {
 		t.Errorf("%d addresses are left", len(got))

@@ -31,9 +31,10 @@ func showAddrs(t testing.TB, ns *netns.NS, name string) map[string]map[string]an
 
 func TestAddressesWithAllTheirProperties(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ctx := context.Background()
 	ns := netnstest.New(t)
-	l := mustCreate(t, ns, Spec{Name: "br0", Up: true, Kind: Bridge{}})
+	l := mustCreate(t, ns, Spec{Name: "br0", Up: true, Kind: Bridge{}, Addrs: prefixes("fe80::1/64")})
 	full := Addr{
 		Prefix: netip.MustParsePrefix("10.0.0.1/24"), Broadcast: netip.MustParseAddr("10.0.0.255"), Label: "br0:web", Scope: AddrScopeLink,
 		Flags: AddrNoPrefixRoute, Metric: 77, Valid: 1000 * time.Second, Preferred: 500 * time.Second,
@@ -112,17 +113,18 @@ func TestAddressesWithAllTheirProperties(t *testing.T) {
 
 func TestReplaceAddrChangesOrSaysWhatItCannot(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ctx := context.Background()
 	ns := netnstest.New(t)
 	l := mustCreate(t, ns, Spec{Name: "br0", Up: true, Kind: Bridge{}})
 	four, six := StaticAddr(netip.MustParsePrefix("10.0.0.1/24")), StaticAddr(netip.MustParsePrefix("fd00::1/64"))
-	if err := l.ReplaceAddr(ctx, four, six); err != nil {
+	if err := l.ReplaceAddrs(ctx, four, six); err != nil {
 		t.Fatal(err)
 	}
 	four.Valid, four.Metric = time.Hour, 9
 	six.Flags |= AddrNoPrefixRoute
 	six.Valid = 2 * time.Hour
-	if err := l.ReplaceAddr(ctx, four, six); err != nil {
+	if err := l.ReplaceAddrs(ctx, four, six); err != nil {
 		t.Fatal(err)
 	}
 	show := showAddrs(t, ns, "br0")
@@ -136,8 +138,8 @@ func TestReplaceAddrChangesOrSaysWhatItCannot(t *testing.T) {
 	label.Label = "br0:other"
 	length.Prefix = netip.MustParsePrefix("fd00::1/96")
 	label.Metric = 12
-	wantErr(t, l.ReplaceAddr(ctx, fresh, label), errors.ErrUnsupported, "address 10.0.0.1/24 on link br0", "label")
-	wantErr(t, l.ReplaceAddr(ctx, fresh, length), errors.ErrUnsupported, "address fd00::1/96 on link br0", "prefix length")
+	wantErr(t, l.ReplaceAddrs(ctx, fresh, label), errors.ErrUnsupported, "address 10.0.0.1/24 on link br0", "label")
+	wantErr(t, l.ReplaceAddrs(ctx, fresh, length), errors.ErrUnsupported, "address fd00::1/96 on link br0", "prefix length")
 	show = showAddrs(t, ns, "br0")
 	if show["10.9.0.1"] != nil || show["10.0.0.1"]["metric"] != 9.0 || show["10.0.0.1"]["label"] != "br0" || show["fd00::1"]["prefixlen"] != 64.0 {
 		t.Errorf("after failures ip shows %v", show)
@@ -145,12 +147,13 @@ func TestReplaceAddrChangesOrSaysWhatItCannot(t *testing.T) {
 	if err := l.Delete(ctx); err != nil {
 		t.Fatal(err)
 	}
-	wantErr(t, l.ReplaceAddr(ctx, four), os.ErrNotExist)
+	wantErr(t, l.ReplaceAddrs(ctx, four), os.ErrNotExist)
 	wantErr(t, l.FlushAddrs(ctx, nil), os.ErrNotExist)
 }
 
 func TestAddrProtocol(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ctx := context.Background()
 	ns := netnstest.New(t)
 	l := mustCreate(t, ns, Spec{Name: "br0", Up: true, Kind: Bridge{}})
@@ -192,7 +195,7 @@ func TestAddAddrsRefuses(t *testing.T) {
 		"to be deprecated and": {Prefix: four, Preferred: time.Minute, Flags: AddrDeprecated},
 	} {
 		wantErr(t, l.AddAddrs(ctx, StaticAddr(netip.MustParsePrefix("10.5.0.1/24")), a), os.ErrInvalid, want)
-		wantErr(t, l.ReplaceAddr(ctx, a), os.ErrInvalid, want)
+		wantErr(t, l.ReplaceAddrs(ctx, a), os.ErrInvalid, want)
 	}
 	wantErr(t, l.AddAddrs(ctx, Addr{Prefix: six}, Addr{Prefix: netip.MustParsePrefix("fd00::1/96")}), os.ErrInvalid, "twice")
 	if left := ipLinks(t, ns)["br0"].addrs(); len(left) != 0 {

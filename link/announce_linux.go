@@ -10,12 +10,13 @@ import (
 	"os"
 
 	"github.com/boxwire/boxwire/internal/fail"
+	"github.com/boxwire/boxwire/internal/privilege"
 	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
 
-// Announce tells the neighbours on the link that these addresses are at its
+// Announce informs the neighbours on the link that these addresses are at its
 // hardware address, so that they correct what they remember: after an address
 // has moved here from another box, say. Without addresses it announces all that
 // the link has and that can be used. IPv4 goes out as a gratuitous ARP request
@@ -23,8 +24,9 @@ import (
 // override flag (RFC 4861, section 7.2.6), each once; neighbours that have no
 // entry for an address learn none.
 //
-// The link has to be up and to have a carrier, and to have an Ethernet address.
-// It needs CAP_NET_RAW over the namespace.
+// Nothing of that is lost on the way: Announce first waits until packets pass both
+// ways, as [Link.WaitReachable] does. The link has to be up, and to have an Ethernet
+// address. It needs CAP_NET_RAW over the namespace.
 func (l Link) Announce(ctx context.Context, addrs ...netip.Addr) error {
 	err := l.bound()
 	if err == nil {
@@ -45,8 +47,11 @@ func (l Link) announce(ctx context.Context, addrs []netip.Addr) error {
 		return err
 	case len(now.MAC) != 6 || now.Name == "lo":
 		return refuse.Input("the link has no Ethernet address")
-	case !now.Up || !now.Running:
-		return &causeError{text: "the link is not up, or has no carrier", err: unix.ENETDOWN}
+	case !now.Up:
+		return &causeError{text: "the link is down and so has no carrier", err: unix.ENETDOWN}
+	}
+	if err := l.waitReachable(ctx); err != nil {
+		return err
 	}
 	if len(addrs) == 0 {
 		have, err := l.addrs(ctx)
@@ -63,6 +68,9 @@ func (l Link) announce(ctx context.Context, addrs []netip.Addr) error {
 	// 0 receives nothing.
 	fd, err := netns.Do(ctx, l.ns, func(context.Context) (int, error) {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err == unix.EPERM {
+			return fd, privilege.Explain(os.NewSyscallError("socket", err), privilege.NetRaw.MissingIn(l.ns))
+		}
 		return fd, os.NewSyscallError("socket", err)
 	})
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 // it remembers the right one.
 func TestAnnounceCorrectsANeighbour(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ctx := t.Context()
 	host, box := netnstest.New(t), netnstest.New(t)
 	mine := prefixes("10.0.0.2/24", "fd00::2/64")
@@ -30,15 +31,15 @@ func TestAnnounceCorrectsANeighbour(t *testing.T) {
 	}
 	for _, announced := range [][]netip.Addr{nil, {mine[0].Addr(), mine[1].Addr()}} {
 		wrong := []Neighbour{{Addr: mine[0].Addr(), MAC: mac(9), State: NeighbourStale}, {Addr: mine[1].Addr(), MAC: mac(9), State: NeighbourStale}}
-		if err := l.ReplaceNeighbour(ctx, wrong...); err != nil {
+		if err := l.ReplaceNeighbours(ctx, wrong...); err != nil {
 			t.Fatal(err)
 		}
 		right := map[netip.Addr]bool{}
-		for e, err := range Watch(ctx, host, Neighbours) {
+		for e, err := range Watch(ctx, host, TopicNeighbours) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if e.Op == EventSynced {
+			if e.Kind == EventSynced {
 				if err := eth.Announce(ctx, announced...); err != nil {
 					t.Fatal(err)
 				}

@@ -15,29 +15,31 @@ import (
 // which costs more, is not measured.
 func BenchmarkCreateVeth(b *testing.B) {
 	ctx := context.Background()
-	spec := func(web *netns.NS, master int) Spec {
-		return Spec{Name: "web0", Up: true, Master: master, Kind: Veth{Peer: Spec{NS: web, Name: "eth0", Up: true, Addrs: prefixes("10.88.0.2/16")}}}
+	spec := func(web *netns.NS, master int, addrs ...string) Spec {
+		return Spec{Name: "web0", Up: true, Master: Ref{Index: master}, Kind: Veth{Peer: Spec{NS: web, Name: "eth0", Up: true, Addrs: prefixes(addrs...)}}}
 	}
-	b.Run("Create", func(b *testing.B) {
-		host, web := netnstest.New(b), netnstest.New(b)
-		br := mustCreate(b, host, Spec{Name: "br0", Up: true, Kind: Bridge{}})
-		b.ReportAllocs()
-		for b.Loop() {
-			l := mustCreate(b, host, spec(web, br.Index))
-			b.StopTimer()
-			if err := l.Delete(ctx); err != nil {
-				b.Fatal(err)
+	for name, addrs := range map[string][]string{"Create": {"10.88.0.2/16"}, "Create dual stack": {"10.88.0.2/16", "fd88::2/64"}} {
+		b.Run(name, func(b *testing.B) {
+			host, web := netnstest.New(b), netnstest.New(b)
+			br := mustCreate(b, host, Spec{Name: "br0", Up: true, Kind: Bridge{}})
+			b.ReportAllocs()
+			for b.Loop() {
+				l := mustCreate(b, host, spec(web, br.Index, addrs...))
+				b.StopTimer()
+				if err := l.Delete(ctx); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
 			}
-			b.StartTimer()
-		}
-	})
+		})
+	}
 
 	// The same messages, built once and written to raw sockets.
 	b.Run("baseline", func(b *testing.B) {
 		host, web := netnstest.New(b), netnstest.New(b)
 		br := mustCreate(b, host, Spec{Name: "br0", Up: true, Kind: Bridge{}})
 		out, in := rawSocket(b, host), rawSocket(b, web)
-		s := spec(web, br.Index)
+		s := spec(web, br.Index, "10.88.0.2/16")
 		s.Index = 500
 		peer := s.Kind.(Veth).Peer
 		peer.Index = 500
@@ -101,11 +103,11 @@ func BenchmarkList1000(b *testing.B) {
 	for i := range 500 {
 		s := Spec{Name: fmt.Sprintf("a%d", i), Kind: Veth{Peer: Spec{Name: fmt.Sprintf("b%d", i)}}}
 		if i < 10 {
-			s.Master = br.Index
+			s.Master = br.Ref()
 		}
 		mustCreate(b, ns, s)
 	}
-	for name, f := range map[string]Filter{"all": {}, "10 ports": {Master: br.Index}} {
+	for name, f := range map[string]Filter{"all": {}, "10 ports": {Master: br.Ref()}} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/refuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,9 +42,9 @@ const (
 	vlanTunnelID    = 1 // BRIDGE_VLANDB_TINFO_ID
 )
 
-// AddVLANs lets VLANs through the link, a bridge port, or lets a bridge take
-// part in them itself. One that is there gets the properties given. Either all
-// of it is done or nothing.
+// AddVLANs adds VLANs to the link, a bridge port or a bridge: they pass the port, or the
+// bridge itself takes part in them. A VLAN that is there gets the properties given.
+// Either all of it is done or nothing.
 //
 // A kernel without VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING), or older than
 // 5.6, is errors.ErrUnsupported.
@@ -53,8 +55,8 @@ func (l Link) AddVLANs(ctx context.Context, vlans ...PortVLAN) error {
 	})
 }
 
-// DeleteVLANs takes VLANs from the link; ID and End name them. A range that is
-// not there, or not in whole, is os.ErrNotExist: then nothing is done.
+// DeleteVLANs deletes VLANs of the link; ID and End find them. A range that is not there
+// as a whole is os.ErrNotExist: then nothing is deleted.
 func (l Link) DeleteVLANs(ctx context.Context, vlans ...PortVLAN) error {
 	return l.changeVLANs(ctx, "link.DeleteVLANs", vlans, func(s *vlanSet) error {
 		var missing []string
@@ -66,13 +68,13 @@ func (l Link) DeleteVLANs(ctx context.Context, vlans ...PortVLAN) error {
 		if missing == nil {
 			return nil
 		}
-		return &causeError{text: "the link does not have VLAN " + strings.Join(missing, ", "), err: os.ErrNotExist}
+		return refuse.As(os.ErrNotExist, "the link does not have VLAN %s", strings.Join(missing, ", "))
 	})
 }
 
-// SyncVLANs makes the link's VLANs exactly those given; the VLAN 1 that a bridge
-// gives to every new port goes unless it is among them. What is right already is
-// not touched. Either all of it is done or nothing.
+// SyncVLANs makes the link's VLANs exactly those given. VLAN 1, which a bridge gives to
+// every new port, is deleted unless it is given. Only differences are sent. Either all
+// of it is done or nothing.
 func (l Link) SyncVLANs(ctx context.Context, vlans ...PortVLAN) error {
 	return l.changeVLANs(ctx, "link.SyncVLANs", vlans, func(s *vlanSet) error {
 		*s = vlanSet{}
@@ -99,22 +101,25 @@ func (l Link) VLANs(ctx context.Context) ([]PortVLAN, error) {
 }
 
 // changeVLANs brings the link from the VLANs that it has to what edit makes of
-// them, and reads the result back: the kernel passes over errors in a range.
+// them, and reads the result back: the kernel ignores errors in a range.
 func (l Link) changeVLANs(ctx context.Context, op string, vlans []PortVLAN, edit func(*vlanSet) error) error {
 	err := l.bound()
 	if err == nil {
 		err = checkVLANs(vlans)
 	}
 	if err == nil && (len(vlans) > 0 || op == "link.SyncVLANs") {
-		var conn *nl.Conn
-		if conn, err = route(l.ns); err == nil {
-			err = change(ctx, func(ctx context.Context) error { return l.editVLANs(ctx, conn, edit) })
+		if ctx, err = changeContext(ctx); err == nil {
+			err = l.editVLANs(ctx, edit)
 		}
 	}
 	return fail.New(op, l.ns, l.subject(), err)
 }
 
-func (l Link) editVLANs(ctx context.Context, conn *nl.Conn, edit func(*vlanSet) error) error {
+func (l Link) editVLANs(ctx context.Context, edit func(*vlanSet) error) error {
+	conn, err := route(l.ns)
+	if err != nil {
+		return err
+	}
 	before, err := vlansOf(ctx, conn, l.Index)
 	if err != nil {
 		return err
@@ -140,8 +145,12 @@ func (l Link) editVLANs(ctx context.Context, conn *nl.Conn, edit func(*vlanSet) 
 	return err
 }
 
-// sendVLANs sends what leads from one set to another: at most three messages in
-// one send, as a port's PVID has to go before another VLAN becomes it.
+// maxVLANs is how many ranges stand in one message: with their tunnel ids, all that
+// are possible do not fit into one attribute.
+const maxVLANs = 500
+
+// sendVLANs sends what leads from one set to another, in one send: a port's PVID has
+// to go before another VLAN becomes it.
 func (l Link) sendVLANs(ctx context.Context, conn *nl.Conn, from, to *vlanSet) error {
 	gone := from.ranges(func(id int) bool { return to[id].ID == 0 })
 	// A tunnel id that is there already would be refused (EEXIST).
@@ -156,15 +165,14 @@ func (l Link) sendVLANs(ctx context.Context, conn *nl.Conn, from, to *vlanSet) e
 	untunnel := from.ranges(func(id int) bool { return from[id].Tunnel != 0 && to[id].ID != 0 && from[id].Tunnel != to[id].Tunnel })
 	self := l.Kind == "bridge"
 	var reqs []nl.Request
-	if len(gone) > 0 {
-		reqs = append(reqs, vlanRequest(unix.RTM_DELLINK, l.Index, self, gone, true))
+	add := func(typ uint16, list []PortVLAN, info bool) {
+		for some := range slices.Chunk(list, maxVLANs) {
+			reqs = append(reqs, vlanRequest(typ, l.Index, self, some, info))
+		}
 	}
-	if len(untunnel) > 0 {
-		reqs = append(reqs, vlanRequest(unix.RTM_DELLINK, l.Index, self, untunnel, false))
-	}
-	if len(set) > 0 {
-		reqs = append(reqs, vlanRequest(unix.RTM_SETLINK, l.Index, self, set, true))
-	}
+	add(unix.RTM_DELLINK, gone, true)
+	add(unix.RTM_DELLINK, untunnel, false)
+	add(unix.RTM_SETLINK, set, true)
 	if len(reqs) == 0 {
 		return nil
 	}
@@ -180,7 +188,7 @@ func (l Link) sendVLANs(ctx context.Context, conn *nl.Conn, from, to *vlanSet) e
 }
 
 // vlanRequest builds a message of AF_BRIDGE with the VLANs, if info is set, and
-// their tunnel ids. A bridge's own are told apart by a flag.
+// their tunnel ids. A flag marks a bridge's own.
 func vlanRequest(typ uint16, index int, self bool, list []PortVLAN, info bool) nl.Request {
 	b := appendIfInfo(make([]byte, 0, 64+24*len(list)), index, 0, 0)
 	b[0] = unix.AF_BRIDGE
@@ -287,33 +295,8 @@ func decodeVLANs(list []PortVLAN, b []byte) ([]PortVLAN, error) {
 		if w.Type() != vlanEntry {
 			continue
 		}
-		var v PortVLAN
-		in := w.Nested()
-		for in.Next() {
-			switch in.Type() {
-			case vlanEntryInfo:
-				if d := in.Data(); len(d) >= 4 {
-					flags := binary.NativeEndian.Uint16(d)
-					v.ID = binary.NativeEndian.Uint16(d[2:])
-					v.PVID, v.Untagged = flags&vlanPVID != 0, flags&vlanUntagged != 0
-				}
-			case vlanEntryRange:
-				v.End = in.U16()
-			case vlanEntryState:
-				v.State = PortState(in.U8())
-			case vlanEntryTunnel:
-				t := in.Nested()
-				for t.Next() {
-					if t.Type() == vlanTunnelID {
-						v.Tunnel = t.U32()
-					}
-				}
-				if err := t.Err(); err != nil {
-					return list, err
-				}
-			}
-		}
-		if err := in.Err(); err != nil {
+		v, err := decodeVLAN(w.Nested())
+		if err != nil {
 			return list, err
 		}
 		if v.ID != 0 && v.ID <= maxVLAN && v.End <= maxVLAN {
@@ -321,4 +304,32 @@ func decodeVLANs(list []PortVLAN, b []byte) ([]PortVLAN, error) {
 		}
 	}
 	return list, w.Err()
+}
+
+func decodeVLAN(w nl.Walker) (v PortVLAN, err error) {
+	for w.Next() {
+		switch w.Type() {
+		case vlanEntryInfo:
+			if d := w.Data(); len(d) >= 4 {
+				flags := binary.NativeEndian.Uint16(d)
+				v.ID = binary.NativeEndian.Uint16(d[2:])
+				v.PVID, v.Untagged = flags&vlanPVID != 0, flags&vlanUntagged != 0
+			}
+		case vlanEntryRange:
+			v.End = w.U16()
+		case vlanEntryState:
+			v.State = PortState(w.U8())
+		case vlanEntryTunnel:
+			t := w.Nested()
+			for t.Next() {
+				if t.Type() == vlanTunnelID {
+					v.Tunnel = t.U32()
+				}
+			}
+			if err := t.Err(); err != nil {
+				return v, err
+			}
+		}
+	}
+	return v, w.Err()
 }

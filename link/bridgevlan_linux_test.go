@@ -105,10 +105,10 @@ func TestVLANsOfAPortAndOfTheBridge(t *testing.T) {
 	}
 	wantErr(t, mustCreate(t, ns, Spec{Name: "out", Kind: Veth{Peer: Spec{Name: "outp"}}}).AddVLANs(ctx, PortVLAN{ID: 1}), os.ErrInvalid, "not the port of a bridge")
 	// An entry of the forwarding database in one of the port's VLANs.
-	if err := port.AddFDB(ctx, FDBEntry{MAC: mac(1), VLAN: 100}); err != nil {
+	if err := port.AddFDBEntries(ctx, FDBEntry{MAC: mac(1), VLAN: 100}); err != nil {
 		t.Error(err)
 	}
-	wantErr(t, port.AddFDB(ctx, FDBEntry{MAC: mac(1), VLAN: 999}), unix.EINVAL, "VLAN 999")
+	wantErr(t, port.AddFDBEntries(ctx, FDBEntry{MAC: mac(1), VLAN: 999}), unix.EINVAL, "VLAN 999")
 }
 
 func TestVLANTunnels(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
@@ -23,13 +23,13 @@ const undoTimeout = 5 * time.Second
 // it back. A veth's peer is made in its own namespace in the same message, then
 // brought up and given its addresses there.
 //
-// What the kernel does not take is an error, also where the kernel says nothing:
-// a kernel passes over options that are newer than itself, and Create finds that
+// What the kernel does not take is an error, also where the kernel reports none:
+// a kernel ignores options that are newer than itself, and Create finds that
 // out by reading them back.
 //
 // It succeeds whole or leaves nothing behind: when a later step fails, or ctx
 // is done between two steps, the link is deleted again (both ends of a veth),
-// and the error tells what failed first.
+// and the error is that of the step.
 //
 // The Link describes the outer end as it was made. Its Running and OperState
 // are those of the moment before the peer came up; read it again for later
@@ -49,7 +49,7 @@ func Create(ctx context.Context, ns *netns.NS, spec Spec) (Link, error) {
 	return l, nil
 }
 
-// creation is one call of Create, or of OpenTun.
+// creation is one call of Create, or of OpenTun: it carries out a plan.
 type creation struct {
 	op   string
 	ctx  context.Context
@@ -60,10 +60,14 @@ type creation struct {
 	end  end  // the link itself
 	peer *end // the other end of a pair; nil where there is none
 
-	late   bool       // it is brought up after it has its master
-	link   Link       // what was made
-	queues int        // of a Tun: how many to return
-	files  []*os.File // those
+	link    Link       // what was made
+	shown   bool       // the kernel has shown it
+	master  string     // the kind of its master, as far as that was shown
+	compare bool       // a kernel may have ignored part of the message that made it
+	bad     error      // what it has ignored
+	undo    nl.Request // removes what was made; of type 0 while there is nothing
+	queues  int        // of a Tun: how many to return
+	files   []*os.File // those
 }
 
 // end is a link that is being made: the outer or the other end of a pair.
@@ -72,40 +76,81 @@ type end struct {
 	conn  *nl.Conn
 	spec  *Spec
 	index int
-
-	// What the message that made it has not done.
-	common, master, up, mtu bool
 }
 
-func isBridge(k Kind) bool {
-	_, ok := k.(Bridge)
-	return ok
+func (c *creation) at(s side) *end {
+	if s == inner {
+		return c.peer
+	}
+	return &c.end
+}
+
+// fail names the link as what an error is about.
+func (c *creation) fail(err error) error { return c.failAt(c.ns, c.spec, err) }
+
+func (c *creation) failAt(ns *netns.NS, s *Spec, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fail.New(c.op, ns, subject(s.Name), err)
 }
 
 func (c *creation) run() (Link, error) {
 	if err := c.prepare(); err != nil {
 		return Link{}, c.fail(err)
 	}
-	if err := c.makeLink(); err != nil {
-		return Link{}, c.fail(err)
-	}
-	err := c.settle(&c.end)
-	if err == nil && c.peer != nil {
-		err = c.settle(c.peer)
+	err := c.carryOut()
+	if err == nil && c.ctx.Err() != nil {
+		err = c.fail(c.ctx.Err())
 	}
 	if err == nil {
-		if err = c.ctx.Err(); err != nil {
-			err = c.fail(err)
-		}
+		return c.link, nil
 	}
-	if err != nil {
-		return Link{}, c.undo(err, delLink(c.end.index))
+	if rerr := c.rollback(); rerr != nil {
+		err = errors.Join(err, rerr)
 	}
-	return c.link, nil
+	return Link{}, err
 }
 
-func (c *creation) fail(err error) error {
-	return fail.New(c.op, c.ns, subject(c.spec.Name), err)
+// carryOut does one step after the other. A bond takes its ports while they are
+// down, and the kernel brings a new link up before it gives it to its master: where
+// it refuses that, nothing was made, and the plan changes.
+func (c *creation) carryOut() error {
+	now := circumstances{moved: !c.end.ns.Equal(c.ns)}
+	steps := plan(c.spec, now)
+	for len(steps) > 0 {
+		err := c.do(&steps[0])
+		if _, e, ok := refused(err); ok && !now.late && steps[0].kind == stepCreate && steps[0].spec.Up && e.Errno == unix.EPERM && strings.Contains(e.Msg, "while up") {
+			now.late = true
+			steps = plan(c.spec, now)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		steps = steps[1:]
+	}
+	return nil
+}
+
+func (c *creation) do(s *step) error {
+	switch e := c.at(s.side); s.kind {
+	case stepCreate:
+		return c.fail(c.create(s))
+	case stepTun:
+		return c.fail(c.openTun())
+	case stepPersist:
+		return c.fail(c.persist())
+	case stepRead:
+		return c.fail(c.readMade(s))
+	case stepBond:
+		return c.failAt(e.ns, e.spec, c.needBond(e))
+	case stepSysctl:
+		return c.failAt(e.ns, e.spec, setSysctls(c.ctx, e.ns, e.spec.Name, s.sysctls))
+	case stepWait:
+		return c.failAt(e.ns, e.spec, awaitLocal(c.ctx, e.ns, e.conn, e.index, s.addrs))
+	}
+	return c.finish(s)
 }
 
 // prepare refuses bad input and opens the connections, so that a namespace that is
@@ -117,10 +162,18 @@ func (c *creation) prepare() (err error) {
 	if err = c.spec.check(c.ns); err != nil {
 		return err
 	}
+	if err = c.checkTun(); err != nil {
+		return err
+	}
 	if c.send, err = route(c.ns); err != nil {
 		return err
 	}
 	s := c.spec
+	if err = s.resolve(c.ctx, c.ns); err != nil {
+		return err
+	}
+	s.drawMACs()
+	s.pairUp()
 	c.end = end{ns: c.ns, conn: c.send, spec: s}
 	if !s.NS.Equal(c.ns) {
 		c.end.ns = s.NS
@@ -132,7 +185,7 @@ func (c *creation) prepare() (err error) {
 	if p == nil {
 		return nil
 	}
-	c.peer = &end{ns: p.NS, spec: p, up: p.Up, master: p.Master != 0}
+	c.peer = &end{ns: p.NS, spec: p}
 	switch {
 	case p.NS == nil || p.NS.Equal(c.end.ns):
 		c.peer.ns, c.peer.conn = c.end.ns, c.end.conn
@@ -146,22 +199,21 @@ func (c *creation) prepare() (err error) {
 	return nil
 }
 
-// makeLink makes the link, with everything that one message can do. Handles of
-// other namespaces are kept open meanwhile.
-func (c *creation) makeLink() error {
-	if k, ok := c.spec.Kind.(Tun); ok {
-		return c.makeTun(k)
-	}
-	// The kernel brings a new link up before it looks at the later message.
-	c.end.up = c.spec.Up && (c.late || c.spec.needsDown())
+// create sends the message that makes the link, with everything that one message can
+// do. Handles of other namespaces are kept open meanwhile.
+func (c *creation) create(s *step) error {
 	err := c.withFd(&c.end, func(destFD int) error {
-		return c.withFd(c.peer, func(peerFD int) error { return c.exchange(peerFD, destFD) })
+		return c.withFd(c.peer, func(peerFD int) error { return c.sendNew(s, peerFD, destFD) })
 	})
-	if _, e, ok := refused(err); ok && e.Errno == unix.EPERM && c.spec.Up && !c.end.up && strings.Contains(e.Msg, "while up") {
-		// A bond takes its ports while they are down, and the kernel brings
-		// a new link up before it gives it to its master.
-		c.late = true
-		return c.makeLink()
+	i, e, ok := refused(err)
+	switch {
+	case ok && i == 0:
+		return c.explain(e)
+	case err == nil, ok, c.shown: // where a question was refused, the master has gone
+		c.undo = delName(c.spec.Name)
+	}
+	if ok {
+		return nil
 	}
 	return err
 }
@@ -175,133 +227,89 @@ func (c *creation) withFd(e *end, fn func(fd int) error) error {
 	return e.ns.WithFd(fn)
 }
 
-// exchange sends the create message and finds out what came of it.
-func (c *creation) exchange(peerFD, destFD int) error {
-	s := c.spec
-	c.end.mtu = isBridge(s.Kind) && s.MTU != 0
-	if c.end.mtu || c.end.up && s.Up {
-		s = new(*s)
-		s.Up = s.Up && !c.end.up
+func (c *creation) sendNew(s *step, peerFD, destFD int) error {
+	req, compare := newLink(s.spec, peerFD, destFD)
+	c.compare = compare
+	if s.echo {
+		req.Flags |= unix.NLM_F_ECHO
 	}
-	if c.end.mtu {
-		// A bridge's MTU follows its ports unless it was ever changed: it is
-		// made with another one for settle to change.
-		if s.MTU--; s.MTU < minMTU {
-			s.MTU = minMTU + 1
-		}
-	}
-	req, compare := newLink(s, peerFD, destFD)
-	var bad error
-	shown := false
-	read := func(m nl.Message) error {
-		shown = true
-		if compare {
-			bad = c.verify(&c.end, m.Body, true)
-		}
-		return decodeLink(&c.link, m.Body)
-	}
-	err := change(c.ctx, func(ctx context.Context) error {
-		master, err := c.sendNew(ctx, req, destFD, read)
-		if err != nil {
-			return err
-		}
-		// What was shown is older than the link's place at its master. A bridge
-		// changes nothing else of its ports.
-		if c.link.Master = s.Master; shown && (s.Master == 0 || master == "bridge") {
-			return nil
-		}
-		err = c.end.conn.Call(ctx, getLink(s.Name, 0), read)
-		if _, e, ok := refused(err); ok {
-			err = &nl.ExecError{Failed: []nl.Item{{Index: 1, Err: e}}, Sent: 2}
-		}
-		return err
-	})
-	if err == nil && shown {
-		c.link.ns = c.end.ns
-		c.end.index = c.link.Index
-		if c.peer != nil {
-			c.peer.index = c.link.PeerIndex
-			if c.peer.index == 0 { // kernels before 5.2 leave it out where both have the same
-				c.peer.index = c.link.Index
-			}
-		}
-		if bad != nil {
-			return c.undo(bad, delLink(c.end.index))
-		}
-		return nil
-	}
-	if err == nil {
-		err = errors.New("the kernel made the link and then did not show it")
-	}
-	i, e, ok := refused(err)
+	return execChange(c.ctx, c.send, slices.Concat([]nl.Request{req}, s.reqs), c.answer)
+}
+
+// answer reads what the kernel answers to the message that makes the link: the link
+// and its master.
+func (c *creation) answer(i int, m nl.Message) error {
 	switch {
-	case ok && i == 0:
-		return c.explain(e, c.named(c.end.spec.Name))
-	case ok && e.Errno == unix.ENODEV:
-		return notExist("the link was made, and renamed or deleted by somebody else at once", e)
-	case ok || shown:
-		// It was made and could not be read: it goes by its name.
-		b := nl.AppendString(appendIfInfo(nil, 0, 0, 0), unix.IFLA_IFNAME, c.spec.Name)
-		return c.undo(err, nl.Request{Type: unix.RTM_DELLINK, Body: b, Names: linkNames})
+	case m.Type != unix.RTM_NEWLINK:
+		return nil
+	case i == 0:
+		return c.show(m)
 	}
+	var master Link
+	err := decodeLink(&master, m.Body)
+	c.master = master.Kind
 	return err
 }
 
-// speaksUp reports whether the other end sends something as it comes up: what it
-// listens to for its IPv6 addresses (MLD), which a bridge floods to all its ports.
-// The bridge keeps it to itself where the kernel has seen before that the port has
-// no carrier, and to be asked for the link makes it look; with 1,000 ports that is
-// three quarters of an attachment.
-func (c *creation) speaksUp() bool {
-	return c.peer != nil && slices.ContainsFunc(c.peer.spec.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() })
+// show takes the link as the kernel shows it.
+func (c *creation) show(m nl.Message) error {
+	c.shown = true
+	if c.compare {
+		c.bad = c.end.verifyMade(m.Body)
+	}
+	return decodeLink(&c.link, m.Body)
 }
 
-// sendNew sends the create message and returns the kind of the master, where
-// the link was shown to read.
-//
-// The kernel shows a new link to whoever asks for an echo (>= 6.2). That is not
-// only one question less: since 6.14, to be asked for a link makes the kernel work
-// off that link's changes of carrier first, and a pair of which one end is down has
-// just lost its. It takes a tenth of an attachment, for nothing, as the other end
-// comes up next.
-func (c *creation) sendNew(ctx context.Context, req nl.Request, destFD int, read func(nl.Message) error) (master string, err error) {
-	// An echo would be of the link before it moved; a box that speaks up wants the
-	// question.
-	if destFD >= 0 || c.spec.Master != 0 && c.speaksUp() {
-		return "", c.send.Call(ctx, req, nil)
-	}
-	req.Flags |= unix.NLM_F_ECHO
-	reqs := []nl.Request{req}
-	if c.spec.Master != 0 {
-		reqs = append(reqs, getLink("", c.spec.Master))
-	}
-	var l Link
-	err = c.send.Exec(ctx, reqs, func(i int, m nl.Message) error {
-		switch {
-		case m.Type != unix.RTM_NEWLINK:
-			return nil
-		case i == 0:
-			return read(m)
+// readMade reads the link unless the echo is enough. From here on its index finds it.
+func (c *creation) readMade(s *step) error {
+	if c.shown && (s.echoed == echoAlways || s.echoed == echoOfBridgePort && c.master == "bridge") {
+		c.link.Master = c.spec.Master.Index
+	} else {
+		err := c.end.conn.Call(answerContext(c.ctx), getLink(c.spec.Name, 0), c.show)
+		if _, e, ok := refused(err); ok && e.Errno == unix.ENODEV {
+			c.undo = nl.Request{}
+			return notExist("the link was made, and renamed or deleted by another program at once", e)
 		}
-		return decodeLink(&l, m.Body)
-	})
-	if i, _, ok := refused(err); ok && i > 0 {
-		err = nil // the master is gone already, and the link in nobody's hands
+		if err == nil && !c.shown {
+			err = errors.New("the kernel made the link and then did not show it")
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return l.Kind, err
+	c.link.ns = c.end.ns
+	c.end.index = c.link.Index
+	c.undo = delLink(c.end.index)
+	if c.peer != nil {
+		c.peer.index = c.link.PeerIndex
+		if c.peer.index == 0 { // kernels before 5.2 leave it out where both have the same
+			c.peer.index = c.link.Index
+		}
+	}
+	return c.bad
 }
 
-// undo deletes what was made, whatever became of ctx, and returns err; a link
-// that could not be deleted is said in the error, too.
-func (c *creation) undo(err error, del nl.Request) error {
+// needBond refuses a master that takes no options of a bond's ports.
+func (c *creation) needBond(e *end) error {
+	if l, ok := c.look(e, e.spec.Master.Index); ok && l.Kind != "bond" {
+		return refuse.Input("master %s (%s) is no bond: BondPort must be zero", e.spec.Master, l.Name)
+	}
+	return nil
+}
+
+// rollback removes what was made, even when ctx is done.
+func (c *creation) rollback() error {
 	for _, f := range c.files {
 		f.Close()
 	}
 	c.files = nil
+	if c.undo.Type == 0 {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), undoTimeout)
 	defer cancel()
-	if uerr := c.end.conn.Call(ctx, del, nil); uerr != nil && !errors.Is(uerr, os.ErrNotExist) {
-		return errors.Join(err, c.fail(fmt.Errorf("deleting it again: %w", uerr)))
+	if err := c.end.conn.Call(ctx, c.undo, nil); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return c.fail(fmt.Errorf("deleting it again: %w", err))
 	}
-	return err
+	return nil
 }

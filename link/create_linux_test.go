@@ -15,6 +15,7 @@ import (
 
 func TestCreateBridge(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := netnstest.New(t)
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 0x10}
 	l := mustCreate(t, ns, Spec{
@@ -45,14 +46,15 @@ func TestCreateBridge(t *testing.T) {
 
 func TestCreateVethWithPeerInAnotherNamespace(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	host, web := netnstest.New(t), netnstest.New(t)
 	br := mustCreate(t, host, Spec{Name: "br0", Up: true, Kind: Bridge{}})
 	pbr := mustCreate(t, web, Spec{Name: "inner0", Kind: Bridge{}})
 	l := mustCreate(t, host, Spec{
-		Name: "web0", Index: 500, MTU: 1400, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Master: br.Index, Up: true,
+		Name: "web0", Index: 500, MTU: 1400, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Master: br.Ref(), Up: true,
 		Addrs: prefixes("192.0.2.1/24", "2001:db8::1/64"),
 		Kind: Veth{Peer: Spec{
-			NS: web, Name: "eth0", Index: 500, MTU: 1300, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, Master: pbr.Index, Up: true,
+			NS: web, Name: "eth0", Index: 500, MTU: 1300, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, Master: pbr.Ref(), Up: true,
 			Addrs: prefixes("192.0.2.2/24", "2001:db8::2/64"),
 		}},
 	})
@@ -113,6 +115,7 @@ func TestCreateVethWithBothEndsHere(t *testing.T) {
 
 func TestCreateWithDADLeavesAddressTentative(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := netnstest.New(t)
 	// A bridge without ports has no carrier, so that detection cannot finish.
 	l := mustCreate(t, ns, Spec{Name: "br0", Up: true, DAD: true, Kind: Bridge{}, Addrs: prefixes("fd88::1/64")})
@@ -167,7 +170,7 @@ func TestCreateReturnsTheLinkAsItIs(t *testing.T) {
 				{Name: "here", Index: 600, Kind: Veth{Peer: Spec{Name: "other"}}},
 				{Name: "later", Alias: "a", IPv6: IPv6Conf{AddrGenMode: new(AddrGenNone)}, Up: true, Kind: Veth{Peer: Spec{NS: box, Name: "eth2", Up: true}}},
 			} {
-				s.Master = index
+				s.Master.Index = index
 				made := mustCreate(t, ns, s)
 				l, err := Get(t.Context(), ns, s.Name)
 				if err != nil {

@@ -14,6 +14,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Delete removes the link, and with it the other end of a veth and the link that
+// SetRate made. A link that is gone already is os.ErrNotExist.
+func (l Link) Delete(ctx context.Context) error {
+	const op = "link.Delete"
+	err := l.bound()
+	var ifb Link
+	if err == nil {
+		if ifb, err = l.findIFB(ctx); err == nil && ifb.Index != 0 {
+			return deleteGroup(ctx, op, l.ns, []Link{l}) // both or none
+		}
+	}
+	if err == nil {
+		err = l.call(ctx, delLink(l.Index))
+	}
+	if _, e, ok := refused(err); ok && e.Errno == unix.EOPNOTSUPP {
+		err = &causeError{text: notDeletable + ": " + e.Error(), err: e}
+	}
+	return fail.New(op, l.ns, l.subject(), err)
+}
+
+const notDeletable = "the link belongs to hardware or to the kernel and cannot be deleted"
+
 // DeleteAll removes links, and with them the other ends of pairs and what SetRate
 // made, those of a namespace together: the kernel waits for a grace period of its own each time it
 // is asked to delete, which makes 300 links one by one take longer than 300
@@ -52,6 +74,9 @@ func DeleteAll(ctx context.Context, links ...Link) error {
 // deleteGroup removes links of one namespace.
 func deleteGroup(ctx context.Context, op string, ns *netns.NS, links []Link) error {
 	subject := fmt.Sprintf("%d links", len(links))
+	if len(links) == 1 {
+		subject = links[0].subject()
+	}
 	conn, err := route(ns)
 	if err != nil {
 		return fail.New(op, ns, subject, err)
@@ -76,29 +101,31 @@ func deleteGroup(ctx context.Context, op string, ns *netns.NS, links []Link) err
 	}
 
 	var errs []error
-	var doomed []Link
+	var present []Link
 	for _, l := range links {
 		switch now, ok := there[l.Index]; {
 		case !ok:
 			errs = append(errs, fail.New(op, ns, l.subject(), notExist("the link is gone already", unix.ENODEV)))
 		case now == nil: // a second time
 		case now.Kind == "":
-			return fail.New(op, ns, now.subject(), refuse.Input("the link belongs to hardware or to the kernel and cannot be deleted"))
+			return fail.New(op, ns, now.subject(), refuse.Input(notDeletable))
 		default:
-			doomed = append(doomed, *now)
+			present = append(present, *now)
 			there[l.Index] = nil
 			if ifb := ifbs[ifbName(l.Index)]; ifb != nil && there[ifb.Index] != nil {
-				doomed = append(doomed, *ifb)
+				present = append(present, *ifb)
 				there[ifb.Index] = nil
 			}
 		}
 	}
-	err = change(ctx, func(ctx context.Context) error { return deleteDoomed(ctx, conn, doomed, group) })
+	if ctx, err = changeContext(ctx); err == nil {
+		err = deleteLinks(ctx, conn, present, group)
+	}
 	return errors.Join(append(errs, fail.New(op, ns, subject, err))...)
 }
 
-// deleteDoomed puts the links into the group and deletes that.
-func deleteDoomed(ctx context.Context, conn *nl.Conn, links []Link, group uint32) error {
+// deleteLinks puts the links into the group and deletes that.
+func deleteLinks(ctx context.Context, conn *nl.Conn, links []Link, group uint32) error {
 	if len(links) == 0 {
 		return nil
 	}
@@ -122,33 +149,17 @@ func deleteDoomed(ctx context.Context, conn *nl.Conn, links []Link, group uint32
 	return err
 }
 
-// setGroups puts each link into a group, and returns how many were tried. Those
-// that went in between are passed over.
+// setGroups puts each link into a group, and returns how many were tried. Links
+// that are gone are ignored.
 func setGroups(ctx context.Context, conn *nl.Conn, links []Link, group func(Link) uint32) (n int, err error) {
 	reqs := make([]nl.Request, len(links))
 	for i, l := range links {
 		b := nl.AppendU32(appendIfInfo(make([]byte, 0, 24), l.Index, 0, 0), unix.IFLA_GROUP, group(l))
 		reqs[i] = nl.Request{Type: unix.RTM_NEWLINK, Body: b, Names: linkNames}
 	}
-	for len(reqs) > 0 {
-		err := conn.Exec(ctx, reqs, nil)
-		var many *nl.ExecError
-		if err != nil && !errors.As(err, &many) {
-			return len(links), err
-		}
-		if many == nil {
-			return len(links), nil
-		}
-		n += many.Sent
-		for _, f := range many.Failed {
-			if !errors.Is(f.Err, os.ErrNotExist) {
-				return n, f.Err
-			}
-		}
-		if many.Cause != nil {
-			return n, many.Cause
-		}
-		reqs = reqs[many.Sent:]
+	err = conn.ExecAll(ctx, reqs, nl.IgnoreNotExist, nil)
+	if many, ok := errors.AsType[*nl.ExecError](err); ok {
+		return many.Sent, err
 	}
-	return n, nil
+	return len(links), err
 }

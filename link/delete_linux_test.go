@@ -72,7 +72,7 @@ func TestDeleteAllOrNone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := deleteDoomed(ctx, conn, all, 77); err == nil {
+	if err := deleteLinks(ctx, conn, all, 77); err == nil {
 		t.Error("lo was deleted")
 	}
 	wantSame(t, "groups were changed", before, stateOf(t, ns))

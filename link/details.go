@@ -18,7 +18,7 @@ type Details struct {
 	// for: state such as IFLA_BR_BRIDGE_ID, and options newer than this
 	// package. Slave are those of the link's role as a port of anything but
 	// a bridge, SlaveKind says as whose ("bridge", "bond", "vrf"). Unknown
-	// are attributes of the message itself that nothing here tells of.
+	// are attributes of the message itself that no other field has.
 	Data, Slave, Unknown []Attr
 	SlaveKind            string
 
@@ -64,6 +64,7 @@ type XDP struct {
 // XDPMode says where an XDP program runs, XDP_ATTACHED_* in linux/if_link.h.
 type XDPMode uint8
 
+// The values of XDPMode.
 const (
 	XDPNone    XDPMode = 0 // there is none
 	XDPDriver  XDPMode = 1 // in the driver
@@ -86,6 +87,6 @@ type Stats struct {
 	TxAbortedErrors, TxCarrierErrors, TxFIFOErrors, TxHeartbeatErrors, TxWindowErrors      uint64
 
 	RxCompressed, TxCompressed uint64
-	RxNoHandler                uint64 // nobody wanted it
+	RxNoHandler                uint64 // no handler wanted it
 	RxOtherHost                uint64 // meant for another; Linux 5.19
 }

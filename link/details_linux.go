@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
@@ -41,6 +42,12 @@ func readDetails(ctx context.Context, ns *netns.NS, conn *nl.Conn, name string, 
 		return decodeDetails(&d, body)
 	})
 	d.ns, d.Spec.NS = ns, ns
+	if d.Master != 0 {
+		d.Spec.Master.ns = ns
+	}
+	if d.ParentIndex != 0 && d.LinkNSID < 0 {
+		d.Spec.Parent.ns = ns
+	}
 	return d, body, err
 }
 
@@ -91,26 +98,21 @@ func decodeDetails(d *Details, b []byte) error {
 		return err
 	}
 	s, in := &d.Spec, &st.at[placeLink]
-	o := options{do: decode, in: in}
-	s.common(&o)
-	s.later(&o)
-	s.Index, s.Master, s.Parent, s.Up = d.Index, d.Master, d.ParentIndex, d.Up
+	read := in.decode(slices.Concat(s.common(), s.late(), d.reported(), readElsewhere))
+	d.Unknown = in.rest(&read)
+	s.Index, s.Master.Index, s.Parent.Index, s.Up = d.Index, d.Master, d.ParentIndex, d.Up
 	d.Flags = binary.NativeEndian.Uint32(b[8:])
-	d.told(&o)
-	d.Unknown = o.rest()
 
 	s.Kind = nil
 	if d.Kind != "" {
-		k := options{do: decode, in: &st.at[placeData]}
-		s.Kind = kindOf(d.Kind).options(&k)
-		d.Data = k.rest()
+		s.Kind, d.Data = decodeKind(d.Kind, &st.at[placeData])
 	}
 	for w := nl.Walk(in[unix.IFLA_LINKINFO]); w.Next(); {
 		if w.Type() == unix.IFLA_INFO_SLAVE_KIND {
 			d.SlaveKind = w.String()
 		}
 	}
-	port := options{do: decode, in: &st.at[placeSlave]}
+	slave := &st.at[placeSlave]
 	switch d.SlaveKind {
 	case "bridge":
 		if err := decodePort(&d.Port, st.slaveData); err != nil {
@@ -118,68 +120,66 @@ func decodeDetails(d *Details, b []byte) error {
 		}
 		s.Port = d.Port.PortOptions
 	case "bond":
-		s.BondPort = s.BondPort.options(&port)
-		fallthrough
+		read := slave.decode(s.BondPort.fields())
+		d.Slave = slave.rest(&read)
 	default:
-		d.Slave = port.rest()
+		d.Slave = slave.rest(&attrSet{})
 	}
 	for w := nl.Walk(in[unix.IFLA_PROP_LIST]); w.Next(); {
 		if w.Type() == unix.IFLA_ALT_IFNAME {
 			s.AltNames = append(s.AltNames, w.String())
 		}
 	}
-	s.IPv4.options(&options{do: decode, in: &st.at[placeIPv4]})
-	s.IPv6.attributes(&options{do: decode, in: &st.at[placeIPv6]})
-	s.IPv6.sysctls(&options{do: decode, in: &st.at[placeConf6]})
+	st.at[placeIPv4].decode(s.IPv4.fields())
+	st.at[placeIPv6].decode(s.IPv6.attributes())
+	st.at[placeConf6].decode(s.IPv6.sysctls())
 	return nil
 }
 
-// told reads what the kernel only tells.
-func (d *Details) told(o *options) {
-	flag(o, unix.IFLA_CARRIER, "", 1, &d.Carrier)
-	number(o, unix.IFLA_CARRIER_CHANGES, "", 4, &d.CarrierChanges)
-	number(o, unix.IFLA_CARRIER_UP_COUNT, "", 4, &d.CarrierUps)
-	number(o, unix.IFLA_CARRIER_DOWN_COUNT, "", 4, &d.CarrierDowns)
-	number(o, unix.IFLA_MIN_MTU, "", 4, &d.MinMTU)
-	number(o, unix.IFLA_MAX_MTU, "", 4, &d.MaxMTU)
-	hardware(o, unix.IFLA_BROADCAST, "", &d.Broadcast)
-	hardware(o, unix.IFLA_PERM_ADDRESS, "", &d.PermanentMAC)
-	text(o, unix.IFLA_QDISC, "", &d.Qdisc)
-	flag(o, unix.IFLA_PROTO_DOWN, "", 1, &d.ProtoDown)
-	number(o, unix.IFLA_PROMISCUITY, "", 4, &d.Promiscuity)
-	number(o, unix.IFLA_ALLMULTI, "", 4, &d.AllMulticast)
-	number(o, unix.IFLA_TSO_MAX_SIZE, "", 4, &d.TSOMaxSize)
-	number(o, unix.IFLA_TSO_MAX_SEGS, "", 4, &d.TSOMaxSegs)
-	text(o, unix.IFLA_PARENT_DEV_NAME, "", &d.ParentDevice)
-	text(o, unix.IFLA_PARENT_DEV_BUS_NAME, "", &d.ParentBus)
-	flag(o, netnsImmutable, "", 1, &d.Immovable)
-
-	nested := func(typ uint16, read func(*options)) {
-		var in attrs
-		o.custom(typ, "", false, nil, func(b []byte) {
-			if in.index(b) == nil {
-				read(&options{do: decode, in: &in})
-			}
-		}, nil)
-	}
-	nested(unix.IFLA_PROTO_DOWN_REASON, func(o *options) { number(o, 2, "", 4, &d.ProtoDownReason) })
-	nested(unix.IFLA_XDP, func(o *options) {
-		number(o, unix.IFLA_XDP_ATTACHED, "", 1, &d.XDP.Mode)
-		number(o, unix.IFLA_XDP_PROG_ID, "", 4, &d.XDP.Program)
-		number(o, unix.IFLA_XDP_DRV_PROG_ID, "", 4, &d.XDP.Driver)
-		number(o, unix.IFLA_XDP_SKB_PROG_ID, "", 4, &d.XDP.Generic)
-		number(o, unix.IFLA_XDP_HW_PROG_ID, "", 4, &d.XDP.Offload)
-	})
-	o.custom(unix.IFLA_STATS64, "", false, nil, func(b []byte) { d.Stats = decodeStats(b) }, nil)
-
-	// Read elsewhere, or the same once more in an older form.
-	for _, t := range [...]uint16{
-		unix.IFLA_LINK, unix.IFLA_MASTER, unix.IFLA_OPERSTATE, unix.IFLA_LINKINFO, unix.IFLA_LINK_NETNSID,
-		unix.IFLA_AF_SPEC, unix.IFLA_PROP_LIST, unix.IFLA_STATS,
-	} {
-		o.read.add(t)
+// reported are the fields that the kernel reports and does not take.
+func (d *Details) reported() []field {
+	return []field{
+		{unix.IFLA_CARRIER, "", &d.Carrier, u8},
+		{unix.IFLA_CARRIER_CHANGES, "", &d.CarrierChanges, u32},
+		{unix.IFLA_CARRIER_UP_COUNT, "", &d.CarrierUps, u32},
+		{unix.IFLA_CARRIER_DOWN_COUNT, "", &d.CarrierDowns, u32},
+		{unix.IFLA_MIN_MTU, "", &d.MinMTU, u32},
+		{unix.IFLA_MAX_MTU, "", &d.MaxMTU, u32},
+		{unix.IFLA_BROADCAST, "", &d.Broadcast, hardware{}},
+		{unix.IFLA_PERM_ADDRESS, "", &d.PermanentMAC, hardware{}},
+		{unix.IFLA_QDISC, "", &d.Qdisc, text{}},
+		{unix.IFLA_PROTO_DOWN, "", &d.ProtoDown, u8},
+		{unix.IFLA_PROTO_DOWN_REASON, "", []field{{2, "", &d.ProtoDownReason, u32}}, group{}},
+		{unix.IFLA_PROMISCUITY, "", &d.Promiscuity, u32},
+		{unix.IFLA_ALLMULTI, "", &d.AllMulticast, u32},
+		{unix.IFLA_TSO_MAX_SIZE, "", &d.TSOMaxSize, u32},
+		{unix.IFLA_TSO_MAX_SEGS, "", &d.TSOMaxSegs, u32},
+		{unix.IFLA_PARENT_DEV_NAME, "", &d.ParentDevice, text{}},
+		{unix.IFLA_PARENT_DEV_BUS_NAME, "", &d.ParentBus, text{}},
+		{netnsImmutable, "", &d.Immovable, u8},
+		{unix.IFLA_XDP, "", []field{
+			{unix.IFLA_XDP_ATTACHED, "", &d.XDP.Mode, u8},
+			{unix.IFLA_XDP_PROG_ID, "", &d.XDP.Program, u32},
+			{unix.IFLA_XDP_DRV_PROG_ID, "", &d.XDP.Driver, u32},
+			{unix.IFLA_XDP_SKB_PROG_ID, "", &d.XDP.Generic, u32},
+			{unix.IFLA_XDP_HW_PROG_ID, "", &d.XDP.Offload, u32},
+		}, group{}},
+		{unix.IFLA_STATS64, "", &d.Stats, stats64{}},
 	}
 }
+
+// readElsewhere are attributes that are read elsewhere, or the same once more in an
+// older form.
+var readElsewhere = []field{
+	{unix.IFLA_LINK, "", nil, skipped{}}, {unix.IFLA_MASTER, "", nil, skipped{}}, {unix.IFLA_OPERSTATE, "", nil, skipped{}},
+	{unix.IFLA_LINKINFO, "", nil, skipped{}}, {unix.IFLA_LINK_NETNSID, "", nil, skipped{}}, {unix.IFLA_AF_SPEC, "", nil, skipped{}},
+	{unix.IFLA_PROP_LIST, "", nil, skipped{}}, {unix.IFLA_STATS, "", nil, skipped{}},
+}
+
+// stats64 is a struct rtnl_link_stats64.
+type stats64 struct{ readOnly }
+
+func (stats64) parse(b []byte, v any, _ *store) { *v.(*Stats) = decodeStats(b) }
 
 // decodeStats reads a struct rtnl_link_stats64, as much of it as there is.
 func decodeStats(b []byte) (s Stats) {

@@ -71,7 +71,7 @@ func TestStatsCountPackets(t *testing.T) {
 		Name: "a", Up: true, Addrs: prefixes("10.0.0.1/24"), IPv6: IPv6Conf{AddrGenMode: new(AddrGenNone)},
 		Kind: Veth{Peer: Spec{NS: web, Name: "b", Up: true, Addrs: prefixes("10.0.0.2/24"), IPv6: IPv6Conf{AddrGenMode: new(AddrGenNone)}}},
 	})
-	c := crowd{host: ns}
+	c := boxBridge{host: ns}
 	c.reach(t, ns, web, prefixes("10.0.0.2/24"))
 	if err := l.SetDown(ctx); err != nil { // so that nothing moves any more
 		t.Fatal(err)
@@ -118,14 +118,14 @@ func FuzzDecodeDetails(f *testing.F) {
 		if d.Spec.Kind == nil {
 			return
 		}
-		o := options{do: encode, peerFD: -1}
-		d.Spec.Kind.options(&o)
+		var e encoder
+		_, fields := d.Spec.Kind.fields()
+		e.put(fields)
 		var in attrs
-		if err := in.index(o.b); err != nil {
-			t.Fatalf("%+v is written as %x: %v", d.Spec.Kind, o.b, err)
+		if err := in.index(e.b); err != nil {
+			t.Fatalf("%+v is written as %x: %v", d.Spec.Kind, e.b, err)
 		}
-		again := options{do: decode, in: &in}
-		if got := kindOf(d.Kind).options(&again); lacks(d.Spec.Kind, got) != "" {
+		if got, _ := decodeKind(d.Kind, &in); lacks(d.Spec.Kind, got) != "" {
 			t.Fatalf("%+v became %+v", d.Spec.Kind, got)
 		}
 	})

@@ -34,6 +34,7 @@ func wantErr(t *testing.T, err, target error, words ...string) {
 
 func TestCreateFailsWholeAndSaysWhy(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ctx := context.Background()
 	for _, c := range []struct {
 		what  string
@@ -57,16 +58,16 @@ func TestCreateFailsWholeAndSaysWhy(t *testing.T) {
 			return Spec{Name: "a", Index: 900, Kind: Veth{Peer: Spec{NS: web, Name: "b", Index: 1}}}
 		}, os.ErrExist, []string{"the peer's index 1 is taken", "by link lo"}},
 		{"master missing", func(_, web *netns.NS) Spec {
-			return Spec{Name: "a", Master: 4711, Kind: Veth{Peer: Spec{NS: web, Name: "b"}}}
+			return Spec{Name: "a", Master: Ref{Index: 4711}, Kind: Veth{Peer: Spec{NS: web, Name: "b"}}}
 		}, os.ErrNotExist, []string{"master 4711 does not exist"}},
 		{"peer's master missing", func(_, web *netns.NS) Spec {
-			return Spec{Name: "a", Kind: Veth{Peer: Spec{NS: web, Name: "b", Master: 4712}}}
+			return Spec{Name: "a", Kind: Veth{Peer: Spec{NS: web, Name: "b", Master: Ref{Index: 4712}}}}
 		}, os.ErrNotExist, []string{"link b", "master 4712 does not exist"}},
 		{"master takes no ports", func(_, web *netns.NS) Spec {
-			return Spec{Name: "a", Master: 1, Kind: Veth{Peer: Spec{NS: web, Name: "b"}}}
+			return Spec{Name: "a", Master: Ref{Index: 1}, Kind: Veth{Peer: Spec{NS: web, Name: "b"}}}
 		}, errors.ErrUnsupported, []string{"master 1 (lo) takes no ports"}},
 		{"bridge as a port of a link that takes none", func(_, _ *netns.NS) Spec {
-			return Spec{Name: "a", Master: 1, Kind: Bridge{}}
+			return Spec{Name: "a", Master: Ref{Index: 1}, Kind: Bridge{}}
 		}, errors.ErrUnsupported, []string{"takes no ports"}},
 		{"address step of the peer fails", func(_, web *netns.NS) Spec {
 			return Spec{Name: "a", Up: true, Kind: Veth{Peer: Spec{NS: web, Name: "b", Up: true, MTU: 1500, Addrs: prefixes("10.0.0.1/24", "::1/128")}}}
@@ -174,11 +175,11 @@ func TestWithoutPermission(t *testing.T) {
 	_, err = Create(ctx, host, Spec{Name: "a", Kind: Bridge{}})
 	wantErr(t, err, os.ErrPermission, "CAP_NET_ADMIN")
 	wantErr(t, l.SetUp(ctx), os.ErrPermission, "link keep")
-	wantErr(t, l.AddAddr(ctx, prefixes("10.0.0.1/24")...), os.ErrPermission, "10.0.0.1/24 on link keep")
+	wantErr(t, l.AddPrefixes(ctx, prefixes("10.0.0.1/24")...), os.ErrPermission, "10.0.0.1/24 on link keep")
 	wantErr(t, l.Delete(ctx), os.ErrPermission)
-	wantErr(t, l.SetMaster(ctx, 0), os.ErrPermission, "link.SetMaster link keep")
-	_, err = l.Change(ctx, Spec{MTU: 1400, Alias: "other"})
-	wantErr(t, err, os.ErrPermission, "link.Change link keep")
+	wantErr(t, l.SetMaster(ctx, Ref{}), os.ErrPermission, "link.SetMaster link keep")
+	_, err = l.Update(ctx, Spec{MTU: 1400, Alias: "other"})
+	wantErr(t, err, os.ErrPermission, "link.Update link keep")
 	_, err = Ensure(ctx, host, Spec{Name: "keep", MTU: 1400, Kind: Bridge{}})
 	wantErr(t, err, os.ErrPermission, "link.Ensure link keep")
 	_, err = l.Move(ctx, web, MoveOptions{})
@@ -210,7 +211,7 @@ func TestFullBridgeSaysSo(t *testing.T) {
 	br := mustCreate(t, host, Spec{Name: "br0", Kind: Bridge{}})
 	var err error
 	for i := 0; i <= 1023 && err == nil; i++ {
-		_, err = Create(ctx, host, Spec{Name: fmt.Sprintf("p%d", i), Master: br.Index, Kind: Veth{Peer: Spec{NS: web, Name: fmt.Sprintf("q%d", i)}}})
+		_, err = Create(ctx, host, Spec{Name: fmt.Sprintf("p%d", i), Master: br.Ref(), Kind: Veth{Peer: Spec{NS: web, Name: fmt.Sprintf("q%d", i)}}})
 	}
 	wantErr(t, err, unix.EXFULL, "link p1023", "at most 1,023 ports")
 	for ns, prefix := range map[*netns.NS]string{host: "p", web: "q"} {

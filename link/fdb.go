@@ -32,8 +32,8 @@ type FDBEntry struct {
 
 	// Where a VXLAN sends frames: to a host, on another UDP port than its
 	// own, with another VNI (VXLAN network identifier), through the link with
-	// the index Via; and, for a VXLAN with external set, the VNI that the
-	// entry is for. Zero fields are the VXLAN's own.
+	// the index Via in the VXLAN's namespace; and, for a VXLAN with external
+	// set, the VNI that the entry is for. Zero fields are the VXLAN's own.
 	Dst    netip.Addr
 	Port   uint16
 	VNI    uint32
@@ -54,29 +54,18 @@ type FDBEntry struct {
 // FDBType says how an entry came to be and how long it stays.
 type FDBType uint8
 
+// The values of FDBType.
 const (
 	FDBStatic  FDBType = 0 // stays until it is deleted
 	FDBDynamic FDBType = 1 // ages, as a learned one does
 	FDBLocal   FDBType = 2 // stays, and frames to it are for this host (NUD_PERMANENT)
 )
 
-// String returns the type as bridge(8) names it.
-func (t FDBType) String() string {
-	switch t {
-	case FDBStatic:
-		return "static"
-	case FDBDynamic:
-		return "dynamic"
-	case FDBLocal:
-		return "permanent"
-	}
-	return fmt.Sprintf("FDBType(%d)", uint8(t))
-}
-
 // FDBFlags are bits NTF_* and, from the ninth on, NTF_EXT_* of
 // linux/neighbour.h.
 type FDBFlags uint32
 
+// The values of FDBFlags.
 const (
 	FDBUse        FDBFlags = 0x01  // of a new entry: as if the address had just been used
 	FDBExtLearned FDBFlags = 0x10  // learned by a program, which keeps it
@@ -89,8 +78,8 @@ const (
 // FDBFilter chooses entries of a list. The zero value chooses all. The kernel
 // filters.
 type FDBFilter struct {
-	Link   int // those of the port, or link, with this index
-	Bridge int // those of the bridge with this index and of its ports
+	Link   Ref // those of this port, or link
+	Bridge Ref // those of this bridge and of its ports
 }
 
 // String returns the entry as bridge(8) begins its line:

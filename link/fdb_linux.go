@@ -1,7 +1,9 @@
 package link
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -14,86 +16,197 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AddFDB makes entries for the link, a port or a VXLAN, all in one send: either
-// all of them, or none when one is refused. An address that has an entry there
-// is os.ErrExist; a learned one counts.
-func (l Link) AddFDB(ctx context.Context, list ...FDBEntry) error {
-	return l.addFDB(ctx, "link.AddFDB", list, unix.NLM_F_EXCL)
+var fdbTable = &table[FDBEntry]{
+	encode: encodeFDB, subject: fdbSubject, cause: fdbCause,
+	list: func(ctx context.Context, l Link) ([]FDBEntry, error) {
+		return listFDB(ctx, l.ns, FDBFilter{Link: l.Ref()})
+	},
+	undo: func(index int, e, _ *FDBEntry) []nl.Request {
+		return []nl.Request{encodeFDB(index, e, editDelete)}
+	},
 }
 
-// AppendFDB adds destinations to the entries of a VXLAN, which sends a frame to
-// all of them, and otherwise does what AddFDB does. Only entries for groups and
-// for the all-zero address may have several.
-func (l Link) AppendFDB(ctx context.Context, list ...FDBEntry) error {
-	return l.addFDB(ctx, "link.AppendFDB", list, unix.NLM_F_APPEND)
-}
-
-func (l Link) addFDB(ctx context.Context, op string, list []FDBEntry, how uint16) error {
-	b, err := l.fdbBatch(op, list, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|how)
+// AddFDBEntries adds entries for the link, a port or a VXLAN, in one send: all of them,
+// or none when one is refused. An address that has an entry there, be it a learned one,
+// is os.ErrExist.
+func (l Link) AddFDBEntries(ctx context.Context, list ...FDBEntry) error {
+	b, err := fdbTable.batch(l, "link.AddFDBEntries", editAdd, list, checkFDB(list))
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	b.undo = func(i int) (nl.Request, bool) {
-		m := fdbMsg(l.Index, &list[i], true)
-		return m.request(unix.RTM_DELNEIGH, 0), true
-	}
-	return b.allOrNone(ctx, nil)
+	return addFDB(ctx, b)
 }
 
-// ReplaceFDB makes entries for the link, or changes those that are there for
-// the same address, pipelined; an address behind another port of the bridge
-// moves here. One that is refused does not keep the others from being made; the
-// error names each that was not.
-func (l Link) ReplaceFDB(ctx context.Context, list ...FDBEntry) error {
-	b, err := l.fdbBatch("link.ReplaceFDB", list, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
+func addFDB(ctx context.Context, b *batch[FDBEntry]) error {
+	s, err := spreadFDB(ctx, b)
+	if err != nil {
+		return err
+	}
+	if s != nil {
+		b.rest = s.undo
+	}
+	return b.allOrNone(ctx)
+}
+
+// spread is for entries without a VLAN on a port that has VLANs. The kernel makes such
+// an entry without a VLAN and then in each VLAN of the port, and leaves the first ones
+// where it cannot make a later one.
+type spread struct {
+	link  Link
+	macs  map[string]bool // of the entries
+	vlans map[uint16]bool // that the kernel makes them in; 0 is without
+}
+
+// spreadFDB refuses entries that the kernel would make in part. It returns nil where
+// the kernel makes one entry for each of the list.
+func spreadFDB(ctx context.Context, b *batch[FDBEntry]) (*spread, error) {
+	l, list := b.link, b.list
+	s := &spread{link: l, macs: map[string]bool{}, vlans: map[uint16]bool{0: true}}
+	for i := range list {
+		if e := &list[i]; !e.Self && e.VLAN == 0 {
+			s.macs[string(e.MAC)] = true
+		}
+	}
+	if len(s.macs) == 0 {
+		return nil, nil
+	}
+	vlans, err := readVLANs(ctx, b.conn, l.Index)
+	if err != nil || len(vlans) == 0 {
+		return nil, b.fail(ctx.Err()) // no VLANs, no port, or no link: the kernel says so
+	}
+	for _, v := range vlans {
+		for id := v.ID; id <= v.last(); id++ {
+			s.vlans[id] = true
+		}
+	}
+	now, err := read(ctx, l.ns, b.conn, "", l.Index)
+	if err != nil {
+		return nil, b.fail(err)
+	}
+	if now.Master == 0 {
+		return nil, nil // a bridge has VLANs of its own, and is no port
+	}
+	have, err := s.read(ctx, FDBFilter{Bridge: Ref{Index: now.Master}})
+	if err != nil {
+		return nil, b.fail(err)
+	}
+	if len(have) > 0 {
+		asked := slices.IndexFunc(list, func(e FDBEntry) bool { return !e.Self && e.VLAN == 0 && bytes.Equal(e.MAC, have[0].MAC) })
+		return nil, b.failItem(&list[asked], exist(unix.EEXIST, "there is an entry for this address already"))
+	}
+	return s, nil
+}
+
+// read lists the entries for the addresses in these VLANs.
+func (s *spread) read(ctx context.Context, f FDBFilter) ([]FDBEntry, error) {
+	list, err := listFDB(ctx, s.link.ns, f)
+	return slices.DeleteFunc(list, func(e FDBEntry) bool { return e.Self || !s.macs[string(e.MAC)] || !s.vlans[e.VLAN] }), err
+}
+
+// undo deletes what is there of entries that were refused: there was nothing. What
+// was learned meanwhile is not of the call.
+func (s *spread) undo(ctx context.Context) (reqs []nl.Request, err error) {
+	now, err := s.read(ctx, FDBFilter{Link: s.link.Ref()})
+	for i := range now {
+		if e := &now[i]; e.Type != FDBDynamic {
+			reqs = append(reqs, encodeFDB(s.link.Index, e, editDelete))
+		}
+	}
+	return reqs, err
+}
+
+// AppendFDBEntries adds destinations to entries of a VXLAN, and otherwise does what
+// AddFDBEntries does. The VXLAN sends a frame to all destinations of an entry. Only
+// entries for groups and for the all-zero address may have several: a second
+// destination for another address is os.ErrExist, and so is a destination that the
+// entry has.
+func (l Link) AppendFDBEntries(ctx context.Context, list ...FDBEntry) error {
+	b, err := fdbTable.batch(l, "link.AppendFDBEntries", editAdd, list, checkFDB(list))
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	return b.each(ctx)
-}
-
-// DeleteFDB takes entries from the link's table, or with Self unset from that of
-// the bridge. MAC, VLAN and a VXLAN's destination find the entry; the other
-// fields do not count. One that is not there is os.ErrNotExist and does not keep
-// the others from going.
-func (l Link) DeleteFDB(ctx context.Context, list ...FDBEntry) error {
-	b, err := l.fdbBatch("link.DeleteFDB", list, unix.RTM_DELNEIGH, 0)
-	if err != nil || len(list) == 0 {
-		return err
-	}
-	return b.each(ctx)
-}
-
-// FlushFDB deletes those of the link's entries for which match returns true;
-// with nil those that were learned.
-func (l Link) FlushFDB(ctx context.Context, match func(FDBEntry) bool) error {
-	const op = "link.FlushFDB"
-	err := l.bound()
-	var list []FDBEntry
-	if err == nil {
-		list, err = listFDB(ctx, l.ns, FDBFilter{Link: l.Index})
+	now, err := l.details(ctx)
+	var have []FDBEntry
+	if k, ok := now.Spec.Kind.(VXLAN); ok && err == nil {
+		have, err = listFDB(ctx, l.ns, FDBFilter{Link: l.Ref()})
+		for i := range list {
+			e := &list[i]
+			if err != nil || !e.Self {
+				continue
+			}
+			// The kernel would take it and do nothing.
+			for j := range have {
+				if h := &have[j]; h.Self && bytes.Equal(h.MAC, e.MAC) {
+					if clash := k.clash(h, e); clash != nil {
+						return b.failItem(e, clash)
+					}
+				}
+			}
+			have = append(have, *e)
+			b.reqs[i] = encodeFDB(l.Index, e, unix.NLM_F_CREATE|unix.NLM_F_APPEND)
+		}
 	}
 	if err != nil {
-		return fail.New(op, l.ns, l.subject(), err)
+		return b.fail(err)
 	}
+	return addFDB(ctx, b)
+}
+
+// clash says why an entry for the same address keeps another from being appended.
+func (k *VXLAN) clash(have, want *FDBEntry) error {
+	if k.External && have.SrcVNI != want.SrcVNI {
+		return nil
+	}
+	if k.sends(have) == k.sends(want) {
+		return exist(unix.EEXIST, "the entry has this destination already")
+	}
+	if want.MAC[0]&1 == 0 && !bytes.Equal(want.MAC, make([]byte, 6)) {
+		return exist(unix.EEXIST, "there is an entry for this address already, to %s: only groups and the all-zero address may have several destinations", have.Dst)
+	}
+	return nil
+}
+
+// sends is where an entry leads to, with the VXLAN's own values left out as the kernel
+// leaves them out.
+func (k *VXLAN) sends(e *FDBEntry) fdbKey {
+	to := fdbKey{dst: e.Dst, port: e.Port, vni: e.VNI, via: e.Via, group: e.NextHop}
+	if to.port == k.Port {
+		to.port = 0
+	}
+	if k.ID != nil && to.vni == *k.ID {
+		to.vni = 0
+	}
+	return to
+}
+
+// ReplaceFDBEntries adds entries for the link, or changes those for the same addresses,
+// in one send. An address behind another port of the bridge moves to this one. When one
+// is refused the others are made all the same; the error names each that was not.
+func (l Link) ReplaceFDBEntries(ctx context.Context, list ...FDBEntry) error {
+	return fdbTable.each(ctx, l, "link.ReplaceFDBEntries", editReplace, list, checkFDB(list))
+}
+
+// DeleteFDBEntries deletes entries of the link's table, or without Self of the bridge's.
+// MAC, VLAN and a VXLAN's destination find the entry; other fields are ignored. One that
+// is not there is os.ErrNotExist; the others are deleted all the same.
+func (l Link) DeleteFDBEntries(ctx context.Context, list ...FDBEntry) error {
+	return fdbTable.each(ctx, l, "link.DeleteFDBEntries", editDelete, list, checkFDB(list))
+}
+
+// FlushFDB deletes every entry of the link for which match returns true; with nil, those
+// that were learned.
+func (l Link) FlushFDB(ctx context.Context, match func(FDBEntry) bool) error {
 	if match == nil {
 		match = func(e FDBEntry) bool { return e.Type == FDBDynamic && e.Flags&FDBExtLearned == 0 }
 	}
-	list = slices.DeleteFunc(list, func(e FDBEntry) bool { return !match(e) })
-	b, err := l.fdbBatch(op, list, unix.RTM_DELNEIGH, 0)
-	if err != nil {
-		return err
-	}
-	b.goneIsFine = true
-	return b.each(ctx)
+	return fdbTable.flush(ctx, l, "link.FlushFDB", match)
 }
 
-// ListFDB reads the forwarding databases of the namespace, as the filter
-// chooses, in the kernel's order, which is none. Entries that are learned or
-// that age while it is read may or may not be in it; the others are, once: when
-// one goes in between two of the kernel's replies, the list is read again, up to
-// 50 times, and is [ErrInterrupted] then. A VXLAN's entry with several
-// destinations comes once for each.
+// ListFDB reads the entries of forwarding databases that the filter chooses, in no
+// particular order. An entry that is learned or ages out meanwhile may or may not be in
+// the list. The others are in it once: the list is read again when an entry was deleted
+// between two of the kernel's replies. After 50 tries the error is [ErrInterrupted]. A
+// VXLAN's entry with several destinations is in the list once for each.
 func ListFDB(ctx context.Context, ns *netns.NS, f FDBFilter) ([]FDBEntry, error) {
 	list, err := listFDB(ctx, ns, f)
 	if err != nil {
@@ -103,44 +216,35 @@ func ListFDB(ctx context.Context, ns *netns.NS, f FDBFilter) ([]FDBEntry, error)
 }
 
 func listFDB(ctx context.Context, ns *netns.NS, f FDBFilter) ([]FDBEntry, error) {
-	for what, index := range map[string]int{"Link": f.Link, "Bridge": f.Bridge} {
-		if err := checkIndex(what, index); err != nil {
-			return nil, err
-		}
+	if err := errors.Join(f.Link.resolve(ctx, "Link", ns), f.Bridge.resolve(ctx, "Bridge", ns)); err != nil {
+		return nil, err
 	}
-	if f.Link != 0 && f.Bridge != 0 {
+	if f.Link.Index != 0 && f.Bridge.Index != 0 {
 		return nil, refuse.Input("the filter names a link and a bridge")
 	}
 	conn, err := route(ns)
 	if err != nil {
 		return nil, err
 	}
-	ask := ndMsg{family: unix.AF_BRIDGE, index: f.Link, master: f.Bridge}
+	ask := ndMsg{family: unix.AF_BRIDGE, index: f.Link.Index, master: f.Bridge.Index}
 	var macs arena
 	var m ndMsg
-	all, twice, err := listWhole(ctx, conn, ask.request(unix.RTM_GETNEIGH, 0), func(msg nl.Message, e *FDBEntry) (bool, error) {
+	return listWhole(ctx, conn, ask.request(unix.RTM_GETNEIGH, 0), (*FDBEntry).key, func(msg nl.Message, e *FDBEntry) (bool, error) {
 		if msg.Type != unix.RTM_NEWNEIGH {
 			return false, nil
 		}
 		if err := decodeND(&m, msg.Body); err != nil {
 			return false, err
 		}
-		if m.family != unix.AF_BRIDGE || f.Link != 0 && m.index != f.Link {
+		if m.family != unix.AF_BRIDGE || f.Link.Index != 0 && m.index != f.Link.Index {
 			return false, nil
 		}
 		*e = m.fdbEntry(&macs)
 		return true, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	if twice {
-		all = once(all, (*FDBEntry).key)
-	}
-	return all, nil
 }
 
-// fdbKey is what tells an entry of a table from the others.
+// fdbKey identifies an entry.
 type fdbKey struct {
 	mac                string
 	link, via          int
@@ -154,12 +258,12 @@ func (e *FDBEntry) key() fdbKey {
 	return fdbKey{string(e.MAC), e.Link, e.Via, e.VLAN, e.Port, e.Self, e.Dst, e.VNI, e.SrcVNI, e.NextHop}
 }
 
-// fdbEntry returns what the message tells; the hardware address is kept in macs.
+// fdbEntry decodes the message; the hardware address is copied to macs.
 // The kernel gives the master of an entry in a bridge's table, and NTF_SELF
 // with one in a link's own.
 func (m *ndMsg) fdbEntry(macs *arena) FDBEntry {
 	e := FDBEntry{
-		Link: m.index, MAC: macs.keep(m.mac), VLAN: m.vlan, Self: m.flags&ntfSelf != 0,
+		Link: m.index, MAC: macs.clone(m.mac), VLAN: m.vlan, Self: m.flags&ntfSelf != 0,
 		Flags: FDBFlags(m.flags &^ (ntfSelf | ntfMaster)),
 		Dst:   m.dst, Port: m.port, VNI: m.vni, SrcVNI: m.srcVNI, Via: m.via, NextHop: m.nextHop, Master: m.master,
 		Used: m.used, Updated: m.updated,
@@ -173,8 +277,8 @@ func (m *ndMsg) fdbEntry(macs *arena) FDBEntry {
 	return e
 }
 
-// fdbMsg builds the message of an entry; of one to be deleted only what finds it.
-func fdbMsg(index int, e *FDBEntry, key bool) ndMsg {
+// encodeFDB builds the message about an entry; of one to be deleted only what finds it.
+func encodeFDB(index int, e *FDBEntry, how edit) nl.Request {
 	m := ndMsg{
 		family: unix.AF_BRIDGE, index: index, flags: ntfMaster, mac: e.MAC, vlan: e.VLAN,
 		dst: e.Dst, port: e.Port, vni: e.VNI, srcVNI: e.SrcVNI, via: e.Via, nextHop: e.NextHop,
@@ -182,9 +286,9 @@ func fdbMsg(index int, e *FDBEntry, key bool) ndMsg {
 	if e.Self {
 		m.flags = ntfSelf
 	}
-	if key {
+	if how == editDelete {
 		m.state = unix.NUD_PERMANENT // asked for by links without a table of their own
-		return m
+		return m.edit(how)
 	}
 	m.flags |= uint32(e.Flags &^ (FDBOffloaded | FDBLocked))
 	switch e.Type {
@@ -195,35 +299,13 @@ func fdbMsg(index int, e *FDBEntry, key bool) ndMsg {
 	case FDBLocal:
 		m.state = unix.NUD_PERMANENT
 	}
-	return m
+	return m.edit(how)
 }
 
-func (l Link) fdbBatch(op string, list []FDBEntry, typ, flags uint16) (*batch, error) {
-	err := l.bound()
-	if err == nil && op != "link.FlushFDB" { // what was read is fine as it is
-		err = checkFDB(list)
-	}
-	var conn *nl.Conn
-	if err == nil {
-		conn, err = route(l.ns)
-	}
-	if err != nil {
-		return nil, fail.New(op, l.ns, l.subject(), err)
-	}
-	b := &batch{
-		op: op, ns: l.ns, conn: conn, all: l.subject(), reqs: make([]nl.Request, len(list)),
-		subject: func(i int) string { return fmt.Sprintf("entry %s of link %s", list[i], l.Name) },
-		cause:   func(i int, e *nl.Error) error { return fdbCause(&list[i], e, typ) },
-	}
-	for i := range list {
-		m := fdbMsg(l.Index, &list[i], typ == unix.RTM_DELNEIGH)
-		b.reqs[i] = m.request(typ, flags)
-	}
-	return b, nil
-}
+func fdbSubject(e *FDBEntry, link string) string { return fmt.Sprintf("entry %s of link %s", e, link) }
 
 // fdbCause puts into words what the errno alone leaves open.
-func fdbCause(e *FDBEntry, err *nl.Error, typ uint16) error {
+func fdbCause(e *FDBEntry, how edit, err *nl.Error) error {
 	switch err.Errno {
 	case unix.EEXIST:
 		return &causeError{text: "there is an entry for this address already", err: err}
@@ -232,7 +314,10 @@ func fdbCause(e *FDBEntry, err *nl.Error, typ uint16) error {
 	case unix.ENODEV:
 		return notExist("the link is gone", err)
 	case unix.EPERM:
-		if typ == unix.RTM_DELNEIGH {
+		if err.Hint != "" {
+			return err
+		}
+		if how == editDelete {
 			return &causeError{text: "in a user namespace this needs Linux 6.18, or a stable release since the end of 2025: " + err.Error(), err: err}
 		}
 		if !e.Self && e.Type == FDBDynamic {

@@ -54,7 +54,7 @@ func TestFDBOfABridgePort(t *testing.T) {
 	ctx := context.Background()
 	ns := netnstest.New(t)
 	br, a, b := twoPorts(t, ns)
-	err := a.AddFDB(ctx, FDBEntry{MAC: mac(1)}, FDBEntry{MAC: mac(2), Type: FDBDynamic, Flags: FDBSticky}, FDBEntry{MAC: mac(3), Type: FDBLocal}, FDBEntry{MAC: mac(4), Self: true, Type: FDBLocal})
+	err := a.AddFDBEntries(ctx, FDBEntry{MAC: mac(1)}, FDBEntry{MAC: mac(2), Type: FDBDynamic, Flags: FDBSticky}, FDBEntry{MAC: mac(3), Type: FDBLocal}, FDBEntry{MAC: mac(4), Self: true, Type: FDBLocal})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,22 +70,22 @@ func TestFDBOfABridgePort(t *testing.T) {
 			}
 		}
 	}
-	if err := a.AddFDB(ctx, FDBEntry{MAC: mac(8)}); err != nil {
+	if err := a.AddFDBEntries(ctx, FDBEntry{MAC: mac(8)}); err != nil {
 		t.Fatal(err)
 	}
-	needFDBDelete(t, a.DeleteFDB(ctx, FDBEntry{MAC: mac(8)})) // from here on
-	wantErr(t, a.AddFDB(ctx, FDBEntry{MAC: mac(9)}, FDBEntry{MAC: mac(1)}), os.ErrExist, "entry 02:00:00:00:00:01 of link a", "already")
+	needFDBDelete(t, a.DeleteFDBEntries(ctx, FDBEntry{MAC: mac(8)})) // from here on
+	wantErr(t, a.AddFDBEntries(ctx, FDBEntry{MAC: mac(9)}, FDBEntry{MAC: mac(1)}), os.ErrExist, "entry 02:00:00:00:00:01 of link a", "already")
 	if show := showFDB(t, ns, "a"); show[mac(9).String()] != nil {
 		t.Errorf("left after a failure: %v", show)
 	}
 	// The address moves to the other port.
-	if err := b.ReplaceFDB(ctx, FDBEntry{MAC: mac(1)}); err != nil {
+	if err := b.ReplaceFDBEntries(ctx, FDBEntry{MAC: mac(1)}); err != nil {
 		t.Fatal(err)
 	}
 	if showFDB(t, ns, "a")[mac(1).String()] != nil || showFDB(t, ns, "b")[mac(1).String()] == nil {
 		t.Error("the address did not move")
 	}
-	list, err := ListFDB(ctx, ns, FDBFilter{Bridge: br.Index})
+	list, err := ListFDB(ctx, ns, FDBFilter{Bridge: br.Ref()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,11 +105,11 @@ func TestFDBOfABridgePort(t *testing.T) {
 	if e := find(list, 3); e.Type != FDBLocal {
 		t.Errorf("ListFDB: %+v", e)
 	}
-	list, err = ListFDB(ctx, ns, FDBFilter{Link: a.Index})
+	list, err = ListFDB(ctx, ns, FDBFilter{Link: a.Ref()})
 	if e := find(list, 4); err != nil || !e.Self || e.Master != 0 || find(list, 1).MAC != nil {
 		t.Errorf("ListFDB of a port: %+v, %v", list, err)
 	}
-	wantErr(t, a.DeleteFDB(ctx, FDBEntry{MAC: mac(77)}, FDBEntry{MAC: mac(3)}), os.ErrNotExist, "entry 02:00:00:00:00:4d", "no entry")
+	wantErr(t, a.DeleteFDBEntries(ctx, FDBEntry{MAC: mac(77)}, FDBEntry{MAC: mac(3)}), os.ErrNotExist, "entry 02:00:00:00:00:4d", "no entry")
 	if err := a.FlushFDB(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -123,13 +123,13 @@ func TestFDBOfABridgePort(t *testing.T) {
 		t.Errorf("after a flush: %v", show)
 	}
 	// Without VLAN filtering there is no place for one.
-	err = a.AddFDB(ctx, FDBEntry{MAC: mac(1), VLAN: 7})
+	err = a.AddFDBEntries(ctx, FDBEntry{MAC: mac(1), VLAN: 7})
 	if err == nil {
 		t.Error("VLAN 7 was taken by a port that does not have it")
 	} else {
 		wantErr(t, err, unix.EINVAL, "VLAN 7")
 	}
-	wantErr(t, br.AddFDB(ctx, FDBEntry{MAC: mac(1)}), errors.ErrUnsupported, "set Self")
+	wantErr(t, br.AddFDBEntries(ctx, FDBEntry{MAC: mac(1)}), errors.ErrUnsupported, "set Self")
 }
 
 // needFDBDelete skips the test where only the machine's administrator may delete
@@ -162,10 +162,10 @@ func TestFDBOfAVXLAN(t *testing.T) {
 	}
 	hosts := []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3")}
 	flood := func(i int) FDBEntry { return FDBEntry{Self: true, MAC: make([]byte, 6), Dst: hosts[i]} }
-	if err := vx.AddFDB(ctx, flood(0), FDBEntry{Self: true, MAC: mac(1), Dst: hosts[0], Port: 4790, VNI: 77, Via: lo.Index}); err != nil {
+	if err := vx.AddFDBEntries(ctx, flood(0), FDBEntry{Self: true, MAC: mac(1), Dst: hosts[0], Port: 4790, VNI: 77, Via: lo.Index}); err != nil {
 		t.Fatal(err)
 	}
-	if err := vx.AppendFDB(ctx, flood(1), flood(2)); err != nil {
+	if err := vx.AppendFDBEntries(ctx, flood(1), flood(2)); err != nil {
 		t.Fatal(err)
 	}
 	show := showFDB(t, ns, "vx0")
@@ -175,7 +175,7 @@ func TestFDBOfAVXLAN(t *testing.T) {
 	if e := show[mac(1).String()]; len(e) != 1 || e[0].Dst != "10.0.0.1" || e[0].Port != 4790 || e[0].VNI != 77 || e[0].Via != "lo" {
 		t.Errorf("bridge shows %+v", e)
 	}
-	list, err := ListFDB(ctx, ns, FDBFilter{Link: vx.Index})
+	list, err := ListFDB(ctx, ns, FDBFilter{Link: vx.Ref()})
 	if err != nil || len(list) != 4 {
 		t.Fatalf("%v, %v", list, err)
 	}
@@ -187,15 +187,15 @@ func TestFDBOfAVXLAN(t *testing.T) {
 			t.Errorf("ListFDB: %+v", e)
 		}
 	}
-	if err := vx.ReplaceFDB(ctx, FDBEntry{Self: true, MAC: mac(1), Dst: hosts[1]}); err != nil {
+	if err := vx.ReplaceFDBEntries(ctx, FDBEntry{Self: true, MAC: mac(1), Dst: hosts[1]}); err != nil {
 		t.Fatal(err)
 	}
-	needFDBDelete(t, vx.DeleteFDB(ctx, flood(1)))
+	needFDBDelete(t, vx.DeleteFDBEntries(ctx, flood(1)))
 	show = showFDB(t, ns, "vx0")
 	if len(show["00:00:00:00:00:00"]) != 2 || len(show[mac(1).String()]) != 1 || show[mac(1).String()][0].Dst != "10.0.0.2" {
 		t.Errorf("bridge shows %v", show)
 	}
-	wantErr(t, vx.AddFDB(ctx, FDBEntry{Self: true, MAC: mac(5), Dst: hosts[0]}, FDBEntry{Self: true, MAC: mac(1), Dst: hosts[1]}), os.ErrExist)
+	wantErr(t, vx.AddFDBEntries(ctx, FDBEntry{Self: true, MAC: mac(5), Dst: hosts[0]}, FDBEntry{Self: true, MAC: mac(1), Dst: hosts[1]}), os.ErrExist)
 	if show := showFDB(t, ns, "vx0"); show[mac(5).String()] != nil {
 		t.Errorf("left after a failure: %v", show)
 	}
@@ -210,9 +210,9 @@ func TestFDBOfAVXLAN(t *testing.T) {
 		"IPv4 not as IPv6":            {MAC: mac(1), Self: true, Dst: netip.MustParseAddr("::ffff:10.0.0.1")},
 		"hardware address of 0 bytes": {},
 	} {
-		wantErr(t, vx.AddFDB(ctx, bad), os.ErrInvalid, want)
+		wantErr(t, vx.AddFDBEntries(ctx, bad), os.ErrInvalid, want)
 	}
-	_, err = ListFDB(ctx, ns, FDBFilter{Link: 1, Bridge: 2})
+	_, err = ListFDB(ctx, ns, FDBFilter{Link: Ref{Index: 1}, Bridge: Ref{Index: 2}})
 	wantErr(t, err, os.ErrInvalid, "a link and a bridge")
 }
 
@@ -226,10 +226,7 @@ func TestFDBOfAVXLAN(t *testing.T) {
 //	bridge fdb show dev a0
 func TestFDBBytesEqualRecorded(t *testing.T) {
 	t.Parallel()
-	msg := func(index int, e FDBEntry) nl.Request {
-		m := fdbMsg(index, &e, false)
-		return m.request(unix.RTM_NEWNEIGH, 0)
-	}
+	msg := func(index int, e FDBEntry) nl.Request { return encodeFDB(index, &e, editReplace) }
 	list := func(m ndMsg) nl.Request { return m.request(unix.RTM_GETNEIGH, 0) }
 	for _, c := range []struct {
 		name string

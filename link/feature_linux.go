@@ -9,6 +9,8 @@ import (
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/nsconn"
+	"github.com/boxwire/boxwire/internal/refuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -61,7 +63,9 @@ func (l Link) SetFeatures(ctx context.Context, set map[string]bool) error {
 		err = checkFeatures(set)
 	}
 	if err == nil && len(set) > 0 {
-		err = change(ctx, func(ctx context.Context) error { return l.setFeatures(ctx, set) })
+		if ctx, err = changeContext(ctx); err == nil {
+			err = l.setFeatures(ctx, set)
+		}
 	}
 	return fail.New(op, l.ns, l.subject(), err)
 }
@@ -78,9 +82,9 @@ func (l Link) setFeatures(ctx context.Context, set map[string]bool) error {
 	for name, on := range set {
 		switch f, ok := known[name]; {
 		case !ok:
-			return &causeError{text: fmt.Sprintf("the kernel has no feature %q", name), err: errors.ErrUnsupported}
+			return refuse.As(errors.ErrUnsupported, "the kernel has no feature %q", name)
 		case f.Fixed && f.Active != on:
-			return &causeError{text: fmt.Sprintf("the link cannot switch the feature %q", name), err: errors.ErrUnsupported}
+			return refuse.As(errors.ErrUnsupported, "the link cannot switch the feature %q", name)
 		}
 	}
 	err = l.sendFeatures(ctx, set)
@@ -104,7 +108,7 @@ func (l Link) setFeatures(ctx context.Context, set map[string]bool) error {
 	}
 	if err == nil {
 		slices.Sort(refused)
-		err = &causeError{text: "the link did not switch " + strings.Join(refused, ", ") + "; it may depend on another feature", err: errors.ErrUnsupported}
+		err = refuse.As(errors.ErrUnsupported, "the link did not switch %s; it may depend on another feature", strings.Join(refused, ", "))
 	}
 	if len(undo) > 0 {
 		if uerr := l.sendFeatures(ctx, undo); uerr != nil {
@@ -136,10 +140,10 @@ func (l Link) sendFeatures(ctx context.Context, set map[string]bool) error {
 }
 
 // ethtool returns the connection and the number of the generic netlink family.
-// It is the same in all namespaces, and is asked for anew as a module could have
+// It is the same in all namespaces, and is read each time, as a module could have
 // brought it: it costs one exchange.
 func (l Link) ethtool(ctx context.Context) (*nl.Conn, uint16, error) {
-	conn, err := l.ns.Exchange(unix.NETLINK_GENERIC)
+	conn, err := nsconn.Shared(l.ns, unix.NETLINK_GENERIC)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -158,7 +162,7 @@ func (l Link) ethtool(ctx context.Context) (*nl.Conn, uint16, error) {
 		return w.Err()
 	})
 	if _, e, ok := refused(err); ok && e.Errno == unix.ENOENT {
-		err = &causeError{text: "the kernel has no ethtool over netlink (Linux >= 5.6, CONFIG_ETHTOOL_NETLINK)", err: errors.ErrUnsupported}
+		err = refuse.As(errors.ErrUnsupported, "the kernel has no ethtool over netlink (Linux >= 5.6, CONFIG_ETHTOOL_NETLINK)")
 	}
 	return conn, family, err
 }
@@ -202,7 +206,7 @@ func featuresRequest(family uint16, cmd uint8, index int, set map[string]bool) n
 	return nl.Request{Type: family, Body: b}
 }
 
-// decodeFeatures reads the answer: four bit sets of names, of which HW tells all
+// decodeFeatures reads the answer: four bit sets of names, where HW has all
 // names that there are by its mask, and the values of the others.
 func decodeFeatures(b []byte) ([]Feature, error) {
 	if len(b) < sizeofGenlMsg {

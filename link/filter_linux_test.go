@@ -19,19 +19,26 @@ func TestListFiltersInTheKernel(t *testing.T) {
 	ns := netnstest.New(t)
 	br := mustCreate(t, ns, Spec{Name: "br0", Kind: Bridge{}})
 	mustCreate(t, ns, Spec{Name: "br1", Kind: Bridge{}})
-	mustCreate(t, ns, Spec{Name: "a", Master: br.Index, Kind: Veth{Peer: Spec{Name: "b"}}})
-	mustCreate(t, ns, Spec{Name: "if0", Master: br.Index, Kind: IFB{}})
+	mustCreate(t, ns, Spec{Name: "a", Master: br.Ref(), Kind: Veth{Peer: Spec{Name: "b"}}})
+	mustCreate(t, ns, Spec{Name: "if0", Master: br.Ref(), Group: 7, Alias: "box one", Kind: IFB{}})
+	mustCreate(t, ns, Spec{Name: "if1", Group: 7, Alias: "box two", Kind: IFB{}})
 	for _, c := range []struct {
 		f    Filter
 		want []string
 	}{
-		{Filter{}, []string{"lo", "br0", "br1", "b", "a", "if0"}},
+		{Filter{}, []string{"lo", "br0", "br1", "b", "a", "if0", "if1"}},
 		{Filter{Kind: "bridge"}, []string{"br0", "br1"}},
 		{Filter{Kind: "veth"}, []string{"b", "a"}},
-		{Filter{Master: br.Index}, []string{"a", "if0"}},
-		{Filter{Kind: "ifb", Master: br.Index}, []string{"if0"}},
+		{Filter{Master: br.Ref()}, []string{"a", "if0"}},
+		{Filter{Kind: "ifb", Master: br.Ref()}, []string{"if0"}},
 		{Filter{Kind: "none-of-that"}, nil},
-		{Filter{Master: 4711}, nil},
+		{Filter{Master: Ref{Index: 4711}}, nil},
+		{Filter{Group: 7}, []string{"if0", "if1"}},
+		{Filter{Group: 8}, nil},
+		{Filter{AliasPrefix: "box "}, []string{"if0", "if1"}},
+		{Filter{AliasPrefix: "box two"}, []string{"if1"}},
+		{Filter{AliasPrefix: "box", Master: br.Ref(), Group: 7, Kind: "ifb"}, []string{"if0"}},
+		{Filter{AliasPrefix: "box twox"}, nil},
 	} {
 		links, err := List(ctx, ns, c.f)
 		if err != nil {
@@ -41,7 +48,7 @@ func TestListFiltersInTheKernel(t *testing.T) {
 			t.Errorf("%+v: %v, want %v", c.f, got, c.want)
 		}
 	}
-	_, err := List(ctx, ns, Filter{Master: -1})
+	_, err := List(ctx, ns, Filter{Master: Ref{Index: -1}})
 	wantErr(t, err, os.ErrInvalid, "master -1")
 }
 
@@ -53,21 +60,21 @@ func TestByAliasAndMAC(t *testing.T) {
 	mustCreate(t, ns, Spec{Name: "a", Alias: "the box", MAC: mac, Kind: Bridge{}})
 	mustCreate(t, ns, Spec{Name: "b", Alias: "the box", Kind: Bridge{}})
 	mustCreate(t, ns, Spec{Name: "c", Alias: "the boxes", MAC: mac, Kind: Bridge{}})
-	links, err := ByAlias(ctx, ns, "the box")
+	links, err := ListByAlias(ctx, ns, "the box")
 	if got := namesOfLinks(links); err != nil || !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("%v, %v", got, err)
 	}
-	links, err = ByMAC(ctx, ns, mac)
+	links, err = ListByMAC(ctx, ns, mac)
 	if got := namesOfLinks(links); err != nil || !slices.Equal(got, []string{"a", "c"}) {
 		t.Errorf("%v, %v", got, err)
 	}
-	_, err = ByAlias(ctx, ns, "box")
-	wantErr(t, err, os.ErrNotExist, "link.ByAlias", `alias "box"`)
-	_, err = ByMAC(ctx, ns, hw("02:00:00:00:00:08"))
-	wantErr(t, err, os.ErrNotExist, "link.ByMAC", "02:00:00:00:00:08")
-	_, err = ByMAC(ctx, ns, nil)
+	_, err = ListByAlias(ctx, ns, "box")
+	wantErr(t, err, os.ErrNotExist, "link.ListByAlias", `alias "box"`)
+	_, err = ListByMAC(ctx, ns, hw("02:00:00:00:00:08"))
+	wantErr(t, err, os.ErrNotExist, "link.ListByMAC", "02:00:00:00:00:08")
+	_, err = ListByMAC(ctx, ns, nil)
 	wantErr(t, err, os.ErrInvalid)
-	_, err = ByAlias(ctx, ns, "")
+	_, err = ListByAlias(ctx, ns, "")
 	wantErr(t, err, os.ErrInvalid)
 }
 
@@ -98,7 +105,7 @@ func TestReadsAreCompleteWhileLinksComeAndGo(t *testing.T) {
 			ports++
 		}
 		a, b := fmt.Sprintf("a%d", i), fmt.Sprintf("b%d", i)
-		mustCreate(t, host, Spec{Name: a, Master: master, Kind: Veth{Peer: Spec{Name: b}}})
+		mustCreate(t, host, Spec{Name: a, Master: Ref{Index: master}, Kind: Veth{Peer: Spec{Name: b}}})
 		steady[a], steady[b] = true, true
 	}
 
@@ -139,7 +146,7 @@ func TestReadsAreCompleteWhileLinksComeAndGo(t *testing.T) {
 				t.Fatalf("link %s is not in a list of %d", name, len(list))
 			}
 		}
-		list, err = List(ctx, host, Filter{Kind: "veth", Master: br.Index})
+		list, err = List(ctx, host, Filter{Kind: "veth", Master: br.Ref()})
 		if err != nil || len(list) != ports {
 			t.Fatalf("the bridge has %d ports, want %d: %v", len(list), ports, err)
 		}

@@ -10,7 +10,10 @@ import (
 	"slices"
 
 	"github.com/boxwire/boxwire/internal/fail"
+	"github.com/boxwire/boxwire/internal/linkname"
 	"github.com/boxwire/boxwire/internal/nl"
+	_ "github.com/boxwire/boxwire/internal/nldebug" // BOXWIRE_DEBUG=netlink
+	"github.com/boxwire/boxwire/internal/nsconn"
 	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
@@ -38,7 +41,7 @@ func ByIndex(ctx context.Context, ns *netns.NS, index int) (Link, error) {
 
 func get(ctx context.Context, ns *netns.NS, name string, index int) (Link, error) {
 	if index == 0 {
-		if err := checkLongName(name, maxAltName); err != nil {
+		if err := linkname.CheckAlt(name); err != nil {
 			return Link{}, err
 		}
 	}
@@ -65,42 +68,43 @@ func read(ctx context.Context, ns *netns.NS, conn *nl.Conn, name string, index i
 	return l, nil
 }
 
-// ByAlias reads the links with the given alias (Spec.Alias), ordered by index.
+// ListByAlias reads the links with the given alias (Spec.Alias), ordered by index.
 // Aliases need not be unique; none is os.ErrNotExist. The kernel does not find
 // links by it: all are read.
-func ByAlias(ctx context.Context, ns *netns.NS, alias string) ([]Link, error) {
-	links, err := having(ctx, ns, unix.IFLA_IFALIAS, []byte(alias), "alias")
-	return links, fail.New("link.ByAlias", ns, fmt.Sprintf("link with alias %q", alias), err)
+func ListByAlias(ctx context.Context, ns *netns.NS, alias string) ([]Link, error) {
+	links, err := listByAttr(ctx, ns, unix.IFLA_IFALIAS, []byte(alias), "alias")
+	return links, fail.New("link.ListByAlias", ns, fmt.Sprintf("link with alias %q", alias), err)
 }
 
-// ByMAC reads the links with the given hardware address, ordered by index: a VLAN
+// ListByMAC reads the links with the given hardware address, ordered by index: a VLAN
 // has that of its parent, and bridges have one of their ports'. None is
 // os.ErrNotExist. The kernel does not find links by it: all are read.
-func ByMAC(ctx context.Context, ns *netns.NS, mac net.HardwareAddr) ([]Link, error) {
-	links, err := having(ctx, ns, unix.IFLA_ADDRESS, mac, "hardware address")
-	return links, fail.New("link.ByMAC", ns, fmt.Sprintf("link with hardware address %s", mac), err)
+func ListByMAC(ctx context.Context, ns *netns.NS, mac net.HardwareAddr) ([]Link, error) {
+	links, err := listByAttr(ctx, ns, unix.IFLA_ADDRESS, mac, "hardware address")
+	return links, fail.New("link.ListByMAC", ns, fmt.Sprintf("link with hardware address %s", mac), err)
 }
 
-// having reads the links that have an attribute with the value.
-func having(ctx context.Context, ns *netns.NS, typ uint16, value []byte, what string) ([]Link, error) {
+// listByAttr reads the links that have an attribute with the value.
+func listByAttr(ctx context.Context, ns *netns.NS, typ uint16, value []byte, what string) ([]Link, error) {
 	if len(value) == 0 {
 		return nil, refuse.Input("the %s is empty", what)
 	}
-	links, err := list(ctx, ns, Filter{}, func(b []byte) bool {
-		if len(b) < unix.SizeofIfInfomsg {
-			return true // which decoding will refuse
-		}
-		for w := nl.Walk(b[unix.SizeofIfInfomsg:]); w.Next(); {
-			if w.Type() == typ {
-				return bytes.Equal(bytes.TrimSuffix(w.Data(), []byte{0}), bytes.TrimSuffix(value, []byte{0}))
-			}
-		}
-		return false
-	})
+	value = bytes.TrimSuffix(value, []byte{0})
+	links, err := list(ctx, ns, Filter{}, func(b []byte) bool { return bytes.Equal(linkAttr(b, typ), value) })
 	if err == nil && len(links) == 0 {
 		err = notExist("no link has it", unix.ENODEV)
 	}
 	return links, err
+}
+
+// linkAttr returns an attribute of a message about a link, without the NUL of a text.
+func linkAttr(body []byte, typ uint16) []byte {
+	for w := nl.Walk(body[unix.SizeofIfInfomsg:]); w.Next(); {
+		if w.Type() == typ {
+			return bytes.TrimSuffix(w.Data(), []byte{0})
+		}
+	}
+	return nil
 }
 
 // List reads the links of the namespace that f chooses, ordered by index. The
@@ -116,16 +120,22 @@ func List(ctx context.Context, ns *netns.NS, f Filter) ([]Link, error) {
 
 // list reads the links that f and keep, which may be nil, choose.
 func list(ctx context.Context, ns *netns.NS, f Filter, keep func(body []byte) bool) ([]Link, error) {
-	if f.Master < 0 || f.Master > 1<<31-1 {
-		return nil, refuse.Input("master %d is not an index (1 to 2147483647, or 0 for any)", f.Master)
+	if err := f.Master.resolve(ctx, "master", ns); err != nil {
+		return nil, err
 	}
 	conn, err := route(ns)
 	if err != nil {
 		return nil, err
 	}
 	var store linkStore
-	links, err := nl.List(ctx, conn, getLinks(f), nil, nil, func(m nl.Message, l *Link) (bool, error) {
-		if m.Type != unix.RTM_NEWLINK || keep != nil && !keep(m.Body) {
+	links, err := nl.List(ctx, conn, getLinks(f), nil, func(m nl.Message, l *Link) (bool, error) {
+		if m.Type != unix.RTM_NEWLINK {
+			return false, nil
+		}
+		if len(m.Body) < unix.SizeofIfInfomsg {
+			return false, errShort
+		}
+		if keep != nil && !keep(m.Body) || f.AliasPrefix != "" && !bytes.HasPrefix(linkAttr(m.Body, unix.IFLA_IFALIAS), []byte(f.AliasPrefix)) {
 			return false, nil
 		}
 		err := store.decode(l, m.Body)
@@ -144,7 +154,7 @@ func route(ns *netns.NS) (*nl.Conn, error) {
 	if ns == nil {
 		return nil, refuse.Input("the namespace is nil")
 	}
-	return ns.Exchange(unix.NETLINK_ROUTE)
+	return nsconn.Shared(ns, unix.NETLINK_ROUTE)
 }
 
 // refused returns the first request that the kernel refused and why; ok is

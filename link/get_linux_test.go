@@ -17,7 +17,7 @@ func TestGetByIndexAndListAgreeWithIP(t *testing.T) {
 	ctx := context.Background()
 	host, web := netnstest.New(t), netnstest.New(t)
 	br := mustCreate(t, host, Spec{Name: "br0", Up: true, Kind: Bridge{}})
-	mustCreate(t, host, Spec{Name: "web0", Up: true, Master: br.Index, Kind: Veth{Peer: Spec{NS: web, Name: "eth0", Up: true}}})
+	mustCreate(t, host, Spec{Name: "web0", Up: true, Master: br.Ref(), Kind: Veth{Peer: Spec{NS: web, Name: "eth0", Up: true}}})
 	mustCreate(t, host, Spec{Name: "idle0", Kind: Veth{Peer: Spec{Name: "idle1"}}})
 
 	// The operational state follows the carrier a moment later.
@@ -107,7 +107,7 @@ func TestZeroLinkRefusesToAct(t *testing.T) {
 		_, addrs := l.Addrs(ctx)
 		for verb, err := range map[string]error{
 			"SetUp": l.SetUp(ctx), "SetDown": l.SetDown(ctx), "Delete": l.Delete(ctx), "Addrs": addrs,
-			"AddAddr": l.AddAddr(ctx, prefixes("10.0.0.1/24")...), "DeleteAddr": l.DeleteAddr(ctx, prefixes("10.0.0.1/24")...),
+			"AddPrefixes": l.AddPrefixes(ctx, prefixes("10.0.0.1/24")...), "DeleteAddrs": l.DeleteAddrs(ctx, prefixes("10.0.0.1/24")...),
 		} {
 			wantErr(t, err, os.ErrInvalid, "link."+verb, "zero value")
 		}
@@ -124,7 +124,7 @@ func TestLinkOfClosedNamespaceRefusesToAct(t *testing.T) {
 	l := mustCreate(t, ns, Spec{Name: "a", Kind: Bridge{}})
 	ns.Close()
 	_, addrs := l.Addrs(ctx)
-	for _, err := range []error{l.SetUp(ctx), l.Delete(ctx), addrs, l.AddAddr(ctx, prefixes("10.0.0.1/24")...)} {
+	for _, err := range []error{l.SetUp(ctx), l.Delete(ctx), addrs, l.AddPrefixes(ctx, prefixes("10.0.0.1/24")...)} {
 		wantErr(t, err, os.ErrClosed, "link a")
 	}
 }

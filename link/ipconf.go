@@ -3,6 +3,7 @@ package link
 import (
 	"net/netip"
 
+	"github.com/boxwire/boxwire/internal/kernel"
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
@@ -21,7 +22,7 @@ type IPv4Conf struct {
 	RouteLocalnet        *bool // 127.0.0.0/8 is routed as any other network
 	RPFilter             *int  // 1: packets must come in where their source is reached, 2: be reached at all
 	AcceptLocal          *bool // packets with a source address of this host are taken
-	SourceValidMark      *bool // RPFilter heeds the packet's mark
+	SourceValidMark      *bool // RPFilter looks at the packet's mark
 	AcceptSourceRoute    *bool // packets may name their way
 	LogMartians          *bool
 	IgnoreLinkDownRoutes *bool // routes through it count only with a carrier
@@ -47,35 +48,37 @@ type IPv4Conf struct {
 	IGMPVersion        *int  // forced; 0: not (force_igmp_version)
 }
 
-func (c *IPv4Conf) options(o *options) {
-	onoff(o, 1, "IPV4_DEVCONF_FORWARDING", 4, &c.Forwarding)
-	onoff(o, 2, "IPV4_DEVCONF_MC_FORWARDING", 4, &c.MulticastForwarding)
-	onoff(o, 3, "IPV4_DEVCONF_PROXY_ARP", 4, &c.ProxyARP)
-	onoff(o, 4, "IPV4_DEVCONF_ACCEPT_REDIRECTS", 4, &c.AcceptRedirects)
-	onoff(o, 5, "IPV4_DEVCONF_SECURE_REDIRECTS", 4, &c.SecureRedirects)
-	onoff(o, 6, "IPV4_DEVCONF_SEND_REDIRECTS", 4, &c.SendRedirects)
-	onoff(o, 7, "IPV4_DEVCONF_SHARED_MEDIA", 4, &c.SharedMedia)
-	numberp(o, 8, "IPV4_DEVCONF_RP_FILTER", 4, &c.RPFilter)
-	onoff(o, 9, "IPV4_DEVCONF_ACCEPT_SOURCE_ROUTE", 4, &c.AcceptSourceRoute)
-	onoff(o, 11, "IPV4_DEVCONF_LOG_MARTIANS", 4, &c.LogMartians)
-	onoff(o, 13, "IPV4_DEVCONF_ARPFILTER", 4, &c.ARPFilter)
-	onoff(o, 15, "IPV4_DEVCONF_NOXFRM", 4, &c.NoXfrm)
-	onoff(o, 16, "IPV4_DEVCONF_NOPOLICY", 4, &c.NoPolicy)
-	numberp(o, 17, "IPV4_DEVCONF_FORCE_IGMP_VERSION", 4, &c.IGMPVersion)
-	numberp(o, 18, "IPV4_DEVCONF_ARP_ANNOUNCE", 4, &c.ARPAnnounce)
-	numberp(o, 19, "IPV4_DEVCONF_ARP_IGNORE", 4, &c.ARPIgnore)
-	onoff(o, 20, "IPV4_DEVCONF_PROMOTE_SECONDARIES", 4, &c.PromoteSecondaries)
-	numberp(o, 21, "IPV4_DEVCONF_ARP_ACCEPT", 4, &c.ARPAccept)
-	onoff(o, 22, "IPV4_DEVCONF_ARP_NOTIFY", 4, &c.ARPNotify)
-	onoff(o, 23, "IPV4_DEVCONF_ACCEPT_LOCAL", 4, &c.AcceptLocal)
-	onoff(o, 24, "IPV4_DEVCONF_SRC_VMARK", 4, &c.SourceValidMark)
-	onoff(o, 25, "IPV4_DEVCONF_PROXY_ARP_PVLAN", 4, &c.ProxyARPPVLAN)
-	onoff(o, 26, "IPV4_DEVCONF_ROUTE_LOCALNET", 4, &c.RouteLocalnet)
-	onoff(o, 29, "IPV4_DEVCONF_IGNORE_ROUTES_WITH_LINKDOWN", 4, &c.IgnoreLinkDownRoutes)
-	onoff(o, 30, "IPV4_DEVCONF_DROP_UNICAST_IN_L2_MULTICAST", 4, &c.DropUnicastInL2Mcast)
-	onoff(o, 31, "IPV4_DEVCONF_DROP_GRATUITOUS_ARP", 4, &c.DropGratuitousARP)
-	onoff(o, 32, "IPV4_DEVCONF_BC_FORWARDING", 4, &c.BroadcastForwarding)
-	onoff(o, 33, "IPV4_DEVCONF_ARP_EVICT_NOCARRIER", 4, &c.ARPEvictNoCarrier)
+func (c *IPv4Conf) fields() []field {
+	return []field{
+		{1, "IPV4_DEVCONF_FORWARDING", &c.Forwarding, u32},
+		{2, "IPV4_DEVCONF_MC_FORWARDING", &c.MulticastForwarding, u32},
+		{3, "IPV4_DEVCONF_PROXY_ARP", &c.ProxyARP, u32},
+		{4, "IPV4_DEVCONF_ACCEPT_REDIRECTS", &c.AcceptRedirects, u32},
+		{5, "IPV4_DEVCONF_SECURE_REDIRECTS", &c.SecureRedirects, u32},
+		{6, "IPV4_DEVCONF_SEND_REDIRECTS", &c.SendRedirects, u32},
+		{7, "IPV4_DEVCONF_SHARED_MEDIA", &c.SharedMedia, u32},
+		{8, "IPV4_DEVCONF_RP_FILTER", &c.RPFilter, u32},
+		{9, "IPV4_DEVCONF_ACCEPT_SOURCE_ROUTE", &c.AcceptSourceRoute, u32},
+		{11, "IPV4_DEVCONF_LOG_MARTIANS", &c.LogMartians, u32},
+		{13, "IPV4_DEVCONF_ARPFILTER", &c.ARPFilter, u32},
+		{15, "IPV4_DEVCONF_NOXFRM", &c.NoXfrm, u32},
+		{16, "IPV4_DEVCONF_NOPOLICY", &c.NoPolicy, u32},
+		{17, "IPV4_DEVCONF_FORCE_IGMP_VERSION", &c.IGMPVersion, u32},
+		{18, "IPV4_DEVCONF_ARP_ANNOUNCE", &c.ARPAnnounce, u32},
+		{19, "IPV4_DEVCONF_ARP_IGNORE", &c.ARPIgnore, u32},
+		{20, "IPV4_DEVCONF_PROMOTE_SECONDARIES", &c.PromoteSecondaries, u32},
+		{21, "IPV4_DEVCONF_ARP_ACCEPT", &c.ARPAccept, u32},
+		{22, "IPV4_DEVCONF_ARP_NOTIFY", &c.ARPNotify, u32},
+		{23, "IPV4_DEVCONF_ACCEPT_LOCAL", &c.AcceptLocal, u32},
+		{24, "IPV4_DEVCONF_SRC_VMARK", &c.SourceValidMark, u32},
+		{25, "IPV4_DEVCONF_PROXY_ARP_PVLAN", &c.ProxyARPPVLAN, u32},
+		{26, "IPV4_DEVCONF_ROUTE_LOCALNET", &c.RouteLocalnet, u32},
+		{29, "IPV4_DEVCONF_IGNORE_ROUTES_WITH_LINKDOWN", &c.IgnoreLinkDownRoutes, u32},
+		{30, "IPV4_DEVCONF_DROP_UNICAST_IN_L2_MULTICAST", &c.DropUnicastInL2Mcast, u32},
+		{31, "IPV4_DEVCONF_DROP_GRATUITOUS_ARP", &c.DropGratuitousARP, u32},
+		{32, "IPV4_DEVCONF_BC_FORWARDING", &c.BroadcastForwarding, u32},
+		{33, "IPV4_DEVCONF_ARP_EVICT_NOCARRIER", &c.ARPEvictNoCarrier, u32},
+	}
 }
 
 // IPv6Conf are a link's IPv6 settings. Nil fields are left alone; a new link
@@ -85,6 +88,10 @@ func (c *IPv4Conf) options(o *options) {
 // sysctls net.ipv6.conf.LINK.x (Documentation/networking/ip-sysctl.rst in its
 // source), which need a writable /proc and cost more the more namespaces there
 // are; a box that must start fast is better off with AddrGenMode.
+//
+// Where the kernel has no IPv6 (ipv6.disable=1), what asks for the absence of
+// something is met and not sent: AddrGenNone, Disable true, and Forwarding,
+// Autoconf, ProxyNDP and AcceptRA off. Any other setting fails there.
 type IPv6Conf struct {
 	// AddrGenMode says how the link makes addresses by itself. With
 	// AddrGenNone it makes none, not even a link-local one: no multicast
@@ -97,7 +104,7 @@ type IPv6Conf struct {
 
 	Disable      *bool // no IPv6 at all
 	Forwarding   *bool // packets that come in here are routed on: all sysctls of a router follow
-	AcceptRA     *int  // router advertisements are heeded: 0 never, 1 unless it forwards, 2 always
+	AcceptRA     *int  // router advertisements are accepted: 0 never, 1 unless it forwards, 2 always
 	Autoconf     *bool // makes addresses from them
 	ProxyNDP     *bool // answers for the addresses in its table of proxies
 	AcceptDAD    *int  // 0: no duplicate address detection, 2: a duplicate link-local address disables IPv6
@@ -108,6 +115,7 @@ type IPv6Conf struct {
 // IN6_ADDR_GEN_MODE_* in linux/if_link.h.
 type AddrGenMode uint8
 
+// The values of AddrGenMode.
 const (
 	AddrGenEUI64         AddrGenMode = 0 // from the hardware address
 	AddrGenNone          AddrGenMode = 1 // not at all
@@ -117,20 +125,49 @@ const (
 
 // attributes are those that go over netlink, as they stand in
 // IFLA_AF_SPEC/AF_INET6.
-func (c *IPv6Conf) attributes(o *options) {
-	numberp(o, 8, "IFLA_INET6_ADDR_GEN_MODE", 1, &c.AddrGenMode)
-	address(o, 0, "", 7, "IFLA_INET6_TOKEN", &c.Token)
+func (c *IPv6Conf) attributes() []field {
+	c = c.unmet()
+	return []field{
+		{8, "IFLA_INET6_ADDR_GEN_MODE", &c.AddrGenMode, sureU8},
+		{7, "IFLA_INET6_TOKEN", &c.Token, ip6{}},
+	}
 }
 
 // sysctls are the others: DEVCONF_* in linux/ipv6.h and the name of the file.
-func (c *IPv6Conf) sysctls(o *options) {
-	onoff(o, 26, "disable_ipv6", 4, &c.Disable)
-	onoff(o, 0, "forwarding", 4, &c.Forwarding)
-	numberp(o, 3, "accept_ra", 4, &c.AcceptRA)
-	onoff(o, 5, "autoconf", 4, &c.Autoconf)
-	onoff(o, 22, "proxy_ndp", 4, &c.ProxyNDP)
-	numberp(o, 27, "accept_dad", 4, &c.AcceptDAD)
-	numberp(o, 6, "dad_transmits", 4, &c.DADTransmits)
+func (c *IPv6Conf) sysctls() []field {
+	c = c.unmet()
+	return []field{
+		{26, "disable_ipv6", &c.Disable, u32},
+		{0, "forwarding", &c.Forwarding, u32},
+		{3, "accept_ra", &c.AcceptRA, u32},
+		{5, "autoconf", &c.Autoconf, u32},
+		{22, "proxy_ndp", &c.ProxyNDP, u32},
+		{27, "accept_dad", &c.AcceptDAD, u32},
+		{6, "dad_transmits", &c.DADTransmits, u32},
+	}
+}
+
+// unmet are the settings that a kernel has to be asked for: all, if it has IPv6.
+func (c *IPv6Conf) unmet() *IPv6Conf {
+	if kernel.HasIPv6() {
+		return c
+	}
+	left := *c
+	if c.AddrGenMode != nil && *c.AddrGenMode == AddrGenNone {
+		left.AddrGenMode = nil
+	}
+	if c.Disable != nil && *c.Disable {
+		left.Disable = nil
+	}
+	for _, off := range []**bool{&left.Forwarding, &left.Autoconf, &left.ProxyNDP} {
+		if *off != nil && !**off {
+			*off = nil
+		}
+	}
+	if c.AcceptRA != nil && *c.AcceptRA == 0 {
+		left.AcceptRA = nil
+	}
+	return &left
 }
 
 func (c *IPv6Conf) check() error {

@@ -22,10 +22,9 @@ type Kind interface {
 	// outer is the spec that holds the kind.
 	check(outer *Spec) error
 
-	// options walks over the contents of IFLA_INFO_DATA. A walk that decodes
-	// returns the kind, with what it read; what any other returns is of no use,
-	// and may be nil.
-	options(o *options) Kind
+	// fields declares the contents of IFLA_INFO_DATA. The values are those of a
+	// copy, which it returns as a pointer.
+	fields() (Kind, []field)
 }
 
 // kindOf returns the zero value of the kind with the kernel's name.
@@ -67,6 +66,23 @@ func kindOf(name string) Kind {
 	return Other{Name: name}
 }
 
+// decodeKind reads a kind from IFLA_INFO_DATA, and returns the attributes that it has
+// no field for.
+func decodeKind(name string, in *attrs) (Kind, []Attr) {
+	k, fields := kindOf(name).fields()
+	read := in.decode(fields)
+	rest := in.rest(&read)
+	switch k := k.(type) {
+	case *Geneve:
+		if k.TTLInherit {
+			k.TTL = 0 // the kernel reports the one from before, which is not in use
+		}
+	case *Other:
+		k.Data, rest = rest, nil
+	}
+	return reflect.ValueOf(k).Elem().Interface().(Kind), rest
+}
+
 // checkKind refuses a kind that cannot be made.
 func checkKind(k Kind, outer *Spec) error {
 	if k == nil {
@@ -74,6 +90,13 @@ func checkKind(k Kind, outer *Spec) error {
 	}
 	if err := checkOptions(k); err != nil {
 		return err
+	}
+	switch k.(type) {
+	case VLAN, Macvlan, Macvtap, IPVLAN, IPVTAP, Other:
+	default:
+		if outer.Parent != (Ref{}) {
+			return refuse.Input("a %s lies on no other link: Parent must be the zero Ref", k.name())
+		}
 	}
 	return k.check(outer)
 }
@@ -88,9 +111,31 @@ func checkOptions(k Kind) error {
 		}
 		return refuse.Input("Kind is a %T: give a plain value such as link.Bridge{}", k)
 	}
-	o := options{do: check}
-	k.options(&o)
-	return o.err
+	_, fields := k.fields()
+	return checkFields(fields)
+}
+
+// hasOwnMAC reports whether the kernel would draw a hardware address for a new link
+// of the kind, and keeps one that it is given. What a kind that is not known has to
+// do with addresses is not known either.
+func hasOwnMAC(k Kind) bool {
+	switch k := k.(type) {
+	case Bridge, Veth, Dummy, IFB, VRF:
+		return true
+	case Macvlan:
+		return k.Mode != MacvlanPassthru
+	case Macvtap:
+		return k.Mode != MacvlanPassthru
+	case VXLAN:
+		return !k.GPE
+	case Geneve:
+		return !k.InnerProtoInherit
+	case Tun:
+		return k.Tap
+	case Netkit:
+		return k.Mode != nil && *k.Mode == NetkitL2
+	}
+	return false
 }
 
 // Attr is one netlink attribute as it stands in a message, in the machine's byte

@@ -20,7 +20,7 @@ type Link struct {
 	MTU    int              // bytes
 	MAC    net.HardwareAddr // hardware address; nil where the kind has none
 	Master int              // index of the bridge (or bond, VRF, ...) it is a port of; 0: none
-	Group  uint32           // Spec.Group; 0 unless somebody set it
+	Group  uint32           // Spec.Group; 0 by default
 
 	// Up is what the administrator asked for (IFF_UP), Running what the
 	// kernel sees: up and with a carrier (IFF_RUNNING, IFF_LOWER_UP).
@@ -45,7 +45,7 @@ type Link struct {
 
 // NS returns the namespace the link was read in, nil for the zero Link. It is
 // the handle that was given to the call that made or read the link, not a
-// duplicate: whoever opened it closes it.
+// duplicate: its owner closes it.
 func (l Link) NS() *netns.NS { return l.ns }
 
 // String returns the link's name and index, for messages.
@@ -53,16 +53,24 @@ func (l Link) String() string { return fmt.Sprintf("%s (%d)", l.Name, l.Index) }
 
 // bound refuses a Link that no read gave.
 func (l Link) bound() error {
+	if l.ns == nil && l.Index > 0 {
+		return errUnbound()
+	}
 	if l.ns == nil || l.Index <= 0 {
 		return refuse.Input("the Link is the zero value: it comes from no namespace")
 	}
 	return nil
 }
 
+func errUnbound() error {
+	return refuse.Input("the Link is bound to no namespace: it is of another namespace, which WatchAll knows by its id (NS.OpenNSID opens that), or a zero value with an Index")
+}
+
 // OperState is the operational state of a link, RFC 2863 (IF_OPER_* in
 // linux/if.h).
 type OperState uint8
 
+// The values of OperState.
 const (
 	OperUnknown        OperState = 0 // the driver does not say; usual for lo
 	OperNotPresent     OperState = 1 // hardware is missing
@@ -72,24 +80,3 @@ const (
 	OperDormant        OperState = 5 // waits for an outside event, such as 802.1X
 	OperUp             OperState = 6 // passes packets
 )
-
-// String returns the state as ip-link(8) prints it.
-func (s OperState) String() string {
-	switch s {
-	case OperUnknown:
-		return "UNKNOWN"
-	case OperNotPresent:
-		return "NOTPRESENT"
-	case OperDown:
-		return "DOWN"
-	case OperLowerLayerDown:
-		return "LOWERLAYERDOWN"
-	case OperTesting:
-		return "TESTING"
-	case OperDormant:
-		return "DORMANT"
-	case OperUp:
-		return "UP"
-	}
-	return fmt.Sprintf("OperState(%d)", uint8(s))
-}

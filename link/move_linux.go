@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
@@ -14,39 +15,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetMaster makes the link a port of the bridge, bond or VRF with the index, or
-// with 0 of none. A master that is not there is os.ErrNotExist.
-func (l Link) SetMaster(ctx context.Context, master int) error {
-	const op = "link.SetMaster"
-	err := l.bound()
-	switch {
-	case err != nil:
-	case master < 0 || master > 1<<31-1:
-		err = refuse.Input("master %d is not an index (1 to 2147483647, or 0 for none)", master)
-	case master == l.Index:
-		err = refuse.Input("the link is its own master (index %d)", master)
-	default:
-		b := nl.AppendU32(appendIfInfo(nil, l.Index, 0, 0), unix.IFLA_MASTER, uint32(master))
-		err = l.call(ctx, nl.Request{Type: unix.RTM_NEWLINK, Body: b, Names: linkNames})
-	}
-	if _, e, ok := refused(err); ok {
-		if conn, cerr := route(l.ns); cerr == nil {
-			c := creation{ctx: ctx}
-			err = c.explainMaster(e, &end{ns: l.ns, conn: conn, spec: &Spec{Name: l.Name, Master: master}})
-		}
-	}
-	return fail.New(op, l.ns, l.subject(), err)
-}
-
-// Move puts the link into another namespace, with a new name, MTU and hardware
-// address if so wished, in one message, and returns it as it is there. The other
-// end of a pair stays where it is. It takes the kernel some 20 ms: a link that is
-// made for another namespace is better made there at once (Spec.NS).
+// Move moves the link into another namespace, with a new name, MTU and hardware address
+// where o names them, and returns it as read there. The other end of a pair stays. The
+// kernel waits for all readers of the link: make a link for another namespace there in
+// the first place (Spec.NS).
 //
-// A link that is moved goes down, leaves its master, and loses its addresses,
-// routes and neighbours. If the kernel refuses a part when the link has moved
-// already, it is brought back, with master, name, MTU and hardware address, and up
-// if it was.
+// A link that is moved goes down, leaves its master, and loses its addresses, routes,
+// neighbours and limits (see SetRate). If the kernel refuses a part after the move, Move
+// brings the link back with what it had, but without its limits and the routes that the
+// kernel did not make. Before Linux 5.13 it may come back with another index, which the
+// error names.
 //
 // Errors: os.ErrExist when the name or the index is taken there; what cannot be
 // moved (lo, a bridge before Linux 6.15 ...) is refused by the kernel.
@@ -55,7 +33,10 @@ func (l Link) Move(ctx context.Context, to *netns.NS, o MoveOptions) (Link, erro
 	m := move{link: l, to: to, o: o}
 	err := m.prepare(ctx)
 	if err == nil {
-		err = change(ctx, m.run)
+		ctx, err = changeContext(ctx)
+	}
+	if err == nil {
+		err = m.run(ctx)
 	}
 	if err != nil {
 		return Link{}, fail.New(op, l.ns, l.subject(), err)
@@ -70,7 +51,15 @@ type move struct {
 	o        MoveOptions
 	from, at *nl.Conn
 	before   Details
+	lost     dependents
 	moved    Link
+}
+
+// dependents are what a link loses when it moves.
+type dependents struct {
+	addrs      []Addr
+	neighbours []Neighbour // set by the administrator, and proxies
+	port       *portTables // nil where it is no port of a bridge
 }
 
 // prepare refuses bad input, and what would fail half-way.
@@ -106,7 +95,24 @@ func (m *move) prepare(ctx context.Context) (err error) {
 	if d := &m.before; m.o.MTU != 0 && d.MaxMTU != 0 && (m.o.MTU > d.MaxMTU || m.o.MTU < d.MinMTU) {
 		return refuse.Input("MTU %d is out of range of the link (%d to %d)", m.o.MTU, d.MinMTU, d.MaxMTU)
 	}
-	return m.free(ctx)
+	if err := m.free(ctx); err != nil || m.o.Index == 0 || m.o.Index == m.before.Index {
+		return err
+	}
+	return m.choosesIndex(ctx)
+}
+
+// choosesIndex refuses an index that the kernel would not heed. One that knows the
+// attribute refuses 0 in it by the number, and an older one does not know it.
+func (m *move) choosesIndex(ctx context.Context) error {
+	req := getLink("", m.before.Index)
+	req.Body = nl.AppendU32(req.Body, unix.IFLA_NEW_IFINDEX, 0)
+	err := m.from.Call(ctx, req, func(nl.Message) error { return nil })
+	if _, e, ok := refused(err); err != nil && !ok || ok && e.Errno == unix.ENODEV {
+		return err
+	} else if ok && e.Errno == unix.ERANGE {
+		return nil
+	}
+	return &causeError{text: fmt.Sprintf("the kernel does not take the index %d for a link that moves (Linux >= 5.13)", m.o.Index), is: errors.ErrUnsupported, err: unix.EOPNOTSUPP}
 }
 
 // free refuses a name or an index that is taken there.
@@ -126,62 +132,214 @@ func (m *move) free(ctx context.Context) error {
 	return err
 }
 
-func (m *move) run(ctx context.Context) error {
-	err := m.to.WithFd(func(fd int) error {
-		return m.from.Call(ctx, m.message(m.before.Index, fd, &m.o, m.o.Index), nil)
-	})
-	if err == nil {
-		m.moved, err = read(ctx, m.to, m.at, m.o.Name, 0)
+func (m *move) run(ctx context.Context) (err error) {
+	if m.lost, err = readDependents(ctx, m.from, &m.before); err != nil {
 		return err
 	}
-	return m.back(ctx, err)
+	// MTU and hardware address first, where nothing is lost if the kernel refuses them.
+	var left *MoveOptions
+	if o := m.differs(); o != nil {
+		err = m.from.Call(ctx, m.set(m.before.Index, o), nil)
+		if _, e, ok := refused(err); ok && e.Errno == unix.EBUSY && m.before.Up {
+			left, err = o, nil // a link that changes its address only while it is down
+		}
+	}
+	if err == nil {
+		err = m.send(ctx, left)
+	}
+	if err == nil {
+		return nil
+	}
+	return m.back(context.WithoutCancel(ctx), err)
+}
+
+// differs returns the MTU and hardware address that the link does not have; nil is
+// neither.
+func (m *move) differs() *MoveOptions {
+	o := MoveOptions{MTU: m.o.MTU, MAC: m.o.MAC}
+	if o.MTU == m.before.MTU {
+		o.MTU = 0
+	}
+	if bytes.Equal(o.MAC, m.before.MAC) {
+		o.MAC = nil
+	}
+	if o.MTU == 0 && o.MAC == nil {
+		return nil
+	}
+	return &o
+}
+
+// send moves the link, sets there what is left, and reads it.
+func (m *move) send(ctx context.Context, left *MoveOptions) error {
+	err := m.to.WithFd(func(fd int) error {
+		return m.from.Call(ctx, m.message(m.before.Index, fd, m.o.Name, m.o.Index), nil)
+	})
+	if _, e, ok := refused(err); ok && m.before.Kind == "" {
+		return &causeError{text: "the link belongs to hardware or to the kernel and may be bound to its namespace: " + e.Error(), err: e}
+	}
+	if err != nil {
+		return err
+	}
+	if m.moved, err = read(ctx, m.to, m.at, m.o.Name, 0); err != nil {
+		return err
+	}
+	if m.o.Index != 0 && m.moved.Index != m.o.Index {
+		return &causeError{text: fmt.Sprintf("the kernel gave it index %d and not %d (Linux >= 5.13 takes the number)", m.moved.Index, m.o.Index), is: errors.ErrUnsupported, err: unix.EOPNOTSUPP}
+	}
+	if left != nil {
+		if err := m.at.Call(ctx, m.set(m.moved.Index, left), nil); err != nil {
+			return err
+		}
+	}
+	if m.o.Up {
+		if err := m.at.Call(ctx, setFlags(m.moved.Index, true), nil); err != nil {
+			return err
+		}
+	}
+	if left == nil && !m.o.Up {
+		return nil
+	}
+	m.moved, err = read(ctx, m.to, m.at, "", m.moved.Index)
+	return err
 }
 
 // message moves the link with the index into the namespace of the descriptor.
-func (m *move) message(index, fd int, o *MoveOptions, newIndex int) nl.Request {
-	var flags uint32
-	if o.Up {
-		flags = unix.IFF_UP
-	}
-	b := appendIfInfo(make([]byte, 0, 80), index, flags, flags)
+func (m *move) message(index, fd int, name string, newIndex int) nl.Request {
+	b := appendIfInfo(make([]byte, 0, 80), index, 0, 0)
 	b = nl.AppendU32(b, unix.IFLA_NET_NS_FD, uint32(fd))
-	b = nl.AppendString(b, unix.IFLA_IFNAME, o.Name)
-	if o.MTU != 0 {
-		b = nl.AppendU32(b, unix.IFLA_MTU, uint32(o.MTU))
-	}
-	if o.MAC != nil {
-		b = nl.AppendAttr(b, unix.IFLA_ADDRESS, o.MAC)
-	}
+	b = nl.AppendString(b, unix.IFLA_IFNAME, name)
 	if newIndex != 0 {
 		b = nl.AppendU32(b, unix.IFLA_NEW_IFINDEX, uint32(newIndex))
 	}
 	return nl.Request{Type: unix.RTM_NEWLINK, Body: b, Names: linkNames}
 }
 
-// back brings the link back when it has moved and the message failed after that.
+// set gives the link with the index an MTU and a hardware address.
+func (m *move) set(index int, o *MoveOptions) nl.Request {
+	b := appendIfInfo(make([]byte, 0, 80), index, 0, 0)
+	if o.MTU != 0 {
+		b = nl.AppendU32(b, unix.IFLA_MTU, uint32(o.MTU))
+	}
+	if o.MAC != nil {
+		b = nl.AppendAttr(b, unix.IFLA_ADDRESS, o.MAC)
+	}
+	return nl.Request{Type: unix.RTM_NEWLINK, Body: b, Names: linkNames}
+}
+
+// back brings the link back if it has moved, and makes it what it was.
 func (m *move) back(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
 	defer cancel()
-	if _, rerr := read(ctx, m.link.ns, m.from, "", m.before.Index); !errors.Is(rerr, os.ErrNotExist) {
-		return err // it is still here
+	now, rerr := read(ctx, m.link.ns, m.from, "", m.before.Index)
+	if rerr == nil && now.MTU == m.before.MTU && bytes.Equal(now.MAC, m.before.MAC) {
+		return err // nothing was changed
 	}
+	if errors.Is(rerr, os.ErrNotExist) {
+		index := m.before.Index
+		if rerr = m.fetch(ctx); rerr == nil && m.before.Index != index {
+			err = fmt.Errorf("the link was brought back with index %d, and without its limits and the routes that others made: %w", m.before.Index, err)
+		} else if rerr == nil {
+			err = fmt.Errorf("the link was brought back without its limits and the routes that others made: %w", err)
+		}
+	}
+	if rerr == nil {
+		rerr = m.restore(ctx)
+	}
+	if rerr != nil {
+		return errors.Join(err, fmt.Errorf("bringing the link back: %w", rerr))
+	}
+	return err
+}
+
+// fetch moves the link back, and finds the index that it has then: before Linux 5.13
+// the kernel gives it its old one only if that was free in the other namespace, too.
+func (m *move) fetch(ctx context.Context) error {
 	for _, name := range []string{m.o.Name, m.before.Name} {
-		l, rerr := read(ctx, m.to, m.at, name, 0)
-		if rerr != nil || l.Kind != m.before.Kind || !bytes.Equal(l.MAC, m.before.MAC) && !bytes.Equal(l.MAC, m.o.MAC) {
+		l, err := read(ctx, m.to, m.at, name, 0)
+		if err != nil || l.Kind != m.before.Kind || !bytes.Equal(l.MAC, m.before.MAC) && !bytes.Equal(l.MAC, m.o.MAC) {
 			continue
 		}
-		o := MoveOptions{Name: m.before.Name, MTU: m.before.MTU, MAC: m.before.MAC, Up: m.before.Up}
-		uerr := m.link.ns.WithFd(func(fd int) error {
-			return m.at.Call(ctx, m.message(l.Index, fd, &o, m.before.Index), nil)
+		err = m.link.ns.WithFd(func(fd int) error {
+			return m.at.Call(ctx, m.message(l.Index, fd, m.before.Name, m.before.Index), nil)
 		})
-		if uerr == nil && m.before.Master != 0 {
-			b := nl.AppendU32(appendIfInfo(nil, m.before.Index, 0, 0), unix.IFLA_MASTER, uint32(m.before.Master))
-			uerr = m.from.Call(ctx, nl.Request{Type: unix.RTM_NEWLINK, Body: b, Names: linkNames}, nil)
+		if err == nil {
+			l, err = read(ctx, m.link.ns, m.from, m.before.Name, 0)
+			m.before.Index = l.Index
 		}
-		if uerr != nil {
-			return errors.Join(err, fmt.Errorf("bringing the link back: %w", uerr))
-		}
-		return fmt.Errorf("the link was brought back without its addresses and routes: %w", err)
+		return err
 	}
-	return errors.Join(err, fmt.Errorf("the link is no longer in netns %s, nor found in netns %s", m.link.ns, m.to))
+	return fmt.Errorf("the link is no longer in netns %s, nor found in netns %s", m.link.ns, m.to)
+}
+
+// restore makes the link what it was, in its old namespace.
+func (m *move) restore(ctx context.Context) error {
+	want := m.before.Spec
+	want.Index = m.before.Index
+	want.Kind, want.Port.State = nil, nil // it keeps the one, and the other follows from the rest
+	// Before the rest: below an MTU of 1280 a link has no IPv6, nor settings of it.
+	now, err := read(ctx, m.link.ns, m.from, "", m.before.Index)
+	if err != nil {
+		return err
+	}
+	o := MoveOptions{MTU: m.before.MTU}
+	if !bytes.Equal(now.MAC, m.before.MAC) {
+		o.MAC = m.before.MAC
+	}
+	if o.MAC != nil || now.MTU != o.MTU {
+		if err := m.from.Call(ctx, m.set(m.before.Index, &o), nil); err != nil {
+			return err
+		}
+	}
+	a := update{ctx: ctx, op: "link.Move", ns: m.link.ns, conn: m.from, want: &want}
+	err = a.read("", m.before.Index)
+	if err == nil {
+		err = a.change()
+	}
+	if err != nil {
+		return err
+	}
+	return m.lost.restore(ctx, a.link, m.from)
+}
+
+func readDependents(ctx context.Context, conn *nl.Conn, d *Details) (b dependents, err error) {
+	if b.addrs, err = readAddrs(ctx, conn, d.Index); err != nil {
+		return b, err
+	}
+	if b.neighbours, err = neighbours(ctx, d.ns, NeighbourFilter{Link: d.Ref(), States: NeighbourPermanent}); err != nil {
+		return b, err
+	}
+	proxies, err := neighbours(ctx, d.ns, NeighbourFilter{Link: d.Ref(), Proxy: true})
+	if b.neighbours = append(b.neighbours, proxies...); err != nil {
+		return b, err
+	}
+	if d.SlaveKind == "bridge" {
+		b.port, err = readPortTables(ctx, conn, d.Link)
+	}
+	return b, err
+}
+
+// restore gives a link that has come back what it has lost, as far as it has.
+func (b *dependents) restore(ctx context.Context, l Link, conn *nl.Conn) error {
+	var reqs []nl.Request
+	for i := range b.addrs {
+		reqs = append(reqs, encodeAddr(l.Index, &b.addrs[i], editReplace))
+	}
+	for i := range b.neighbours {
+		reqs = append(reqs, encodeNeighbour(l.Index, &b.neighbours[i], editReplace))
+	}
+	// A link that gets IPv6 again makes itself an address before it can be kept from it.
+	now, err := readAddrs(ctx, conn, l.Index)
+	for i := range now {
+		a := &now[i]
+		if a.Prefix.Addr().Is6() && a.Prefix.Addr().IsLinkLocalUnicast() && !slices.ContainsFunc(b.addrs, func(o Addr) bool { return o.same(a) }) {
+			reqs = append(reqs, encodeAddr(l.Index, a, editDelete))
+		}
+	}
+	if len(reqs) > 0 {
+		err = errors.Join(err, conn.Exec(ctx, reqs, nil))
+	}
+	if b.port != nil {
+		err = errors.Join(err, b.port.restore(ctx, l, conn))
+	}
+	return err
 }

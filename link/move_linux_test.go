@@ -2,9 +2,14 @@ package link
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
 )
@@ -37,7 +42,7 @@ func TestMoveThatFailsLeavesTheLink(t *testing.T) {
 	ctx := context.Background()
 	host, web, closed := netnstest.New(t), netnstest.New(t), netnstest.New(t)
 	br := mustCreate(t, host, Spec{Name: "br0", Up: true, Kind: Bridge{}})
-	l := mustCreate(t, host, Spec{Name: "a", MTU: 1450, Master: br.Index, Up: true, Kind: Veth{Peer: Spec{Name: "b", Up: true}}})
+	l := mustCreate(t, host, Spec{Name: "a", MTU: 1450, Master: br.Ref(), Up: true, Kind: Veth{Peer: Spec{Name: "b", Up: true}}})
 	mustCreate(t, web, Spec{Name: "taken", Index: 500, Kind: Bridge{}})
 	closed.Close()
 	before := stateOf(t, host)
@@ -86,6 +91,65 @@ func TestMoveThatFailsLeavesTheLink(t *testing.T) {
 	}
 }
 
+// The kernel chooses the index of a link that moves since Linux 5.13. An older one is
+// found out before the link moves.
+func TestMoveToAnIndex(t *testing.T) {
+	t.Parallel()
+	host, web := netnstest.New(t), netnstest.New(t)
+	l := mustCreate(t, host, Spec{Name: "b", Up: true, Kind: Veth{Peer: Spec{Name: "c"}}, Addrs: prefixes("10.0.1.1/24")})
+	before := stateOf(t, host)
+	got, err := l.Move(t.Context(), web, MoveOptions{Index: 900})
+	if !testutil.KernelAtLeast(5, 13) {
+		wantErr(t, err, errors.ErrUnsupported, "index 900", "5.13")
+		wantSame(t, "something was changed", before, stateOf(t, host))
+		onlyLo(t, web)
+	} else if w := ipLinks(t, web)["b"]; err != nil || got.Index != 900 || w.Index != 900 {
+		t.Errorf("%+v, %v; ip shows %+v", got, err, w)
+	}
+}
+
+// A link that comes back has its addresses and its state, also where an old kernel
+// gives it another index because its own was taken where it had gone.
+func TestMoveBackFromWhereTheIndexIsTaken(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	host, web := netnstest.New(t), netnstest.New(t)
+	br := mustCreate(t, host, Spec{Name: "br0", Up: true, Kind: Bridge{}})
+	l := mustCreate(t, host, Spec{Name: "a", Index: 500, MTU: 1450, Master: br.Ref(), Up: true, Kind: Veth{Peer: Spec{Name: "b", Up: true}}, Addrs: prefixes("10.0.0.1/24")})
+	mustCreate(t, web, Spec{Name: "taken", Index: 500, Kind: Bridge{}})
+	// The kernel moves first and looks at the MTU then.
+	m := move{link: l, to: web, o: MoveOptions{Name: "x", MTU: 60}}
+	var err error
+	if m.from, err = route(host); err == nil {
+		m.at, err = route(web)
+	}
+	if err == nil {
+		m.before, _, err = readDetails(ctx, host, m.from, "", l.Index)
+	}
+	if err == nil {
+		m.lost, err = readDependents(ctx, m.from, &m.before)
+	}
+	if err == nil {
+		err = m.send(ctx, &MoveOptions{MTU: 60})
+	}
+	if err == nil {
+		t.Fatal("the kernel takes an MTU of 60")
+	}
+	err = m.back(ctx, err)
+	w := ipLinks(t, host)["a"]
+	if w.MTU != 1450 || w.Master != "br0" || !w.up() || !slices.Equal(w.addrs(), prefixes("10.0.0.1/24")) {
+		t.Errorf("%v: ip shows %+v", err, w)
+	}
+	if testutil.KernelAtLeast(5, 13) {
+		if w.Index != l.Index {
+			t.Errorf("%v: ip shows index %d", err, w.Index)
+		}
+	} else if want := fmt.Sprint("with index ", w.Index); !strings.Contains(err.Error(), want) {
+		t.Errorf("%v does not say %q", err, want)
+	}
+	onlyThese(t, web, "lo", "taken")
+}
+
 func TestSetMaster(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -96,15 +160,15 @@ func TestSetMaster(t *testing.T) {
 		master int
 		name   string
 	}{{br.Index, "br0"}, {br.Index, "br0"}, {0, ""}, {0, ""}} {
-		if err := l.SetMaster(ctx, c.master); err != nil {
+		if err := l.SetMaster(ctx, Ref{Index: c.master}); err != nil {
 			t.Error(err)
 		}
 		if w := ipLinks(t, ns)["a"]; w.Master != c.name {
 			t.Errorf("ip shows %+v, want master %q", w, c.name)
 		}
 	}
-	wantErr(t, l.SetMaster(ctx, 4711), os.ErrNotExist, "link.SetMaster link a", "master 4711 does not exist")
-	wantErr(t, l.SetMaster(ctx, 1), unix.EOPNOTSUPP, "master 1 (lo) takes no ports")
-	wantErr(t, l.SetMaster(ctx, l.Index), os.ErrInvalid, "own master")
-	wantErr(t, l.SetMaster(ctx, -1), os.ErrInvalid)
+	wantErr(t, l.SetMaster(ctx, Ref{Index: 4711}), os.ErrNotExist, "link.SetMaster link a", "master 4711 does not exist")
+	wantErr(t, l.SetMaster(ctx, Ref{Index: 1}), unix.EOPNOTSUPP, "master 1 (lo) takes no ports")
+	wantErr(t, l.SetMaster(ctx, l.Ref()), os.ErrInvalid, "own master")
+	wantErr(t, l.SetMaster(ctx, Ref{Index: -1}), os.ErrInvalid)
 }

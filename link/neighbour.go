@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/boxwire/boxwire/internal/refuse"
+	"github.com/boxwire/boxwire/netns"
 )
 
 // Neighbour is an entry of the neighbour tables, ARP's for IPv4 and neighbour
@@ -40,6 +41,7 @@ type Neighbour struct {
 // filter may ask for several.
 type NeighbourState uint16
 
+// The values of NeighbourState.
 const (
 	NeighbourIncomplete NeighbourState = 0x01 // being resolved
 	NeighbourReachable  NeighbourState = 0x02 // heard from lately
@@ -55,6 +57,7 @@ const (
 // linux/neighbour.h.
 type NeighbourFlags uint32
 
+// The values of NeighbourFlags.
 const (
 	NeighbourUse         NeighbourFlags = 0x01  // resolve it at once; only of new entries
 	NeighbourProxy       NeighbourFlags = 0x08  // the link answers for this address
@@ -68,12 +71,11 @@ const (
 // NeighbourFilter chooses neighbours of a list. The zero value chooses all that
 // are not proxy entries. The kernel filters by Link, Master, Proxy and family.
 type NeighbourFilter struct {
-	Link   int            // those of the link with this index
-	Master int            // those of the links whose master (bridge, VRF) has this index
+	Link   Ref            // those of this link
+	Master Ref            // those of the ports of this bridge, bond or VRF
 	Proxy  bool           // the proxy entries instead
 	States NeighbourState // those in one of these states
-
-	IPv4Only, IPv6Only bool // those of one family
+	Family netns.Family   // those of this family; 0: both
 }
 
 // String returns the neighbour as ip-neighbour(8) begins its line:

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -13,91 +14,99 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AddNeighbour gives the link neighbours, all in one send: either all of them,
-// or none when one is refused. An address that the link has a neighbour for,
-// even one not resolved yet, is os.ErrExist.
-func (l Link) AddNeighbour(ctx context.Context, list ...Neighbour) error {
-	b, err := l.neighBatch("link.AddNeighbour", list, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+var neighbourTable = &table[Neighbour]{
+	encode: encodeNeighbour, subject: neighbourSubject, cause: neighbourCause,
+	list: func(ctx context.Context, l Link) ([]Neighbour, error) {
+		return neighbours(ctx, l.ns, NeighbourFilter{Link: l.Ref()})
+	},
+	undo: func(index int, n, _ *Neighbour) []nl.Request {
+		return []nl.Request{encodeNeighbour(index, n, editDelete)}
+	},
+}
+
+// AddNeighbours adds neighbours to the link in one send: all of them, or none when one
+// is refused. An address that the link has an entry for is os.ErrExist, even if it is
+// not resolved yet.
+func (l Link) AddNeighbours(ctx context.Context, list ...Neighbour) error {
+	b, err := neighbourTable.batch(l, "link.AddNeighbours", editAdd, list, checkNeighbours(list))
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	b.undo = func(i int) (nl.Request, bool) {
-		m := neighMsg(l.Index, &list[i])
-		return m.request(unix.RTM_DELNEIGH, 0), true
-	}
-	return b.allOrNone(ctx, nil)
-}
-
-// ReplaceNeighbour gives the link neighbours, or changes those that it has for
-// the same address, pipelined. One that is refused does not keep the others from
-// being made; the error names each that was not.
-func (l Link) ReplaceNeighbour(ctx context.Context, list ...Neighbour) error {
-	b, err := l.neighBatch("link.ReplaceNeighbour", list, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
-	if err != nil || len(list) == 0 {
+	if err := refuseProxies(ctx, b); err != nil {
 		return err
 	}
-	return b.each(ctx)
+	return b.allOrNone(ctx)
 }
 
-// DeleteNeighbour takes neighbours from the link, found by Addr and the flag
-// NeighbourProxy; the other fields do not count. One that is not there is
-// os.ErrNotExist and does not keep the others from going.
-func (l Link) DeleteNeighbour(ctx context.Context, list ...Neighbour) error {
-	b, err := l.neighBatch("link.DeleteNeighbour", list, unix.RTM_DELNEIGH, 0)
-	if err != nil || len(list) == 0 {
-		return err
+// refuseProxies refuses proxy entries that exist: the kernel ignores NLM_F_EXCL for
+// them.
+func refuseProxies(ctx context.Context, b *batch[Neighbour]) error {
+	if !slices.ContainsFunc(b.list, func(n Neighbour) bool { return n.Flags&NeighbourProxy != 0 }) {
+		return nil
 	}
-	return b.each(ctx)
-}
-
-// FlushNeighbours takes from the link every neighbour for which match returns
-// true; with nil all but permanent ones and those that need no resolution. Proxy
-// entries stay.
-func (l Link) FlushNeighbours(ctx context.Context, match func(Neighbour) bool) error {
-	const op = "link.FlushNeighbours"
-	err := l.bound()
-	var list []Neighbour
-	if err == nil {
-		list, err = neighbours(ctx, l.ns, NeighbourFilter{Link: l.Index})
-	}
+	proxies, err := neighbours(ctx, b.link.ns, NeighbourFilter{Link: b.link.Ref(), Proxy: true})
 	if err != nil {
-		return fail.New(op, l.ns, l.subject(), err)
+		return b.fail(err)
 	}
+	there := make(map[netip.Addr]bool, len(proxies))
+	for i := range proxies {
+		there[proxies[i].Addr] = true
+	}
+	for i := range b.list {
+		n := &b.list[i]
+		if n.Flags&NeighbourProxy == 0 {
+			continue
+		}
+		if there[n.Addr] {
+			return b.failItem(n, exist(unix.EEXIST, "the link has an entry for this address already"))
+		}
+		there[n.Addr] = true
+	}
+	return nil
+}
+
+func neighbourSubject(n *Neighbour, link string) string {
+	return fmt.Sprintf("neighbour %s on link %s", n, link)
+}
+
+// ReplaceNeighbours adds neighbours to the link, or changes the entries that it has for
+// the same addresses, in one send. When one is refused the others are made all the
+// same; the error names each that was not.
+func (l Link) ReplaceNeighbours(ctx context.Context, list ...Neighbour) error {
+	return neighbourTable.each(ctx, l, "link.ReplaceNeighbours", editReplace, list, checkNeighbours(list))
+}
+
+// DeleteNeighbours deletes neighbours of the link. Addr and the flag NeighbourProxy find
+// them; other fields are ignored. One that is not there is os.ErrNotExist; the others
+// are deleted all the same.
+func (l Link) DeleteNeighbours(ctx context.Context, list ...Neighbour) error {
+	return neighbourTable.each(ctx, l, "link.DeleteNeighbours", editDelete, list, checkNeighbours(list))
+}
+
+// FlushNeighbours deletes every neighbour of the link for which match returns true; with
+// nil, all but the permanent ones and those that need no resolution. Proxy entries stay.
+func (l Link) FlushNeighbours(ctx context.Context, match func(Neighbour) bool) error {
 	if match == nil {
 		match = func(n Neighbour) bool { return n.State&(NeighbourPermanent|NeighbourNoARP) == 0 }
 	}
-	list = slices.DeleteFunc(list, func(n Neighbour) bool { return !match(n) })
-	b, err := l.neighBatch(op, list, unix.RTM_DELNEIGH, 0)
-	if err != nil {
-		return err
-	}
-	b.goneIsFine = true
-	return b.each(ctx)
+	return neighbourTable.flush(ctx, l, "link.FlushNeighbours", match)
 }
 
 // Neighbours reads the link's neighbours, proxy entries excepted.
 func (l Link) Neighbours(ctx context.Context) ([]Neighbour, error) {
-	err := l.bound()
-	var list []Neighbour
-	if err == nil {
-		list, err = neighbours(ctx, l.ns, NeighbourFilter{Link: l.Index})
-	}
-	if err != nil {
-		return nil, fail.New("link.Neighbours", l.ns, l.subject(), err)
-	}
-	return list, nil
+	return neighbourTable.read(ctx, l, "link.Neighbours")
 }
 
-// ListNeighbours reads the neighbours that the filter chooses, IPv4 first, in
-// the kernel's order, which is none. Entries that come or go while it is read
-// may or may not be in it; the others are, once: when one goes in between two of
-// the kernel's replies (32 KiB each, some 400 entries), it is read again, up to 50
-// times, and is [ErrInterrupted] then.
+// ListNeighbours reads the neighbours that the filter chooses, IPv4 first, in no
+// particular order. An entry that comes or goes meanwhile may or may not be in the list.
+// The others are in it once: the list is read again when an entry was deleted between
+// two of the kernel's replies (32 KiB each, some 400 entries). After 50 tries the error
+// is [ErrInterrupted].
 //
-// The kernel keeps the neighbours of all namespaces in one hash table and tells
-// nobody of the others', nor that the table was enlarged, which happens when the
-// most neighbours that the machine ever had have doubled. Only if that comes
-// between two replies can a long list lack an entry.
+// The kernel keeps the neighbours of all namespaces in one hash table. It does not
+// notify the changes of other namespaces, nor that it enlarged the table, which it does
+// when the number of neighbours on the machine has doubled. If one of these happens
+// between two replies, a long list can lack an entry.
 func ListNeighbours(ctx context.Context, ns *netns.NS, f NeighbourFilter) ([]Neighbour, error) {
 	list, err := neighbours(ctx, ns, f)
 	if err != nil {
@@ -107,13 +116,11 @@ func ListNeighbours(ctx context.Context, ns *netns.NS, f NeighbourFilter) ([]Nei
 }
 
 func neighbours(ctx context.Context, ns *netns.NS, f NeighbourFilter) ([]Neighbour, error) {
-	switch {
-	case f.IPv4Only && f.IPv6Only:
-		return nil, refuse.Input("IPv4Only and IPv6Only are both set")
-	case checkIndex("Link", f.Link) != nil:
-		return nil, checkIndex("Link", f.Link)
-	case checkIndex("Master", f.Master) != nil:
-		return nil, checkIndex("Master", f.Master)
+	if f.Family != 0 && f.Family != netns.IPv4 && f.Family != netns.IPv6 {
+		return nil, refuse.Input("%d is not a Family", uint8(f.Family))
+	}
+	if err := errors.Join(f.Link.resolve(ctx, "Link", ns), f.Master.resolve(ctx, "Master", ns)); err != nil {
+		return nil, err
 	}
 	conn, err := route(ns)
 	if err != nil {
@@ -121,42 +128,39 @@ func neighbours(ctx context.Context, ns *netns.NS, f NeighbourFilter) ([]Neighbo
 	}
 	var macs arena
 	var m ndMsg
-	all, twice, err := listWhole(ctx, conn, f.request(), func(msg nl.Message, n *Neighbour) (bool, error) {
+	return listWhole(ctx, conn, f.request(), (*Neighbour).key, func(msg nl.Message, n *Neighbour) (bool, error) {
 		if msg.Type != unix.RTM_NEWNEIGH {
 			return false, nil
 		}
 		if err := decodeND(&m, msg.Body); err != nil {
 			return false, err
 		}
-		// Kernels pass over parts of the filter for one table or another.
-		if !m.dst.IsValid() || f.Link != 0 && m.index != f.Link || f.Proxy != (m.flags&unix.NTF_PROXY != 0) ||
-			f.States != 0 && m.state&uint16(f.States) == 0 || f.IPv4Only && m.dst.Is6() || f.IPv6Only && m.dst.Is4() {
+		// Kernels ignore parts of the filter in one table or another.
+		if !m.dst.IsValid() || f.Link.Index != 0 && m.index != f.Link.Index || f.Proxy != (m.flags&unix.NTF_PROXY != 0) ||
+			f.States != 0 && m.state&uint16(f.States) == 0 || f.Family == netns.IPv4 && m.dst.Is6() || f.Family == netns.IPv6 && m.dst.Is4() {
 			return false, nil
 		}
 		*n = m.neighbour(&macs)
 		return true, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	if twice {
-		type key struct {
-			link int
-			addr netip.Addr
-		}
-		all = once(all, func(n *Neighbour) key { return key{n.Link, n.Addr} })
-	}
-	return all, nil
 }
+
+// neighKey identifies a neighbour within the namespace.
+type neighKey struct {
+	link int
+	addr netip.Addr
+}
+
+func (n *Neighbour) key() neighKey { return neighKey{n.Link, n.Addr} }
 
 // request asks for what the filter chooses. The family is in the header, the
 // rest in attributes, which strict kernels (>= 4.20) check.
 func (f *NeighbourFilter) request() nl.Request {
-	m := ndMsg{via: f.Link, master: f.Master}
-	switch {
-	case f.IPv4Only:
+	m := ndMsg{via: f.Link.Index, master: f.Master.Index}
+	switch f.Family {
+	case netns.IPv4:
 		m.family = unix.AF_INET
-	case f.IPv6Only:
+	case netns.IPv6:
 		m.family = unix.AF_INET6
 	}
 	if f.Proxy {
@@ -166,57 +170,33 @@ func (f *NeighbourFilter) request() nl.Request {
 	return m.request(unix.RTM_GETNEIGH, 0)
 }
 
-// neighbour returns what the message tells; the hardware address is kept in macs.
+// neighbour decodes the message; the hardware address is copied to macs.
 func (m *ndMsg) neighbour(macs *arena) Neighbour {
 	return Neighbour{
-		Link: m.index, Addr: m.dst, MAC: macs.keep(m.mac), State: NeighbourState(m.state), Flags: NeighbourFlags(m.flags),
+		Link: m.index, Addr: m.dst, MAC: macs.clone(m.mac), State: NeighbourState(m.state), Flags: NeighbourFlags(m.flags),
 		Protocol: m.protocol, Confirmed: m.confirmed, Used: m.used, Updated: m.updated, Probes: int(m.probes),
 	}
 }
 
-func neighMsg(index int, n *Neighbour) ndMsg {
-	m := ndMsg{
-		family: unix.AF_INET, index: index, state: uint16(n.State), flags: uint32(n.Flags &^ NeighbourOffloaded),
-		dst: n.Addr, mac: n.MAC, protocol: n.Protocol,
-	}
+// encodeNeighbour builds the message that edits a neighbour; of one to be deleted only
+// what finds it.
+func encodeNeighbour(index int, n *Neighbour, how edit) nl.Request {
+	m := ndMsg{family: unix.AF_INET, index: index, dst: n.Addr, flags: uint32(n.Flags & NeighbourProxy)}
 	if n.Addr.Is6() {
 		m.family = unix.AF_INET6
 	}
+	if how == editDelete {
+		return m.edit(how)
+	}
+	m.state, m.flags, m.mac, m.protocol = uint16(n.State), uint32(n.Flags&^NeighbourOffloaded), n.MAC, n.Protocol
 	if n.State == 0 && (n.MAC != nil || n.Flags&NeighbourProxy != 0) {
 		m.state = uint16(NeighbourPermanent)
 	}
-	return m
+	return m.edit(how)
 }
 
-func (l Link) neighBatch(op string, list []Neighbour, typ, flags uint16) (*batch, error) {
-	err := l.bound()
-	if err == nil && op != "link.FlushNeighbours" { // what was read is fine as it is
-		err = checkNeighbours(list)
-	}
-	var conn *nl.Conn
-	if err == nil {
-		conn, err = route(l.ns)
-	}
-	if err != nil {
-		return nil, fail.New(op, l.ns, l.subject(), err)
-	}
-	b := &batch{
-		op: op, ns: l.ns, conn: conn, all: l.subject(), reqs: make([]nl.Request, len(list)),
-		subject: func(i int) string { return fmt.Sprintf("neighbour %s on link %s", list[i], l.Name) },
-		cause:   func(i int, e *nl.Error) error { return neighCause(&list[i], e) },
-	}
-	for i := range list {
-		m := neighMsg(l.Index, &list[i])
-		if typ == unix.RTM_DELNEIGH {
-			m = ndMsg{family: m.family, index: m.index, dst: m.dst, flags: m.flags & unix.NTF_PROXY}
-		}
-		b.reqs[i] = m.request(typ, flags)
-	}
-	return b, nil
-}
-
-// neighCause puts into words what the errno alone leaves open.
-func neighCause(n *Neighbour, e *nl.Error) error {
+// neighbourCause puts into words what the errno alone leaves open.
+func neighbourCause(n *Neighbour, _ edit, e *nl.Error) error {
 	switch e.Errno {
 	case unix.EEXIST:
 		return &causeError{text: "the link has an entry for this address already", err: e}

@@ -77,7 +77,7 @@ type PortOptions struct {
 	BackupNextHop *uint32 // the id of a next-hop object, for VXLAN backup ports; 0 for none (BACKUP_NHID; Linux >= 6.6)
 }
 
-// Port is a bridge port: its settings and what the bridge tells about it.
+// Port is a bridge port: its settings and what the bridge reports about it.
 type Port struct {
 	PortOptions
 
@@ -106,6 +106,7 @@ type Port struct {
 // PortState is a bridge port's state (BR_STATE_* in linux/if_bridge.h).
 type PortState uint8
 
+// The values of PortState.
 const (
 	PortDisabled   PortState = 0 // nothing passes
 	PortListening  PortState = 1 // only the protocol's frames are looked at
@@ -114,20 +115,12 @@ const (
 	PortBlocking   PortState = 4 // kept out by the protocol
 )
 
-// String returns the state as bridge(8) prints it.
-func (s PortState) String() string {
-	names := [...]string{"disabled", "listening", "learning", "forwarding", "blocking"}
-	if int(s) < len(names) {
-		return names[s]
-	}
-	return fmt.Sprintf("PortState(%d)", uint8(s))
-}
-
 // MulticastRouter says whether a bridge, or one of its ports, counts as leading
 // to a multicast router, which gets every group (MDB_RTR_TYPE_* in
 // linux/if_bridge.h).
 type MulticastRouter uint8
 
+// The values of MulticastRouter.
 const (
 	MulticastRouterNever     MulticastRouter = 0
 	MulticastRouterAuto      MulticastRouter = 1 // as long as queries come from there

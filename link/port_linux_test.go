@@ -37,7 +37,7 @@ func twoPorts(t testing.TB, ns *netns.NS) (br, a, b Link) {
 	t.Helper()
 	br = mustCreate(t, ns, Spec{Name: "br0", Up: true, Kind: Bridge{}})
 	port := func(name string) Link {
-		l := mustCreate(t, ns, Spec{Name: name, Up: true, Master: br.Index, Kind: Veth{Peer: Spec{Name: name + "p", Up: true}}})
+		l := mustCreate(t, ns, Spec{Name: name, Up: true, Master: br.Ref(), Kind: Veth{Peer: Spec{Name: name + "p", Up: true}}})
 		if err := l.WaitForwarding(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -40,8 +40,10 @@ type Limit struct {
 
 	// Burst is how many bytes may pass at once after a pause. 0 stands for
 	// what passes in 10 ms, and for ten frames of the link's MTU if that is
-	// more: less than a frame could never be sent, and a bucket of a few
-	// frames is empty again before a fast link's timer fills it.
+	// more: a bucket of a few frames is empty again before a fast link's timer
+	// fills it. A burst that does not hold a frame of the link's MTU with 18 bytes
+	// of headers is refused, since every such frame would be lost, and so is one
+	// that takes longer than 274 s at the rate, which the kernel cannot show.
 	Burst int
 
 	// Latency is how long a packet may wait for its turn; what would wait
@@ -69,14 +71,37 @@ func (m Limit) check(what string) error {
 	return nil
 }
 
+// longestBurst is the time that the kernel has a number for: 32 bits of 64 ns.
+const longestBurst = (1<<32 - 1) * 64 * time.Nanosecond
+
+// checkFor refuses a limit, with its defaults, that a link with the MTU cannot have.
+func (m Limit) checkFor(what string, mtu int) error {
+	switch bytes := float64(m.Rate) / 8; {
+	case m.Rate == 0:
+		return nil
+	case m.Burst < mtu+headers:
+		return refuse.Input("%s: a burst of %d bytes holds no frame of the link (MTU %d and %d bytes of headers): every full frame would be lost", what, m.Burst, mtu, headers)
+	case float64(m.Burst)/bytes > longestBurst.Seconds():
+		return refuse.Input("%s: a burst of %d bytes takes longer than %v at %s", what, m.Burst, longestBurst.Truncate(time.Second), m.Rate)
+	case bytes*m.Latency.Seconds()+float64(m.Burst) > 1<<32-1:
+		return refuse.Input("%s: with a latency of %v, more than 4 GiB would wait at %s", what, m.Latency, m.Rate)
+	}
+	return nil
+}
+
+// headers are the bytes of an Ethernet header and a VLAN tag, which count as well.
+const headers = 14 + 4
+
 // filled returns the limit with its defaults, for a link with the MTU.
 func (m Limit) filled(mtu int) Limit {
 	if m.Rate == 0 {
 		return m
 	}
 	if m.Burst == 0 {
-		// 14 bytes of Ethernet header count as well, and 4 of a VLAN tag.
-		m.Burst = int(min(max(uint64(m.Rate)/8/100, 10*uint64(mtu+18)), 1<<31-1))
+		m.Burst = int(min(max(uint64(m.Rate)/8/100, 10*uint64(mtu+headers)), 1<<31-1))
+		if most := float64(m.Rate) / 8 * longestBurst.Seconds(); float64(m.Burst) > most {
+			m.Burst = max(int(most), mtu+headers) // a very slow one
+		}
 	}
 	if m.Latency == 0 {
 		m.Latency = defaultLatency

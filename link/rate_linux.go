@@ -8,6 +8,7 @@ import (
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/refuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,7 +16,8 @@ import (
 // it (ingress), as the link's own namespace sees it: the host's end of a box's
 // veth has the box's downloads as egress. It may be called again to change the
 // limits; a zero Limit takes one away and puts back the kernel's default. Either
-// both are as given afterwards, or what they were.
+// both are as given afterwards, or what they were. Update and Ensure refuse an MTU
+// whose frames a limit's burst would not hold.
 //
 // Egress goes through a token bucket (tc-tbf(8)) as the link's root qdisc, which
 // delays what is above the rate and drops what would wait longer than Latency.
@@ -27,8 +29,8 @@ import (
 // ignores Latency; it goes with the link. Limits do not follow a link into
 // another namespace: take them away before Move.
 //
-// A root or ingress qdisc that somebody else made is left alone, and so is ours
-// once somebody has added filters to it: os.ErrExist.
+// A root or ingress qdisc of another program is left alone, and so is ours once
+// another program has added filters to it: os.ErrExist.
 // It needs the kernel's modules sch_tbf, sch_ingress, cls_u32, and act_mirred or
 // act_police.
 func (l Link) SetRate(ctx context.Context, egress, ingress Limit) error {
@@ -68,23 +70,17 @@ type rateState struct {
 
 func ifbName(index int) string { return fmt.Sprintf("bwifb%d", index) }
 
-// deleteIFB removes what was made for the limits of a link that is deleted.
-func (l Link) deleteIFB(ctx context.Context) error {
-	conn, err := route(l.ns)
-	if err != nil {
-		return err
+// findIFB returns what was made for the limits of the link, the zero Link where there
+// is nothing.
+func (l Link) findIFB(ctx context.Context) (Link, error) {
+	ifb, err := get(ctx, l.ns, ifbName(l.Index), 0)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return Link{}, nil
+	case err == nil && (ifb.Kind != "ifb" || ifb.Name != ifbName(l.Index)): // or by an alternative name
+		return Link{}, nil
 	}
-	err = change(context.WithoutCancel(ctx), func(ctx context.Context) error {
-		ifb, err := read(ctx, l.ns, conn, ifbName(l.Index), 0)
-		if err == nil && ifb.Kind == "ifb" && ifb.Name == ifbName(l.Index) { // and not by an alternative name
-			err = conn.Call(ctx, delLink(ifb.Index), nil)
-		}
-		return err
-	})
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return err
+	return ifb, err
 }
 
 // rateState reads qdiscs and filters.
@@ -167,30 +163,34 @@ func (l Link) setRate(ctx context.Context, egress, ingress Limit, shape func(con
 		return err
 	}
 	egress, ingress = egress.filled(now.MTU), ingress.filled(now.MTU)
-	return change(ctx, func(ctx context.Context) error {
-		before, err := l.rateState(ctx)
-		if err != nil {
-			return err
-		}
-		switch {
-		case before.otherRoot != "" && egress.Rate != 0:
-			return taken("the link has a root qdisc that is not of this library: %s", before.otherRoot)
-		case before.otherIngress != "" && (ingress.Rate != 0 || before.limited):
-			return taken("the link has an ingress qdisc that is not of this library, or not alone: %s", before.otherIngress)
-		}
-		if err := l.setEgress(ctx, &before, egress); err != nil {
-			return err // one message: nothing was changed
-		}
-		if err = l.setIngress(ctx, before, ingress, shape); err == nil {
-			return nil
-		}
-		now := before
-		now.egress = egress
-		if uerr := l.setEgress(ctx, &now, before.egress); uerr != nil {
-			err = errors.Join(err, fmt.Errorf("undoing the egress limit: %w", uerr))
-		}
+	if err := errors.Join(egress.checkFor("egress", now.MTU), ingress.checkFor("ingress", now.MTU)); err != nil {
 		return err
-	})
+	}
+	if ctx, err = changeContext(ctx); err != nil {
+		return err
+	}
+	before, err := l.rateState(ctx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case before.otherRoot != "" && egress.Rate != 0:
+		return taken("the link has a root qdisc that is not of this library: %s", before.otherRoot)
+	case before.otherIngress != "" && (ingress.Rate != 0 || before.limited):
+		return taken("the link has an ingress qdisc that is not of this library, or not alone: %s", before.otherIngress)
+	}
+	if err := l.setEgress(ctx, &before, egress); err != nil {
+		return err // one message: nothing was changed
+	}
+	if err = l.setIngress(ctx, before, ingress, shape); err == nil {
+		return nil
+	}
+	after := before
+	after.egress = egress
+	if uerr := l.setEgress(ctx, &after, before.egress); uerr != nil {
+		err = errors.Join(err, fmt.Errorf("undoing the egress limit: %w", uerr))
+	}
+	return err
 }
 
 func (l Link) setEgress(ctx context.Context, s *rateState, m Limit) error {
@@ -214,7 +214,7 @@ func (l Link) setIngress(ctx context.Context, s rateState, m Limit, shape func(c
 		return s.conn.Call(ctx, newTBF(s.ifb, m), nil)
 	}
 	was := s.ingress
-	if s.limited { // by a policer, or an ifb that somebody deleted: it is made anew
+	if s.limited { // by a policer, or an ifb that was deleted: it is made again
 		if err := l.clearIngress(ctx, &s); err != nil {
 			return err
 		}
@@ -263,25 +263,39 @@ func (l Link) shapeIngress(ctx context.Context, s *rateState, m Limit) error {
 
 func (l Link) redirectIngress(ctx context.Context, s *rateState, m Limit) error {
 	// One that was left behind by a link with the same index is taken over.
-	b := appendIfInfo(nil, 0, unix.IFF_UP, unix.IFF_UP)
+	ifb, err := read(ctx, l.ns, s.conn, ifbName(l.Index), 0)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		if ifb, err = l.makeIFB(ctx, s.conn); err != nil {
+			return err
+		}
+		s.ifb = ifb.Index
+	case err != nil:
+		return err
+	case ifb.Kind != "ifb":
+		return taken("the name %s is taken by a link of kind %q", ifbName(l.Index), ifb.Kind)
+	}
+	return tcCause(s.conn.Exec(ctx, []nl.Request{setFlags(ifb.Index, true), newTBF(ifb.Index, m), redirect(l.Index, ifb.Index)}, nil), "u32 and mirred (cls_u32, act_mirred)")
+}
+
+// makeIFB makes the ifb of the link.
+func (l Link) makeIFB(ctx context.Context, conn *nl.Conn) (Link, error) {
+	b := appendIfInfo(nil, 0, 0, 0)
 	b = nl.AppendString(b, unix.IFLA_IFNAME, ifbName(l.Index))
 	b = nl.AppendU32(b, unix.IFLA_NUM_TX_QUEUES, 1)
 	b, at := nl.Begin(b, unix.IFLA_LINKINFO)
 	b = nl.AppendString(b, unix.IFLA_INFO_KIND, "ifb")
 	nl.End(b, at)
-	create := nl.Request{Type: unix.RTM_NEWLINK, Flags: unix.NLM_F_CREATE, Body: b, Names: linkNames}
-	if err := s.conn.Call(ctx, create, nil); err != nil {
-		return err
+	create := nl.Request{Type: unix.RTM_NEWLINK, Flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, Body: b, Names: linkNames}
+	if err := conn.Call(ctx, create, nil); err != nil {
+		return Link{}, err
 	}
-	ifb, err := read(ctx, l.ns, s.conn, ifbName(l.Index), 0)
+	ifb, err := read(ctx, l.ns, conn, ifbName(l.Index), 0)
 	if err != nil {
-		return err
+		b := nl.AppendString(appendIfInfo(nil, 0, 0, 0), unix.IFLA_IFNAME, ifbName(l.Index))
+		err = errors.Join(err, conn.Call(ctx, nl.Request{Type: unix.RTM_DELLINK, Body: b, Names: linkNames}, nil))
 	}
-	if ifb.Kind != "ifb" {
-		return taken("the name %s is taken by a link of kind %q", ifb.Name, ifb.Kind)
-	}
-	s.ifb = ifb.Index
-	return tcCause(s.conn.Exec(ctx, []nl.Request{newTBF(s.ifb, m), redirect(l.Index, s.ifb)}, nil), "u32 and mirred (cls_u32, act_mirred)")
+	return ifb, err
 }
 
 func (l Link) policeIngress(ctx context.Context, s *rateState, m Limit) error {
@@ -292,12 +306,12 @@ func (l Link) policeIngress(ctx context.Context, s *rateState, m Limit) error {
 // or action that it does not know.
 func tcCause(err error, what string) error {
 	if _, e, ok := refused(err); ok && e.Errno == unix.ENOENT {
-		return &causeError{text: fmt.Sprintf("the kernel has no %s: %v", what, e), err: errors.ErrUnsupported}
+		return refuse.As(errors.ErrUnsupported, "the kernel has no %s: %v", what, e)
 	}
 	return err
 }
 
 // taken is os.ErrExist in words.
 func taken(format string, args ...any) error {
-	return &causeError{text: fmt.Sprintf(format, args...), err: os.ErrExist}
+	return refuse.As(os.ErrExist, format, args...)
 }

@@ -36,8 +36,8 @@ func showQdiscs(t testing.TB, ns *netns.NS, dev string) []tcQdisc {
 	return list
 }
 
-// rateScene is a box behind a veth, addressed.
-func rateScene(t testing.TB) (host, box *netns.NS, l Link) {
+// rateTopology is a box behind a veth, addressed.
+func rateTopology(t testing.TB) (host, box *netns.NS, l Link) {
 	t.Helper()
 	host, box = netnstest.New(t), netnstest.New(t)
 	l = mustCreate(t, host, Spec{Name: "web0", Up: true, Addrs: prefixes("10.0.0.1/24"), Kind: Veth{Peer: Spec{NS: box, Name: "eth0", Up: true, Addrs: prefixes("10.0.0.2/24")}}})
@@ -47,7 +47,7 @@ func rateScene(t testing.TB) (host, box *netns.NS, l Link) {
 func TestSetRateReadBackAndTakenAway(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	host, _, l := rateScene(t)
+	host, _, l := rateTopology(t)
 	testutil.Witness(t, "tc")
 	before, err := json.Marshal(showQdiscs(t, host, "web0"))
 	if err != nil {
@@ -109,7 +109,7 @@ func TestSetRateReadBackAndTakenAway(t *testing.T) {
 func TestSetRateWholeOrNotAtAll(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	host, _, l := rateScene(t)
+	host, _, l := rateTopology(t)
 	testutil.Witness(t, "tc")
 	if err := l.SetRate(ctx, Limit{Rate: 8 * Mbit}, Limit{}); err != nil {
 		testutil.NeedKernel(t, 4, 0, "tbf", err)
@@ -135,7 +135,7 @@ func TestSetRateWholeOrNotAtAll(t *testing.T) {
 	testutil.Run(t, host, "tc", "filter", "add", "dev", "web0", "parent", "ffff:", "prio", "7", "protocol", "ip", "u32", "match", "u32", "0", "0", "flowid", "ffff:1")
 	wantErr(t, l.SetRate(ctx, Limit{}, Limit{}), os.ErrExist, "not alone: filters of another")
 	testutil.Run(t, host, "tc", "filter", "del", "dev", "web0", "parent", "ffff:", "prio", "7")
-	// An ifb that somebody deleted is made anew.
+	// An ifb that was deleted is made again.
 	testutil.Run(t, host, "ip", "link", "del", ifbName(l.Index))
 	if _, in, err := l.Rates(ctx); in.Rate != 0 || err != nil {
 		t.Errorf("limited to %v without the ifb, %v", in.Rate, err)
@@ -173,7 +173,7 @@ func TestSetRateWholeOrNotAtAll(t *testing.T) {
 func TestSetRateHoldsForTraffic(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	host, box, l := rateScene(t)
+	host, box, l := rateTopology(t)
 	limit := Limit{Rate: 16 * Mbit, Burst: 30000}
 	if err := l.SetRate(ctx, limit, limit); err != nil {
 		testutil.NeedKernel(t, 4, 0, "tbf, ingress, ifb, u32 and mirred", err)
@@ -236,7 +236,7 @@ func TestSetRateHoldsForTraffic(t *testing.T) {
 func TestSetRateByAPolicer(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	host, _, l := rateScene(t)
+	host, _, l := rateTopology(t)
 	testutil.Witness(t, "tc")
 	for _, m := range []Limit{{Rate: 8 * Mbit, Burst: 20000}, {Rate: 16 * Mbit, Burst: 20000}} {
 		err := l.setRate(ctx, Limit{}, m, l.policeIngress)
@@ -343,7 +343,7 @@ func TestDeleteTakesTheIFBAlong(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			host, _, l := rateScene(t)
+			host, _, l := rateTopology(t)
 			if err := l.SetRate(ctx, Limit{}, Limit{Rate: Mbit}); err != nil {
 				testutil.NeedKernel(t, 4, 0, "tbf, ingress, ifb, u32 and mirred", err)
 			}

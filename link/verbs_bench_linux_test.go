@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// manyScene is a bridge with n addresses and n neighbours.
-func manyScene(t testing.TB, n int) (*netns.NS, Link) {
+// manyTopology is a bridge with n addresses and n neighbours.
+func manyTopology(t testing.TB, n int) (*netns.NS, Link) {
 	t.Helper()
 	ns := netnstest.New(t)
 	br := mustCreate(t, ns, Spec{Name: "br0", Up: true, Kind: Bridge{}})
@@ -28,10 +28,10 @@ func manyScene(t testing.TB, n int) (*netns.NS, Link) {
 	if addrs[0].Addr().As4()[3] == 0 {
 		addrs[0] = netip.MustParsePrefix("10.9.9.9/32")
 	}
-	if err := br.AddAddr(t.Context(), addrs...); err != nil {
+	if err := br.AddPrefixes(t.Context(), addrs...); err != nil {
 		t.Fatal(err)
 	}
-	if err := br.AddNeighbour(t.Context(), neighs...); err != nil {
+	if err := br.AddNeighbours(t.Context(), neighs...); err != nil {
 		t.Fatal(err)
 	}
 	return ns, br
@@ -40,10 +40,10 @@ func manyScene(t testing.TB, n int) (*netns.NS, Link) {
 // A list of 1,000 costs no allocation an entry.
 func TestListAllocs(t *testing.T) {
 	ctx := context.Background()
-	ns, br := manyScene(t, 1000)
+	ns, br := manyTopology(t, 1000)
 	for name, list := range map[string]func() (int, error){
 		"Neighbours": func() (int, error) {
-			l, err := ListNeighbours(ctx, ns, NeighbourFilter{Link: br.Index})
+			l, err := ListNeighbours(ctx, ns, NeighbourFilter{Link: br.Ref()})
 			return len(l), err
 		},
 		"Addrs": func() (int, error) { l, err := br.Addrs(ctx); return len(l), err },
@@ -62,17 +62,16 @@ func TestListAllocs(t *testing.T) {
 
 func TestEventAllocs(t *testing.T) {
 	w := watcher{}
-	w.on[Addrs], w.on[Neighbours] = true, true
+	w.on[TopicAddrs], w.on[TopicNeighbours] = true, true
 	n := Neighbour{Addr: netip.MustParseAddr("10.0.0.1"), MAC: mac(1)}
-	nd := neighMsg(3, &n)
 	for name, c := range map[string]struct {
 		m    nl.Message
 		most float64 // the thing itself, and its hardware address
 	}{
-		"address":   {nl.Message{Type: unix.RTM_NEWADDR, Body: newAddr(3, &Addr{Prefix: netip.MustParsePrefix("10.0.0.1/24")}, 0).Body}, 1},
-		"neighbour": {nl.Message{Type: unix.RTM_NEWNEIGH, Body: nd.request(unix.RTM_NEWNEIGH, 0).Body}, 3},
+		"address":   {nl.Message{Type: unix.RTM_NEWADDR, Body: encodeAddr(3, &Addr{Prefix: netip.MustParsePrefix("10.0.0.1/24")}, editAdd).Body}, 1},
+		"neighbour": {nl.Message{Type: unix.RTM_NEWNEIGH, Body: encodeNeighbour(3, &n, editReplace).Body}, 3},
 	} {
-		if n := testing.AllocsPerRun(100, func() { _, _, _ = w.decode(nl.NoID, c.m) }); n > c.most {
+		if n := testing.AllocsPerRun(100, func() { _, _, _ = w.decode(t.Context(), nl.NoID, c.m) }); n > c.most {
 			t.Errorf("%s: %v allocations an event, want at most %v", name, n, c.most)
 		}
 	}
@@ -81,8 +80,8 @@ func TestEventAllocs(t *testing.T) {
 // The baseline reads the same dump with plain system calls and decodes nothing.
 func BenchmarkLists(b *testing.B) {
 	ctx := context.Background()
-	ns, br := manyScene(b, 1000)
-	neighs, addrs := NeighbourFilter{Link: br.Index}, getAddrs(br.Index)
+	ns, br := manyTopology(b, 1000)
+	neighs, addrs := NeighbourFilter{Link: br.Ref()}, getAddrs(br.Index)
 	for _, c := range []struct {
 		name string
 		list func() error
@@ -132,15 +131,15 @@ func BenchmarkEvents(b *testing.B) {
 		br := mustCreate(b, ns, Spec{Name: "br0", Kind: Bridge{}})
 		fd := rawSocket(b, ns)
 		a := StaticAddr(netip.MustParsePrefix("10.0.0.1/32"))
-		both := append(frame(newAddr(br.Index, &a, unix.NLM_F_EXCL).Body, unix.RTM_NEWADDR, unix.NLM_F_CREATE),
-			frame(delAddr(br.Index, &a).Body, unix.RTM_DELADDR, unix.NLM_F_ACK)...)
+		both := append(frame(encodeAddr(br.Index, &a, editAdd).Body, unix.RTM_NEWADDR, unix.NLM_F_CREATE),
+			frame(encodeAddr(br.Index, &a, editDelete).Body, unix.RTM_DELADDR, unix.NLM_F_ACK)...)
 		return ns, func() { exchange(b, fd, both) }
 	}
 	b.Run("Watch", func(b *testing.B) {
 		ns, toggle := setup(b)
-		next, stop := iter.Pull2(Watch(b.Context(), ns, Addrs))
+		next, stop := iter.Pull2(Watch(b.Context(), ns, TopicAddrs))
 		defer stop()
-		for e, err, _ := next(); e.Op != EventSynced; e, err, _ = next() {
+		for e, err, _ := next(); e.Kind != EventSynced; e, err, _ = next() {
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -3,136 +3,156 @@ package link_test
 import (
 	"context"
 	"fmt"
-	"log"
 	"net/netip"
 
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
 )
 
-// hostLink is the link of that name in the present namespace.
-func hostLink(ctx context.Context, name string) link.Link {
-	host, err := netns.Current()
-	if err != nil {
-		log.Fatal(err)
-	}
-	l, err := link.Get(ctx, host, name)
-	if err != nil {
-		log.Fatal(err)
-	}
-	return l
-}
-
-// A box that downloads at 100 Mbit/s and uploads at 20: its veth's end in the
-// host sees the downloads go out.
+// A box that downloads at 100 Mbit/s and uploads at 20: its veth's end in the host sees the downloads go out.
 func ExampleLink_SetRate() {
 	ctx := context.Background()
-	web0 := hostLink(ctx, "web0")
-	defer web0.NS().Close()
+	host, err := netns.Current()
+	check(err)
+	defer host.Close()
+	web0, err := link.Get(ctx, host, "web0")
+	check(err)
 	download, upload := link.Limit{Rate: 100 * link.Mbit}, link.Limit{Rate: 20 * link.Mbit}
-	if err := web0.SetRate(ctx, download, upload); err != nil {
-		log.Fatal(err)
-	}
+	check(web0.SetRate(ctx, download, upload))
+
 	// Before the link is deleted, as the upload has a helper link of its own:
-	if err := web0.SetRate(ctx, link.Limit{}, link.Limit{}); err != nil {
-		log.Fatal(err)
-	}
+	check(web0.SetRate(ctx, link.Limit{}, link.Limit{}))
 }
 
 // A map of the links of a namespace that is always right.
 func ExampleWatch() {
 	ctx := context.Background()
-	host, err := netns.Current()
-	if err != nil {
-		log.Fatal(err)
-	}
+	host, web := wire(ctx)
 	defer host.Close()
+	defer web.Close()
 	links := map[int]link.Link{}
-	for e, err := range link.Watch(ctx, host, link.Links) {
-		switch {
-		case err != nil:
-			log.Fatal(err)
-		case e.Op == link.EventResync:
-			clear(links)
-		case e.Op == link.EventSynced:
-			fmt.Println(len(links), "links")
-		case e.Op == link.EventSet:
+	for e, err := range link.Watch(ctx, host, link.TopicLinks) {
+		check(err)
+		switch e.Kind {
+		case link.EventPresent, link.EventChanged:
 			links[e.Link.Index] = *e.Link
-		case e.Op == link.EventGone:
+		case link.EventDeleted:
 			delete(links, e.Link.Index)
+		case link.EventResync: // events were lost: the state comes again
+			clear(links)
+		case link.EventSynced: // the state is complete
+			fmt.Println(len(links), "links")
+			return // a daemon goes on
 		}
 	}
+	// Output: 3 links
 }
 
-// An address that is checked for duplicates, waited for, and announced.
+// The links of this namespace and of all that have an id in it, such as the ends of veth pairs in boxes.
+func ExampleWatchAll() {
+	ctx := context.Background()
+	host, web := wire(ctx)
+	defer host.Close()
+	defer web.Close()
+	web0, err := link.Get(ctx, host, "web0")
+	check(err)
+	id, err := host.EnsureNSID(ctx, web)
+	check(err)
+
+	synced := false
+	for e, err := range link.WatchAll(ctx, host, link.TopicLinks) {
+		check(err)
+		switch {
+		case e.Kind == link.EventSynced && !synced:
+			synced = true
+			check(web0.Delete(ctx)) // and with it the box's end
+		case e.Kind == link.EventDeleted && e.NSID == id:
+			fmt.Println("the box has lost", e.Link.Name)
+			return
+		}
+	}
+	// Output: the box has lost eth0
+}
+
+// An address, waited for and announced: neighbours that knew it elsewhere send to this link from here on.
 func ExampleLink_WaitAddr() {
 	ctx := context.Background()
-	eth := hostLink(ctx, "eth0")
-	defer eth.NS().Close()
-	a := link.Addr{Prefix: netip.MustParsePrefix("fd88::2/64")}
-	if err := eth.AddAddrs(ctx, a); err != nil {
-		log.Fatal(err)
-	}
-	if err := eth.WaitAddr(ctx, a.Prefix.Addr()); err != nil {
-		log.Fatal(err) // os.ErrExist: another host has it
-	}
-	if err := eth.Announce(ctx, a.Prefix.Addr()); err != nil {
-		log.Fatal(err)
-	}
+	host, web := wire(ctx)
+	defer host.Close()
+	defer web.Close()
+	eth0, err := link.Get(ctx, web, "eth0")
+	check(err)
+	a := netip.MustParsePrefix("10.88.0.3/16")
+	check(eth0.AddPrefixes(ctx, a))
+	check(eth0.WaitAddr(ctx, a.Addr())) // os.ErrExist of an IPv6 address: another host has it
+	check(eth0.Announce(ctx, a.Addr()))
+	fmt.Println(a.Addr(), "is here")
+	// Output: 10.88.0.3 is here
 }
 
-// A port that takes frames without a tag into VLAN 10, and lets VLANs 100 to 199
-// through with theirs.
+// A port that takes frames without a tag into VLAN 10, and lets VLANs 100 to 199 through with theirs.
 func ExampleLink_SyncVLANs() {
 	ctx := context.Background()
-	port := hostLink(ctx, "web0")
-	defer port.NS().Close()
-	err := port.SyncVLANs(ctx,
+	host, err := netns.Current()
+	check(err)
+	defer host.Close()
+	web0, err := link.Get(ctx, host, "web0")
+	check(err)
+	check(web0.SyncVLANs(ctx,
 		link.PortVLAN{ID: 10, PVID: true, Untagged: true},
 		link.PortVLAN{ID: 100, End: 199},
-	)
-	if err != nil {
-		log.Fatal(err)
-	}
+	))
 }
 
-// A VXLAN without multicast: where the other hosts are, and behind which of them
-// a box is.
-func ExampleLink_AppendFDB() {
+// A VXLAN without multicast: where the other hosts are, and behind which of them a box is.
+func ExampleLink_AppendFDBEntries() {
 	ctx := context.Background()
-	vx := hostLink(ctx, "vx0")
-	defer vx.NS().Close()
+	host, err := netns.Current()
+	check(err)
+	defer host.Close()
+	vx, err := link.Get(ctx, host, "vx0")
+	check(err)
 	hosts := []netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.3")}
 	for _, h := range hosts {
 		// The all-zero address stands for those that are not known.
-		err := vx.AppendFDB(ctx, link.FDBEntry{Self: true, MAC: make([]byte, 6), Dst: h})
-		if err != nil {
-			log.Fatal(err)
-		}
+		check(vx.AppendFDBEntries(ctx, link.FDBEntry{Self: true, MAC: make([]byte, 6), Dst: h}))
 	}
-	box := link.FDBEntry{Self: true, MAC: []byte{2, 0, 0, 0, 0, 7}, Dst: hosts[1]}
-	if err := vx.ReplaceFDB(ctx, box); err != nil {
-		log.Fatal(err)
-	}
+	check(vx.ReplaceFDBEntries(ctx, link.FDBEntry{Self: true, MAC: []byte{2, 0, 0, 0, 0, 7}, Dst: hosts[1]}))
 }
 
-func ExampleLink_AddNeighbour() {
+// A box need not ask who has the address of another.
+func ExampleLink_AddNeighbours() {
 	ctx := context.Background()
-	vx := hostLink(ctx, "vx0")
-	defer vx.NS().Close()
-	err := vx.AddNeighbour(ctx, link.Neighbour{Addr: netip.MustParseAddr("10.88.0.7"), MAC: []byte{2, 0, 0, 0, 0, 7}})
-	if err != nil {
-		log.Fatal(err)
+	host, web := wire(ctx)
+	defer host.Close()
+	defer web.Close()
+	eth0, err := link.Get(ctx, web, "eth0")
+	check(err)
+	check(eth0.AddNeighbours(ctx, link.Neighbour{Addr: netip.MustParseAddr("10.88.0.7"), MAC: []byte{2, 0, 0, 0, 0, 7}}))
+
+	known, err := link.ListNeighbours(ctx, web, link.NeighbourFilter{Family: netns.IPv4, Link: eth0.Ref()})
+	check(err)
+	for _, n := range known {
+		fmt.Println(n.Addr, n.MAC)
 	}
+	// Output: 10.88.0.7 02:00:00:00:00:07
 }
 
 // Checksums computed in software, for a program inside that reads raw packets.
 func ExampleLink_SetFeatures() {
 	ctx := context.Background()
-	eth := hostLink(ctx, "eth0")
-	defer eth.NS().Close()
-	err := eth.SetFeatures(ctx, map[string]bool{"tx-checksum-ip-generic": false})
-	if err != nil {
-		log.Fatal(err)
+	host, web := wire(ctx)
+	defer host.Close()
+	defer web.Close()
+	eth0, err := link.Get(ctx, web, "eth0")
+	check(err)
+	check(eth0.SetFeatures(ctx, map[string]bool{"tx-checksum-ip-generic": false}))
+	features, err := eth0.Features(ctx)
+	check(err)
+	for _, f := range features {
+		if f.Name == "tx-checksum-ip-generic" {
+			fmt.Println(f.Name, "is on:", f.Active)
+		}
 	}
+	// Output: tx-checksum-ip-generic is on: false
 }

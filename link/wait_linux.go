@@ -4,12 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/nsconn"
 	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
@@ -17,7 +18,7 @@ import (
 
 // WaitUp waits until the link is up (IFF_UP) and returns it as it is then. A
 // link that is deleted meanwhile is os.ErrNotExist. Like the other waits it
-// sleeps until the kernel tells of a change, and ends with ctx.
+// sleeps until the kernel reports a change, and ends with ctx.
 func (l Link) WaitUp(ctx context.Context) (Link, error) {
 	return l.waitLink(ctx, "link.WaitUp", func(now Link) bool { return now.Up })
 }
@@ -70,7 +71,7 @@ func (l Link) WaitGone(ctx context.Context) error {
 
 // WaitAddr waits until the link has the addresses and they can be used: for
 // IPv6, until duplicate address detection has finished, which takes the link's
-// carrier and about a second. If detection finds that another host has an address,
+// carrier and about a second, and until the kernel takes packets for them. If detection finds that another host has an address,
 // the error is os.ErrExist and names it. An address with a lifetime is removed
 // by the kernel then: so is os.ErrNotExist for one that was seen and has gone,
 // and for a link that was deleted.
@@ -96,20 +97,32 @@ func (l Link) WaitAddr(ctx context.Context, addrs ...netip.Addr) error {
 			a := found[want]
 			switch {
 			case a == nil && seen[want]:
-				return false, &causeError{text: fmt.Sprintf("address %s has gone; was it a duplicate?", want), err: os.ErrNotExist}
+				return false, refuse.As(os.ErrNotExist, "address %s has gone; was it a duplicate?", want)
 			case a == nil:
 			case a.DADFailed():
-				return false, &causeError{text: fmt.Sprintf("another host has the address %s: duplicate address detection failed", want), err: os.ErrExist}
+				return false, refuse.As(os.ErrExist, "another host has the address %s: duplicate address detection failed", want)
 			default:
 				seen[want] = true
-				if !a.Tentative() || a.Flags&AddrOptimistic != 0 {
+				if a.usable() {
 					usable++
 				}
 			}
 		}
 		return usable == len(addrs), nil
 	})
+	if err == nil {
+		err = l.awaitLocal(ctx, addrs)
+	}
 	return fail.New("link.WaitAddr", l.ns, l.subject(), err)
+}
+
+// awaitLocal waits for those of the addresses that are of IPv6.
+func (l Link) awaitLocal(ctx context.Context, addrs []netip.Addr) error {
+	conn, err := route(l.ns)
+	if err != nil {
+		return err
+	}
+	return awaitLocal(ctx, l.ns, conn, l.Index, slices.DeleteFunc(slices.Clone(addrs), netip.Addr.Is4))
 }
 
 // wait calls check now and after each event of the groups that is about the
@@ -119,7 +132,7 @@ func (l Link) wait(ctx context.Context, groups []uint32, check func(context.Cont
 	if err := l.bound(); err != nil {
 		return err
 	}
-	events, err := l.ns.Subscribe(ctx, unix.NETLINK_ROUTE, nl.EventConfig{Groups: groups})
+	events, err := nsconn.Subscribe(ctx, l.ns, unix.NETLINK_ROUTE, nl.EventConfig{Groups: groups})
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func TestWaitForUpCarrierForwardingGone(t *testing.T) {
 	ctx := t.Context()
 	ns := netnstest.New(t)
 	br := mustCreate(t, ns, Spec{Name: "br0", Up: true, Kind: Bridge{}})
-	a := mustCreate(t, ns, Spec{Name: "a", Master: br.Index, Kind: Veth{Peer: Spec{Name: "b"}}})
+	a := mustCreate(t, ns, Spec{Name: "a", Master: br.Ref(), Kind: Veth{Peer: Spec{Name: "b"}}})
 	b, err := Get(ctx, ns, "b")
 	if err != nil {
 		t.Fatal(err)
@@ -98,6 +98,7 @@ func TestWaitEndsWhenTheLinkGoes(t *testing.T) {
 // Two hosts on one link: the second that takes the address is told.
 func TestWaitAddrDetection(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ctx := t.Context()
 	one, two := netnstest.New(t), netnstest.New(t)
 	a := mustCreate(t, one, Spec{Name: "eth0", Up: true, Kind: Veth{Peer: Spec{NS: two, Name: "eth0", Up: true}}})
@@ -125,7 +126,7 @@ func TestWaitAddrDetection(t *testing.T) {
 		t.Errorf("ip shows %v", show)
 	}
 	four := netip.MustParseAddr("10.0.0.1")
-	later(t, two, func() error { return b.AddAddr(ctx, prefixes("10.0.0.1/24")...) })
+	later(t, two, func() error { return b.AddPrefixes(ctx, prefixes("10.0.0.1/24")...) })
 	if err := b.WaitAddr(ctx, four); err != nil {
 		t.Error(err)
 	}

@@ -1,62 +1,69 @@
 package link
 
 import (
-	"fmt"
-
 	"github.com/boxwire/boxwire/internal/refuse"
+	"github.com/boxwire/boxwire/netns"
 )
 
-// Topic is a sort of things that [Watch] tells about.
+// Topic is what [Watch] reports.
 type Topic uint8
 
+// The values of Topic.
 const (
-	Links      Topic = 1 // RTNLGRP_LINK
-	Addrs      Topic = 2 // RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR
-	Neighbours Topic = 3 // RTNLGRP_NEIGH; proxy entries are not told
-	FDB        Topic = 4 // RTNLGRP_NEIGH: the forwarding databases
+	TopicLinks Topic = 1 // RTNLGRP_LINK
+
+	// RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR. An IPv6 address is identified by Link
+	// and Prefix.Addr() alone: with another peer it is changed, and not deleted
+	// before. For IPv4, Prefix and Peer are part of it. While an IPv6 address is
+	// Tentative, the kernel changes it without an event: the change is reported
+	// when it no longer is.
+	TopicAddrs Topic = 2
+
+	// RTNLGRP_NEIGH. Proxy entries are not reported, nor are those that are
+	// NeighbourNoARP, which the kernel makes without an event: an entry that becomes
+	// NeighbourNoARP is reported as deleted. The kernel sends no event when an entry
+	// becomes NeighbourIncomplete or NeighbourDelay; the state after it is reported.
+	TopicNeighbours Topic = 3
+
+	// RTNLGRP_NEIGH: the forwarding databases of bridges and VXLANs. An entry of
+	// a bridge is identified by Master, MAC and VLAN: when it moves to another port
+	// it is changed, and not deleted before. The kernel may give a link's own address
+	// (FDBLocal) to another port, or to the bridge, without an event. Addresses that
+	// links which are neither bridge port nor VXLAN listen to (Self) change without
+	// an event and are not reported.
+	TopicFDB Topic = 4
 )
 
-// Event is what [Watch] yields: one thing as it is now, one that has gone, or a
+// Event is what [Watch] yields: one thing as it is now, one that was deleted, or a
 // mark.
 type Event struct {
-	Op EventOp
+	Kind EventKind
 
 	// NSID is this namespace's number for the namespace that the event
 	// comes from (ip-netns(8), "list-id"); -1 is this namespace itself.
 	NSID int
 
 	// The thing: one of them is not nil, of a mark none. The methods of a
-	// Link from another namespace return os.ErrInvalid.
+	// Link from another namespace return os.ErrInvalid; netns.NS.OpenNSID
+	// gives a handle on that namespace, in which ByIndex reads the link.
 	Link      *Link
 	Addr      *Addr
 	Neighbour *Neighbour
 	FDB       *FDBEntry
 }
 
-// EventOp says what an event tells.
-type EventOp uint8
+// EventKind says what an [Event] is about.
+type EventKind = netns.EventKind
 
+// The kinds of events; see [netns.EventKind]. A thing that is deleted has the fields that
+// it had. EventSynced and EventResync are marks.
 const (
-	EventSet    EventOp = 1 // the thing is there, as given: it is part of the first state, is new, or has changed
-	EventGone   EventOp = 2 // the thing has gone; its fields are those that it had
-	EventSynced EventOp = 3 // mark: what was set up to now is the whole state
-	EventResync EventOp = 4 // mark: events were lost; forget everything, the whole state comes again
+	EventPresent = netns.EventPresent
+	EventSynced  = netns.EventSynced
+	EventChanged = netns.EventChanged
+	EventDeleted = netns.EventDeleted
+	EventResync  = netns.EventResync
 )
-
-// String returns "set", "gone", "synced" or "resync".
-func (o EventOp) String() string {
-	switch o {
-	case EventSet:
-		return "set"
-	case EventGone:
-		return "gone"
-	case EventSynced:
-		return "synced"
-	case EventResync:
-		return "resync"
-	}
-	return fmt.Sprintf("EventOp(%d)", uint8(o))
-}
 
 // checkTopics refuses a Topic that does not exist.
 func checkTopics(topics []Topic) error {
@@ -64,7 +71,7 @@ func checkTopics(topics []Topic) error {
 		return refuse.Input("no topic is given")
 	}
 	for _, t := range topics {
-		if t < Links || t > FDB {
+		if t < TopicLinks || t > TopicFDB {
 			return refuse.Input("topic %d does not exist", t)
 		}
 	}

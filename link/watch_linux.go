@@ -8,6 +8,7 @@ import (
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/nsconn"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
@@ -15,24 +16,24 @@ import (
 // Watch yields the present state of the topics in the namespace, EventSynced,
 // and then every change:
 //
-//	for e, err := range link.Watch(ctx, host, link.Links, link.Addrs) {
+//	for e, err := range link.Watch(ctx, host, link.TopicLinks, link.TopicAddrs) {
 //		if err != nil {
 //			return err
 //		}
 //		switch {
-//		case e.Op == link.EventResync:
+//		case e.Kind == link.EventResync:
 //			clear(links)
-//		case e.Link != nil && e.Op == link.EventSet:
-//			links[e.Link.Index] = *e.Link
-//		case e.Link != nil && e.Op == link.EventGone:
+//		case e.Link != nil && e.Kind == link.EventDeleted:
 //			delete(links, e.Link.Index)
+//		case e.Link != nil: // EventPresent, EventChanged
+//			links[e.Link.Index] = *e.Link
 //		}
 //	}
 //
 // A reader that is too slow for the kernel's buffer loses events, never the
 // state: it gets EventResync, the whole state as it is by then, and EventSynced
-// again. A change that happens while the state is read may be told although the
-// state shows it already; the last event about a thing tells how it is.
+// again. A change that happens while the state is read may be reported although the
+// state shows it already; the last event about a thing is how it is.
 //
 // The sequence ends when the loop does, or with an error, which is the last
 // thing it yields: that of ctx, or what else went wrong. The namespace's handle
@@ -43,32 +44,21 @@ func Watch(ctx context.Context, ns *netns.NS, topics ...Topic) iter.Seq2[Event, 
 
 // WatchAll is Watch for the namespace and for all that have an id in it
 // (ip-netns(8), "set" and "list-id"); peers of a veth pair get one by
-// themselves. Event.NSID tells them apart. It needs CAP_NET_BROADCAST.
+// themselves. Event.NSID says which. It needs CAP_NET_BROADCAST.
 //
 // The first state, and that after a loss, covers Links and Addrs of all these
 // namespaces, but Neighbours and FDB of the namespace itself only: the kernel
-// lists these by no id. Of other namespaces they are told as they change.
-// Namespaces that get their id later are told from then on, as changes.
+// lists these by no id. Those of other namespaces are reported as they change.
+// Namespaces that get their id later are reported from then on, as changes. When a
+// namespace ends, everything of it that was reported is reported as deleted: to know
+// what that is, the sequence keeps the things of other namespaces.
 func WatchAll(ctx context.Context, ns *netns.NS, topics ...Topic) iter.Seq2[Event, error] {
 	return watch(ctx, "link.WatchAll", ns, topics, nl.EventConfig{AllIDs: true})
 }
 
 func watch(ctx context.Context, op string, ns *netns.NS, topics []Topic, cfg nl.EventConfig) iter.Seq2[Event, error] {
-	w := watcher{ns: ns, all: cfg.AllIDs}
-	for _, t := range topics {
-		if int(t) < len(w.on) {
-			w.on[t] = true
-		}
-	}
-	if w.on[Links] {
-		cfg.Groups = append(cfg.Groups, unix.RTNLGRP_LINK)
-	}
-	if w.on[Addrs] {
-		cfg.Groups = append(cfg.Groups, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
-	}
-	if w.on[Neighbours] || w.on[FDB] {
-		cfg.Groups = append(cfg.Groups, unix.RTNLGRP_NEIGH)
-	}
+	w := watcher{op: op, ns: ns, cfg: cfg}
+	w.listen(topics)
 	return func(yield func(Event, error) bool) {
 		err := checkTopics(topics)
 		if err == nil {
@@ -78,29 +68,69 @@ func watch(ctx context.Context, op string, ns *netns.NS, topics []Topic, cfg nl.
 			yield(Event{}, fail.New(op, ns, "events", err))
 			return
 		}
-		src := nl.Source[Event]{
-			Subscribe: func() (*nl.Events, error) { return ns.Subscribe(ctx, unix.NETLINK_ROUTE, cfg) },
-			State:     w.state,
-			Decode:    w.decode,
-			Synced:    Event{Op: EventSynced, NSID: nl.NoID},
-			Resync:    Event{Op: EventResync, NSID: nl.NoID},
+		w.run(ctx, yield)
+	}
+}
+
+// listen notes the topics and the groups of events that they take.
+func (w *watcher) listen(topics []Topic) {
+	for _, t := range topics {
+		if int(t) < len(w.on) {
+			w.on[t] = true
 		}
-		for e, err := range nl.Follow(ctx, src) {
-			if err != nil {
-				err = fail.New(op, ns, "events", err)
+	}
+	groups := &w.cfg.Groups
+	if w.cfg.AllIDs {
+		*groups = append(*groups, unix.RTNLGRP_NSID)
+	}
+	if w.on[TopicLinks] {
+		*groups = append(*groups, unix.RTNLGRP_LINK)
+	}
+	if w.on[TopicAddrs] {
+		*groups = append(*groups, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+	}
+	if w.on[TopicNeighbours] || w.on[TopicFDB] {
+		*groups = append(*groups, unix.RTNLGRP_NEIGH)
+	}
+}
+
+// run yields the state and the events. The things of a namespace that ends are deleted
+// one by one.
+func (w *watcher) run(ctx context.Context, yield func(Event, error) bool) {
+	src := nl.Source[Event]{
+		Subscribe: func() (*nl.Events, error) { return nsconn.Subscribe(ctx, w.ns, unix.NETLINK_ROUTE, w.cfg) },
+		State:     w.state,
+		Decode:    func(id int, m nl.Message) (Event, bool, error) { return w.decode(ctx, id, m) },
+		Synced:    Event{Kind: EventSynced, NSID: nl.NoID},
+		Resync:    Event{Kind: EventResync, NSID: nl.NoID},
+	}
+	var others foreignThings
+	for e, err := range nl.Follow(ctx, src) {
+		if err != nil {
+			err = fail.New(w.op, w.ns, "events", err)
+		}
+		if err == nil && e.Kind == eventEnded {
+			for _, gone := range others.end(e.NSID) {
+				if !yield(gone, nil) {
+					return
+				}
 			}
-			if !yield(e, err) {
-				return
-			}
+			continue
+		}
+		others.note(&e)
+		if !yield(e, err) {
+			return
 		}
 	}
 }
 
 // watcher reads states and events of the topics that are on.
 type watcher struct {
+	op  string
 	ns  *netns.NS
-	all bool
-	on  [FDB + 1]bool
+	cfg nl.EventConfig
+	on  [TopicFDB + 1]bool
+	own ownID
 }
 
 // state reads everything that is there. A namespace that ends meanwhile has
@@ -111,43 +141,28 @@ func (w *watcher) state(ctx context.Context) ([]Event, error) {
 		return nil, err
 	}
 	ids := []int{nl.NoID}
-	if w.all {
+	w.own = ownID{ns: w.ns, id: nl.NoID} // events may have been lost
+	if w.cfg.AllIDs {
 		if ids, err = namespaceIDs(ctx, conn, ids); err != nil {
 			return nil, err
 		}
+		ids = slices.DeleteFunc(ids, func(id int) bool { return id != nl.NoID && w.own.of(ctx, id) == nl.NoID })
 	}
 	var state []Event
-	dump := func(id int, req nl.Request) error {
-		begin := len(state)
-		return dumpWhole(ctx, conn, req, func() { state = state[:begin] }, func(m nl.Message) error {
-			e, ok, err := w.decode(id, m)
-			if ok {
-				state = append(state, e)
-			}
-			return err
-		})
-	}
 	for _, id := range ids {
-		var reqs []nl.Request
-		if w.on[Links] {
-			reqs = append(reqs, targetNamespace(getLink("", 0), unix.IFLA_TARGET_NETNSID, id))
-		}
-		if w.on[Addrs] {
-			reqs = append(reqs, targetNamespace(getAddrs(0), unix.IFA_TARGET_NETNSID, id))
-		}
-		if w.on[Neighbours] && id == nl.NoID {
-			reqs = append(reqs, (&ndMsg{}).request(unix.RTM_GETNEIGH, 0))
-		}
-		if w.on[FDB] && id == nl.NoID {
-			reqs = append(reqs, (&ndMsg{family: unix.AF_BRIDGE}).request(unix.RTM_GETNEIGH, 0))
-		}
-		for _, req := range reqs {
+		for _, req := range w.dumps(id) {
 			begin := len(state)
-			if err := dump(id, req); err != nil {
-				if _, e, ok := refused(err); ok && id != nl.NoID && e.Errno == unix.EINVAL {
-					state = state[:begin] // the id is gone
-					continue
+			err := dumpWhole(ctx, conn, req, func() { state = state[:begin] }, func(m nl.Message) error {
+				e, ok, err := w.decode(ctx, id, m)
+				if ok && e.Kind == EventChanged {
+					e.Kind = EventPresent
+					state = append(state, e)
 				}
+				return err
+			})
+			if _, e, ok := refused(err); ok && id != nl.NoID && e.Errno == unix.EINVAL {
+				state = state[:begin] // the id is gone
+			} else if err != nil {
 				return nil, err
 			}
 		}
@@ -155,23 +170,52 @@ func (w *watcher) state(ctx context.Context) ([]Event, error) {
 	return state, nil
 }
 
-// decode turns a message into an event; ok is false for one that nobody asked
+// dumps returns the requests for the state of a namespace.
+func (w *watcher) dumps(id int) (reqs []nl.Request) {
+	if w.on[TopicLinks] {
+		reqs = append(reqs, targetNamespace(getLink("", 0), unix.IFLA_TARGET_NETNSID, id))
+	}
+	if w.on[TopicAddrs] {
+		reqs = append(reqs, targetNamespace(getAddrs(0), unix.IFA_TARGET_NETNSID, id))
+	}
+	if w.on[TopicNeighbours] && id == nl.NoID {
+		reqs = append(reqs, (&ndMsg{}).request(unix.RTM_GETNEIGH, 0))
+	}
+	if w.on[TopicFDB] && id == nl.NoID {
+		reqs = append(reqs, (&ndMsg{family: unix.AF_BRIDGE}).request(unix.RTM_GETNEIGH, 0))
+	}
+	return reqs
+}
+
+// decode turns a message into an event; ok is false for one that was not asked
 // for.
-func (w *watcher) decode(id int, m nl.Message) (e Event, ok bool, err error) {
-	e = Event{Op: EventSet, NSID: id}
+func (w *watcher) decode(ctx context.Context, id int, m nl.Message) (e Event, ok bool, err error) {
+	id = w.own.of(ctx, id)
+	e = Event{Kind: EventChanged, NSID: id}
 	if len(m.Body) == 0 {
 		return e, false, nil
 	}
 	family := m.Body[0]
+	if m.Type == unix.RTM_DELNSID {
+		if id != nl.NoID { // an id that another namespace had given
+			return e, false, nil
+		}
+		e.Kind = eventEnded
+		err = eachNSID(m, func(id int) {
+			e.NSID, ok = id, true
+			w.own.ended(id)
+		})
+		return e, ok && err == nil, err
+	}
 	switch m.Type {
 	case unix.RTM_DELLINK, unix.RTM_DELADDR, unix.RTM_DELNEIGH:
-		e.Op = EventGone
+		e.Kind = EventDeleted
 	}
 	switch m.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		// A bridge tells of its ports in the same group, as AF_BRIDGE: there
+		// A bridge notifies its ports to the same group, as AF_BRIDGE: there
 		// RTM_DELLINK means that a link is no port any more.
-		if !w.on[Links] || family != unix.AF_UNSPEC {
+		if !w.on[TopicLinks] || family != unix.AF_UNSPEC {
 			return e, false, nil
 		}
 		e.Link = new(Link)
@@ -180,13 +224,13 @@ func (w *watcher) decode(id int, m nl.Message) (e Event, ok bool, err error) {
 			e.Link.ns = w.ns
 		}
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
-		if !w.on[Addrs] || family != unix.AF_INET && family != unix.AF_INET6 {
+		if !w.on[TopicAddrs] || family != unix.AF_INET && family != unix.AF_INET6 {
 			return e, false, nil
 		}
 		e.Addr = new(Addr)
 		err = decodeAddr(e.Addr, m.Body)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
-		if family == unix.AF_BRIDGE && !w.on[FDB] || family != unix.AF_BRIDGE && !w.on[Neighbours] {
+		if family == unix.AF_BRIDGE && !w.on[TopicFDB] || family != unix.AF_BRIDGE && !w.on[TopicNeighbours] {
 			return e, false, nil
 		}
 		return w.decodeND(e, m)
@@ -203,6 +247,11 @@ func (w *watcher) decodeND(e Event, m nl.Message) (Event, bool, error) {
 		return e, false, err
 	}
 	if nd.family == unix.AF_BRIDGE {
+		// The kernel makes up the list of a link that has no table from the
+		// addresses that it listens to, and changes those in silence.
+		if nd.flags&ntfSelf != 0 && !nd.timed {
+			return e, false, nil
+		}
 		entry := nd.fdbEntry(&macs)
 		e.FDB = &entry
 		return e, true, nil
@@ -212,6 +261,11 @@ func (w *watcher) decodeND(e Event, m nl.Message) (Event, bool, error) {
 	}
 	n := nd.neighbour(&macs)
 	e.Neighbour = &n
+	if n.State == NeighbourNoARP {
+		// The kernel makes such entries in silence: for multicast groups, and for
+		// all hosts behind a link without ARP.
+		e.Kind = EventDeleted
+	}
 	return e, true, nil
 }
 
@@ -229,19 +283,27 @@ func namespaceIDs(ctx context.Context, conn *nl.Conn, ids []int) ([]int, error) 
 	begin := len(ids)
 	req := nl.Request{Type: unix.RTM_GETNSID, Body: make([]byte, 4)} // struct rtgenmsg, padded
 	err := conn.Dump(ctx, req, func() { ids = ids[:begin] }, func(m nl.Message) error {
-		if m.Type != unix.RTM_NEWNSID || len(m.Body) < 4 {
+		if m.Type != unix.RTM_NEWNSID {
 			return nil
 		}
-		w := nl.Walk(m.Body[4:])
-		for w.Next() {
-			if w.Type() == unix.NETNSA_NSID && len(w.Data()) >= 4 {
-				if id := int(int32(binary.NativeEndian.Uint32(w.Data()))); id >= 0 {
-					ids = append(ids, id)
-				}
-			}
-		}
-		return w.Err()
+		return eachNSID(m, func(id int) { ids = append(ids, id) })
 	})
 	slices.Sort(ids)
 	return ids, err
+}
+
+// eachNSID reads the id in a message about one.
+func eachNSID(m nl.Message, each func(id int)) error {
+	if len(m.Body) < 4 { // struct rtgenmsg, padded
+		return errShort
+	}
+	w := nl.Walk(m.Body[4:])
+	for w.Next() {
+		if w.Type() == unix.NETNSA_NSID && len(w.Data()) >= 4 {
+			if id := int(int32(binary.NativeEndian.Uint32(w.Data()))); id >= 0 {
+				each(id)
+			}
+		}
+	}
+	return w.Err()
 }

@@ -2,30 +2,41 @@ package nat
 
 import (
 	"context"
+	"encoding/binary"
 	"slices"
 	"strings"
 
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/trace"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 )
 
-// AcceptForward makes the forward chain of iptables-nft, which Docker and ufw set
-// to drop, accept what comes from and goes to the boxes of this table's networks,
-// in one transaction. What one table drops no other can let through, so that this
-// is the one case in which another program's table is changed, and only by this
-// call: it puts two rules for each network at the head of the chain DOCKER-USER, or
-// FORWARD where that is missing, of the tables ip filter and ip6 filter. The chain
-// of this table decides all the same: what it drops stays dropped.
+// AcceptForward adds rules to the forward chain of iptables-nft, which Docker and ufw set to drop.
+// They accept what comes from and goes to the boxes of this table's networks. It is the only call
+// that changes a table of another program, because a packet that one table drops cannot be accepted
+// by another. The rules are in the tables ip filter and ip6 filter, and are added in one
+// transaction. What this table's own forward chain drops stays dropped.
 //
-// The rules are written as iptables-nft reads them; `iptables-nft -S` shows them
-// with the comment "table inet boxwire". Where there is no such chain nothing is
-// done. It may be repeated, and has to be after networks were added, and after
-// that firewall was reloaded. [NAT.RevokeForward] removes the rules, as do
-// [NAT.RemoveNetwork] those of its network and [NAT.Delete] all.
+// Where the chain FORWARD jumps to DOCKER-USER for every packet, the rules for packets to boxes and
+// for replies from boxes are at the head of DOCKER-USER. The rules for connections that boxes begin
+// are at the end of FORWARD, behind those that separate Docker's networks. Without such a jump, all
+// rules are at the head of FORWARD. A chain DOCKER-USER that nothing jumps to, as `iptables -F`
+// leaves it, is not used.
 //
-// Rules of iptables-legacy are out of reach.
+// Connections that boxes begin are accepted out of links with a default route, and out of other
+// links with a subnet that are no bridges. They are not accepted into bridges of other programs. A
+// link that comes later needs another call.
+//
+// AcceptForward may be repeated. Call it again after networks were added, and after the other
+// firewall was reloaded. Where there is no such chain it does nothing. `iptables-nft -S` shows the
+// rules with the comment "table inet boxwire". [NAT.RevokeForward] and [NAT.Delete] remove the
+// rules, and [NAT.DeleteNetwork] those of its network. The kernel needs nft_compat and
+// xt_conntrack, as iptables-nft does.
+//
+// Rules of iptables-legacy cannot be changed.
 func (n *NAT) AcceptForward(ctx context.Context) error {
 	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
 		return n.explain(ctx, c, n.acceptForward(ctx, c))
@@ -33,97 +44,164 @@ func (n *NAT) AcceptForward(ctx context.Context) error {
 	return n.fail("nat.AcceptForward", n.String(), err)
 }
 
-// RevokeForward removes the rules that [NAT.AcceptForward] has put into the chains
-// of iptables-nft. Without any, it does nothing.
+// RevokeForward removes the rules that [NAT.AcceptForward] added to chains of iptables-nft. Without
+// such rules it does nothing.
 func (n *NAT) RevokeForward(ctx context.Context) error {
 	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
-		return c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
+		return c.Commit(ctx, n.table, nft.BuildFunc(func(ctx context.Context) (*nft.Batch, error) {
 			b := nft.NewBatch(n.table)
 			return b, n.revoke(ctx, c, b, nil)
-		}, nil)
+		}))
 	})
 	return n.fail("nat.RevokeForward", n.String(), err)
 }
 
-// foreignChains are those that AcceptForward may write to, the better one first.
+// foreignChains are those that AcceptForward may write to.
 var foreignChains = []string{"DOCKER-USER", "FORWARD"}
 
-// pass is an accept: of what comes in, or goes out, by an interface.
-type pass struct {
-	key   uint32 // unix.NFT_META_IIFNAME or NFT_META_OIFNAME
-	iface string
+// acceptRule is an accept of packets from the interface in to the interface out. "" is any
+// interface. With answers, it accepts replies only.
+type acceptRule struct {
+	in, out string
+	answers bool
 }
 
-// exprs are the pass in the encoding of iptables-nft: the name with its NUL, a
-// counter, the verdict.
-func (p pass) exprs() []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKey(p.key), Register: regA},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: regA, Data: append([]byte(p.iface), 0)},
-		&expr.Counter{},
-		&expr.Verdict{Kind: expr.VerdictAccept},
+// acceptPlace is an acceptRule with its chain and position.
+type acceptPlace struct {
+	acceptRule
+	at  nft.Place
+	end bool // behind what the chain has, not before
+}
+
+// exprs encodes the rule as iptables-nft does: names with their NUL, the match of -m conntrack
+// --ctstate RELATED,ESTABLISHED, a counter, the verdict.
+func (p acceptRule) exprs() (all []expr.Any) {
+	for _, side := range []struct {
+		key  expr.MetaKey
+		name string
+	}{{expr.MetaKeyIIFNAME, p.in}, {expr.MetaKeyOIFNAME, p.out}} {
+		if side.name != "" {
+			all = append(all, &expr.Meta{Key: side.key, Register: regA},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: regA, Data: append([]byte(side.name), 0)})
+		}
 	}
+	if p.answers {
+		all = append(all, &expr.Match{Name: "conntrack", Rev: 3, Info: answers()})
+	}
+	return append(all, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})
+}
+
+// answers is a struct xt_conntrack_mtinfo3 (linux/netfilter/xt_conntrack.h).
+func answers() *xt.Unknown {
+	const (
+		size                 = 168 // with XT_ALIGN
+		flagsAt, statesAt    = 146, 150
+		state                = 1    // XT_CONNTRACK_STATE
+		established, related = 2, 4 // XT_CONNTRACK_STATE_BIT
+	)
+	info := make(xt.Unknown, size)
+	binary.NativeEndian.PutUint16(info[flagsAt:], state)
+	binary.NativeEndian.PutUint16(info[statesAt:], established|related)
+	return &info
 }
 
 func (n *NAT) acceptForward(ctx context.Context, c nft.Conn) error {
-	return c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
-		ifs, err := c.Elements(ctx, n.table, "ifs")
+	return c.Commit(ctx, n.table, nft.BuildFunc(func(ctx context.Context) (*nft.Batch, error) {
+		elems, err := c.Elements(ctx, n.table, "ifs")
 		if err != nil {
 			return nil, err
 		}
-		chains, err := c.Chains(ctx)
-		if err != nil {
-			return nil, err
-		}
-		var want []pass
-		for _, e := range ifs {
-			want = append(want, pass{unix.NFT_META_IIFNAME, nameOf(e.Key)}, pass{unix.NFT_META_OIFNAME, nameOf(e.Key)})
+		var ifs []string
+		for _, e := range elems {
+			ifs = append(ifs, nameOf(e.Key))
 		}
 		b := nft.NewBatch(n.table)
 		for _, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
-			if err := n.acceptIn(ctx, c, b, family, chains, want); err != nil {
+			if err := n.acceptIn(ctx, c, b, family, ifs); err != nil {
 				return nil, err
 			}
 		}
 		return b, nil
-	}, nil)
+	}))
 }
 
-// acceptIn adds to the batch what is missing in a family's chain, and deletes what
-// is in the wrong one.
-func (n *NAT) acceptIn(ctx context.Context, c nft.Conn, b *nft.Batch, family byte, chains []nft.HookedChain, want []pass) error {
-	at := nft.Place{}
-	for _, name := range slices.Backward(foreignChains) {
-		p := nft.Place{Family: family, Table: "filter", Chain: name}
-		if slices.ContainsFunc(chains, func(h nft.HookedChain) bool { return h.Place == p }) {
-			at = p
-		}
+// acceptIn adds the missing rules to a family's chains, and deletes those in the wrong chain.
+func (n *NAT) acceptIn(ctx context.Context, c nft.Conn, b *nft.Batch, family byte, ifs []string) error {
+	want, err := n.acceptPlaces(ctx, c, family, ifs)
+	if err != nil {
+		return err
 	}
-	have := make(map[pass]bool)
-	err := n.eachPass(ctx, c, family, func(r nft.Rule, p pass) {
-		if r.Place == at && slices.Contains(want, p) && !have[p] {
-			have[p] = true
+	have := make(map[acceptPlace]bool)
+	err = n.eachAccept(ctx, c, family, func(r nft.Rule, p acceptRule) {
+		i := slices.IndexFunc(want, func(s acceptPlace) bool { return s.acceptRule == p && s.at == r.Place })
+		if i >= 0 && !have[want[i]] {
+			have[want[i]] = true
 		} else {
 			b.DeleteRule(r)
 		}
 	})
-	if err != nil || at.Chain == "" {
+	if err != nil {
 		return err
 	}
-	for _, p := range slices.Backward(want) {
-		if !have[p] {
-			b.InsertRule(at, n.String(), p.exprs()...)
+	for _, s := range slices.Backward(want) {
+		if !s.end && !have[s] {
+			b.InsertRule(s.at, n.String(), s.exprs()...)
+		}
+	}
+	for _, s := range want {
+		if s.end && !have[s] {
+			b.AppendRule(s.at, n.String(), s.exprs()...)
 		}
 	}
 	return nil
 }
 
-// revoke adds to the batch the removal of the rules for the interfaces that of
-// says true of; a nil of is all.
+// acceptPlaces returns the rules for the interfaces, in order. There are none where iptables-nft
+// has no forward chain.
+func (n *NAT) acceptPlaces(ctx context.Context, c nft.Conn, family byte, ifs []string) (all []acceptPlace, err error) {
+	forward := nft.Place{Family: family, Table: "filter", Chain: "FORWARD"}
+	chains, err := c.Chains(ctx)
+	if err != nil || !slices.ContainsFunc(chains, func(h nft.HookedChain) bool { return h.Place == forward }) {
+		return nil, err
+	}
+	rules, err := c.RulesIn(ctx, forward)
+	if err != nil {
+		return nil, err
+	}
+	outs, err := n.waysOut(ctx, family, ifs)
+	if err != nil {
+		return nil, err
+	}
+	head, docker := forward, trace.LeadsAllTo(rules, "DOCKER-USER")
+	if docker {
+		head.Chain = "DOCKER-USER"
+	}
+	for _, name := range ifs {
+		all = append(all, acceptPlace{acceptRule{out: name}, head, false}, acceptPlace{acceptRule{in: name, answers: true}, head, false})
+		for _, out := range outs {
+			all = append(all, acceptPlace{acceptRule{in: name, out: out}, forward, docker})
+		}
+	}
+	return all, nil
+}
+
+// lacksAccepts reports whether AcceptForward would add rules for an interface to a family's chains.
+func (n *NAT) lacksAccepts(ctx context.Context, c nft.Conn, family byte, iface string) (bool, error) {
+	want, err := n.acceptPlaces(ctx, c, family, []string{iface})
+	if err != nil {
+		return false, err
+	}
+	err = n.eachAccept(ctx, c, family, func(r nft.Rule, p acceptRule) {
+		want = slices.DeleteFunc(want, func(s acceptPlace) bool { return s.acceptRule == p && s.at == r.Place })
+	})
+	return len(want) > 0, err
+}
+
+// revoke deletes the rules for the interfaces that of reports true for; nil means all.
 func (n *NAT) revoke(ctx context.Context, c nft.Conn, b *nft.Batch, of func(iface string) bool) error {
 	for _, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
-		err := n.eachPass(ctx, c, family, func(r nft.Rule, p pass) {
-			if of == nil || of(p.iface) {
+		err := n.eachAccept(ctx, c, family, func(r nft.Rule, p acceptRule) {
+			if of == nil || of(p.in) || of(p.out) {
 				b.DeleteRule(r)
 			}
 		})
@@ -134,15 +212,15 @@ func (n *NAT) revoke(ctx context.Context, c nft.Conn, b *nft.Batch, of func(ifac
 	return nil
 }
 
-// eachPass finds our rules in the chains of others.
-func (n *NAT) eachPass(ctx context.Context, c nft.Conn, family byte, each func(nft.Rule, pass)) error {
+// eachAccept finds our rules in the chains of others.
+func (n *NAT) eachAccept(ctx context.Context, c nft.Conn, family byte, each func(nft.Rule, acceptRule)) error {
 	for _, name := range foreignChains {
 		rules, err := c.RulesIn(ctx, nft.Place{Family: family, Table: "filter", Chain: name})
 		if err != nil {
 			return err
 		}
 		for _, r := range rules {
-			if p, ours := passOf(r, n.String()); ours {
+			if p, own := acceptOf(r, n.String()); own {
 				each(r, p)
 			}
 		}
@@ -150,11 +228,12 @@ func (n *NAT) eachPass(ctx context.Context, c nft.Conn, family byte, each func(n
 	return nil
 }
 
-// passOf returns what a rule lets pass, if it has our comment: in its userdata,
-// as we write it, or as a match, as iptables-nft-restore does.
-func passOf(r nft.Rule, comment string) (p pass, ours bool) {
+// acceptOf decodes a rule. It is ours if it has our comment: in its userdata, as this package
+// writes it, or as a match, as iptables-nft-restore does.
+func acceptOf(r nft.Rule, comment string) (p acceptRule, own bool) {
 	const matchName, matchInfo = 1, 3 // NFTA_MATCH_*
-	ours = r.Comment == comment
+	own = r.Comment == comment
+	var key uint32
 	for _, e := range r.Exprs {
 		switch e.Name {
 		case "match":
@@ -167,25 +246,40 @@ func passOf(r nft.Rule, comment string) (p pass, ours bool) {
 					info = w.String()
 				}
 			}
-			ours = ours || name == "comment" && info == comment
+			own = own || name == "comment" && info == comment
+			p.answers = p.answers || name == "conntrack"
 		case "meta":
 			for w := nl.Walk(e.Data); w.Next(); {
 				if w.Type() == unix.NFTA_META_KEY {
-					p.key = w.BE32()
+					key = w.BE32()
 				}
 			}
 		case "cmp":
-			for w := nl.Walk(e.Data); w.Next(); {
-				if w.Type() != unix.NFTA_CMP_DATA {
-					continue
-				}
-				for v := w.Nested(); v.Next(); {
-					if v.Type() == unix.NFTA_DATA_VALUE {
-						p.iface = strings.TrimRight(string(v.Data()), "\x00")
-					}
-				}
+			switch name := comparedName(e.Data); key {
+			case unix.NFT_META_IIFNAME:
+				p.in = name
+			case unix.NFT_META_OIFNAME:
+				p.out = name
+			}
+		case "ct": // what iptables-nft may write for the match
+			p.answers = true
+			key = 0
+		}
+	}
+	return p, own
+}
+
+// comparedName is the name that a cmp expression compares with.
+func comparedName(data []byte) (name string) {
+	for w := nl.Walk(data); w.Next(); {
+		if w.Type() != unix.NFTA_CMP_DATA {
+			continue
+		}
+		for v := w.Nested(); v.Next(); {
+			if v.Type() == unix.NFTA_DATA_VALUE {
+				name = strings.TrimRight(string(v.Data()), "\x00")
 			}
 		}
 	}
-	return p, ours
+	return name
 }

@@ -4,12 +4,14 @@ import (
 	"os"
 	"os/exec"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
 )
 
@@ -44,7 +46,8 @@ func foreign(t *testing.T, ns *netns.NS) string {
 // Others with the policy DROP: moby#39439, moby#50566.
 func TestAcceptForwardLetsVisitorsThroughAForeignChain(t *testing.T) {
 	t.Parallel()
-	s := newScene(t)
+	netnstest.NeedIPv6(t)
+	s := newTopology(t)
 	serve(t, s.box, ":80")
 	loadText(t, s.host, docker)
 	before := foreign(t, s.host)
@@ -52,8 +55,8 @@ func TestAcceptForwardLetsVisitorsThroughAForeignChain(t *testing.T) {
 	if err := s.gw.Publish(t.Context(), web, web6); err != nil {
 		t.Fatal(err)
 	}
-	s.settle(t)
-	host := attempt{"outside", s.outside, TCP, "203.0.113.1:1", "203.0.113.9"} // settle's
+	s.waitReady(t)
+	host := attempt{"outside", s.outside, TCP, "203.0.113.1:1", "203.0.113.9"} // of waitReady
 	blocked := func(when string) {
 		t.Helper()
 		for _, p := range []Port{web, web6} {
@@ -76,12 +79,17 @@ func TestAcceptForwardLetsVisitorsThroughAForeignChain(t *testing.T) {
 		}
 	}
 	chain := testutil.Run(t, s.host, "nft", "-s", "list", "chain", "ip", "filter", "DOCKER-USER")
-	for _, want := range []string{
-		`iifname "br0" counter accept comment "table inet boxwire"`, `oifname "br0" counter accept comment "table inet boxwire"`,
-	} {
-		if strings.Count(chain, want) != 1 || strings.Index(chain, want) > strings.Index(chain, "return") {
-			t.Errorf("%s once before the return is not in\n%s", want, chain)
-		}
+	into := `	oifname "br0" counter accept comment "table inet boxwire"`
+	if strings.Count(chain, into) != 1 || strings.Index(chain, into) > strings.Index(chain, "return") || strings.Contains(chain, `iifname "br0" counter`) {
+		t.Errorf("%s once before the return, and nothing that lets the boxes go anywhere, is not in\n%s", into, chain)
+	}
+	if strings.Count(chain, `iifname "br0"`) != 1 {
+		t.Errorf("one rule for the boxes' answers is not in\n%s", chain)
+	}
+	chain = testutil.Run(t, s.host, "nft", "-s", "list", "chain", "ip", "filter", "FORWARD")
+	out := `iifname "br0" oifname "up0" counter accept comment "table inet boxwire"`
+	if strings.Count(chain, out) != 1 || strings.Index(chain, out) < strings.Index(chain, `"docker0"`) || strings.Contains(chain, `oifname "br1"`) {
+		t.Errorf("%s once behind the engine's rules, and nothing into other bridges, is not in\n%s", out, chain)
 	}
 	// What is not published stays closed all the same.
 	try(t, attempt{"outside", s.outside, TCP, "10.88.0.2:80", none}, host)
@@ -115,7 +123,7 @@ func TestAcceptForwardGoesWithItsNetworkAndTable(t *testing.T) {
 	count := func() int { return strings.Count(foreign(t, ns), `comment "table inet boxwire"`) }
 	for i, step := range []func() error{
 		func() error { return gw.AcceptForward(t.Context()) },
-		func() error { return gw.RemoveNetwork(t.Context(), "br1") },
+		func() error { return gw.DeleteNetwork(t.Context(), "br1") },
 		func() error { return gw.Delete(t.Context()) },
 	} {
 		if err := step(); err != nil {
@@ -130,25 +138,35 @@ func TestAcceptForwardGoesWithItsNetworkAndTable(t *testing.T) {
 	}
 }
 
-// What the kernel holds of `iptables-nft -I FORWARD -i br0 -j ACCEPT` and the same
-// with -o, of version 1.8.9, on a little endian machine.
-var iptablesAccepts = []nft.Expr{
-	{Name: "meta", Data: []byte("\b\x00\x02\x00\x00\x00\x00\x06\b\x00\x01\x00\x00\x00\x00\x01")},
-	{Name: "cmp", Data: []byte("\b\x00\x01\x00\x00\x00\x00\x01\b\x00\x02\x00\x00\x00\x00\x00\f\x00\x03\x00\b\x00\x01\x00br0\x00")},
-	{Name: "counter", Data: []byte("\f\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\f\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00")},
-	{Name: "immediate", Data: []byte("\b\x00\x01\x00\x00\x00\x00\x00\x10\x00\x02\x00\f\x00\x02\x00\b\x00\x01\x00\x00\x00\x00\x01")},
-	{Name: "meta", Data: []byte("\b\x00\x02\x00\x00\x00\x00\a\b\x00\x01\x00\x00\x00\x00\x01")},
-	{Name: "cmp", Data: []byte("\b\x00\x01\x00\x00\x00\x00\x01\b\x00\x02\x00\x00\x00\x00\x00\f\x00\x03\x00\b\x00\x01\x00br0\x00")},
+// What the kernel holds of `iptables-nft -A FORWARD -o br0 -j ACCEPT`, the same with
+// `-i br0 -m conntrack --ctstate RELATED,ESTABLISHED` and with `-i br0 -o up0`, of
+// version 1.8.9, on a little endian machine.
+var iptablesAccepts = slices.Concat(
+	recorded("\a", "br0"), recordedAccept,
+	recorded("\x06", "br0"), []nft.Expr{{Name: "match", Data: []byte("\x0e\x00\x01\x00conntrack\x00\x00\x00\b\x00\x02\x00\x00\x00\x00\x03\xac\x00\x03\x00" + strings.Repeat("\x00", 146) +
+		"\x01\x00\x00\x00\x06\x00" + strings.Repeat("\x00", 16))}}, recordedAccept,
+	recorded("\x06", "br0"), recorded("\a", "up0"), recordedAccept,
+)
+
+func recorded(key, name string) []nft.Expr {
+	return []nft.Expr{
+		{Name: "meta", Data: []byte("\b\x00\x02\x00\x00\x00\x00" + key + "\b\x00\x01\x00\x00\x00\x00\x01")},
+		{Name: "cmp", Data: []byte("\b\x00\x01\x00\x00\x00\x00\x01\b\x00\x02\x00\x00\x00\x00\x00\f\x00\x03\x00\b\x00\x01\x00" + name + "\x00")},
+	}
+}
+
+var recordedAccept = []nft.Expr{
 	{Name: "counter", Data: []byte("\f\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\f\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00")},
 	{Name: "immediate", Data: []byte("\b\x00\x01\x00\x00\x00\x00\x00\x10\x00\x02\x00\f\x00\x02\x00\b\x00\x01\x00\x00\x00\x00\x01")},
 }
 
 func TestAcceptForwardIsWrittenAsByIptables(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	if host32(1)[0] != 1 {
 		t.Skip("the recording is of a little endian machine")
 	}
-	ns := host(t)
+	ns := uplinked(t)
 	gw := open(t, ns)
 	if err := gw.AddNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16")}); err != nil {
 		t.Fatal(err)
@@ -177,11 +195,18 @@ func TestAcceptForwardIsWrittenAsByIptables(t *testing.T) {
 	}
 }
 
+// uplinked is a host whose up0 has a subnet.
+func uplinked(t *testing.T) *netns.NS {
+	ns := host(t)
+	ip(t, ns, "link set up0p up\nlink set up0 up\naddr add 203.0.113.1/24 dev up0\naddr add 2001:db8:1::1/64 dev up0 nodad")
+	return ns
+}
+
 // readByIptables has iptables-nft list what we wrote, and wants what it wrote
 // itself in our place still known as ours.
 func readByIptables(t *testing.T) {
 	t.Helper()
-	ns := host(t)
+	ns := uplinked(t)
 	gw := open(t, ns)
 	if err := gw.AddNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16")}); err != nil {
 		t.Fatal(err)
@@ -194,8 +219,9 @@ func readByIptables(t *testing.T) {
 	}
 	got := run("-S", "FORWARD")
 	want := "-P FORWARD DROP\n" +
-		"-A FORWARD -i br0 -m comment --comment \"table inet boxwire\" -j ACCEPT\n" +
-		"-A FORWARD -o br0 -m comment --comment \"table inet boxwire\" -j ACCEPT\n"
+		"-A FORWARD -o br0 -m comment --comment \"table inet boxwire\" -j ACCEPT\n" +
+		"-A FORWARD -i br0 -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment \"table inet boxwire\" -j ACCEPT\n" +
+		"-A FORWARD -i br0 -o up0 -m comment --comment \"table inet boxwire\" -j ACCEPT\n"
 	if got != want {
 		t.Errorf("%q, want %q", got, want)
 	}

@@ -70,11 +70,11 @@ func BenchmarkPublish(b *testing.B) {
 		if err != nil {
 			return err
 		}
-		return c.Commit(b.Context(), func(context.Context) (*nft.Batch, error) {
+		return c.Commit(b.Context(), gw.table, nft.BuildFunc(func(context.Context) (*nft.Batch, error) {
 			batch := nft.NewBatch(gw.table)
 			fn(batch)
 			return batch, nil
-		}, nil)
+		}))
 	}
 	ways := []struct {
 		name        string

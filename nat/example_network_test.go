@@ -3,32 +3,28 @@ package nat_test
 import (
 	"context"
 	"fmt"
-	"log"
 	"net/netip"
 
 	"github.com/boxwire/boxwire/nat"
 	"github.com/boxwire/boxwire/netns"
 )
 
-// A network for the front, whose boxes reach the outside, and one for databases:
-// they reach nobody, not even each other, and only the front reaches them.
-func ExampleNAT_EnsureNetwork() {
+// A network for the front, whose boxes reach the outside, and one for databases: they reach nobody, not even each other, and
+// only the front reaches them.
+func ExampleNAT_SetNetwork() {
 	ctx := context.Background()
-	host, err := netns.Current()
-	if err != nil {
-		log.Fatal(err)
-	}
+	host, err := netns.New(ctx) // netns.Current: the one we are in
+	check(err)
 	defer host.Close()
 	gw, err := nat.Open(ctx, host, nat.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
+	check(err)
+	defer gw.Close()
 	for _, net := range []nat.Network{
 		{
 			Interface:  "front0",
-			Subnets:    []netip.Prefix{netip.MustParsePrefix("10.88.0.0/24"), netip.MustParsePrefix("fd88::/64")},
+			Subnets:    []netip.Prefix{netip.MustParsePrefix("10.88.0.0/24")},
 			Masquerade: true,
-			Reaches:    []string{"data0"},
+			AllowTo:    []string{"data0"},
 		},
 		{
 			Interface: "data0",
@@ -37,62 +33,90 @@ func ExampleNAT_EnsureNetwork() {
 			Isolated:  true,
 		},
 	} {
-		if err := gw.EnsureNetwork(ctx, net); err != nil {
-			log.Fatal(err)
-		}
+		check(gw.SetNetwork(ctx, net))
 	}
+	nets, err := gw.ListNetworks(ctx)
+	check(err)
+	for _, net := range nets {
+		fmt.Println(net.Interface, net.Subnets, net.AllowTo)
+	}
+	// Output:
+	// data0 [10.89.0.0/24] []
+	// front0 [10.88.0.0/24] [data0]
 }
 
-// A routed network: its boxes have addresses that the outside has a route to, and
-// port 443 of one of them is reached there.
-func ExampleNAT_AddOpening() {
+// A routed network: its boxes have addresses that the outside has a route to, and port 443 of one of them is reached there.
+func ExampleNAT_AddPinholes() {
 	ctx := context.Background()
-	host, err := netns.Current()
-	if err != nil {
-		log.Fatal(err)
-	}
+	host, err := netns.New(ctx)
+	check(err)
 	defer host.Close()
 	gw, err := nat.Open(ctx, host, nat.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	err = gw.AddNetwork(ctx, nat.Network{
+	check(err)
+	defer gw.Close()
+	check(gw.AddNetwork(ctx, nat.Network{
 		Interface: "boxwire0",
-		Subnets:   []netip.Prefix{netip.MustParsePrefix("2001:db8:88::/64")},
-	})
-	if err != nil {
-		log.Fatal(err)
-	}
-	err = gw.AddOpening(ctx, nat.Opening{
+		Subnets:   []netip.Prefix{netip.MustParsePrefix("203.0.113.0/26")},
+	}))
+	check(gw.AddPinholes(ctx, nat.Pinhole{
 		Proto: nat.TCP,
-		Box:   netip.MustParseAddrPort("[2001:db8:88::2]:443"),
+		Box:   netip.MustParseAddrPort("203.0.113.2:443"),
 		Owner: "web",
-	})
-	if err != nil {
-		log.Fatal(err)
+	}))
+	nets, err := gw.ListNetworks(ctx)
+	check(err)
+	for _, o := range nets[0].Pinholes {
+		fmt.Println(o.Owner, o)
 	}
+	// Output: web tcp 203.0.113.2:443
+}
+
+// A network behind a tunnel of the provider's, which takes packets of 1400 bytes and says so to nobody; one of its boxes answers
+// a ping at its own address.
+func ExampleNetwork() {
+	ctx := context.Background()
+	host, err := netns.New(ctx)
+	check(err)
+	defer host.Close()
+	gw, err := nat.Open(ctx, host, nat.Options{})
+	check(err)
+	defer gw.Close()
+	check(gw.SetNetwork(ctx, nat.Network{
+		Interface: "boxwire0",
+		Subnets:   []netip.Prefix{netip.MustParsePrefix("203.0.113.0/26")},
+		MSS:       1360,
+		Pinholes: []nat.Pinhole{
+			{Proto: nat.ICMP, Box: netip.MustParseAddrPort("203.0.113.2:0"), Owner: "ops"},
+		},
+	}))
+	nets, err := gw.ListNetworks(ctx)
+	check(err)
+	fmt.Println(nets[0].MSS, nets[0].Pinholes)
+	// Output: 1360 [icmp 203.0.113.2]
 }
 
 // Who was turned away, and which bridge ports still let boxes meet.
-func ExampleNAT_Networks() {
+func ExampleNAT_ListNetworks() {
 	ctx := context.Background()
-	host, err := netns.Current()
-	if err != nil {
-		log.Fatal(err)
-	}
+	host, web := wire(ctx)
 	defer host.Close()
+	defer web.Close()
 	gw, err := nat.Open(ctx, host, nat.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	nets, err := gw.Networks(ctx)
-	if err != nil {
-		log.Fatal(err)
-	}
+	check(err)
+	defer gw.Close()
+	isolated := boxes
+	isolated.Isolated = true
+	check(gw.AddNetwork(ctx, isolated))
+
+	nets, err := gw.ListNetworks(ctx)
+	check(err)
 	for _, net := range nets {
 		fmt.Printf("%s: %d packets from elsewhere dropped\n", net.Interface, net.Drops.In)
-		for _, port := range net.Unisolated {
+		for _, port := range net.LeakyPorts {
 			fmt.Printf("%s: the bridge port %s is not isolated\n", net.Interface, port)
 		}
 	}
+	// Output:
+	// boxwire0: 0 packets from elsewhere dropped
+	// boxwire0: the bridge port web0 is not isolated
 }

@@ -9,17 +9,23 @@ import (
 
 	"github.com/boxwire/boxwire/internal/ct"
 	"github.com/boxwire/boxwire/internal/nft"
+	"github.com/boxwire/boxwire/internal/portlock"
 	"github.com/boxwire/boxwire/internal/refuse"
+	"github.com/boxwire/boxwire/internal/rtnl"
 )
 
-// Explain looks for reasons why a published port does not answer. Of the port,
-// Proto and Host are required, and Host names an address and one port as visitors
-// use them; Box and Owner may be left out, and what is given is compared with what
-// is published. It only reads, and only what this host shows: the way to the host,
-// the visitor's side and rules of iptables-legacy are not looked at.
+// Explain looks for reasons why a published port does not answer. It needs the Proto and Host of
+// the port, where Host is an address and one port as visitors use them. Box and Owner are optional,
+// and compared with what is published. [NAT.ExplainOut] is for connections that a box begins.
 //
-// Errors: os.ErrInvalid for a port that cannot be published. What could not be
-// read is an error, together with the causes that were found.
+// Explain only reads, and only on this host. It does not see the network between the visitor and
+// the host. It follows the first packet through the chains of the families ip, ip6 and inet at the
+// hooks prerouting to postrouting. It does not see rules that drop only replies, chains of the
+// families netdev and bridge, and the hook ingress. Rules of iptables-legacy cannot be read; if
+// there are any and no other cause is certain, Explain reports that.
+//
+// Errors: os.ErrInvalid for a port that cannot be published. If something could not be read,
+// Explain returns the error and the causes that it found.
 func (n *NAT) Explain(ctx context.Context, port Port, hints Hints) (Causes, error) {
 	const op = "nat.Explain"
 	subject := fmt.Sprintf("%v %v", port.Proto, port.Host)
@@ -42,14 +48,14 @@ func (n *NAT) Explain(ctx context.Context, port Port, hints Hints) (Causes, erro
 	}
 	d := diagnosis{n: n, c: c, port: port, hints: hints, box: port.Box, local: port.Host.Addr().IsLoopback()}
 	for _, look := range []func(context.Context) error{
-		d.lookAtTable, d.lookAtWay, d.lookAtRules, d.lookAtReversePath, d.lookAtFlows, d.lookAtForwarding, d.lookAtLink, d.lookAtBridge, d.lookAtListener,
+		d.lookAtTable, d.lookAtWay, d.lookAtSource, d.lookAtRules, d.lookAtReversePath, d.lookAtFlows, d.lookAtForwarding, d.lookAtLink, d.lookAtBridge, d.lookAtListener, d.lookAtLegacy,
 	} {
 		err = errors.Join(err, look(ctx))
 	}
 	return d.causes, n.fail(op, subject, err)
 }
 
-// diagnosis is an Explain under way.
+// diagnosis is one run of Explain or ExplainOut.
 type diagnosis struct {
 	n      *NAT
 	c      nft.Conn
@@ -58,25 +64,27 @@ type diagnosis struct {
 	local  bool // the visitors are on the host itself
 	causes Causes
 
-	there     bool           // the table is
-	published bool           // the port is
-	box       netip.AddrPort // where it leads; invalid if that is not known
+	outward bool // for ExplainOut: the box begins
 
-	links []linkConf
-	in    linkConf // by which visitors come; index 0 if that is not known
-	out   linkConf // by which the box is reached
+	there     bool           // the table exists
+	published bool           // the port is published
+	box       netip.AddrPort // its destination; invalid if unknown
+
+	links []rtnl.Link
+	in    rtnl.Link // the ingress link of visitors; index 0 if unknown
+	out   rtnl.Link // the link to the box
 }
 
 func (d *diagnosis) add(kind CauseKind, certain bool, subject, format string, args ...any) {
 	d.causes = append(d.causes, Cause{Kind: kind, Subject: subject, Text: fmt.Sprintf(format, args...), Certain: certain})
 }
 
-// lookAtTable looks whether the port is published, and where it leads.
+// lookAtTable finds out whether the port is published, and for which box.
 func (d *diagnosis) lookAtTable(ctx context.Context) error {
 	n := d.n
 	comment, err := d.c.TableComment(ctx, n.table)
 	if errors.Is(err, os.ErrNotExist) {
-		d.add(CauseTableMissing, true, n.String(), "the table inet %s is not there: something removed it. Open, Sync or Keep bring it back.", n.table)
+		d.add(CauseTableMissing, true, n.String(), "the table inet %s is not there: something removed it. Open, Sync or Maintain bring it back.", n.table)
 		return nil
 	}
 	if err != nil {
@@ -90,19 +98,19 @@ func (d *diagnosis) lookAtTable(ctx context.Context) error {
 		}
 	}
 	if !intact {
-		d.add(CauseTableDamaged, false, n.String(), "the rules of the table inet %s are not as they should be: Sync or Keep build it anew.", n.table)
+		d.add(CauseTableDamaged, false, n.String(), "the rules of the table inet %s are not as they should be: Sync or Maintain rebuild it.", n.table)
 	}
 	held, err := n.list(ctx, d.c)
 	if err != nil {
 		return err
 	}
 	want := d.port.claim()
-	want.hi = want.lo
+	want.Last = want.First
 	for _, p := range held {
-		if !p.claim().meets(want) || !p.claim().wild() && p.Host.Addr() != d.port.Host.Addr() {
+		if !p.claim().Overlaps(want) || !p.claim().Wildcard() && p.Host.Addr() != d.port.Host.Addr() {
 			continue
 		}
-		leads := netip.AddrPortFrom(p.Box.Addr(), p.Box.Port()+want.lo-p.Host.Port())
+		leads := netip.AddrPortFrom(p.Box.Addr(), p.Box.Port()+want.First-p.Host.Port())
 		if d.box.IsValid() && d.box != leads || d.port.Owner != "" && d.port.Owner != p.Owner {
 			d.add(CauseLeadsElsewhere, true, p.Port.String(), "the port leads to %v, published by %q.", leads, p.Owner)
 		}
@@ -113,8 +121,7 @@ func (d *diagnosis) lookAtTable(ctx context.Context) error {
 	return nil
 }
 
-// lookAtFlows looks for flows that were decided before the port led to where it
-// does.
+// lookAtFlows finds flows that are older than the mapping of the port.
 func (d *diagnosis) lookAtFlows(ctx context.Context) error {
 	if !d.published {
 		return nil
@@ -151,8 +158,8 @@ func (d *diagnosis) lookAtFlows(ctx context.Context) error {
 	return nil
 }
 
-// lookAtBridge looks whether bridged packets pass the firewall while bridge ports
-// are kept apart: a box then does not reach its sibling's port by way of the host.
+// lookAtBridge finds isolated bridge ports where bridged packets pass the firewall. A box then does
+// not reach a sibling's published port.
 func (d *diagnosis) lookAtBridge(ctx context.Context) error {
 	key := "net.bridge.bridge-nf-call-iptables"
 	if d.port.Host.Addr().Is6() {
@@ -166,33 +173,40 @@ func (d *diagnosis) lookAtBridge(ctx context.Context) error {
 		return err
 	}
 	for _, l := range d.links {
-		if l.isolated && l.master == d.out.index && d.out.index != 0 {
-			d.add(CauseBridgeFilter, false, "link "+l.name,
-				"%s is 1 and the bridge port %s is isolated: boxes on the bridge %s do not reach each other's published ports. Set the one to 0 or end the other.", key, l.name, d.out.name)
+		if d.hints.From.IsValid() && d.hints.From == d.box.Addr() && l.Master == d.out.Index && d.out.Index != 0 && !l.Hairpin {
+			d.add(CauseBridgeFilter, false, "link "+l.Name,
+				"%s is 1 and the bridge port %s has no hairpin mode: if it is the box's, the bridge does not send the box's packets to its own published port back to it. Set the one to 0 or the other on.", key, l.Name)
+			break // one for all
+		}
+	}
+	for _, l := range d.links {
+		if l.Isolated && l.Master == d.out.Index && d.out.Index != 0 {
+			d.add(CauseBridgeFilter, false, "link "+l.Name,
+				"%s is 1 and the bridge port %s is isolated: boxes on the bridge %s do not reach each other's published ports. Set the one to 0 or end the other.", key, l.Name, d.out.Name)
 			return nil
 		}
 	}
 	return nil
 }
 
-// lookAtListener looks whether a program in the box waits for visitors.
+// lookAtListener finds out whether a program in the box listens.
 func (d *diagnosis) lookAtListener(ctx context.Context) error {
 	if d.hints.Box == nil || !d.box.IsValid() {
 		return nil
 	}
-	all, told, err := listeners(ctx, d.hints.Box, d.port.Proto, 0)
-	if err != nil || !told { // that no socket is shown means nothing then
+	all, known, err := portlock.Listeners(ctx, d.hints.Box, uint8(d.port.Proto), 0)
+	if err != nil || !known { // the box may have sockets that are not shown
 		return err
 	}
-	want := claim{d.port.Proto, d.box.Addr(), d.box.Port(), d.box.Port()}
+	want := portlock.Range{Proto: uint8(d.port.Proto), Addr: d.box.Addr(), First: d.box.Port(), Last: d.box.Port()}
 	subject := fmt.Sprintf("%v %v", d.port.Proto, d.box)
 	others := ""
 	for _, l := range all {
-		if l.meets(want) {
+		if l.Overlaps(want) {
 			return nil
 		}
-		if l.claim.lo == want.lo {
-			others = l.claim.addr.String()
+		if l.Range.First == want.First {
+			others = l.Range.Addr.String()
 		}
 	}
 	if others == "" {

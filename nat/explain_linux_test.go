@@ -3,6 +3,7 @@ package nat
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -12,18 +13,19 @@ import (
 
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
-// ills is a scene with ports that answer, and what is asked about them.
-type ills struct {
-	scene
+// explainTest is a topology with ports that answer, and what is asked about them.
+type explainTest struct {
+	topology
 	t     *testing.T
 	port  Port
 	hints Hints
 }
 
 // explain returns the kinds of what Explain finds.
-func (i *ills) explain() (Causes, []CauseKind) {
+func (i *explainTest) explain() (Causes, []CauseKind) {
 	i.t.Helper()
 	causes, err := i.gw.Explain(i.t.Context(), i.port, i.hints)
 	if err != nil {
@@ -39,7 +41,7 @@ func (i *ills) explain() (Causes, []CauseKind) {
 	return causes, kinds
 }
 
-func (i *ills) nft(lines ...string) func() {
+func (i *explainTest) nft(lines ...string) func() {
 	return func() {
 		for _, l := range lines {
 			testutil.Run(i.t, i.host, "nft", l)
@@ -47,9 +49,9 @@ func (i *ills) nft(lines ...string) func() {
 	}
 }
 
-func (i *ills) ip(lines string) func() { return func() { ip(i.t, i.host, lines) } }
+func (i *explainTest) ip(lines string) func() { return func() { ip(i.t, i.host, lines) } }
 
-func (i *ills) sysctl(key, value string) func() {
+func (i *explainTest) sysctl(key, value string) func() {
 	return func() {
 		if err := i.host.SetSysctl(context.WithoutCancel(i.t.Context()), key, value); err != nil {
 			i.t.Fatal(err)
@@ -57,7 +59,7 @@ func (i *ills) sysctl(key, value string) func() {
 	}
 }
 
-func (i *ills) do(fn func() error) func() {
+func (i *explainTest) do(fn func() error) func() {
 	return func() {
 		if err := fn(); err != nil {
 			i.t.Fatal(err)
@@ -65,70 +67,93 @@ func (i *ills) do(fn func() error) func() {
 	}
 }
 
-// Each cause is made as it comes about in life, named, mended, and gone.
+// Each cause is made as it comes about in life, named, repaired, and gone.
 func TestExplainNamesEachCause(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	web, local := tcp("0.0.0.0:8080", "10.88.0.2:80", "web"), tcp("127.0.0.1:9090", "10.88.0.2:80", "web")
 	web6 := tcp("[::]:8080", "[fd88::2]:80", "web")
 	dns, gone := tcp("0.0.0.0:5300", "10.88.0.2:53", "dns"), tcp("0.0.0.0:8077", "10.88.0.77:80", "gone")
 	dns.Proto = UDP
 	state := State{Networks: []Network{network0()}, Ports: []Port{web, local, web6, dns, gone}}
-	type ill struct {
+	type faultCase struct {
 		name string
 		port Port
 		kind CauseKind
 		subj string // a part of the subject
-		make func(i *ills) (make, mend func())
+		make func(i *explainTest) (make, repair func())
 	}
-	sync := func(i *ills) func() {
+	sync := func(i *explainTest) func() {
 		return i.do(func() error { return i.gw.Sync(i.t.Context(), state) })
 	}
-	i := &ills{scene: wire(t)}
-	i.gw = open(t, i.host)
-	serve(t, i.box, ":80")
-	echo(t, i.box, ":53", "dns")
-	for _, c := range []ill{
-		{"the table is deleted", web, CauseTableMissing, "inet boxwire", func(i *ills) (func(), func()) {
+	for turn, c := range []faultCase{
+		{"the table is deleted", web, CauseTableMissing, "inet boxwire", func(i *explainTest) (func(), func()) {
 			return i.nft("delete table inet boxwire"), sync(i)
 		}},
-		{"a chain is flushed", web, CauseTableDamaged, "inet boxwire", func(i *ills) (func(), func()) {
+		{"a chain is flushed", web, CauseTableDamaged, "inet boxwire", func(i *explainTest) (func(), func()) {
 			return i.nft("flush chain inet boxwire to_box"), sync(i)
 		}},
-		{"the port is unpublished", web, CauseNotPublished, "8080", func(i *ills) (func(), func()) {
+		{"the port is unpublished", web, CauseNotPublished, "8080", func(i *explainTest) (func(), func()) {
 			return i.do(func() error { return i.gw.Unpublish(i.t.Context(), web) }), sync(i)
 		}},
-		{"the port leads to another box", web, CauseLeadsElsewhere, "10.88.0.2:80", func(i *ills) (func(), func()) {
+		{"the port leads to another box", web, CauseLeadsElsewhere, "10.88.0.2:80", func(i *explainTest) (func(), func()) {
 			return func() { i.port.Box = netip.MustParseAddrPort("10.88.0.3:80") }, func() { i.port = web }
 		}},
-		{"the address is not the host's", tcp("203.0.113.5:8080", "10.88.0.2:80", "web"), CauseAddressNotLocal, "203.0.113.5", func(i *ills) (func(), func()) {
+		{"the address is not the host's", tcp("203.0.113.5:8080", "10.88.0.2:80", "web"), CauseAddressNotLocal, "203.0.113.5", func(i *explainTest) (func(), func()) {
 			return func() {}, i.ip("addr add 203.0.113.5/24 dev up0")
 		}},
-		{"a forward chain with the policy drop", web, CauseForeignDrop, "policy of chain ip filter FORWARD", func(i *ills) (func(), func()) {
+		{"a forward chain with the policy drop", web, CauseForeignDrop, "policy of chain ip filter FORWARD", func(i *explainTest) (func(), func()) {
 			return i.nft("table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }"), i.nft("delete table ip filter")
 		}},
-		{"the same, accepted by DOCKER-USER", web, CauseForeignDrop, "FORWARD", func(i *ills) (func(), func()) {
+		{"the same, accepted by DOCKER-USER", web, CauseForeignDrop, "FORWARD", func(i *explainTest) (func(), func()) {
 			i.t.Cleanup(i.nft("delete table ip filter"))
 			return i.nft(`table ip filter { chain DOCKER-USER { return; }; chain FORWARD { type filter hook forward priority 0; policy drop; jump DOCKER-USER; ct state established,related accept; iifname "docker0" accept; }; }`),
 				i.nft(`insert rule ip filter DOCKER-USER oifname "br0" accept`)
 		}},
-		{"a rule of firewalld's kind", web, CauseForeignDrop, "chain inet firewalld filter_FORWARD", func(i *ills) (func(), func()) {
+		{"a rule of firewalld's kind", web, CauseForeignDrop, "chain inet firewalld filter_FORWARD", func(i *explainTest) (func(), func()) {
 			i.t.Cleanup(i.nft("delete table inet firewalld"))
 			return i.nft("table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; policy accept; ct state established,related accept; reject with icmpx admin-prohibited; }; }"),
 				i.nft("insert rule inet firewalld filter_FORWARD ct status dnat accept")
 		}},
-		{"a drop before the translation", web, CauseForeignDrop, "chain inet raw pre", func(i *ills) (func(), func()) {
+		{"a drop before the translation", web, CauseForeignDrop, "chain inet raw pre", func(i *explainTest) (func(), func()) {
 			return i.nft("table inet raw { chain pre { type filter hook prerouting priority -300; policy accept; tcp dport 8080 drop; }; }"), i.nft("delete table inet raw")
 		}},
-		{"a drop on the way of local visitors", local, CauseForeignDrop, "chain inet f out", func(i *ills) (func(), func()) {
+		{"a drop on the way of local visitors", local, CauseForeignDrop, "chain inet f out", func(i *explainTest) (func(), func()) {
 			return i.nft("table inet f { chain out { type filter hook output priority 0; policy accept; ip daddr 10.88.0.2 tcp dport 80 drop; }; }"), i.nft("delete table inet f")
 		}},
-		{"a drop of IPv6", web6, CauseForeignDrop, "chain ip6 filter FORWARD", func(i *ills) (func(), func()) {
+		{"a drop of IPv6", web6, CauseForeignDrop, "chain ip6 filter FORWARD", func(i *explainTest) (func(), func()) {
 			return i.nft("table ip6 filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }"), i.nft("delete table ip6 filter")
 		}},
-		{"another table's DNAT", web, CauseForeignDNAT, "chain ip nat PREROUTING", func(i *ills) (func(), func()) {
+		{"another table's DNAT", web, CauseForeignDNAT, "chain ip nat PREROUTING", func(i *explainTest) (func(), func()) {
 			return i.nft("table ip nat { chain PREROUTING { type nat hook prerouting priority -110; tcp dport 8080 dnat to 10.88.0.3; }; }"), i.nft("delete table ip nat")
 		}},
-		{"a strict reverse path", web, CauseReversePath, "up0", func(i *ills) (func(), func()) {
+		{"a visitor behind a box", web, CauseSource, "network br0", func(i *explainTest) (func(), func()) {
+			i.ip("route add 198.18.0.0/15 via 10.88.0.3")()
+			behind := network0()
+			behind.Behind = prefixes("198.18.0.0/15")
+			return func() { i.hints.From = netip.MustParseAddr("198.18.0.9") },
+				i.do(func() error { return i.gw.SetNetwork(i.t.Context(), behind) })
+		}},
+		{"a visitor behind a box over IPv6", web6, CauseSource, "network br0", func(i *explainTest) (func(), func()) {
+			i.ip("route add 2001:db8:77::/64 via fd88::3")()
+			behind := network0()
+			behind.Behind = prefixes("2001:db8:77::/64")
+			return func() { i.hints.From = netip.MustParseAddr("2001:db8:77::9") },
+				i.do(func() error { return i.gw.SetNetwork(i.t.Context(), behind) })
+		}},
+		{"a visitor with a box's address", web, CauseSource, "network br0", func(i *explainTest) (func(), func()) {
+			i.ip("route add 10.88.0.9 via 203.0.113.9")()
+			return func() { i.hints.From = netip.MustParseAddr("10.88.0.9") }, i.ip("route del 10.88.0.9")
+		}},
+		{"a box on two networks", web, CauseSource, "address 10.88.0.2", func(i *explainTest) (func(), func()) {
+			return func() {
+					i.ip(fmt.Sprintf("link add two0 type veth peer name eth1 netns %d\nlink set two0 master br1 up", standIn(i.t, i.box)))()
+					ip(i.t, i.box, "link set eth1 up\naddr add 10.89.0.9/16 dev eth1\nroute replace default via 10.89.0.1")
+				}, func() {
+					ip(i.t, i.box, "route add default via 10.88.0.1 table 88\nrule add from 10.88.0.2 table 88")
+				}
+		}},
+		{"a strict reverse path", web, CauseReversePath, "up0", func(i *explainTest) (func(), func()) {
 			i.hints.From = netip.MustParseAddr("203.0.113.9")
 			i.ip("route add 203.0.113.9/32 via 198.51.100.9")()
 			return i.sysctl("net.ipv4.conf.up0.rp_filter", "1"), func() {
@@ -136,7 +161,7 @@ func TestExplainNamesEachCause(t *testing.T) {
 				i.t.Cleanup(i.ip("route del 203.0.113.9/32 via 198.51.100.9"))
 			}
 		}},
-		{"a flow older than the mapping", dns, CauseStaleFlow, "5300", func(i *ills) (func(), func()) {
+		{"a flow older than the mapping", dns, CauseStaleFlow, "5300", func(i *explainTest) (func(), func()) {
 			return func() {
 					i.nft("delete element inet boxwire any4 { udp . 5300 }")()
 					c, err := i.outside.Dial(i.t.Context(), "udp", "203.0.113.1:5300")
@@ -150,10 +175,10 @@ func TestExplainNamesEachCause(t *testing.T) {
 					return errors.Join(i.gw.Unpublish(i.t.Context(), dns), i.gw.Publish(i.t.Context(), dns))
 				})
 		}},
-		{"forwarding is off", web, CauseForwardingOff, "br0", func(i *ills) (func(), func()) {
+		{"forwarding is off", web, CauseForwardingOff, "br0", func(i *explainTest) (func(), func()) {
 			return i.sysctl("net.ipv4.conf.br0.forwarding", "0"), sync(i)
 		}},
-		{"IPv6 forwarding is off", web6, CauseForwardingOff, "br0", func(i *ills) (func(), func()) {
+		{"IPv6 forwarding is off", web6, CauseForwardingOff, "br0", func(i *explainTest) (func(), func()) {
 			return func() {
 				for _, key := range []string{"net.ipv6.conf.br0.force_forwarding", "net.ipv6.conf.all.forwarding"} {
 					if err := i.host.SetSysctl(i.t.Context(), key, "0"); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -162,22 +187,22 @@ func TestExplainNamesEachCause(t *testing.T) {
 				}
 			}, sync(i)
 		}},
-		{"route_localnet is off", local, CauseLocalnetOff, "br0", func(i *ills) (func(), func()) {
+		{"route_localnet is off", local, CauseLocalnetOff, "br0", func(i *explainTest) (func(), func()) {
 			return i.sysctl("net.ipv4.conf.br0.route_localnet", "0"), sync(i)
 		}},
-		{"the host has no address of the subnet", web, CauseNoRoute, "10.88.0.2", func(i *ills) (func(), func()) {
+		{"the host has no address of the subnet", web, CauseNoRoute, "10.88.0.2", func(i *explainTest) (func(), func()) {
 			return i.ip("addr del 10.88.0.1/16 dev br0"), i.ip("addr add 10.88.0.1/16 dev br0")
 		}},
-		{"the network was removed", web, CauseNoNetwork, "br0", func(i *ills) (func(), func()) {
-			return i.do(func() error { return i.gw.RemoveNetwork(i.t.Context(), "br0") }), sync(i)
+		{"the network was removed", web, CauseNoNetwork, "br0", func(i *explainTest) (func(), func()) {
+			return i.do(func() error { return i.gw.DeleteNetwork(i.t.Context(), "br0") }), sync(i)
 		}},
-		{"the bridge is down", web, CauseLinkDown, "br0", func(i *ills) (func(), func()) {
+		{"the bridge is down", web, CauseLinkDown, "br0", func(i *explainTest) (func(), func()) {
 			return i.ip("link set br0 down"), i.ip("link set br0 up\naddr add fd88::1/64 dev br0 nodad")
 		}},
-		{"the bridge has no carrier", web, CauseLinkDown, "br0", func(i *ills) (func(), func()) {
+		{"the bridge has no carrier", web, CauseLinkDown, "br0", func(i *explainTest) (func(), func()) {
 			return i.ip("link set box0 down\nlink set sib0 down"), i.ip("link set box0 up\nlink set sib0 up")
 		}},
-		{"nobody has the box's address", gone, CauseNeighbourFailed, "10.88.0.77", func(i *ills) (func(), func()) {
+		{"nobody has the box's address", gone, CauseNeighbourFailed, "10.88.0.77", func(i *explainTest) (func(), func()) {
 			i.hints = Hints{}
 			return func() {
 					c, err := i.host.Dial(i.t.Context(), "udp", "10.88.0.77:9")
@@ -191,7 +216,7 @@ func TestExplainNamesEachCause(t *testing.T) {
 					testutil.Run(i.t, i.host, "ip", "neigh", "flush", "all")
 				}
 		}},
-		{"bridged packets pass the firewall and ports are isolated", web, CauseBridgeFilter, "box0", func(i *ills) (func(), func()) {
+		{"bridged packets pass the firewall and ports are isolated", web, CauseBridgeFilter, "box0", func(i *explainTest) (func(), func()) {
 			if _, err := i.host.Sysctl(i.t.Context(), "net.bridge.bridge-nf-call-iptables"); err != nil {
 				i.t.Skipf("needs br_netfilter: %v", err)
 			}
@@ -199,23 +224,34 @@ func TestExplainNamesEachCause(t *testing.T) {
 			i.t.Cleanup(i.sysctl("net.bridge.bridge-nf-call-iptables", "0"))
 			return i.ip("link set box0 type bridge_slave isolated on"), i.ip("link set box0 type bridge_slave isolated off")
 		}},
-		{"nobody listens", web, CauseNoListener, "10.88.0.2:80", func(i *ills) (func(), func()) {
+		{"nobody listens", web, CauseNoListener, "10.88.0.2:80", func(i *explainTest) (func(), func()) {
 			i.hints.Box = i.sibling // where nobody does
 			return func() {}, func() { serve(i.t, i.sibling, ":80") }
 		}},
-		{"the program listens on loopback only", web, CauseNoListener, "10.88.0.2:80", func(i *ills) (func(), func()) {
+		{"the program listens on loopback only", web, CauseNoListener, "10.88.0.2:80", func(i *explainTest) (func(), func()) {
 			i.hints.Box = i.beyond
 			serve(i.t, i.beyond, "127.0.0.1:80")
 			ip(i.t, i.beyond, "addr add 10.88.0.2/32 dev lo")
 			return func() {}, func() { serve(i.t, i.beyond, "10.88.0.2:80") }
 		}},
 	} {
+		if !testutil.Spread(turn, 4) {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
-			i.t, i.port, i.hints = t, c.port, Hints{Box: i.box}
+			t.Parallel()
+			i := &explainTest{topology: wire(t), t: t, port: c.port}
+			i.gw, i.hints = open(t, i.host), Hints{Box: i.box}
+			serve(t, i.box, ":80")
+			echo(t, i.box, ":53", "dns")
 			sync(i)()
-			makeIt, mend := c.make(i)
+			makeIt, repair := c.make(i)
 			if c.kind != CauseAddressNotLocal && c.kind != CauseNoListener {
-				if _, kinds := i.explain(); slices.Contains(kinds, c.kind) {
+				var kinds []CauseKind
+				if !until(func() bool { // a carrier takes a moment to come
+					_, kinds = i.explain()
+					return !slices.Contains(kinds, c.kind)
+				}) {
 					t.Fatalf("before: %v", kinds)
 				}
 			}
@@ -231,14 +267,14 @@ func TestExplainNamesEachCause(t *testing.T) {
 			if after := testutil.Run(t, i.host, "nft", "-s", "list", "ruleset"); after != before {
 				t.Errorf("Explain changed the ruleset:\n%s\nwas\n%s", after, before)
 			}
-			mend()
+			repair()
 			for deadline := time.Now().Add(10 * time.Second); ; { // a carrier takes a moment to come back
 				causes, kinds := i.explain()
 				if !slices.Contains(kinds, c.kind) {
 					break
 				}
 				if time.Now().After(deadline) {
-					t.Errorf("mended, but: %v", causes)
+					t.Errorf("repaired, but: %v", causes)
 					break
 				}
 			}
@@ -249,13 +285,14 @@ func TestExplainNamesEachCause(t *testing.T) {
 // What is in order has no cause, and what the text says of it is so.
 func TestExplainFindsNothingWhereAllIsWell(t *testing.T) {
 	t.Parallel()
-	s := newScene(t)
+	netnstest.NeedIPv6(t)
+	s := newTopology(t)
 	serve(t, s.box, ":80")
 	ports := []Port{tcp("0.0.0.0:8080", "10.88.0.2:80", "web"), tcp("[::]:8080", "[fd88::2]:80", "web"), tcp("127.0.0.1:9090", "10.88.0.2:80", "web")}
 	if err := s.gw.Publish(t.Context(), ports...); err != nil {
 		t.Fatal(err)
 	}
-	s.settle(t)
+	s.waitReady(t)
 	for addr, from := range map[string]*netns.NS{"203.0.113.1:8080": s.outside, "[2001:db8:1::1]:8080": s.outside, "127.0.0.1:9090": s.host} {
 		if _, err := ask(t, from, addr); err != nil {
 			t.Errorf("%s: %v", addr, err)

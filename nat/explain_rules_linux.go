@@ -11,8 +11,8 @@ import (
 // dstnat is the priority at which destinations are translated (NF_IP_PRI_NAT_DST).
 const dstnat = -100
 
-// lookAtRules follows a visitor's first packet through the rules of other tables:
-// before and after our translation.
+// lookAtRules follows a visitor's first packet through the rules of other tables, before and after
+// our translation.
 func (d *diagnosis) lookAtRules(ctx context.Context) error {
 	rules, err := trace.Read(ctx, d.c, func(family byte, table string) bool {
 		return family == unix.NFPROTO_INET && table == d.n.table
@@ -22,7 +22,7 @@ func (d *diagnosis) lookAtRules(ctx context.Context) error {
 	}
 	host := d.port.Host
 	before := trace.Packet{
-		V6: host.Addr().Is6(), In: trace.Link{Index: d.in.index, Name: d.in.name},
+		V6: host.Addr().Is6(), In: trace.Link{Index: d.in.Index, Name: d.in.Name},
 		Src: d.hints.From, Proto: uint8(d.port.Proto), Dport: host.Port(), Local: true,
 	}
 	if !host.Addr().IsUnspecified() {
@@ -30,7 +30,7 @@ func (d *diagnosis) lookAtRules(ctx context.Context) error {
 	}
 	after := before
 	after.Dst, after.Dport, after.Local, after.Translated = d.box.Addr(), d.box.Port(), false, true
-	after.Out = trace.Link{Index: d.out.index, Name: d.out.name}
+	after.Out = trace.Link{Index: d.out.Index, Name: d.out.Name}
 
 	entry := uint32(unix.NF_INET_PRE_ROUTING)
 	if d.local {
@@ -45,7 +45,7 @@ func (d *diagnosis) lookAtRules(ctx context.Context) error {
 		packet trace.Packet
 	}
 	steps := []step{{entry, math.MinInt32, dstnat, before}}
-	if d.box.IsValid() && d.out.index != 0 {
+	if d.box.IsValid() && d.out.Index != 0 {
 		steps = append(steps, step{entry, dstnat + 1, math.MaxInt32, after})
 		if !d.local {
 			steps = append(steps, step{unix.NF_INET_FORWARD, math.MinInt32, math.MaxInt32, after})
@@ -59,22 +59,35 @@ func (d *diagnosis) lookAtRules(ctx context.Context) error {
 			return err
 		}
 		for _, o := range found {
-			d.blame(o)
+			if err := d.blame(ctx, s.hook, o); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// blame adds the cause that a rule of another table is.
-func (d *diagnosis) blame(o trace.Outcome) {
+// blame adds the cause for a rule of another table.
+func (d *diagnosis) blame(ctx context.Context, hook uint32, o trace.Outcome) error {
 	if o.DNAT {
-		// Chains of one priority are asked in the order in which they were made.
+		// The kernel runs chains of one priority in the order in which they were made.
 		d.add(CauseForeignDNAT, o.Certain && o.Priority < dstnat, o.String(), "%v translates the destination before our table is asked.", o)
-		return
+		return nil
+	}
+	what, iface := "connections to the port", d.out.Name
+	if d.outward {
+		what, iface = "what the box begins", d.in.Name
 	}
 	mend := "an accept before it lets them through"
-	if o.Table == "filter" && o.Family != unix.NFPROTO_INET {
-		mend = "AcceptForward adds an accept before it"
+	if o.Table == "filter" && o.Family != unix.NFPROTO_INET && hook == unix.NF_INET_FORWARD {
+		lacks, err := d.n.lacksAccepts(ctx, d.c, o.Family, iface)
+		if err != nil {
+			return err
+		}
+		if lacks {
+			mend = "AcceptForward adds an accept before it"
+		}
 	}
-	d.add(CauseForeignDrop, o.Certain, o.String(), "%v drops connections to the port: what one table drops, no other can let through; %s.", o, mend)
+	d.add(CauseForeignDrop, o.Certain, o.String(), "%v drops %s: what one table drops, no other can let through; %s.", o, what, mend)
+	return nil
 }

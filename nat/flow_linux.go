@@ -12,15 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Flows lists the flows that one of the boxes' addresses has a part in, as who
-// began it or as who answers, sorted by protocol and original addresses; without
-// addresses, every flow of the namespace. It is no snapshot: a flow that begins or
-// ends meanwhile may be in the list or not.
+// ListFlows lists the flows from or to the addresses of boxes, sorted by protocol and original
+// addresses. Without addresses, it lists all flows of the namespace. The list is no snapshot: it
+// may lack or have a flow that begins or ends meanwhile.
 //
-// Errors: os.ErrInvalid for an address that is missing, unspecified or IPv4 in
-// IPv6 form; errors.ErrUnsupported where the kernel lacks nf_conntrack_netlink.
-func (n *NAT) Flows(ctx context.Context, boxes ...netip.Addr) ([]Flow, error) {
-	const op = "nat.Flows"
+// Errors: os.ErrInvalid for an address that is missing, unspecified or IPv4 in IPv6 form;
+// errors.ErrUnsupported where the kernel lacks nf_conntrack_netlink.
+func (n *NAT) ListFlows(ctx context.Context, boxes ...netip.Addr) ([]Flow, error) {
+	const op = "nat.ListFlows"
 	wanted := make(map[netip.Addr]bool, len(boxes))
 	for _, a := range boxes {
 		if !a.IsValid() || a.IsUnspecified() || a.Is4In6() {

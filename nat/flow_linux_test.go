@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"github.com/boxwire/boxwire/netns/netnstest"
 	"net/netip"
 	"os"
 	"testing"
@@ -11,7 +12,8 @@ import (
 // The sockets at both ends say what the flow has to be.
 func TestFlowsTellBothEndsOfAPublishedConnection(t *testing.T) {
 	t.Parallel()
-	s := newScene(t)
+	netnstest.NeedIPv6(t)
+	s := newTopology(t)
 	if err := s.host.SetSysctl(t.Context(), "net.netfilter.nf_conntrack_acct", "1"); err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +35,7 @@ func TestFlowsTellBothEndsOfAPublishedConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	flows, err := s.gw.Flows(t.Context(), netip.MustParseAddr("10.88.0.2"), netip.MustParseAddr("fd88::2"))
+	flows, err := s.gw.ListFlows(t.Context(), netip.MustParseAddr("10.88.0.2"), netip.MustParseAddr("fd88::2"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,10 +58,10 @@ func TestFlowsTellBothEndsOfAPublishedConnection(t *testing.T) {
 	if want := "tcp " + client + " -> 203.0.113.1:8080 (10.88.0.2:80) ESTABLISHED"; f.String() != want {
 		t.Errorf("%q, want %q", f, want)
 	}
-	if flows, err := s.gw.Flows(t.Context(), netip.MustParseAddr("10.88.0.77")); len(flows) != 0 || err != nil {
+	if flows, err := s.gw.ListFlows(t.Context(), netip.MustParseAddr("10.88.0.77")); len(flows) != 0 || err != nil {
 		t.Errorf("another address has %v, %v", flows, err)
 	}
-	if all, err := s.gw.Flows(t.Context()); len(all) < len(flows) || err != nil {
+	if all, err := s.gw.ListFlows(t.Context()); len(all) < len(flows) || err != nil {
 		t.Errorf("all are %v, %v", all, err)
 	}
 }
@@ -68,7 +70,7 @@ func TestFlowsRefuseWhatIsNoBox(t *testing.T) {
 	t.Parallel()
 	n := &NAT{}
 	for _, a := range []netip.Addr{{}, netip.IPv4Unspecified(), netip.MustParseAddr("::ffff:10.0.0.1")} {
-		if _, err := n.Flows(t.Context(), a); !errors.Is(err, os.ErrInvalid) {
+		if _, err := n.ListFlows(t.Context(), a); !errors.Is(err, os.ErrInvalid) {
 			t.Errorf("%v: %v", a, err)
 		}
 	}

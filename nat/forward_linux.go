@@ -5,240 +5,167 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/boxwire/boxwire/internal/forwarding"
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/netns"
 )
 
-// plan is what networks change of the host's links, found out before the batch is
-// sent and written after.
+// plan is how networks change the forwarding of links. It is made before the batch is sent, and its
+// settings are written after the commit.
 type plan struct {
-	settings []setting  // of IPv4
-	four     []linkConf // the links whose IPv4 forwarding is to be set
-	localnet []linkConf // the networks' links whose route_localnet is to be set
-	bridged  []linkConf // the bridges among those that do not forward yet, of either family
-	known    map[string]bool
-	six      plan6
-
-	// forwarded says that a network's link forwarded already, and not by a record
-	// of the table: what the table guards may have been there before the table.
-	forwarded bool
+	forwarding.Plan
+	facts []item // new records: the settings of links before
+	gone  []item // records to delete: of links that are gone, or replaced by facts
 }
 
-// plan reads what the table knows of the links, and plans for the networks.
+// plan reads the records of the table, and plans for the networks.
 func (n *NAT) plan(ctx context.Context, c nft.Conn, nets ...Network) (*plan, error) {
-	f, err := n.readFlipped(ctx, c)
+	r, err := n.readRecords(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	return planLinks(ctx, n.ns, f, nets...)
+	return planLinks(ctx, n.ns, r, nets...)
 }
 
-// planLinks reads the links and finds those that do not forward as the networks
-// need it. A network's link may be missing.
-func planLinks(ctx context.Context, ns *netns.NS, f flipped, nets ...Network) (*plan, error) {
-	links, err := readLinks(ctx, ns)
+// planLinks reads the links, and plans changes for those that do not forward as the networks need.
+// The link of a network may be missing.
+func planLinks(ctx context.Context, ns *netns.NS, r records, nets ...Network) (*plan, error) {
+	forward := make([]forwarding.Network, len(nets))
+	for i, net := range nets {
+		forward[i] = forwarding.Network{Link: net.Interface, IPv4: net.has(false), IPv6: net.has(true)}
+	}
+	fp, err := forwarding.Make(ctx, ns, forward, r.changes(), forwarding.Options{})
 	if err != nil {
 		return nil, err
 	}
-	own := map[string]Network{}
-	var four, six bool
-	for _, net := range nets {
-		own[net.Interface] = net
-		four = four || net.has(false)
-		six = six || net.has(true)
+	p := &plan{Plan: *fp}
+	fresh := make(map[setKey]bool)
+	for _, c := range fp.New {
+		fact := changeItem(c)
+		p.facts, fresh[fact.setKey()] = append(p.facts, fact), true
 	}
-	p := &plan{known: names(f.four)}
-	for _, l := range links {
-		net, isOwn := own[l.name]
-		if !four || !l.has4 || l.port && !isOwn {
-			continue
-		}
-		p.forwarded = p.forwarded || isOwn && l.forwarding && !p.known[l.name]
-		if !l.forwarding {
-			p.settings = append(p.settings, setting{l, confForwarding, 1})
-			p.four = append(p.four, l)
-		}
-		if isOwn && net.has(false) && !l.localnet {
-			p.localnet = append(p.localnet, l)
-			p.settings = append(p.settings, setting{l, confRouteLocalnet, 1})
+	for _, it := range r.items() {
+		name := it.network()
+		// A new record replaces a note of another program.
+		if fresh[it.setKey()] || name != forwarding.All && !fp.Links[name] {
+			p.gone = append(p.gone, it)
 		}
 	}
-	if six {
-		p.six, err = netns.Do(ctx, ns, func(context.Context) (plan6, error) {
-			return makePlan6(links, own, names(f.six), hasForce())
-		})
-		recorded := names(append(slices.Clone(f.six), p.six.record...))
-		for _, l := range links {
-			net, isOwn := own[l.name]
-			p.forwarded = p.forwarded || isOwn && net.has(true) && !recorded[l.name]
+	bridged := bridgedNames(r.bridged)
+	for _, name := range fp.Bridges {
+		if !bridged[name] {
+			p.facts = append(p.facts, item{"bridged", nft.Element{Key: slices.Concat(ifname(name), ifname(name))}})
 		}
 	}
-	flips := names(p.six.record)
-	for _, l := range p.four {
-		flips[l.name] = true
-	}
-	bridged := bridgedNames(f.bridged)
-	for _, l := range links {
-		if l.bridge && flips[l.name] && !bridged[l.name] {
-			p.bridged = append(p.bridged, l)
-		}
-	}
-	return p, err
+	return p, nil
 }
 
-// record adds the plan's facts to the batch. One that the table knows stays.
+// record adds the records to the batch, and deletes those of links that are gone.
 func (p *plan) record(b *nft.Batch) {
-	for _, it := range p.facts() {
-		b.EnsureElements(it.set, it.elem)
-	}
-}
-
-// facts are what the links were before: those that the table does not know yet,
-// for what was true when a link was first recorded is what it is set back to.
-func (p *plan) facts() (items []item) {
-	for _, l := range p.four {
-		if !p.known[l.name] {
-			items = append(items, item{families[0].flipped, nft.Element{Key: ifname(l.name)}})
-		}
-	}
-	for _, e := range p.six.record {
-		items = append(items, item{families[1].flipped, e})
-	}
-	for _, l := range p.localnet {
-		items = append(items, item{"localnet", nft.Element{Key: ifname(l.name)}})
-	}
-	for _, l := range p.bridged {
-		items = append(items, item{"bridged", nft.Element{Key: slices.Concat(ifname(l.name), ifname(l.name))}})
-	}
-	return items
+	deleteItems(b, p.gone)
+	addItems(b, p.facts)
 }
 
 // writes reports whether there is a setting to write.
-func (p *plan) writes() bool { return len(p.settings)+len(p.six.writes) > 0 }
+func (p *plan) writes() bool { return p.Writes() }
 
 // apply writes the settings.
 func (p *plan) apply(ctx context.Context, ns *netns.NS) error {
-	if err := setConf4(ctx, ns, p.settings); err != nil {
-		return err
-	}
-	return writeAll(ctx, ns, p.six.writes)
+	return forwarding.Apply(ctx, ns, p.Changes)
 }
 
-// forwardLinks makes links forward for the networks, as adding them did with those
-// that were there, and reports whether there were any that did not.
+// revert writes the previous values back.
+func (p *plan) revert(ctx context.Context, ns *netns.NS) error {
+	return forwarding.Revert(ctx, ns, p.Changes)
+}
+
+// forwardLinks makes links forward for networks that were added before, and reports whether one did
+// not.
 func (n *NAT) forwardLinks(ctx context.Context, nets []Network) (bool, error) {
 	nets, _, err := checkNetworks(nets)
 	if err != nil || len(nets) == 0 {
 		return false, err
 	}
-	p := new(plan)
-	// In turn: the record of a link that RemoveNetwork sets back in between would be
-	// gone, and the link would forward for strangers.
-	err = n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
-		err := c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
-			var err error
-			if p, err = n.plan(ctx, c, nets...); err != nil {
-				return nil, err
-			}
-			b := nft.NewBatch(n.table)
-			p.record(b)
-			return b, nil
-		}, nil)
-		if err != nil {
-			p = new(plan)
-			return netns.IgnoreNotExist(err) // the table is being removed, which is looked after next
-		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
-		defer cancel()
-		return p.apply(ctx, n.ns)
-	})
-	return p.writes(), err
+	// It holds the lock: DeleteNetwork could otherwise restore a link in between and delete its
+	// record, and the link would forward for strangers.
+	tx := &forwardTx{nets: nets}
+	err = n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error { return n.run(ctx, c, tx) })
+	return tx.plan.writes(), err
 }
 
-// flipped is what the table says about links that did not forward before, and how
-// many networks there are.
-type flipped struct {
-	networks  int
-	localnet  []nft.Element
-	bridged   []nft.Element
-	four, six []nft.Element
+// forwardTx makes links forward for the networks that the table has.
+type forwardTx struct {
+	tableTx
+	nets []Network
+	plan plan // empty where the table is being removed
 }
 
-func (n *NAT) readFlipped(ctx context.Context, c nft.Conn) (f flipped, err error) {
-	ifs, err := c.Elements(ctx, n.table, "ifs")
+// Build plans, and returns the batch that records what the links were.
+func (tx *forwardTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error) {
+	tx.plan = plan{}
+	r, err := tx.n.readRecords(ctx, tx.c)
 	if err != nil {
-		return f, err
+		return nil, err
 	}
-	f.networks = len(ifs)
-	if f.localnet, err = c.Elements(ctx, n.table, "localnet"); err != nil {
-		return f, err
+	// Another program may have deleted a network just now.
+	there := slices.DeleteFunc(slices.Clone(tx.nets), func(net Network) bool { return !r.nets[net.Interface] })
+	p, err := planLinks(ctx, tx.n.ns, r, there...)
+	if err != nil {
+		return nil, err
 	}
-	if f.bridged, err = c.Elements(ctx, n.table, "bridged"); err != nil {
-		return f, err
-	}
-	if f.four, err = c.Elements(ctx, n.table, families[0].flipped); err != nil {
-		return f, err
-	}
-	f.six, err = c.Elements(ctx, n.table, families[1].flipped)
-	return f, err
+	tx.plan = *p
+	b := nft.NewBatch(tx.n.table)
+	p.record(b)
+	return b, nil
 }
 
-// bridgedNames are the bridges in elements of the set bridged.
-func bridgedNames(elems []nft.Element) map[string]bool {
-	m := make(map[string]bool, len(elems))
-	for _, e := range elems {
-		name, _ := pairOf(e.Key)
-		m[name] = true
-	}
-	return m
+// Committed reports whether the table has the records.
+func (tx *forwardTx) Committed(ctx context.Context) (bool, error) {
+	r, err := tx.n.readRecords(ctx, tx.c)
+	b := nft.NewBatch(tx.n.table)
+	changeItems(b, r.items(), replaceItems(r.items(), slices.Concat(tx.plan.gone, tx.plan.facts), tx.plan.facts))
+	return b.Len() == 0, err
 }
 
-func names(elems []nft.Element) map[string]bool {
-	m := make(map[string]bool, len(elems))
-	for _, e := range elems {
-		m[nameOf(e.Key)] = true
-	}
-	return m
+// Rollback forgets the plan.
+func (tx *forwardTx) Rollback(context.Context) error {
+	tx.plan = plan{}
+	return nil
 }
 
-// restore sets the links back to what they were. Where the machine was made a
-// router meanwhile, by the global switch, its links forward on.
-func (f flipped) restore(ctx context.Context, ns *netns.NS) error {
-	if len(f.four) > 0 {
-		router, err := ns.Sysctl(ctx, "net.ipv4.ip_forward")
-		if err != nil {
-			return err
-		}
-		if router != "0" {
-			f.four = nil
-		}
-	}
-	return errors.Join(f.write4(ctx, ns, 0), writeAll(ctx, ns, restore6(f.six)))
+// explain ignores a missing table. The maintainer's next repair follows its removal.
+func (tx *forwardTx) explain(_ context.Context, err error) error { return netns.IgnoreNotExist(err) }
+
+// finish writes the settings.
+func (tx *forwardTx) finish(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
+	defer cancel()
+	return tx.n.forward(ctx, tx.c, &tx.plan)
 }
 
-// reapply makes the links forward again.
-func (f flipped) reapply(ctx context.Context, ns *netns.NS) error {
-	return errors.Join(f.write4(ctx, ns, 1), writeAll(ctx, ns, reapply6(f.six)))
-}
-
-func (f flipped) write4(ctx context.Context, ns *netns.NS, value uint32) error {
-	if len(f.four) == 0 && len(f.localnet) == 0 {
+// forward writes the settings of a plan whose records are in the table. If one cannot be written,
+// it restores the others and deletes the records.
+func (n *NAT) forward(ctx context.Context, c nft.Conn, p *plan) error {
+	err := p.apply(ctx, n.ns)
+	if err == nil {
 		return nil
 	}
-	links, err := readLinks(ctx, ns)
+	if rerr := p.revert(ctx, n.ns); rerr != nil { // the records stay, and say what to restore
+		return errors.Join(err, rerr)
+	}
+	return errors.Join(err, c.Commit(ctx, n.table, nft.BuildFunc(func(ctx context.Context) (*nft.Batch, error) {
+		b := nft.NewBatch(n.table)
+		return b, n.unrecord(ctx, c, b, p)
+	})))
+}
+
+// unrecord undoes record.
+func (n *NAT) unrecord(ctx context.Context, c nft.Conn, b *nft.Batch, p *plan) error {
+	r, err := n.readRecords(ctx, c)
 	if err != nil {
 		return err
 	}
-	known := names(f.four)
-	localnet := names(f.localnet)
-	var settings []setting
-	for _, l := range links {
-		if known[l.name] {
-			settings = append(settings, setting{l, confForwarding, value})
-		}
-		if localnet[l.name] {
-			settings = append(settings, setting{l, confRouteLocalnet, value})
-		}
-	}
-	return setConf4(ctx, ns, settings)
+	have := r.items()
+	changeItems(b, have, replaceItems(have, slices.Concat(p.facts, p.gone), p.gone))
+	return nil
 }

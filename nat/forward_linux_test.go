@@ -1,16 +1,16 @@
 package nat
 
 import (
-	"context"
+	"github.com/boxwire/boxwire/netns/netnstest"
 	"strings"
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/testutil"
-	"github.com/boxwire/boxwire/netns"
 )
 
 func TestForwardingIsSwitchedLinkByLinkAndBack(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := host(t)
 	setSysctl(t, ns, "ipv4/conf/up0p/forwarding", "1") // as the administrator wants it
 	gw := open(t, ns)
@@ -30,9 +30,9 @@ func TestForwardingIsSwitchedLinkByLinkAndBack(t *testing.T) {
 		"ipv6/conf/all/forwarding": "0",
 	}
 	expect(t, ns, on)
-	flipped := testutil.Run(t, ns, "nft", "list", "set", "inet", "boxwire", "flipped4")
-	if !strings.Contains(flipped, `"up0"`) || strings.Contains(flipped, `"up0p"`) {
-		t.Errorf("flipped4: %s", flipped)
+	out := testutil.Run(t, ns, "nft", "list", "set", "inet", "boxwire", "flipped4")
+	if !strings.Contains(out, `"up0"`) || strings.Contains(out, `"up0p"`) {
+		t.Errorf("flipped4: %s", out)
 	}
 
 	// The settings stay while there is a network.
@@ -40,12 +40,12 @@ func TestForwardingIsSwitchedLinkByLinkAndBack(t *testing.T) {
 	if err := gw.AddNetwork(t.Context(), Network{Interface: "br1", Subnets: prefixes("10.89.0.0/16")}); err != nil {
 		t.Fatal(err)
 	}
-	if err := gw.RemoveNetwork(t.Context(), "br1"); err != nil {
+	if err := gw.DeleteNetwork(t.Context(), "br1"); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, ns, on)
 	expect(t, ns, map[string]string{"ipv4/conf/br1/route_localnet": "0"})
-	if err := gw.RemoveNetwork(t.Context(), "br0"); err != nil {
+	if err := gw.DeleteNetwork(t.Context(), "br0"); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, ns, before)
@@ -64,11 +64,12 @@ func TestForwardingIsSwitchedLinkByLinkAndBack(t *testing.T) {
 // A host that limits what boxes send has an ifb for each, of ever new names.
 func TestAnIFBIsNotMadeToForward(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := host(t)
 	gw := open(t, ns)
 	for _, name := range []string{"ifb1", "ifb2"} {
 		testutil.Run(t, ns, "ip", "link", "add", name, "type", "ifb")
-		if err := gw.EnsureNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16", "fd88::/64")}); err != nil {
+		if err := gw.SetNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16", "fd88::/64")}); err != nil {
 			t.Fatal(err)
 		}
 		expect(t, ns, map[string]string{"ipv4/conf/" + name + "/forwarding": "0", "ipv4/conf/up0/forwarding": "1"})
@@ -90,7 +91,7 @@ func TestAMachineMadeARouterMeanwhileStaysOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	setSysctl(t, ns, "ipv4/ip_forward", "1")
-	if err := gw.RemoveNetwork(t.Context(), "br0"); err != nil {
+	if err := gw.DeleteNetwork(t.Context(), "br0"); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, ns, map[string]string{"ipv4/conf/up0/forwarding": "1", "ipv4/conf/br0/forwarding": "1", "ipv4/conf/br0/route_localnet": "0"})
@@ -101,6 +102,7 @@ func TestAMachineMadeARouterMeanwhileStaysOne(t *testing.T) {
 
 func TestANetworkOutlivesItsInterface(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := host(t)
 	gw := open(t, ns)
 	if err := gw.AddNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16", "fd88::/64")}); err != nil {
@@ -108,8 +110,32 @@ func TestANetworkOutlivesItsInterface(t *testing.T) {
 	}
 	testutil.Run(t, ns, "ip", "link", "del", "br0")
 	testutil.Run(t, ns, "ip", "link", "del", "up0")
-	if err := gw.RemoveNetwork(t.Context(), "br0"); err != nil {
+	if err := gw.DeleteNetwork(t.Context(), "br0"); err != nil {
 		t.Error(err)
+	}
+}
+
+// What the table says of a link in words that are not ours is replaced by a record.
+func TestANoteOfAnotherProgramIsReplaced(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	for name, put := range map[string]func(gw *NAT, net Network) error{
+		"SetNetwork": func(gw *NAT, net Network) error { return gw.SetNetwork(t.Context(), net) },
+		"Sync":       func(gw *NAT, net Network) error { return gw.Sync(t.Context(), State{Networks: []Network{net}}) },
+	} {
+		ns := host(t)
+		gw := open(t, ns)
+		testutil.Run(t, ns, "nft", "add", "element", "inet", "boxwire", "flipped6", `{ "up0" comment "seen" }`)
+		if err := put(gw, Network{Interface: "br0", Subnets: prefixes("fd88::/64")}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if out := testutil.Run(t, ns, "nft", "list", "set", "inet", "boxwire", "flipped6"); strings.Contains(out, "seen") || !strings.Contains(out, `"up0" comment`) {
+			t.Errorf("%s: %s", name, out)
+		}
+		if err := gw.DeleteNetwork(t.Context(), "br0"); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		expect(t, ns, map[string]string{"ipv6/conf/all/forwarding": "0", "ipv6/conf/up0/forwarding": "0", "ipv6/conf/up0/accept_ra": "1"})
 	}
 }
 
@@ -127,86 +153,8 @@ func TestIPv6ForwardingByForceForwarding(t *testing.T) {
 		"ipv6/conf/lo/force_forwarding": "0", "ipv6/conf/up0/accept_ra": "1",
 		"ipv4/conf/up0/forwarding": "0", // no IPv4 subnet
 	})
-	if err := gw.RemoveNetwork(t.Context(), "br0"); err != nil {
+	if err := gw.DeleteNetwork(t.Context(), "br0"); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, ns, map[string]string{"ipv6/conf/br0/force_forwarding": "0", "ipv6/conf/up0/force_forwarding": "0"})
-}
-
-// The way of kernels before 6.17 works on all of them.
-func TestIPv6ForwardingByTheGlobalSwitchKeepsRouterAdvertisements(t *testing.T) {
-	t.Parallel()
-	ns := host(t)
-	setSysctl(t, ns, "ipv6/conf/up0p/forwarding", "1")
-	links, err := readLinks(t.Context(), ns)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := netns.Do(t.Context(), ns, func(context.Context) (plan6, error) {
-		return makePlan6(links, map[string]Network{"br0": {}}, nil, false)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := writeAll(t.Context(), ns, p.writes); err != nil {
-		t.Fatal(err)
-	}
-	on := map[string]string{
-		"ipv6/conf/all/forwarding": "1", "ipv6/conf/up0/forwarding": "1",
-		"ipv6/conf/up0/accept_ra": "2", "ipv6/conf/br0/accept_ra": "1", "ipv6/conf/up0p/accept_ra": "1",
-	}
-	expect(t, ns, on)
-	if err := writeAll(t.Context(), ns, restore6(p.record)); err != nil {
-		t.Fatal(err)
-	}
-	expect(t, ns, map[string]string{
-		"ipv6/conf/all/forwarding": "0", "ipv6/conf/up0/forwarding": "0", "ipv6/conf/up0p/forwarding": "1",
-		"ipv6/conf/up0/accept_ra": "1", "ipv6/conf/br0/accept_ra": "1",
-	})
-	if err := writeAll(t.Context(), ns, reapply6(p.record)); err != nil {
-		t.Fatal(err)
-	}
-	expect(t, ns, on)
-}
-
-// Without force_forwarding, a link that comes after the global switch forwards at
-// once, and takes no router advertisements.
-func TestALateLinkIsNoWayForStrangersEither(t *testing.T) {
-	t.Parallel()
-	ns := host(t)
-	links, err := readLinks(t.Context(), ns)
-	if err != nil {
-		t.Fatal(err)
-	}
-	own := map[string]Network{"br0": {}}
-	makePlan := func(links []linkConf, known map[string]bool) plan6 {
-		t.Helper()
-		p, err := netns.Do(t.Context(), ns, func(context.Context) (plan6, error) { return makePlan6(links, own, known, false) })
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := writeAll(t.Context(), ns, p.writes); err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
-	first := makePlan(links, nil)
-	known := names(first.record)
-	if again := makePlan(links, known); again.record != nil || again.writes != nil {
-		t.Errorf("again: %+v", again)
-	}
-	testutil.Run(t, ns, "ip", "link", "add", "late0", "type", "veth", "peer", "name", "late0p")
-	expect(t, ns, map[string]string{"ipv6/conf/late0/forwarding": "1", "ipv6/conf/late0/accept_ra": "1"})
-	if links, err = readLinks(t.Context(), ns); err != nil {
-		t.Fatal(err)
-	}
-	late := makePlan(links, known)
-	if got := names(late.record); len(got) != 2 || !got["late0"] || !got["late0p"] {
-		t.Errorf("recorded: %v", got)
-	}
-	expect(t, ns, map[string]string{"ipv6/conf/late0/accept_ra": "2"})
-	if err := writeAll(t.Context(), ns, restore6(append(first.record, late.record...))); err != nil {
-		t.Fatal(err)
-	}
-	expect(t, ns, map[string]string{"ipv6/conf/all/forwarding": "0", "ipv6/conf/late0/forwarding": "0", "ipv6/conf/late0/accept_ra": "1"})
 }

@@ -2,13 +2,25 @@ package nat
 
 import (
 	"flag"
+	"io"
 	"os"
 	"testing"
 
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
+// idleEnv makes the test binary a process that does nothing until its standard
+// input ends.
+const idleEnv = "BOXWIRE_NAT_IDLE"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(idleEnv) != "" {
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}
+	if os.Getenv(readonlyEnv) != "" {
+		os.Exit(readonly())
+	}
 	if what := os.Getenv(workerEnv); what != "" {
 		os.Exit(work(what))
 	}

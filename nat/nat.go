@@ -8,42 +8,102 @@ import (
 	"github.com/boxwire/boxwire/netns"
 )
 
-// Options are the options of [Open]; their zero value is fine.
+// Options are the options of [Open]. The zero value is fine.
 type Options struct {
-	// Name is the name of the nftables table, by default "boxwire": a letter,
-	// then letters, digits, '_', '-' and '.', at most 64 bytes. Programs that use
-	// the same name share published ports and networks; with different names they
-	// do not see each other's, and a packet has to pass both tables.
+	// Name is the name of the nftables table, by default "boxwire". It is a letter, then letters,
+	// digits, '_', '-' and '.', at most 64 bytes. Programs that use one name share published ports
+	// and networks. Programs with different names do not see each other's, and a packet passes both
+	// tables.
 	Name string
 
-	// LoopbackLinks are links besides lo over which packets for and from
-	// 127.0.0.0/8 come in rightly: the loopback0 of WSL2 with mirrored networking,
-	// for one. From any other they are dropped. The links need not exist; what
-	// another program has named in the same table stays.
+	// LoopbackLinks are links that may carry packets from and to 127.0.0.0/8, besides lo: e.g.
+	// loopback0 of WSL2 with mirrored networking. Such packets on other links are dropped. The
+	// links need not exist. Links that another program named in the same table stay allowed.
 	LoopbackLinks []string
 
-	// Alive, unless nil, says whether an owner of published ports still exists.
-	// Where a host port that is wanted is taken by an owner that does not, the
-	// dead one's mapping is removed in the same transaction. It is called from
-	// within Publish, and must not call methods of the NAT.
+	// Alive reports whether an owner of published ports still exists; nil means that all do.
+	// Publish replaces a conflicting port of an owner that does not, in the same transaction.
+	// Publish calls Alive, so it must not call methods of the NAT.
 	Alive func(owner string) bool
 
-	// NoReserve leaves it to the caller to keep other programs of the host from
-	// taking the host ports that are published. By default, a NAT binds them
-	// itself until they are unpublished or it is closed: a single port or one of a
-	// range of up to 256 by a socket that lets nothing in, up to 4096 of them or
-	// a quarter of the descriptors that the process may have. Of others it makes
-	// sure, when they are published, that no program has them. From the second port
-	// of a protocol on, it has a few sockets more ready for the next ones.
+	// NoReserve leaves the reservation of published host ports to the caller. By default, a NAT
+	// keeps other programs of the host from binding them; the documentation of [Port] says how. It
+	// also opens a few sockets in advance, from the second port of a protocol on.
+	//
+	// A reservation binds the port. For a port below net.ipv4.ip_unprivileged_port_start that takes
+	// CAP_NET_BIND_SERVICE, and is os.ErrPermission without. With NoReserve nothing is bound.
 	NoReserve bool
 }
 
 // maxName is the length of the longest table name taken; the kernel takes 255.
 const maxName = 64
 
-// NAT is an open table of published ports and networks in one namespace. It is
-// usable while the namespace handle that it was opened with is, and holds the
-// reserved ports open until [NAT.Close]. It is safe for concurrent use.
+// NAT is an open table of published ports and networks in one namespace. It needs the namespace
+// handle that it was opened with, and holds the reserved ports until [NAT.Close]. It is safe for
+// concurrent use.
+//
+// # The table
+//
+// Open installs a fixed set of chains, rules and empty sets in one transaction. All state is
+// elements of those sets: one or two for a published port, nine for a masqueraded network with
+// IPv4, thirteen with IPv6 as well. `nft list table inet boxwire` shows them. The owner of a port
+// is the element's comment. Delete removes everything. Rules of other programs do not change, and a
+// packet that another table drops stays dropped.
+//
+// # Concurrency
+//
+// Several programs may work on one table. Each transaction names the generation of the ruleset that
+// it was built on, and is built again if another commit came in between. An error means that
+// nothing was changed, even if the kernel's answer was lost. If something that follows a
+// transaction failed, the error says that the change is made.
+//
+// A lock file serializes the changes of all programs in a namespace. It exists while a change is
+// under way: in /run, for an unprivileged user in XDG_RUNTIME_DIR or the directory for temporary
+// files. If a program was killed, the next change removes its file.
+//
+// # Connections
+//
+// The kernel evaluates the rules for the first packet of a connection only. So each change ends the
+// flows that the table would not let begin any more, or would translate otherwise, and no others.
+// The next packet of a UDP flow begins a new one, and goes to the new box.
+//
+//   - Flows of published and unpublished ports are found by protocol, host address and host port.
+//     Flows to the same port of other machines stay, as do TCP connections of the host's own
+//     programs. With no conntrack entries this is free. On Linux 6.11 and newer it costs little for
+//     a port on one IPv4 address, and where TCP is published. Otherwise, above all for wildcard
+//     ports, the kernel reads its whole table: once for all ports of a call, or once for each where
+//     the table is large.
+//   - Flows of networks are found by the addresses of the boxes, whenever a network is added or
+//     removed, or its filter or translation changes. The kernel reads its whole table.
+//   - The first Sync of a program checks all flows, because an earlier program may have been killed
+//     between a change and its flush.
+//
+// Some flows stay although the table would not let them begin: their pinhole was deleted later, or
+// another program translates them. The first Sync of a program and a repeated SetNetwork leave such
+// flows alone; they end with the change that takes away what let them begin. Where the table was
+// missing or damaged, Sync and Maintain end flows to ports of boxes that are not open, because they
+// may have begun meanwhile.
+//
+// # Beside other programs
+//
+// firewalld filters by zones (firewalld.zones(5)). A network's interface without a zone belongs to
+// the default zone, which may close the boxes' way out and the host's services to them.
+// `firewall-cmd --permanent --zone=trusted --add-interface=boxwire0`, once for each interface,
+// opens both. A reload of firewalld does not change this table.
+//
+// NetworkManager manages all devices but lo by default (NetworkManager.conf(5)). A file in
+// /etc/NetworkManager/conf.d with [keyfile] and
+// unmanaged-devices=interface-name:boxwire*;interface-name:veth* excludes the links of boxes. The
+// names are those that the program chooses.
+//
+// When systemd-networkd starts, it removes routes, rules and next hops of other programs
+// (networkd.conf(5)). ManageForeignRoutes=no (systemd 246), ManageForeignRoutingPolicyRules=no
+// (249) and ManageForeignNextHops=no (256) in its section [Network] prevent that. It never removes
+// routes and rules of the protocol kernel.
+//
+// systemd-udevd replaces a hardware address that the kernel chose, soon after the link is made
+// (systemd.link(5), MACAddressPolicy=persistent in 99-default.link). It keeps an address that the
+// link was made with.
 type NAT struct {
 	ns    *netns.NS
 	table string
@@ -51,7 +111,7 @@ type NAT struct {
 
 	loopback   []string // Options.LoopbackLinks
 	unreserved bool     // host ports are not reserved
-	memory
+	runtimeState
 }
 
 // NS returns the namespace.

@@ -5,31 +5,35 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nft"
+	_ "github.com/boxwire/boxwire/internal/nldebug" // BOXWIRE_DEBUG=netlink
+	"github.com/boxwire/boxwire/internal/nsconn"
+	"github.com/boxwire/boxwire/internal/portlock"
+	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
 
-// Open returns the table named in opts in the namespace ns, which plays the host.
-// A table that is missing is installed in one transaction. One that is there and
-// ours is left as it is, ports and networks included; so Open may be called any
-// number of times, by several programs. One that an older version of this library
-// installed is built anew with all that it holds, in one transaction, too.
-// LoopbackLinks are added to those it has.
+// Open opens the table named in opts in the namespace ns, which plays the host. It installs a
+// missing table in one transaction. An existing table keeps its ports and networks, so Open may be
+// called any number of times and by several programs. A table that an older version of this library
+// installed is rebuilt in one transaction, with all that it holds. LoopbackLinks are added to those
+// that the table has.
 //
-// Errors: os.ErrExist for a table of that name that is not ours, or that a newer
-// version of this library installed; os.ErrInvalid for a bad name;
-// errors.ErrUnsupported where the kernel lacks nftables or is older than 5.10;
-// os.ErrPermission without CAP_NET_ADMIN over the namespace; os.ErrClosed.
+// Errors: os.ErrExist for a table of that name that is not ours, or that a newer version of this
+// library installed; os.ErrInvalid for a bad name; errors.ErrUnsupported where the kernel lacks
+// nftables or is older than 5.10; os.ErrPermission without CAP_NET_ADMIN over the namespace;
+// os.ErrClosed for a closed namespace handle.
 func Open(ctx context.Context, ns *netns.NS, opts Options) (*NAT, error) {
 	opts, err := opts.checked()
 	n := &NAT{ns: ns, table: opts.Name, loopback: opts.LoopbackLinks, alive: opts.Alive, unreserved: opts.NoReserve}
 	n.turn = make(chan struct{}, 1)
-	n.sockets, n.mark = make(map[spot]socket), markOf(opts.Name)
+	n.ports = portlock.New(ns, opts.Name)
 	if err == nil {
 		err = n.install(ctx)
 	}
@@ -44,34 +48,45 @@ func (n *NAT) install(ctx context.Context) error {
 		if err := n.upgrade(ctx, c); err != nil {
 			return n.supported(err)
 		}
-		err := c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
-			err := n.ours(ctx, c)
-			if errors.Is(err, os.ErrNotExist) {
-				b := skeleton(n.table)
-				addItems(b, n.loopbackItems(nil))
-				return b, nil
-			}
-			if err != nil || len(n.loopback) == 0 {
-				return nil, err // there already, or not ours
-			}
-			have, err := c.Elements(ctx, n.table, "lo_ok")
-			b := nft.NewBatch(n.table)
-			addItems(b, n.loopbackItems(names(have)))
-			return b, err
-		}, func(ctx context.Context) (bool, error) {
-			err := n.ours(ctx, c)
-			if err != nil {
-				return false, netns.IgnoreNotExist(err)
-			}
-			have, err := c.Elements(ctx, n.table, "lo_ok")
-			return len(n.loopbackItems(names(have))) == 0, err
-		})
-		return n.supported(err)
+		return n.run(ctx, c, new(installTx))
 	})
 }
 
-// loopbackItems are the elements of lo_ok for the links of the options, but for
-// those that it has.
+// installTx installs the table, or adds loopback links to an existing one.
+type installTx struct{ tableTx }
+
+// Build returns the batch that installs a missing table, or adds the loopback links that it lacks.
+func (tx *installTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error) {
+	n := tx.n
+	err := n.checkOwned(ctx, tx.c)
+	if errors.Is(err, os.ErrNotExist) {
+		b := skeleton(n.table)
+		addItems(b, n.loopbackItems(nil))
+		return b, nil
+	}
+	if err != nil || len(n.loopback) == 0 {
+		return nil, err // there already, or not ours
+	}
+	have, err := tx.c.Elements(ctx, n.table, "lo_ok")
+	b := nft.NewBatch(n.table)
+	addItems(b, n.loopbackItems(names(have)))
+	return b, err
+}
+
+// Committed reports whether the table is there, and has the loopback links.
+func (tx *installTx) Committed(ctx context.Context) (bool, error) {
+	if err := tx.n.checkOwned(ctx, tx.c); err != nil {
+		return false, netns.IgnoreNotExist(err)
+	}
+	have, err := tx.c.Elements(ctx, tx.n.table, "lo_ok")
+	return len(tx.n.loopbackItems(names(have))) == 0, err
+}
+
+func (tx *installTx) explain(_ context.Context, err error) error { return tx.n.supported(err) }
+
+func (tx *installTx) finish(context.Context) error { return nil }
+
+// loopbackItems returns the elements of lo_ok for the links of the options that the table lacks.
 func (n *NAT) loopbackItems(have map[string]bool) (items []item) {
 	for _, name := range n.loopback {
 		if !have[name] {
@@ -81,20 +96,20 @@ func (n *NAT) loopbackItems(have map[string]bool) (items []item) {
 	return items
 }
 
-// supported says which kernel is needed where an older one refuses the skeleton.
+// supported names the kernel that is needed, if the kernel refuses the skeleton.
 func (n *NAT) supported(err error) error {
 	var refused *nft.Error
 	if errors.As(err, &refused) {
 		switch refused.Err.Errno {
 		case unix.ENOENT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT, unix.EINVAL:
-			return fmt.Errorf("the kernel refuses %v: it lacks a part of nftables (Linux 5.10 with modules nf_tables, nft_chain_nat, nft_masq, nft_fib_inet, nft_ct is the minimum): %w",
-				refused, errors.ErrUnsupported)
+			return refuse.As(errors.ErrUnsupported, "the kernel refuses %v: it lacks a part of nftables (Linux 5.10 with modules nf_tables, nft_chain_nat, nft_masq, nft_fib_inet, nft_ct, nft_socket, nft_reject_inet is the minimum)",
+				refused)
 		}
 	}
 	return err
 }
 
-// upgrade builds a table of an older version anew, with all that it holds.
+// upgrade rebuilds a table of an older version, with all that it holds.
 func (n *NAT) upgrade(ctx context.Context, c nft.Conn) error {
 	comment, err := c.TableComment(ctx, n.table)
 	if errors.Is(err, os.ErrNotExist) {
@@ -102,22 +117,18 @@ func (n *NAT) upgrade(ctx context.Context, c nft.Conn) error {
 	}
 	current := false
 	if err == nil {
-		current, err = judge(comment)
+		current, err = checkVersion(comment)
 	}
 	if err != nil || current {
 		return err
 	}
 	nobody := func(string) bool { return false }
-	s := syncing{n: n, c: c, desired: State{Owners: nobody}, undo: func() {}}
-	if err := c.Commit(ctx, s.build, s.landed); err != nil {
-		return err
-	}
-	return s.finish(ctx)
+	return n.run(ctx, c, &syncTx{desired: State{Owners: nobody}})
 }
 
-// judge says by a table's comment whether its skeleton is the one that we make. An
-// older one is not; a newer one, and a table that is not ours, are os.ErrExist.
-func judge(comment string) (current bool, err error) {
+// checkVersion reports whether a table's comment names the present version of the skeleton. An
+// older version is not current. A newer version, and a table that is not ours, are os.ErrExist.
+func checkVersion(comment string) (current bool, err error) {
 	if comment == skeletonComment {
 		return true, nil
 	}
@@ -127,94 +138,123 @@ func judge(comment string) (current bool, err error) {
 		return false, notOurs(comment)
 	}
 	if version > skeletonVersion {
-		return false, fmt.Errorf("a table of that name is there from a newer version of this library (its comment is %q, not %q): %w", comment, skeletonComment, os.ErrExist)
+		return false, refuse.As(os.ErrExist, "a table of that name is there from a newer version of this library (its comment is %q, not %q)", comment, skeletonComment)
 	}
 	return false, nil
 }
 
-// ours checks that the table is there and ours. A missing one is os.ErrNotExist.
-func (n *NAT) ours(ctx context.Context, c nft.Conn) error {
+// checkOwned checks that the table exists and is ours. A missing one is os.ErrNotExist.
+func (n *NAT) checkOwned(ctx context.Context, c nft.Conn) error {
 	comment, err := c.TableComment(ctx, n.table)
 	if err != nil {
 		return err
 	}
-	current, err := judge(comment)
+	current, err := checkVersion(comment)
 	if err == nil && !current {
-		err = fmt.Errorf("a table of that name is there from an older version of this library (its comment is %q, not %q; Open builds it anew): %w", comment, skeletonComment, os.ErrExist)
+		err = refuse.As(os.ErrExist, "a table of that name is there from an older version of this library (its comment is %q, not %q; Open rebuilds it)", comment, skeletonComment)
 	}
 	return err
 }
 
 func notOurs(comment string) error {
-	return fmt.Errorf("a table of that name is there and not ours (its comment is %q): %w", comment, os.ErrExist)
+	return refuse.As(os.ErrExist, "a table of that name is there and not ours (its comment is %q)", comment)
 }
 
-// Delete removes the table with all published ports and networks in one
-// transaction, and sets back what [NAT.AddNetwork] changed of the links'
-// forwarding. Connections through published ports end.
+// Delete removes the table with all published ports and networks, and restores the forwarding
+// settings that [NAT.AddNetwork] changed. Connections through published ports end, and those that
+// the networks let begin or translated.
 //
-// A table that is gone is os.ErrNotExist, one that is not ours os.ErrExist.
+// Ports and networks are removed in one transaction. The table follows once the settings that it
+// records are restored. Where that fails, the error says that ports and networks are removed, and
+// the next Delete tries the rest again.
+//
+// Errors: os.ErrNotExist for a table that is gone; os.ErrExist for one that is not ours.
 func (n *NAT) Delete(ctx context.Context) error {
-	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
-		return n.explain(ctx, c, n.delete(ctx, c))
-	})
-	return n.fail("nat.Delete", n.String(), err)
+	return n.transact(ctx, "nat.Delete", new(deleteTx))
 }
 
-func (n *NAT) delete(ctx context.Context, c nft.Conn) error {
-	var f flipped // that was set back
-	var ports []Port
-	err := c.Commit(ctx, func(ctx context.Context) (*nft.Batch, error) {
-		if err := n.ours(ctx, c); err != nil {
-			return nil, err
-		}
-		ports = nil
-		err := n.eachPort(ctx, c, func(it item) error {
-			p, err := decodeItem(it)
-			ports = append(ports, p)
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-		// The settings first: as long as the table is there, it says what to set
-		// back, and drops what links that still forward should not.
-		if f, err = n.readFlipped(ctx, c); err != nil {
-			return nil, err
-		}
-		if err := f.restore(ctx, n.ns); err != nil {
-			return nil, err
-		}
-		if err := n.unlist(ctx, c); err != nil {
-			return nil, err
-		}
-		b := nft.NewBatch(n.table)
-		if err := n.revoke(ctx, c, b, nil); err != nil {
-			return nil, err
-		}
-		b.DeleteTable()
-		return b, nil
-	}, func(ctx context.Context) (bool, error) {
-		err := n.ours(ctx, c)
-		return errors.Is(err, os.ErrNotExist), netns.IgnoreNotExist(err)
-	})
-	switch {
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, nft.ErrUnknown):
-		return err // without the table, nothing may forward that did not
-	case err != nil: // the table stays, and its networks need what it says
-		return errors.Join(err, f.reapply(context.WithoutCancel(ctx), n.ns))
+// deleteTx deletes the table.
+type deleteTx struct {
+	tableTx
+	had   []item // what the table held
+	facts []item // what of it the host is to be set back by
+}
+
+// finish ends the flows and restores the host's settings.
+func (d *deleteTx) finish(ctx context.Context) error {
+	n := d.n
+	n.retain(nil)
+	n.elements = 0
+	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
+	defer cancel()
+	gone, err := decodeItems(d.had)
+	if err == nil {
+		err = n.flush(ctx, targets(gone, unmappedTarget))
+	}
+	s := sweep{n: n, had: d.had, is: d.facts}
+	err = errors.Join(err, s.run(ctx))
+	if len(d.facts) > 0 {
+		err = errors.Join(err, d.restore(ctx))
+	}
+	if err != nil {
+		return fmt.Errorf("the ports and networks are gone, but: %w", err)
 	}
 	n.remember(nil)
-	n.retain(nil)
-	return n.flush(ctx, targets(ports, ended))
+	return nil
 }
 
-// conn returns nftables in the namespace.
+// Build returns the batch that deletes everything but the records of the host's settings, or the
+// whole table if there are none.
+func (d *deleteTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.Batch, err error) {
+	n := d.n
+	if err := n.checkOwned(ctx, d.c); err != nil {
+		return nil, err
+	}
+	if d.had, err = n.readItems(ctx, d.c, setNames...); err != nil {
+		return nil, err
+	}
+	d.facts = slices.DeleteFunc(itemsOf(d.had, kindFact), func(it item) bool { return it.set == "lo_ok" })
+	b = nft.NewBatch(n.table)
+	if err := n.revoke(ctx, d.c, b, nil); err != nil {
+		return nil, err
+	}
+	b.DeleteTable()
+	if len(d.facts) > 0 {
+		addSkeleton(b, n.table)
+		addItems(b, d.facts)
+	}
+	return b, nil
+}
+
+// Committed reports whether the table holds no port and no network.
+func (d *deleteTx) Committed(ctx context.Context) (bool, error) {
+	left, err := d.n.readItems(ctx, d.c, setsOfKind(kindNetwork, kindOwned, kindDerived)...)
+	return len(left) == 0, netns.IgnoreNotExist(err)
+}
+
+// restore restores the host's settings and deletes the table. The table goes last: it says what to
+// restore, and drops packets from links that still forward.
+func (d *deleteTx) restore(ctx context.Context) error {
+	r := recordsOf(d.facts)
+	if err := errors.Join(r.restore(ctx, d.n.ns), d.n.unreserve(ctx, d.c)); err != nil {
+		return err
+	}
+	return d.c.Commit(ctx, d.n.table, nft.BuildFunc(func(ctx context.Context) (*nft.Batch, error) {
+		if err := d.n.checkOwned(ctx, d.c); err != nil {
+			return nil, netns.IgnoreNotExist(err)
+		}
+		b := nft.NewBatch(d.n.table)
+		b.DeleteTable()
+		return b, nil
+	}))
+}
+
+// conn returns a connection to nftables in the namespace.
 func (n *NAT) conn() (nft.Conn, error) {
 	if n.isClosed() {
 		return nft.Conn{}, os.ErrClosed
 	}
-	x, err := n.ns.Exchange(unix.NETLINK_NETFILTER)
+	x, err := nsconn.Shared(n.ns, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nft.Conn{}, err
 	}
@@ -234,8 +274,7 @@ func (e errGone) Error() string {
 
 func (e errGone) Is(target error) bool { return target == os.ErrNotExist }
 
-// explain replaces the kernel's ENOENT, which does not say what is missing, if it
-// is the table.
+// explain replaces the kernel's ENOENT, which does not name what is missing, if the table is.
 func (n *NAT) explain(ctx context.Context, c nft.Conn, err error) error {
 	if !errors.Is(err, unix.ENOENT) {
 		return err
@@ -246,7 +285,7 @@ func (n *NAT) explain(ctx context.Context, c nft.Conn, err error) error {
 	return err
 }
 
-// gone returns an error if the table is not there.
+// gone returns an error if the table is missing.
 func (n *NAT) gone(ctx context.Context, c nft.Conn) error {
 	_, err := c.TableComment(ctx, n.table)
 	if errors.Is(err, os.ErrNotExist) {

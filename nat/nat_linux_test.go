@@ -15,6 +15,7 @@ import (
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
+	"golang.org/x/sys/unix"
 )
 
 func open(t testing.TB, ns *netns.NS) *NAT {
@@ -77,6 +78,9 @@ func load(t testing.TB, ns *netns.NS, file string) {
 	if err == nil {
 		return
 	}
+	if strings.Contains(out, "Invalid argument") { // maps as sets: see inMap
+		testutil.NeedKernel(t, 6, 3, "lookups in maps without their data", unix.EINVAL)
+	}
 	var v [3]int
 	version := testutil.Run(t, ns, "nft", "--version")
 	if _, serr := fmt.Sscanf(version, "nftables v%d.%d.%d", &v[0], &v[1], &v[2]); serr != nil {
@@ -123,7 +127,7 @@ func TestOpenFindsItsTableAndLeavesIt(t *testing.T) {
 	if got := listing(t, ns); got != before {
 		t.Errorf("Open changed the table:\n%s", got)
 	}
-	ports, err := again.List(t.Context())
+	ports, err := again.ListPorts(t.Context())
 	if err != nil || len(ports) != 1 {
 		t.Errorf("List: %v, %v", ports, err)
 	}
@@ -187,14 +191,14 @@ func TestATableGoneUnderneathIsSaid(t *testing.T) {
 	gw := open(t, ns)
 	testutil.Run(t, ns, "nft", "flush", "ruleset")
 	p := tcp("0.0.0.0:80", "10.0.0.2:80", "web")
-	_, listErr := gw.List(t.Context())
+	_, listErr := gw.ListPorts(t.Context())
 	for name, err := range map[string]error{
 		"Publish":       gw.Publish(t.Context(), p),
 		"Publish one":   gw.Publish(t.Context(), tcp("10.1.1.1:80", "10.0.0.2:80", "web")),
 		"Unpublish":     gw.Unpublish(t.Context(), p),
-		"List":          listErr,
+		"ListPorts":     listErr,
 		"AddNetwork":    gw.AddNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("10.0.0.0/8")}),
-		"RemoveNetwork": gw.RemoveNetwork(t.Context(), "br0"),
+		"DeleteNetwork": gw.DeleteNetwork(t.Context(), "br0"),
 		"Delete":        gw.Delete(t.Context()),
 	} {
 		if !errors.Is(err, os.ErrNotExist) || !strings.Contains(fmt.Sprint(err), "table inet boxwire is gone") {
@@ -208,7 +212,7 @@ func TestAClosedNamespaceIsErrClosed(t *testing.T) {
 	ns := netnstest.New(t)
 	gw := open(t, ns)
 	ns.Close()
-	if _, err := gw.List(t.Context()); !errors.Is(err, os.ErrClosed) {
+	if _, err := gw.ListPorts(t.Context()); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("List: %v", err)
 	}
 	if _, err := Open(t.Context(), ns, Options{}); !errors.Is(err, os.ErrClosed) {

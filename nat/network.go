@@ -2,86 +2,176 @@ package nat
 
 import (
 	"net/netip"
-	"strings"
-	"unicode"
 
+	"github.com/boxwire/boxwire/internal/linkname"
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// Network is a network of boxes behind one interface of the host, commonly a
-// bridge. With the zero value of every option, its boxes reach each other, the
-// host and, with addresses of their own, the outside; from outside and from
-// other networks, only published ports are reached.
+// Network is a network of boxes behind one interface of the host, commonly a bridge. With the zero
+// value of every option, its boxes reach each other, the host and, by their own addresses, the
+// outside. From outside and from other networks, only published ports are reached.
+//
+// # Sources
+//
+// A packet from a network's link needs a source of that network: an address of Subnets or Behind,
+// no address yet (0.0.0.0 or ::), or an IPv6 link-local address. A packet from elsewhere must not
+// have such a source. So no one can forge a packet that conntrack takes for the reply of a
+// connection that the table would not let begin. Packets that break the rule do not reach the host,
+// are not translated, and neither leave their network nor enter one. A network without a subnet of
+// a family has only link-local sources of it. A box on two networks must reply by the network that
+// the request came from.
+//
+// The host ignores router advertisements and redirects from a network's link. It sends no TCP reset
+// for a segment without a connection, because the segment may belong to a translated one.
+//
+// # Source ports
+//
+// Translation keeps the source port where it can (but see Random). Replies to a translated flow are
+// translated back without a look at the published ports. So no box may send from a port that is
+// published for another box: it would receive what visitors send to that port. A flow from such a
+// port gets a port between 61000 and 65535. So does a flow of the host's own programs. If that is a
+// single published port, the first packet is dropped, and the next one gets another port. It may be
+// one of a published range, because a range may be all ports that there are.
+//
+// A box keeps the port for UDP and SCTP that it sends from its own published port, if that is a
+// wildcard port with the same number in the box.
+//
+// # Forwarding
+//
+// AddNetwork makes the host forward, link by link. It sets the namespace's global switch only where
+// the kernel needs it. Links that did not forward before are recorded in the sets flipped4 and
+// flipped6, in the transaction of the network. The setting is written after that, so the record
+// survives a crash. Traffic from other hosts that arrives on these links is not forwarded: the host
+// becomes no router for its neighbours. Packets that another program of the host translates, to its
+// own published ports, are forwarded.
+//
+// DeleteNetwork of the last network and Delete restore the links, unless net.ipv4.ip_forward was
+// set to 1 meanwhile. Links that forward already are not recorded. So a host that routes for others
+// sets net.ipv4.ip_forward before the first network is added.
+//
+// A link that appears after AddNetwork, be it the network's interface or a new uplink, does not
+// forward at once. The default for new links (net.ipv4.conf.default.forwarding) does not change,
+// because it would hold for links of other programs, too. The next SetNetwork or Sync makes it
+// forward. Maintain does it by itself.
+//
+// IPv4 settings are written over netlink. IPv6 settings are written to /proc/sys, and only for a
+// network with an IPv6 subnet: force_forwarding of the links on Linux 6.17 and newer,
+// conf.all.forwarding on older kernels. A host with conf.all.forwarding would lose the default
+// route of router advertisements, so accept_ra is raised from 1 to 2 first.
+//
+// # Bridges
+//
+// Bridged traffic is not affected, even if br_netfilter passes it to the firewall (the set
+// bridged). Bridge ports are the caller's to set up. A box reaches its own published port and those
+// of other boxes by the host's address. Where net.bridge.bridge-nf-call-iptables is 1, it needs
+// hairpin mode on its bridge port to reach its own. The connections of boxes to published ports of
+// their own network, and those from the host's 127.0.0.1, get the bridge's address as their source,
+// because otherwise replies would bypass the host. An Isolated network needs the flag "isolated" on
+// its bridge ports; the field says when.
 type Network struct {
-	// Interface is the name of the host's interface. It need not exist yet; the
-	// package documentation says what has to happen once it does.
+	// Interface is the name of the host's interface. It need not exist yet.
 	Interface string
 
-	// Subnets are the boxes' addresses, at least one, of either family and not
-	// overlapping each other or another network's. Bits behind the prefix are
-	// ignored: 10.88.0.1/16 means 10.88.0.0/16.
+	// Subnets are the addresses of the boxes: at least one prefix, of either family. They must not
+	// overlap each other or those of other networks. Host bits are ignored: 10.88.0.1/16 means
+	// 10.88.0.0/16.
 	Subnets []netip.Prefix
 
-	// Masquerade gives what boxes send to the outside the host's address, that of
-	// the link it leaves by, and a random port. False leaves their own, which the
-	// outside then needs a route to.
+	// Behind are prefixes that are reached through a box, such as a router or a VPN gateway. Boxes
+	// may send with a source in Subnets or Behind only. Other packets from the network's link are
+	// dropped, unless they leave by the same link. The caller adds the routes to the prefixes.
+	//
+	// A prefix that overlaps the subnets of another network lets every box of this one use those
+	// sources. 0.0.0.0/0 and ::/0 switch the check off for the network. A network whose link leads
+	// to the outside as well, by an uplink that is a port of its bridge, needs them.
+	Behind []netip.Prefix
+
+	// Masquerade replaces the source of what boxes send to the outside by the address of the
+	// outgoing link. The source port stays, as with Docker and netavark, unless another flow to the
+	// same destination has it or it is published for another box. Without Masquerade and SNAT boxes
+	// send with their own addresses, and the outside needs a route to them.
 	Masquerade bool
 
-	// SNAT gives what boxes send to the outside this address, whatever link it
-	// leaves by: at most one for IPv4 and one for IPv6, each of a family that has
-	// a subnet. It goes before Masquerade, which is for the other family then.
+	// SNAT replaces the source of what boxes send to the outside by the address of its family,
+	// whatever the outgoing link is. It has at most one address of each family that has a subnet.
+	// With both options set, Masquerade is for the family without an address here.
 	SNAT []netip.Addr
 
-	// Internal closes the way out: boxes open no connection to the outside nor to
-	// other networks, their published ports included, except those in Reaches.
-	// The host itself they reach, and published ports lead in.
+	// Random gives each connection that Masquerade or SNAT translates a random source port. Then it
+	// is harder to forge a reply to a guessed port, and a box cannot see from its ports which
+	// others are in use. It breaks programs that need one port for all peers, such as NAT traversal
+	// (STUN, games, WireGuard). UDP and SCTP from a box's own published port keep the port; see the
+	// section on source ports.
+	Random bool
+
+	// Internal closes the way out: boxes open no connection to the outside or to other networks and
+	// their published ports, except to networks in AllowTo. Boxes can still reach the host, and
+	// published ports still work. Boxes of every network, whatever its options, reach the services
+	// of the host. To keep them away, bind a service to another address or close it in the host's
+	// input chain.
 	Internal bool
 
-	// Isolated keeps the network's boxes apart: they reach each other's published
-	// ports only. What is forwarded between two ports of one bridge does not pass
-	// the host's firewall as long as the setting
-	// net.bridge.bridge-nf-call-iptables is 0 or the module br_netfilter is not
-	// loaded: the bridge ports have to be isolated as well then, by whoever adds
-	// them. [NAT.Networks] names those that are not.
+	// Isolated separates the boxes of the network from each other: they reach only each other's
+	// published ports.
+	//
+	// Packets between two ports of one bridge do not pass the firewall unless
+	// net.bridge.bridge-nf-call-iptables is 1, with the module br_netfilter. Without it, the caller
+	// must set the flag "isolated" on each bridge port. With it, the firewall sees and drops IP,
+	// but not frames with a VLAN tag or of other protocols, and a receiver takes a frame of VLAN 0
+	// for an untagged one. The flag stops those frames, but then also the way to each other's
+	// published ports. [NAT.ListNetworks] names the ports without the flag.
+	//
+	// Boxes of one network can still pass for each other, because the host does not know which box
+	// has which address. A box may send with another's address, and claim it by ARP or neighbour
+	// discovery, unless the bridge or a switch binds addresses to ports. Boxes that must not do so
+	// need a network each.
 	Isolated bool
 
-	// Reaches are interfaces of other networks to whose boxes the boxes of this one
-	// may open connections, published or not. It holds for this direction only.
-	// The other network may come later; when it is removed, the way to it goes
-	// with it.
-	Reaches []string
+	// AllowTo are the interfaces of other networks to whose boxes the boxes of this one may open
+	// connections, to any port. The other direction stays closed. The other network may be added
+	// later. If it is deleted, its entry here goes with it.
+	AllowTo []string
 
-	// Openings are the ports that are reached at the boxes' own addresses, without
-	// translation, from everywhere: for routed networks, whose addresses the
-	// outside has a route to. [NAT.AddOpening] adds more.
-	Openings []Opening
+	// Pinholes are ports that everybody reaches at the boxes' own addresses, without translation.
+	// They are for routed networks, whose addresses the outside has a route to. [NAT.AddPinholes]
+	// adds more.
+	Pinholes []Pinhole
 
-	// ClampMSS limits the TCP segments of connections that pass the host from or to
-	// the network to what the route's MTU takes, for paths on which the ICMP
-	// messages that should say so are lost.
+	// ClampMSS limits the MSS of TCP connections from and to the network to what the route's MTU
+	// allows, for connections that pass the host. It is for paths that lose the ICMP messages of
+	// path MTU discovery.
 	ClampMSS bool
+
+	// MSS limits the MSS of those connections to this number of bytes, at least 88. A smaller MSS
+	// stays. It is for a path whose MTU no route of the host knows, e.g. a tunnel of the provider:
+	// the MTU less 40 for IPv4, less 60 for IPv6. 0 sets no limit. It excludes ClampMSS.
+	MSS uint16
 }
 
-// NetworkState is a network that was added, with what the kernel knows about it.
+// NetworkState is a network of the table, with what the kernel reports about it.
 type NetworkState struct {
 	Network
 
-	// Drops are the packets that the table has dropped for the network's sake
-	// since it was added.
+	// Drops counts the packets that the table dropped because of the network, since it was added.
 	Drops Drops
 
-	// Unisolated are the bridge ports over which the boxes of an Isolated network
-	// reach each other after all, because neither are the ports isolated nor does
-	// what is bridged pass the firewall. It is empty when all is well.
-	Unisolated []string
+	// LeakyPorts are the bridge ports of an Isolated network that lack the flag "isolated". Over
+	// these, boxes reach each other: with everything, or where br_netfilter passes packets to the
+	// firewall, with frames that it does not pass.
+	LeakyPorts []string
 }
 
-// Drops counts packets.
+// Drops counts dropped packets by the reason.
 type Drops struct {
-	In     uint64 // to boxes from elsewhere, neither published nor opened
-	Out    uint64 // of an Internal network's boxes to elsewhere
-	Inside uint64 // of an Isolated network, from box to box
+	In       uint64 // to boxes from elsewhere, at ports that are neither published nor pinholes
+	Out      uint64 // from boxes of an Internal network to elsewhere
+	InterBox uint64 // from box to box of an Isolated network
+	Source   uint64 // from boxes, with a source that is not the network's
+	Invalid  uint64 // to the outside, without a connection that could be translated
 }
+
+// minMSS is the least that Linux takes (TCP_MIN_MSS in net/tcp.h).
+const minMSS = 88
 
 // checked checks the network and returns it with subnets without host bits.
 func (n Network) checked() (Network, error) {
@@ -93,6 +183,9 @@ func (n Network) checked() (Network, error) {
 		return n, err
 	}
 	n.Subnets = subnets
+	if n.Behind, err = maskedPrefixes("prefix behind a box", n.Behind); err != nil {
+		return n, err
+	}
 	for i, a := range n.SNAT {
 		switch {
 		case !a.IsValid():
@@ -112,25 +205,33 @@ func (n Network) checked() (Network, error) {
 			}
 		}
 	}
-	for i, name := range n.Reaches {
+	switch {
+	case n.MSS != 0 && n.ClampMSS:
+		return n, refuse.Input("the network has both ClampMSS and an MSS of %d", n.MSS)
+	case n.MSS != 0 && n.MSS < minMSS:
+		return n, refuse.Input("the MSS is %d, %d is the least", n.MSS, minMSS)
+	case n.Random && !n.Masquerade && len(n.SNAT) == 0:
+		return n, refuse.Input("the network has Random, and neither Masquerade nor SNAT, which it is for")
+	}
+	for i, name := range n.AllowTo {
 		if err := checkInterface(name); err != nil {
 			return n, err
 		}
 		if name == n.Interface {
-			return n, refuse.Input("the network reaches itself: %s", name)
+			return n, refuse.Input("AllowTo names the network itself: %s", name)
 		}
-		for _, other := range n.Reaches[:i] {
+		for _, other := range n.AllowTo[:i] {
 			if other == name {
-				return n, refuse.Input("the network reaches %s twice", name)
+				return n, refuse.Input("AllowTo names %s twice", name)
 			}
 		}
 	}
-	if o, err := checkOpenings(n.Openings); err != nil {
-		return n, refuse.Input("the opening %v: %v", o, err)
+	if o, err := checkPinholes(n.Pinholes); err != nil {
+		return n, refuse.Input("the pinhole %v: %v", o, err)
 	}
-	for _, o := range n.Openings {
+	for _, o := range n.Pinholes {
 		if !n.contains(o.Box.Addr()) {
-			return n, refuse.Input("the opening %v is outside the network's subnets", o)
+			return n, refuse.Input("the pinhole %v is outside the network's subnets", o)
 		}
 	}
 	return n, nil
@@ -186,46 +287,43 @@ func maskedSubnets(prefixes []netip.Prefix) ([]netip.Prefix, error) {
 	if len(prefixes) == 0 {
 		return nil, refuse.Input("the network has no subnet")
 	}
-	subnets := make([]netip.Prefix, len(prefixes))
+	for _, s := range prefixes {
+		if s.IsValid() && s.Bits() == 0 {
+			return nil, refuse.Input("the subnet %v holds every address", s)
+		}
+	}
+	return maskedPrefixes("subnet", prefixes)
+}
+
+// maskedPrefixes checks prefixes, which are called what in errors, and returns them
+// without host bits.
+func maskedPrefixes(what string, prefixes []netip.Prefix) ([]netip.Prefix, error) {
+	var all []netip.Prefix
 	for i, s := range prefixes {
 		switch a := s.Addr(); {
 		case !s.IsValid():
-			return nil, refuse.Input("subnet %d is not a valid prefix", i)
+			return nil, refuse.Input("%s %d is not a valid prefix", what, i)
 		case a.Is4In6():
-			return nil, refuse.Input("the subnet %v is IPv4 in IPv6 form", s)
-		case s.Bits() == 0:
-			return nil, refuse.Input("the subnet %v holds every address", s)
-		case a.IsMulticast(), a.IsLoopback(), a.IsLinkLocalUnicast():
-			return nil, refuse.Input("the subnet %v is multicast, loopback or link-local", s)
+			return nil, refuse.Input("the %s %v is IPv4 in IPv6 form", what, s)
+		case s.Bits() > 0 && (a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast()):
+			return nil, refuse.Input("the %s %v is multicast, loopback or link-local", what, s)
 		}
-		subnets[i] = s.Masked()
-		for _, other := range subnets[:i] {
+		for _, other := range all {
 			if other.Overlaps(s) {
-				return nil, refuse.Input("the subnets %v and %v overlap", other, s)
+				return nil, refuse.Input("the %s %v overlaps %v", what, s, other)
 			}
 		}
+		all = append(all, s.Masked())
 	}
-	return subnets, nil
+	return all, nil
 }
 
-// checkInterface refuses what is no interface name (dev_valid_name in the
-// kernel), and names that mean something else here.
+// checkInterface refuses what is no interface name, and the name of the loopback link.
 func checkInterface(name string) error {
-	switch {
-	case name == "":
-		return refuse.Input("the interface name is empty")
-	case len(name) > 15:
-		return refuse.Input("the interface name %q has %d bytes, 15 is the most", name, len(name))
-	case name == "." || name == "..":
-		return refuse.Input("the interface name %q is a folder's", name)
-	case name == "lo":
+	if name == "lo" {
 		return refuse.Input("lo is no interface that boxes are behind")
-	case strings.ContainsAny(name, "/:"):
-		return refuse.Input("the interface name %q contains '/' or ':'", name)
-	case strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
-		return refuse.Input("the interface name %q contains whitespace or a control character", name)
 	}
-	return nil
+	return linkname.Check(name)
 }
 
 // lastAddr is the last address of a prefix.

@@ -11,23 +11,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// items is all that the table holds about a network that was checked: the
-// only place where a Network becomes elements. What the host's links were before
-// (flipped4, flipped6, localnet) is not the network's and not among them.
+// items returns all elements of a checked network. Only this function makes elements of a Network.
+// The records of the host's links (flipped4, flipped6, localnet) are not part of the network.
 func (n Network) items() []item {
 	key := ifname(n.Interface)
 	var all []item
 	add := func(set string, e nft.Element) { all = append(all, item{set, e}) }
 
 	add("ifs", nft.Element{Key: key})
+	within := slices.Concat(key, key)
+	add("within", nft.Element{Key: within, KeyEnd: within})
 	add("closed", nft.Element{Key: key})
+	add("foreign", nft.Element{Key: key})
 	inside := nft.Element{Key: slices.Concat(key, key), Accept: true}
 	if n.Isolated {
 		inside.Accept, inside.Goto = false, "icc_off"
 		add("isolated", nft.Element{Key: key})
 	}
 	add("pair", inside)
-	for _, other := range n.Reaches {
+	for _, other := range n.AllowTo {
 		add("pair", nft.Element{Key: slices.Concat(key, ifname(other)), Accept: true})
 	}
 	if n.Internal {
@@ -36,11 +38,21 @@ func (n Network) items() []item {
 	if n.ClampMSS {
 		add("mss", nft.Element{Key: key})
 	}
+	if n.MSS != 0 {
+		add("mss_size", nft.Element{Key: key, Data: binary.BigEndian.AppendUint16(nil, n.MSS)})
+	}
+	if n.Random {
+		add("random_ports", nft.Element{Key: key})
+	}
 	for _, s := range n.Subnets {
-		add(familyOf(s.Addr()).same, nft.Element{
-			Key:    slices.Concat(s.Addr().AsSlice(), key),
-			KeyEnd: slices.Concat(lastAddr(s).AsSlice(), key),
-		})
+		f := familyOf(s.Addr())
+		add(f.same, prefixElement(s, key))
+		anywhere := prefixElement(s, f.etherType())
+		anywhere.Comment = n.Interface // which its key does not say
+		add(f.nets, anywhere)
+	}
+	for _, s := range n.Behind {
+		add(familyOf(s.Addr()).behind, prefixElement(s, key))
 	}
 	snat := map[bool]bool{}
 	for _, a := range n.SNAT {
@@ -51,27 +63,52 @@ func (n Network) items() []item {
 		if n.Masquerade && n.has(f.v6) && !snat[f.v6] {
 			add(f.masq, nft.Element{Key: key})
 		}
+		if n.Masquerade && n.has(f.v6) || snat[f.v6] {
+			add(f.translated, nft.Element{Key: key})
+		}
 	}
-	for _, o := range n.Openings {
+	for _, o := range n.Pinholes {
 		all = append(all, o.item())
 	}
 	return all
 }
 
-// item is what the table holds about an opening.
-func (o Opening) item() item {
-	key := func(port uint16) []byte { return appendKey(nil, o.Box.Addr(), o.Proto, port) }
-	return item{familyOf(o.Box.Addr()).route, nft.Element{
-		Key: key(o.Box.Port()), KeyEnd: key(o.last()), Comment: o.Owner,
+// prefixElement returns the element of the addresses of a prefix, with rest appended to its keys.
+func prefixElement(p netip.Prefix, rest []byte) nft.Element {
+	return nft.Element{
+		Key:    slices.Concat(p.Addr().AsSlice(), rest),
+		KeyEnd: slices.Concat(lastAddr(p).AsSlice(), rest),
+	}
+}
+
+// item returns the element of a pinhole.
+func (p Pinhole) item() item {
+	f := familyOf(p.Box.Addr())
+	if p.Proto == ICMP {
+		return item{f.echo, nft.Element{Key: p.Box.Addr().AsSlice(), Comment: p.Owner}}
+	}
+	key := func(port uint16) []byte { return appendKey(nil, p.Box.Addr(), p.Proto, port) }
+	return item{f.route, nft.Element{
+		Key: key(p.Box.Port()), KeyEnd: key(p.last()), Comment: p.Owner,
 	}}
 }
 
+// pinholeSets are the sets of pinholes.
+var pinholeSets = []string{families[0].route, families[0].echo, families[1].route, families[1].echo}
+
 // perInterface are the sets keyed by one interface name that a network may have
 // an element in; "ifs", which has all, is the first.
-var perInterface = []string{"ifs", "closed", "internal", "isolated", "mss", "masq4", "masq6", "snat4", "snat6"}
+var perInterface = []string{
+	"ifs", "closed", "internal", "isolated", "foreign", "mss", "mss_size", "random_ports",
+	"masq4", "masq6", "snat4", "snat6", "translated4", "translated6",
+}
 
-// held reads what the table holds about the network of an interface: what its
-// elements returned when it was added. It is nil if there is none.
+// manyOf are the sets that a network may have several elements in, or one by another
+// key than its interface.
+var manyOf = []string{"within", "pair", "same4", "same6", "nets4", "nets6", "behind4", "behind6"}
+
+// held reads the items of the network of an interface: those that its items method returned when it
+// was added. It is nil if there is no network.
 func (n *NAT) held(ctx context.Context, c nft.Conn, iface string) ([]item, error) {
 	key := ifname(iface)
 	ask := make([]nft.Query, len(perInterface))
@@ -88,74 +125,75 @@ func (n *NAT) held(ctx context.Context, c nft.Conn, iface string) ([]item, error
 			all = append(all, item{perInterface[i], *e})
 		}
 	}
-	gather := func(set string, mine func(nft.Element) (bool, error)) error {
+	for _, set := range manyOf {
 		elems, err := c.Elements(ctx, n.table, set)
-		for _, e := range elems {
-			var ok bool
-			if ok, err = mine(e); err != nil {
-				return fmt.Errorf("set %s: %w", set, err)
-			}
-			if ok {
-				all = append(all, item{set, e})
-			}
-		}
-		return err
-	}
-	err = gather("pair", func(e nft.Element) (bool, error) {
-		from, _ := pairOf(e.Key)
-		return from == iface, nil
-	})
-	net := Network{}
-	for _, f := range families {
 		if err != nil {
-			break
+			return nil, err
 		}
-		err = gather(f.same, func(e nft.Element) (bool, error) {
-			subnet, name, err := decodeSame(e)
-			if name == iface {
-				net.Subnets = append(net.Subnets, subnet)
+		for _, e := range elems {
+			if it := (item{set, e}); it.network() == iface {
+				all = append(all, it)
 			}
-			return name == iface, err
-		})
-	}
-	for _, f := range families {
-		if err != nil || !net.has(f.v6) {
-			continue
 		}
-		err = gather(f.route, func(e nft.Element) (bool, error) {
-			o, err := decodeOpening(e)
-			return err == nil && net.contains(o.Box.Addr()), err
-		})
 	}
-	return all, err
+	var net Network
+	for _, it := range all {
+		if it.set == "same4" || it.set == "same6" {
+			subnet, _, err := decodeSame(familyOfSet(it.set), it.elem)
+			if err != nil {
+				return nil, fmt.Errorf("set %s: %w", it.set, err)
+			}
+			net.Subnets = append(net.Subnets, subnet)
+		}
+	}
+	open, err := n.readItems(ctx, c, pinholeSets...)
+	if err != nil {
+		return nil, err
+	}
+	for _, it := range open {
+		o, err := decodePinhole(it)
+		if err != nil {
+			return nil, err
+		}
+		if net.contains(o.Box.Addr()) {
+			all = append(all, it)
+		}
+	}
+	return all, nil
 }
 
-// changeItems adds to the batch what turns the items that the table has into
-// those that are wanted: deletions, then additions, of the difference.
+// changeItems adds to the batch what turns the items in have into want: set by set, in the order of
+// the skeleton's, deletions and additions of the difference.
+//
+// The kernel activates interval sets one after the other, in the order in which the batch first
+// names them (nf_tables_commit). With all deletions before all additions, a network that goes could
+// activate the set within before the addresses of a network that comes are active in same.
 func changeItems(b *nft.Batch, have, want []item) {
-	old := make(map[place]nft.Element, len(have))
+	old := make(map[setKey]nft.Element, len(have))
 	for _, it := range have {
-		old[it.place()] = it.elem
+		old[it.setKey()] = it.elem
 	}
 	var add, del []item
 	for _, it := range want {
-		e, ok := old[it.place()]
+		e, ok := old[it.setKey()]
 		if ok && e.Equal(&it.elem) {
-			delete(old, it.place())
+			delete(old, it.setKey())
 			continue
 		}
 		add = append(add, it)
 	}
 	for _, it := range have {
-		if _, ok := old[it.place()]; ok {
+		if _, ok := old[it.setKey()]; ok {
 			del = append(del, item{it.set, nft.Element{Key: it.elem.Key, KeyEnd: it.elem.KeyEnd}})
 		}
 	}
-	deleteItems(b, del)
-	addItems(b, add)
+	for _, set := range setsOf(del, add) {
+		b.DeleteEach(set, elementsIn(set, del))
+		b.AddEach(set, elementsIn(set, add))
+	}
 }
 
-// pairOf returns the interfaces in a key of pair.
+// pairOf returns the interfaces in a key of pair or bridged.
 func pairOf(key []byte) (from, to string) {
 	if len(key) != 2*unix.IFNAMSIZ {
 		return "", ""
@@ -163,13 +201,13 @@ func pairOf(key []byte) (from, to string) {
 	return nameOf(key[:unix.IFNAMSIZ]), nameOf(key[unix.IFNAMSIZ:])
 }
 
-// decodeSame returns the subnet and the interface of an element of same4 or same6.
-func decodeSame(e nft.Element) (netip.Prefix, string, error) {
-	n := len(e.Key) - unix.IFNAMSIZ
-	first, ok := netip.AddrFromSlice(e.Key[:max(n, 0)])
-	if !ok || len(e.KeyEnd) != len(e.Key) {
+// decodeSame returns the prefix and interface of an element of same4, same6, behind4 or behind6.
+func decodeSame(f *family46, e nft.Element) (netip.Prefix, string, error) {
+	n := f.unspecified().BitLen() / 8
+	if len(e.Key) != n+unix.IFNAMSIZ || len(e.KeyEnd) != len(e.Key) {
 		return netip.Prefix{}, "", fmt.Errorf("malformed element: a key of %d and %d bytes", len(e.Key), len(e.KeyEnd))
 	}
+	first, _ := netip.AddrFromSlice(e.Key[:n])
 	last, _ := netip.AddrFromSlice(e.KeyEnd[:n])
 	for bits := 0; bits <= first.BitLen(); bits++ {
 		if p := netip.PrefixFrom(first, bits); p.Masked() == p && lastAddr(p) == last {
@@ -179,15 +217,22 @@ func decodeSame(e nft.Element) (netip.Prefix, string, error) {
 	return netip.Prefix{}, "", fmt.Errorf("malformed element: %v to %v is no prefix", first, last)
 }
 
-// decodeOpening returns the opening that an element of route4 or route6 stands for.
-func decodeOpening(e nft.Element) (Opening, error) {
-	n := len(e.Key) - 8
-	a, ok := netip.AddrFromSlice(e.Key[:max(n, 0)])
-	if !ok || len(e.KeyEnd) != len(e.Key) {
-		return Opening{}, fmt.Errorf("malformed element: a key of %d and %d bytes", len(e.Key), len(e.KeyEnd))
+// decodePinhole returns the pinhole of an item.
+func decodePinhole(it item) (Pinhole, error) {
+	f, e := familyOfSet(it.set), it.elem
+	n := f.unspecified().BitLen() / 8
+	o := Pinhole{Proto: ICMP, Owner: e.Comment}
+	switch {
+	case it.set == f.echo && len(e.Key) == n:
+		a, _ := netip.AddrFromSlice(e.Key)
+		o.Box = netip.AddrPortFrom(a, 0)
+		return o, nil
+	case it.set != f.route || len(e.Key) != n+8 || len(e.KeyEnd) != len(e.Key):
+		return Pinhole{}, fmt.Errorf("set %s: malformed element: a key of %d and %d bytes", it.set, len(e.Key), len(e.KeyEnd))
 	}
+	a, _ := netip.AddrFromSlice(e.Key[:n])
 	port := func(key []byte) uint16 { return binary.BigEndian.Uint16(key[n+4:]) }
-	o := Opening{Proto: Proto(e.Key[n]), Box: netip.AddrPortFrom(a, port(e.Key)), Owner: e.Comment}
+	o.Proto, o.Box = Proto(e.Key[n]), netip.AddrPortFrom(a, port(e.Key))
 	if last := port(e.KeyEnd); last != o.Box.Port() {
 		o.Last = last
 	}

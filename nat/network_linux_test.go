@@ -67,6 +67,7 @@ func expect(t testing.TB, ns *netns.NS, want map[string]string) {
 
 func TestANetworkIsAHandfulOfElements(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := host(t)
 	gw := open(t, ns)
 	empty := listing(t, ns)
@@ -90,19 +91,20 @@ func TestANetworkIsAHandfulOfElements(t *testing.T) {
 	if !errors.Is(err, os.ErrExist) {
 		t.Errorf("the same interface again: %v", err)
 	}
-	if err := gw.RemoveNetwork(t.Context(), "br0"); err != nil {
+	if err := gw.DeleteNetwork(t.Context(), "br0"); err != nil {
 		t.Fatal(err)
 	}
 	if got := listing(t, ns); got != empty {
-		t.Errorf("RemoveNetwork left:\n%s", got)
+		t.Errorf("DeleteNetwork left:\n%s", got)
 	}
-	if err := gw.RemoveNetwork(t.Context(), "br0"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the second RemoveNetwork: %v", err)
+	if err := gw.DeleteNetwork(t.Context(), "br0"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the second DeleteNetwork: %v", err)
 	}
 }
 
 func TestAnInterfaceMayComeAfterItsNetwork(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := netnstest.New(t)
 	gw := open(t, ns)
 	empty := listing(t, ns)
@@ -114,21 +116,22 @@ func TestAnInterfaceMayComeAfterItsNetwork(t *testing.T) {
 	testutil.Run(t, ns, "ip", "link", "add", "up0", "type", "veth", "peer", "name", "up0p")
 	off := map[string]string{"ipv4/conf/br0/forwarding": "0", "ipv4/conf/br0/route_localnet": "0", "ipv4/conf/up0/forwarding": "0"}
 	expect(t, ns, off)
-	if err := gw.EnsureNetwork(t.Context(), net); err != nil {
+	if err := gw.SetNetwork(t.Context(), net); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, ns, map[string]string{"ipv4/conf/br0/forwarding": "1", "ipv4/conf/br0/route_localnet": "1", "ipv4/conf/up0/forwarding": "1"})
-	if err := gw.RemoveNetwork(t.Context(), "br0"); err != nil {
+	if err := gw.DeleteNetwork(t.Context(), "br0"); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, ns, off)
 	if got := listing(t, ns); got != empty {
-		t.Errorf("RemoveNetwork left:\n%s", got)
+		t.Errorf("DeleteNetwork left:\n%s", got)
 	}
 }
 
 func TestASubnetOfAnotherNetworkIsRefusedByName(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := netnstest.New(t)
 	gw := open(t, ns)
 	if err := gw.AddNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16", "fd88::/64")}); err != nil {
@@ -170,7 +173,7 @@ func TestRemovingANetworkLeavesWhatIsOfOthers(t *testing.T) {
 	gw := open(t, ns)
 	// One box on two networks, under one owner: what is deleted of one is not of the other.
 	one, two := network0(), network1()
-	one.Openings = []Opening{opening("10.88.0.2:80", 0, "web")}
+	one.Pinholes = []Pinhole{pinhole("10.88.0.2:80", 0, "web")}
 	if err := gw.AddNetwork(t.Context(), one); err != nil {
 		t.Fatal(err)
 	}
@@ -178,8 +181,8 @@ func TestRemovingANetworkLeavesWhatIsOfOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := listing(t, ns)
-	two.Reaches = []string{"br0"}
-	two.Openings = []Opening{opening("10.89.0.2:80", 0, "web")}
+	two.AllowTo = []string{"br0"}
+	two.Pinholes = []Pinhole{pinhole("10.89.0.2:80", 0, "web")}
 	if err := gw.AddNetwork(t.Context(), two); err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +193,7 @@ func TestRemovingANetworkLeavesWhatIsOfOthers(t *testing.T) {
 	if err := gw.Unpublish(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
-	if err := gw.RemoveNetwork(t.Context(), "br1"); err != nil {
+	if err := gw.DeleteNetwork(t.Context(), "br1"); err != nil {
 		t.Fatal(err)
 	}
 	if got := listing(t, ns); got != before {

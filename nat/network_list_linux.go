@@ -3,22 +3,23 @@ package nat
 import (
 	"cmp"
 	"context"
-	"errors"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
+	"strings"
 
 	"github.com/boxwire/boxwire/internal/nft"
+	"github.com/boxwire/boxwire/internal/rtnl"
 )
 
-// Networks returns the networks of the table, sorted by interface, with what they
-// have dropped. An option that is of no effect is not listed: Masquerade where
-// SNAT has an address for every family.
-func (n *NAT) Networks(ctx context.Context) ([]NetworkState, error) {
+// ListNetworks lists the networks, sorted by interface, with the packets that they dropped. Options
+// without effect are left out: Masquerade where SNAT has an address for every family of the
+// network.
+func (n *NAT) ListNetworks(ctx context.Context) ([]NetworkState, error) {
 	all, err := n.networks(ctx)
-	return all, n.fail("nat.Networks", n.String(), err)
+	return all, n.fail("nat.ListNetworks", n.String(), err)
 }
 
 func (n *NAT) networks(ctx context.Context) ([]NetworkState, error) {
@@ -37,81 +38,110 @@ func (n *NAT) networks(ctx context.Context) ([]NetworkState, error) {
 	if !slices.ContainsFunc(all, func(s NetworkState) bool { return s.Isolated }) {
 		return all, nil
 	}
-	return all, n.readUnisolated(ctx, all)
+	return all, n.readLeakyPorts(ctx, all)
 }
 
-// readNetworks reads the networks, without what the table does not hold.
+// readNetworks reads the networks from the table.
 func (n *NAT) readNetworks(ctx context.Context, c nft.Conn) ([]NetworkState, error) {
-	items, err := n.readItems(ctx, c, func(set string) bool {
-		return kindOf(set) == kindNetwork || set == families[0].route || set == families[1].route
-	})
+	items, err := n.readItems(ctx, c, append(setsOfKind(kindNetwork), pinholeSets...)...)
 	if err != nil {
 		return nil, err
 	}
 	return networksOf(items)
 }
 
-// networksOf returns the networks that items are of, sorted. What belongs to no
-// network, which another program wrote, is passed over.
+// networksOf returns the networks of the items, sorted. It ignores elements without a network,
+// which another program added.
 func networksOf(items []item) ([]NetworkState, error) {
-	byName := map[string]*NetworkState{}
+	l := networkList{byName: map[string]*NetworkState{}}
 	for _, it := range items {
 		if it.set == "ifs" {
 			name := nameOf(it.elem.Key)
-			byName[name] = &NetworkState{Network: Network{Interface: name}}
+			l.byName[name] = &NetworkState{Network: Network{Interface: name}}
 		}
 	}
-	var openings []Opening
 	for _, it := range items {
-		e := it.elem
-		switch it.set {
-		case "same4", "same6":
-			subnet, name, err := decodeSame(e)
-			if err != nil {
-				return nil, fmt.Errorf("set %s: %w", it.set, err)
-			}
-			if s := byName[name]; s != nil {
-				s.Subnets = append(s.Subnets, subnet)
-			}
-			continue
-		case "route4", "route6":
-			o, err := decodeOpening(e)
-			if err != nil {
-				return nil, fmt.Errorf("set %s: %w", it.set, err)
-			}
-			openings = append(openings, o)
-			continue
-		case "pair":
-			from, to := pairOf(e.Key)
-			if s := byName[from]; s != nil && from != to {
-				s.Reaches = append(s.Reaches, to)
-			}
+		if k := kindOf(it.set); k == kindDerived || k == kindFact || isPortSet(it.set) { // there may be many
 			continue
 		}
-		if s := byName[nameOf(e.Key)]; s != nil {
+		if err := l.add(it); err != nil {
+			return nil, err
+		}
+	}
+	return l.sorted(), nil
+}
+
+// networkList collects networks from elements.
+type networkList struct {
+	byName   map[string]*NetworkState
+	pinholes []Pinhole
+}
+
+// add decodes an element of a network.
+func (l *networkList) add(it item) error {
+	switch it.set {
+	case "nets4", "nets6", "within": // they follow from the others
+	case "same4", "same6", "behind4", "behind6":
+		return l.addPrefix(it)
+	case "route4", "route6", "echo4", "echo6":
+		o, err := decodePinhole(it)
+		if err != nil {
+			return err
+		}
+		l.pinholes = append(l.pinholes, o)
+	case "pair":
+		from, to := pairOf(it.elem.Key)
+		if s := l.byName[from]; s != nil && from != to {
+			s.AllowTo = append(s.AllowTo, to)
+		}
+	default:
+		if s := l.byName[nameOf(it.elem.Key)]; s != nil {
 			s.option(it)
 		}
 	}
-	all := make([]NetworkState, 0, len(byName))
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		s := byName[name]
-		for _, o := range openings {
+	return nil
+}
+
+// addPrefix decodes a subnet, or a prefix behind a network.
+func (l *networkList) addPrefix(it item) error {
+	prefix, name, err := decodeSame(familyOfSet(it.set), it.elem)
+	if err != nil {
+		return fmt.Errorf("set %s: %w", it.set, err)
+	}
+	s := l.byName[name]
+	switch {
+	case s == nil:
+	case strings.HasPrefix(it.set, "same"):
+		s.Subnets = append(s.Subnets, prefix)
+	default:
+		s.Behind = append(s.Behind, prefix)
+	}
+	return nil
+}
+
+// sorted returns the networks by name, each with its pinholes and sorted lists.
+func (l *networkList) sorted() []NetworkState {
+	all := make([]NetworkState, 0, len(l.byName))
+	for _, name := range slices.Sorted(maps.Keys(l.byName)) {
+		s := l.byName[name]
+		for _, o := range l.pinholes {
 			if s.contains(o.Box.Addr()) {
-				s.Openings = append(s.Openings, o)
+				s.Pinholes = append(s.Pinholes, o)
 			}
 		}
 		slices.SortFunc(s.Subnets, comparePrefix)
+		slices.SortFunc(s.Behind, comparePrefix)
 		slices.SortFunc(s.SNAT, netip.Addr.Compare)
-		slices.Sort(s.Reaches)
-		slices.SortFunc(s.Openings, func(a, b Opening) int {
+		slices.Sort(s.AllowTo)
+		slices.SortFunc(s.Pinholes, func(a, b Pinhole) int {
 			return cmp.Or(cmp.Compare(a.Proto, b.Proto), a.Box.Compare(b.Box))
 		})
 		all = append(all, *s)
 	}
-	return all, nil
+	return all
 }
 
-// option takes in what an element keyed by the interface says.
+// option decodes an element whose key is the interface.
 func (s *NetworkState) option(it item) {
 	switch it.set {
 	case "closed":
@@ -119,9 +149,19 @@ func (s *NetworkState) option(it item) {
 	case "internal":
 		s.Internal, s.Drops.Out = true, it.elem.Packets
 	case "isolated":
-		s.Isolated, s.Drops.Inside = true, it.elem.Packets
+		s.Isolated, s.Drops.InterBox = true, it.elem.Packets
+	case "foreign":
+		s.Drops.Source = it.elem.Packets
+	case "translated4", "translated6":
+		s.Drops.Invalid += it.elem.Packets
 	case "mss":
 		s.ClampMSS = true
+	case "mss_size":
+		if len(it.elem.Data) == 2 {
+			s.MSS = binary.BigEndian.Uint16(it.elem.Data)
+		}
+	case "random_ports":
+		s.Random = true
 	case "masq4", "masq6":
 		s.Masquerade = true
 	case "snat4", "snat6":
@@ -135,30 +175,21 @@ func comparePrefix(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
-// readUnisolated finds the bridge ports over which boxes of isolated networks
-// reach each other.
-func (n *NAT) readUnisolated(ctx context.Context, all []NetworkState) error {
+// readLeakyPorts finds the bridge ports of Isolated networks that lack the flag "isolated".
+func (n *NAT) readLeakyPorts(ctx context.Context, all []NetworkState) error {
 	links, err := readLinks(ctx, n.ns)
 	if err != nil {
 		return err
 	}
-	var passes [2]bool // the firewall, whatever is bridged, by family
-	for i, name := range []string{"iptables", "ip6tables"} {
-		v, err := n.ns.Sysctl(ctx, "net/bridge/bridge-nf-call-"+name)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		passes[i] = err == nil && v != "0"
-	}
 	for i := range all {
 		s := &all[i]
-		if !s.Isolated || (passes[0] || !s.has(false)) && (passes[1] || !s.has(true)) {
+		if !s.Isolated {
 			continue
 		}
-		at := slices.IndexFunc(links, func(l linkConf) bool { return l.name == s.Interface })
+		at := slices.IndexFunc(links, func(l rtnl.Link) bool { return l.Name == s.Interface })
 		for _, l := range links {
-			if at >= 0 && l.master == links[at].index && !l.isolated {
-				s.Unisolated = append(s.Unisolated, l.name)
+			if at >= 0 && l.Master == links[at].Index && !l.Isolated {
+				s.LeakyPorts = append(s.LeakyPorts, l.Name)
 			}
 		}
 	}

@@ -16,13 +16,13 @@ func allOptions() []Network {
 		{Interface: "br0", Subnets: prefixes("10.88.0.0/16", "fd88::/64"), Masquerade: true},
 		{
 			Interface: "br1", Subnets: prefixes("10.89.0.0/24", "10.90.0.0/30", "fd89::/64", "fd90::1/128"),
-			Masquerade: true, SNAT: addrs("203.0.113.7"), Isolated: true, Reaches: []string{"br0", "br2"}, ClampMSS: true,
+			Masquerade: true, SNAT: addrs("203.0.113.7"), Isolated: true, AllowTo: []string{"br0", "br2"}, ClampMSS: true,
 		},
 		{
-			Interface: "br2", Subnets: prefixes("192.0.2.0/24", "2001:db8:2::/64"), Internal: true, Reaches: []string{"br1"},
-			Openings: []Opening{opening("192.0.2.2:80", 0, "web"), opening("192.0.2.2:8000", 8010, "web"), opening("[2001:db8:2::2]:443", 0, "tls")},
+			Interface: "br2", Subnets: prefixes("192.0.2.0/24", "2001:db8:2::/64"), Internal: true, AllowTo: []string{"br1"}, MSS: 1200,
+			Pinholes: []Pinhole{{Proto: ICMP, Box: ap("192.0.2.2:0"), Owner: "ops"}, {Proto: ICMP, Box: ap("[2001:db8:2::2]:0"), Owner: "ops"}, pinhole("192.0.2.2:80", 0, "web"), pinhole("192.0.2.2:8000", 8010, "web"), pinhole("[2001:db8:2::2]:443", 0, "tls")},
 		},
-		{Interface: "br3", Subnets: prefixes("10.91.0.0/16", "fd91::/64"), SNAT: addrs("203.0.113.8", "2001:db8::8")},
+		{Interface: "br3", Subnets: prefixes("10.91.0.0/16", "fd91::/64"), SNAT: addrs("203.0.113.8", "2001:db8::8"), Random: true},
 	}
 }
 
@@ -35,6 +35,7 @@ func plain(states []NetworkState) (all []Network) {
 
 func TestNetworksAreListedAsTheyWereAdded(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := netnstest.New(t)
 	gw := open(t, ns)
 	want := allOptions()
@@ -43,34 +44,34 @@ func TestNetworksAreListedAsTheyWereAdded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, err := gw.Networks(t.Context())
+	got, err := gw.ListNetworks(t.Context())
 	if err != nil || !reflect.DeepEqual(plain(got), want) {
 		t.Fatalf("got  %+v, %v\nwant %+v", got, err, want)
 	}
 	before := listing(t, ns)
 	// Repeated, it changes nothing; turned into each other, networks are the other.
 	for _, net := range want {
-		if err := gw.EnsureNetwork(t.Context(), net); err != nil {
+		if err := gw.SetNetwork(t.Context(), net); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if got := listing(t, ns); got != before {
-		t.Errorf("EnsureNetwork changed:\n%s", got)
+		t.Errorf("SetNetwork changed:\n%s", got)
 	}
 	for _, net := range want {
-		if err := gw.RemoveNetwork(t.Context(), net.Interface); err != nil {
+		if err := gw.DeleteNetwork(t.Context(), net.Interface); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got, err := gw.Networks(t.Context()); err != nil || len(got) != 0 {
-		t.Errorf("after the last RemoveNetwork: %v, %v", got, err)
+	if got, err := gw.ListNetworks(t.Context()); err != nil || len(got) != 0 {
+		t.Errorf("after the last DeleteNetwork: %v, %v", got, err)
 	}
 	for _, net := range append(want, want...) {
-		net.Interface, net.Reaches = "br9", nil
-		if err := gw.EnsureNetwork(t.Context(), net); err != nil {
+		net.Interface, net.AllowTo = "br9", nil
+		if err := gw.SetNetwork(t.Context(), net); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := gw.Networks(t.Context()); err != nil || len(got) != 1 || !reflect.DeepEqual(got[0].Network, net) {
+		if got, err := gw.ListNetworks(t.Context()); err != nil || len(got) != 1 || !reflect.DeepEqual(got[0].Network, net) {
 			t.Errorf("got  %+v, %v\nwant %+v", got, err, net)
 		}
 	}
@@ -78,17 +79,18 @@ func TestNetworksAreListedAsTheyWereAdded(t *testing.T) {
 
 func TestRemovingANetworkRemovesTheWaysToIt(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	gw := open(t, netnstest.New(t))
 	for _, net := range allOptions() {
 		if err := gw.AddNetwork(t.Context(), net); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := gw.RemoveNetwork(t.Context(), "br2"); err != nil {
+	if err := gw.DeleteNetwork(t.Context(), "br2"); err != nil {
 		t.Fatal(err)
 	}
-	got, err := gw.Networks(t.Context())
-	if err != nil || len(got) != 3 || !slices.Equal(got[1].Reaches, []string{"br0"}) {
+	got, err := gw.ListNetworks(t.Context())
+	if err != nil || len(got) != 3 || !slices.Equal(got[1].AllowTo, []string{"br0"}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
@@ -108,8 +110,8 @@ func TestPortsThatAnIsolatedNetworkLeaksThroughAreNamed(t *testing.T) {
 	}
 	check := func(want ...string) {
 		t.Helper()
-		got, err := gw.Networks(t.Context())
-		if err != nil || len(got) != 1 || !slices.Equal(got[0].Unisolated, want) {
+		got, err := gw.ListNetworks(t.Context())
+		if err != nil || len(got) != 1 || !slices.Equal(got[0].LeakyPorts, want) {
 			t.Errorf("%+v, %v; want %v", got, err, want)
 		}
 	}
@@ -117,8 +119,8 @@ func TestPortsThatAnIsolatedNetworkLeaksThroughAreNamed(t *testing.T) {
 	testutil.Run(t, ns, "ip", "link", "set", "box0", "type", "bridge_slave", "isolated", "on")
 	check()
 	testutil.Run(t, ns, "ip", "link", "set", "box0", "type", "bridge_slave", "isolated", "off")
-	bridgeNF(t, ns, true) // what is bridged passes the firewall
-	check()
+	bridgeNF(t, ns, true) // IP that is bridged passes the firewall, and the rest does not
+	check("box0")
 }
 
 func TestMalformedElementsOfNetworksAreErrors(t *testing.T) {
@@ -127,13 +129,19 @@ func TestMalformedElementsOfNetworksAreErrors(t *testing.T) {
 		{}, {Key: make([]byte, 20)}, {Key: make([]byte, 21), KeyEnd: make([]byte, 21)}, {Key: make([]byte, 3), KeyEnd: make([]byte, 3)},
 		{Key: append([]byte{10, 0, 0, 1}, make([]byte, 16)...), KeyEnd: append([]byte{10, 0, 0, 3}, make([]byte, 16)...)},
 	} {
-		if got, _, err := decodeSame(e); err == nil {
-			t.Errorf("decodeSame(%v): %v", e, got)
+		for _, f := range families {
+			if got, _, err := decodeSame(f, e); err == nil {
+				t.Errorf("decodeSame(%v): %v", e, got)
+			}
 		}
 	}
 	for _, e := range []nft.Element{{}, {Key: make([]byte, 12)}, {Key: make([]byte, 8), KeyEnd: make([]byte, 8)}} {
-		if got, err := decodeOpening(e); err == nil {
-			t.Errorf("decodeOpening(%v): %v", e, got)
+		for _, f := range families {
+			for _, set := range []string{f.route, f.echo} {
+				if got, err := decodePinhole(item{set, e}); err == nil {
+					t.Errorf("decodePinhole(%s %v): %v", set, e, got)
+				}
+			}
 		}
 	}
 }

@@ -22,8 +22,8 @@ func addrs(list ...string) (all []netip.Addr) {
 	return all
 }
 
-func opening(box string, last uint16, owner string) Opening {
-	return Opening{Proto: TCP, Box: netip.MustParseAddrPort(box), Last: last, Owner: owner}
+func pinhole(box string, last uint16, owner string) Pinhole {
+	return Pinhole{Proto: TCP, Box: netip.MustParseAddrPort(box), Last: last, Owner: owner}
 }
 
 func TestBadNetworksAreRefusedByName(t *testing.T) {
@@ -36,17 +36,17 @@ func TestBadNetworksAreRefusedByName(t *testing.T) {
 	iface := func(name string) Network { return net(func(n *Network) { n.Interface = name }) }
 	subnets := func(list ...string) Network { return net(func(n *Network) { n.Subnets = prefixes(list...) }) }
 	snat := func(list ...string) Network { return net(func(n *Network) { n.SNAT = addrs(list...) }) }
-	reaches := func(list ...string) Network { return net(func(n *Network) { n.Reaches = list }) }
-	opens := func(list ...Opening) Network { return net(func(n *Network) { n.Openings = list }) }
+	allowTo := func(list ...string) Network { return net(func(n *Network) { n.AllowTo = list }) }
+	opens := func(list ...Pinhole) Network { return net(func(n *Network) { n.Pinholes = list }) }
 	for _, c := range []struct {
 		net  Network
 		want string
 	}{
 		{iface(""), "name is empty"},
 		{iface("sixteen-bytes-xx"), "16 bytes"},
-		{iface("."), "folder"},
+		{iface("."), `must not be "."`},
 		{iface("a/b"), "'/'"},
-		{iface("a b"), "whitespace"},
+		{iface("a b"), "white space"},
 		{iface("lo"), "lo is no"},
 		{subnets(), "no subnet"},
 		{subnets("0.0.0.0/0"), "every address"},
@@ -63,15 +63,21 @@ func TestBadNetworksAreRefusedByName(t *testing.T) {
 		{snat("127.0.0.1"), "loopback"},
 		{snat("1.2.3.4", "1.2.3.5"), "1.2.3.4 and 1.2.3.5 are of one family"},
 		{net(func(n *Network) { n.Subnets, n.SNAT = prefixes("10.0.0.0/8"), addrs("2001:db8::1") }), "no subnet of"},
-		{reaches("br 1"), "whitespace"},
-		{reaches("br0"), "reaches itself"},
-		{reaches("br1", "br1"), "br1 twice"},
-		{opens(Opening{Box: netip.MustParseAddrPort("10.88.0.2:80"), Owner: "web"}), "protocol"},
-		{opens(opening("10.88.0.2:0", 0, "web")), "box port is 0"},
-		{opens(opening("10.88.0.2:80", 79, "web")), "last port 79 is below the first, 80"},
-		{opens(opening("10.88.0.2:80", 0, "")), "owner is empty"},
-		{opens(opening("10.99.0.2:80", 0, "web")), "10.99.0.2:80 is outside"},
-		{opens(opening("10.88.0.2:80", 90, "web"), opening("10.88.0.2:90", 0, "web")), "tcp 10.88.0.2:80-90, which it overlaps"},
+		{net(func(n *Network) { n.MSS = 87 }), "MSS is 87, 88 is the least"},
+		{net(func(n *Network) { n.MSS, n.ClampMSS = 1200, true }), "both ClampMSS and an MSS of 1200"},
+		{net(func(n *Network) { n.Random = true }), "neither Masquerade nor SNAT"},
+		{opens(Pinhole{Proto: ICMP, Box: netip.MustParseAddrPort("10.88.0.2:1"), Owner: "ops"}), "ICMP has no ports"},
+		{opens(Pinhole{Proto: ICMP, Box: netip.MustParseAddrPort("10.99.0.2:0"), Owner: "ops"}), "outside"},
+		{opens(Pinhole{Proto: ICMP, Box: netip.MustParseAddrPort("0.0.0.0:0"), Owner: "ops"}), "unspecified"},
+		{allowTo("br 1"), "white space"},
+		{allowTo("br0"), "the network itself"},
+		{allowTo("br1", "br1"), "br1 twice"},
+		{opens(Pinhole{Box: netip.MustParseAddrPort("10.88.0.2:80"), Owner: "web"}), "protocol"},
+		{opens(pinhole("10.88.0.2:0", 0, "web")), "box port is 0"},
+		{opens(pinhole("10.88.0.2:80", 79, "web")), "last port 79 is below the first, 80"},
+		{opens(pinhole("10.88.0.2:80", 0, "")), "owner is empty"},
+		{opens(pinhole("10.99.0.2:80", 0, "web")), "10.99.0.2:80 is outside"},
+		{opens(pinhole("10.88.0.2:80", 90, "web"), pinhole("10.88.0.2:90", 0, "web")), "tcp 10.88.0.2:80-90, which it overlaps"},
 	} {
 		_, err := c.net.checked()
 		if !errors.Is(err, os.ErrInvalid) || !strings.Contains(err.Error(), c.want) {

@@ -1,31 +1,38 @@
 package nat
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/boxwire/boxwire/internal/kernel"
+	"github.com/boxwire/boxwire/internal/linkname"
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// Proto is a transport protocol, with its number in the IP header (IANA). The
-// zero Proto is none and refused.
+// Proto is a transport protocol, by its number in the IP header (IANA). The zero Proto is refused.
 type Proto uint8
 
-// The protocols that have ports to publish. SCTP needs a kernel that tracks its
-// connections (CONFIG_NF_CT_PROTO_SCTP); where it does not, the port is published
-// and nothing arrives.
+// The protocols of published ports. SCTP needs a kernel that tracks its connections
+// (CONFIG_NF_CT_PROTO_SCTP). Without that, the port is published and no packet arrives.
 const (
 	TCP  Proto = 6
 	UDP  Proto = 17
 	SCTP Proto = 132
 )
 
-// String returns "tcp", "udp", "sctp", or the number of another protocol.
+// ICMP in a [Pinhole] stands for echo requests, as ping sends them; with an IPv6 address, for those
+// of ICMPv6. It has no ports, so a [Port] refuses it.
+const ICMP Proto = 1
+
+// String returns "tcp", "udp", "sctp", "icmp", or the number of another protocol.
 func (p Proto) String() string {
 	switch p {
+	case ICMP:
+		return "icmp"
 	case TCP:
 		return "tcp"
 	case UDP:
@@ -45,41 +52,79 @@ func (p Proto) check() error {
 	return refuse.Input("the protocol is neither TCP, UDP nor SCTP (%d)", uint8(p))
 }
 
-// MaxOwner is the length of the longest owner in bytes.
+// MaxOwner is the maximum length of an owner in bytes.
 const MaxOwner = 127
 
-// Port is one published port, or a range of them: connections to Host arrive at
-// Box. HostLast and BoxLast are for ranges only, the rest is required. Ports
-// compare with ==.
+// Port is a published port or port range: connections to Host arrive at Box. HostLast and BoxLast
+// are for ranges only; the other fields are required. Ports compare with ==.
+//
+// # Overlaps
+//
+// Published ports of one protocol do not overlap. A wildcard port conflicts with the same port on
+// any address of its family, and a range with every port in it. If [Options.Alive] reports that the
+// owner of a conflicting port is gone, the port is replaced in one transaction. The table should
+// hold hundreds of ranges at most.
+//
+// # Who reaches it
+//
+// A port on 127.0.0.1 is for the host itself. Packets from and to 127.0.0.0/8 are dropped on every
+// link but lo; that protects the host's own services, too. Packets that the host only forwards to
+// another machine are not redirected.
+//
+// The kernel cannot translate connections to ::1, nor those of IPv6 visitors to a box with IPv4
+// only. ::1 is refused as a host address. [NAT.Proxy] relays both in the process; the box then does
+// not see the visitor's address. Without a proxy, a connection to ::1 at a port that is published
+// on [::] is refused at once, and so is one from a link-local address. SCTP gets no answer there.
+//
+// # Reservation
+//
+// A published host port is reserved, so that no other program of the host can bind it. A port that
+// a program has bound already is refused, and the error names the program. [Options.NoReserve]
+// leaves both to the caller.
+//
+//   - A single port, or each port of a range of up to 256, is bound by a socket that receives
+//     nothing. Unpublish, [NAT.Close] and the end of the process release it. The next program's
+//     Sync binds it again.
+//   - Of a longer range, the ports in net.ipv4.ip_local_port_range are added to
+//     net.ipv4.ip_local_reserved_ports. At least half of that range stays out of it, because the
+//     setting holds for all protocols and addresses, and programs of the host need ports to connect
+//     from. The set "listed" of the table records which ports were added.
+//   - A NAT holds at most 4096 sockets, and at most a quarter of the descriptors that the process
+//     may have. Beyond 128, it holds at most a quarter of the number of ports in
+//     net.ipv4.ip_local_port_range.
+//
+// Beyond these limits, Publish only checks once that no socket uses the port. A program that binds
+// it later gets no visitors; connections that it begins from the port work.
 type Port struct {
 	Proto Proto
 
-	// Host is the address and port that visitors use. The unspecified address
-	// (0.0.0.0 or ::) stands for every address of the host of that family; a
-	// port for both families is two Ports, one for a link's addresses is made by
-	// [NAT.OnLink]. 127.0.0.1 is for the host itself. The address may be one that
-	// the host does not have yet. Refused are ::1, multicast and link-local
-	// addresses, and port 0 except by [NAT.PublishFree].
+	// Host is the address and port that visitors use. The wildcard address 0.0.0.0 or :: stands for
+	// all addresses of the host of that family; a port for both families is two Ports.
+	// [NAT.ExpandLink] makes the ports for all addresses of a link. 127.0.0.1 is for the host
+	// itself. The host need not have the address yet. ::1, multicast and link-local addresses are
+	// refused, and port 0 except by [NAT.PublishFree].
+	//
+	// An address belongs to the host and not to a link (RFC 1122, 3.3.4.2). So a port on the
+	// address of one link is reached over every link that packets to the address come in by, e.g.
+	// another uplink or a network's bridge. A firewall of the host can close it on a link.
 	Host netip.AddrPort
 
-	// HostLast is the last port of a range that begins with Host's port. 0 is a
-	// single port.
+	// HostLast is the last port of a range that begins with Host's port. 0 means a single port.
 	HostLast uint16
 
-	// Box is where the box listens: of Host's family, neither unspecified nor
-	// loopback, multicast or link-local, port not 0.
+	// Box is the address and port that the box listens on. The address has Host's family, and is
+	// not unspecified, loopback, multicast or link-local. The port is not 0.
 	Box netip.AddrPort
 
-	// BoxLast is the last port of the box's range, which is as long as the host's.
-	// 0 stands for just that.
+	// BoxLast is the last port in the box. 0 means that the box's range has the length of the
+	// host's.
 	//
-	// A range that begins with the same port on both sides is one element of the
-	// table, however long. nftables cannot shift a range, so that one with other
-	// ports in the box is kept, and listed, as single ports.
+	// A range with the same port numbers on both sides is one element of the table. nftables cannot
+	// shift a range, so one with other numbers in the box is stored and listed as single ports.
 	BoxLast uint16
 
-	// Owner says whose port this is; it is kept in the kernel as the element's
-	// comment. 1 to 127 bytes of UTF-8 without control characters and '"'.
+	// Owner names whose port this is. The kernel stores it as the element's comment. It has 1 to
+	// [MaxOwner] bytes of UTF-8, without control characters and '"'.
 	Owner string
 }
 
@@ -97,12 +142,12 @@ func endString(ap netip.AddrPort, end uint16) string {
 	return fmt.Sprintf("%v-%d", ap, end)
 }
 
-// Published is a port that is published, with what the kernel counted.
+// Published is a published port with its counter.
 type Published struct {
 	Port
 
-	// Connections is the number of connections (for UDP, of flows) that came to
-	// the port since it was published, over all ports of a range.
+	// Connections is the number of connections (for UDP, of flows) to the port since it was
+	// published. For a range it is the sum over its ports.
 	Connections uint64
 }
 
@@ -157,12 +202,15 @@ func (p *Port) checkEnds() error {
 		return err
 	}
 	if p.Host.Addr().Is4() != p.Box.Addr().Is4() {
-		return refuse.Input("the host address %v and the box address %v are of different families", p.Host.Addr(), p.Box.Addr())
+		return refuse.Input("the host address %v and the box address %v are of different families: NAT.Proxy relays from one to the other", p.Host.Addr(), p.Box.Addr())
+	}
+	if p.Host.Addr().Is6() && !kernel.HasIPv6() {
+		return refuse.As(errors.ErrUnsupported, "the host address %v: the kernel has no IPv6 (ipv6.disable=1)", p.Host.Addr())
 	}
 	return p.checkRange()
 }
 
-// checkFree is checkPorts for ports of which some have no host port yet.
+// checkFree is checkPorts for ports whose host port may be 0.
 func checkFree(ports []Port) (Port, error) {
 	var fixed []Port
 	for _, p := range ports {
@@ -181,14 +229,12 @@ func checkFree(ports []Port) (Port, error) {
 	return checkPorts(fixed)
 }
 
-// checkOnLink checks a port that is to be published on a link's addresses.
-func checkOnLink(link string, p Port) error {
-	switch {
-	case link == "":
-		return refuse.Input("the link name is empty")
-	case len(link) > 15:
-		return refuse.Input("the link name %q has %d bytes, 15 is the most", link, len(link))
-	case p.Host.Addr().IsValid() && !p.Host.Addr().IsUnspecified():
+// checkExpandLink checks a port that is to be published on a link's addresses.
+func checkExpandLink(link string, p Port) error {
+	if err := linkname.Check(link); err != nil {
+		return err
+	}
+	if p.Host.Addr().IsValid() && !p.Host.Addr().IsUnspecified() {
 		return refuse.Input("the host address is %v and not left open (0.0.0.0 or ::)", p.Host.Addr())
 	}
 	_, err := checkFree([]Port{p})
@@ -231,7 +277,7 @@ func checkEnd(what string, ap netip.AddrPort, host bool) error {
 	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return bad("is the broadcast address")
 	case host && a == netip.IPv6Loopback():
-		return bad("cannot be published: the kernel does not translate connections to it")
+		return bad("cannot be published: the kernel does not translate connections to it; NAT.Proxy relays them")
 	case !host && a.IsUnspecified():
 		return bad("is unspecified")
 	case !host && a.IsLoopback():

@@ -3,6 +3,7 @@ package nat
 import (
 	"errors"
 	"fmt"
+	"github.com/boxwire/boxwire/netns/netnstest"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -78,6 +79,7 @@ func TestBadPortsAreRefusedByName(t *testing.T) {
 
 func TestGoodPortsPass(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	udp := tcp("0.0.0.0:80", "10.0.0.2:80", "web")
 	udp.Proto = UDP
 	if p, err := checkPorts([]Port{
@@ -100,8 +102,8 @@ func TestPortsAreWrittenAsRanges(t *testing.T) {
 	if got, want := p.String(), "tcp [::]:8000 -> [fd00::2]:9000"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
-	if SCTP.String() != "sctp" || Proto(1).String() != "protocol 1" {
-		t.Error(SCTP, Proto(1))
+	if SCTP.String() != "sctp" || ICMP.String() != "icmp" || Proto(2).String() != "protocol 2" {
+		t.Error(SCTP, ICMP, Proto(2))
 	}
 }
 
@@ -127,11 +129,11 @@ func TestOverlapFindsWhatComparingEveryTwoFinds(t *testing.T) {
 		want := false
 		for i, p := range ports {
 			for _, q := range ports[:i] {
-				want = want || p.claim().meets(q.claim())
+				want = want || p.claim().Overlaps(q.claim())
 			}
 		}
 		i, j, got := overlap(ports)
-		if got != want || got && (i >= j || !ports[i].claim().meets(ports[j].claim())) {
+		if got != want || got && (i >= j || !ports[i].claim().Overlaps(ports[j].claim())) {
 			t.Fatalf("%v: %d, %d, %v, want %v", ports, i, j, got, want)
 		}
 		if got {

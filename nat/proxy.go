@@ -6,8 +6,7 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// Proxy is a program's own way to a box, for what the kernel cannot translate;
-// see [NAT.Proxy].
+// Proxy is a relay in this process for what the kernel cannot translate; see [NAT.Proxy].
 type Proxy struct {
 	host, box netip.AddrPort
 	proto     Proto

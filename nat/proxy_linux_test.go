@@ -17,6 +17,7 @@ import (
 
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
 func proxied(t *testing.T, gw *NAT, proto Proto, host, box string) *Proxy {
@@ -33,7 +34,8 @@ func proxied(t *testing.T, gw *NAT, proto Proto, host, box string) *Proxy {
 // source address is lost, which a published port keeps (moby#15086).
 func TestProxyReachesWhatCannotBeTranslated(t *testing.T) {
 	t.Parallel()
-	s := newScene(t)
+	netnstest.NeedIPv6(t)
+	s := newTopology(t)
 	serve(t, s.box, ":80")
 	echo(t, s.box, ":53", "dns")
 	published := []Port{tcp("[::]:8080", "[fd88::2]:80", "web"), tcp("[::]:5300", "[fd88::2]:53", "dns"), tcp("0.0.0.0:8081", "10.88.0.2:80", "web")}
@@ -41,7 +43,7 @@ func TestProxyReachesWhatCannotBeTranslated(t *testing.T) {
 	if err := s.gw.Publish(t.Context(), published...); err != nil {
 		t.Fatal(err)
 	}
-	s.settle(t)
+	s.waitReady(t)
 	ip(t, s.host, "addr add 2001:db8:1::2/64 dev up0 nodad")
 	for _, c := range []struct{ host, box, sees string }{
 		{"[::1]:8080", "[fd88::2]:80", "fd88::1"}, // by way of the reserved port
@@ -78,7 +80,8 @@ func TestProxyReachesWhatCannotBeTranslated(t *testing.T) {
 // A megabyte each way, and the end of one way before the other's.
 func TestProxyCopiesBothWaysToTheEnd(t *testing.T) {
 	t.Parallel()
-	s := newScene(t)
+	netnstest.NeedIPv6(t)
+	s := newTopology(t)
 	p := proxied(t, s.gw, TCP, "[::1]:8080", "10.88.0.2:80")
 	ln, err := s.box.Listen(t.Context(), "tcp", ":80")
 	if err != nil {
@@ -123,7 +126,7 @@ func ownGoroutines() int {
 	b = b[:runtime.Stack(b, true)]
 	n := 0
 	for g := range strings.SplitSeq(string(b), "\n\n") {
-		if strings.Contains(g, "nat.(*Proxy)") || strings.Contains(g, "nat.(*visit)") {
+		if strings.Contains(g, "internal/relay.") {
 			n++
 		}
 	}
@@ -132,7 +135,8 @@ func ownGoroutines() int {
 
 // It is not parallel: other tests' proxies would be counted.
 func TestClosedProxyLeavesNothing(t *testing.T) {
-	s := newScene(t)
+	netnstest.NeedIPv6(t)
+	s := newTopology(t)
 	serve(t, s.sibling, ":80")
 	if err := s.gw.Publish(t.Context(), tcp("[::]:8080", "[fd88::2]:80", "web")); err != nil {
 		t.Fatal(err)
@@ -191,6 +195,7 @@ func TestClosedProxyLeavesNothing(t *testing.T) {
 
 func TestProxyRefusesAndReports(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := host(t)
 	gw := open(t, ns)
 	box := netip.MustParseAddrPort("10.88.0.2:80")

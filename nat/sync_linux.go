@@ -8,75 +8,77 @@ import (
 	"slices"
 
 	"github.com/boxwire/boxwire/internal/nft"
+	"github.com/boxwire/boxwire/internal/portlock"
 )
 
-// Sync makes the table what the state says, in one transaction: what is missing
-// is added, what differs is replaced, what is too much is removed, and what is
-// right stays, counters included. A table that is missing, damaged or of another
-// version of this library is built anew, still in the same transaction. Then, as
-// [NAT.AddNetwork] does, it makes the host forward.
+// Sync makes the table exactly what the state says, in one transaction. It touches only the
+// difference, so counters of what stays are kept. A table that is missing, damaged or of an older
+// version is rebuilt in the same transaction. Then Sync makes the host forward, as [NAT.AddNetwork]
+// does, and ends flows that the table would not let begin; the documentation of [NAT] says which.
 //
-// It is safe to repeat, beside other programs that do the same, and after a crash
-// at any point. An error means that the table was not changed, with one
-// exception, which the error says: a setting for forwarding that could not be
-// written after the transaction. Repeating brings that about, too.
+// Sync is safe to repeat, to run beside other programs that do the same, and to run after a crash
+// at any point. An error means that the table was not changed, with two exceptions that the error
+// names: a forwarding setting that could not be written, and older flows that could not be ended. A
+// setting that was not written is not recorded in the table. The next Sync tries both again.
 //
-// Errors: os.ErrExist if a port of an owner that the state does not speak for is
-// in the way, or the table is not ours; os.ErrInvalid for a bad state.
+// Errors: os.ErrExist if a port of an owner that [State.Owners] excludes conflicts, or the table is
+// not ours; os.ErrInvalid for a bad state.
 func (n *NAT) Sync(ctx context.Context, desired State) error {
 	_, err := n.sync(ctx, desired)
 	return err
 }
 
-// sync also reports whether there was anything to change.
+// sync also reports whether it changed the table.
 func (n *NAT) sync(ctx context.Context, desired State) (bool, error) {
 	const op = "nat.Sync"
 	nets, subject, err := desired.check()
 	if err != nil {
 		return false, n.fail(op, subject, err)
 	}
-	changed := false
-	subject = n.String()
-	err = n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
-		s := syncing{n: n, c: c, desired: desired, nets: nets, undo: func() {}}
-		err := c.Commit(ctx, s.build, s.landed)
-		if err != nil {
-			s.undo()
-			err = errors.Join(err, s.relisting.revert(ctx))
-		} else {
-			changed = s.changed
-			err = s.finish(ctx)
-		}
-		if s.culprit != (Port{}) {
-			subject = s.culprit.String()
-		}
-		return n.supported(err)
-	})
-	return changed, n.fail(op, subject, err)
+	s := &syncTx{desired: desired, nets: nets}
+	err = n.transact(ctx, op, s)
+	return s.changed, err
 }
 
-// syncing is a Sync under way.
-type syncing struct {
-	n       *NAT
-	c       nft.Conn
+// syncTx brings the table to a state.
+type syncTx struct {
+	tableTx
 	desired State
 	nets    []Network // of the state, checked
-	culprit Port      // the one that an error is about
+	fault   Port      // the one that an error is about
 
-	have []item // what is there
-	want []item // what shall be
-	plan *plan  // for the host's links
-	last bool   // there is no network any more
-	undo func() // gives back the ports that were reserved
+	have     []item        // the elements of the table
+	want     []item        // the elements of the state
+	ports    []Port        // those that shall be published
+	plan     *plan         // for the host's links
+	hold     portlock.Hold // what Build has reserved
+	reserved *reservedPorts
 
-	relisting *relisting // for the ports of long ranges
-
-	anew    bool // the table is built anew
-	changed bool // there was anything to change
+	rebuilt bool // the table is rebuilt
+	differs bool // the table differs from the state
+	changed bool // and was changed
 }
 
-// build returns the batch that brings the table to the state.
-func (s *syncing) build(ctx context.Context) (*nft.Batch, error) {
+func (s *syncTx) subject() string {
+	if s.fault != (Port{}) {
+		return s.fault.String()
+	}
+	return s.tableTx.subject()
+}
+
+func (s *syncTx) explain(_ context.Context, err error) error { return s.n.supported(err) }
+
+// Rollback gives back the reserved ports.
+func (s *syncTx) Rollback(ctx context.Context) error {
+	s.hold.Cancel()
+	reserved := s.reserved
+	s.reserved = nil
+	return reserved.rollback(ctx)
+}
+
+// Build returns the batch that brings the table to the state.
+func (s *syncTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error) {
+	s.fault = Port{}
 	there, whole, err := s.read(ctx)
 	if err != nil {
 		return nil, err
@@ -84,7 +86,7 @@ func (s *syncing) build(ctx context.Context) (*nft.Batch, error) {
 	s.want = nil
 	nets := make(map[string]bool)
 	for _, net := range s.nets {
-		nets[string(ifname(net.Interface))] = true
+		nets[net.Interface] = true
 	}
 	for _, it := range s.have {
 		if s.desired.stays(it, nets) {
@@ -113,7 +115,7 @@ func (s *syncing) build(ctx context.Context) (*nft.Batch, error) {
 	if err := s.list(ctx); err != nil {
 		return nil, err
 	}
-	s.anew = !whole
+	s.rebuilt = !whole
 	b := nft.NewBatch(s.n.table)
 	if whole {
 		changeItems(b, s.have, s.want)
@@ -121,106 +123,83 @@ func (s *syncing) build(ctx context.Context) (*nft.Batch, error) {
 		if there {
 			b.DeleteTable()
 		}
-		addSkeleton(b)
+		addSkeleton(b, s.n.table)
 		addItems(b, s.want)
 	}
-	s.plan.record(b)
-	s.changed = b.Len() > 0 || s.plan.writes()
-	return b, s.relisting.before(ctx)
+	addItems(b, s.plan.facts)
+	s.differs = b.Len() > 0 || s.plan.writes()
+	return b, s.reserved.shrink(ctx)
 }
 
-// wantPorts adds the published ports that the table shall have.
-func (s *syncing) wantPorts() error {
-	ports := make([]Port, 0, len(s.desired.Ports))
-	for _, it := range s.want {
-		if !isPortSet(it.set) {
-			continue
-		}
-		p, err := decodeItem(it)
-		if err != nil {
-			return err
-		}
-		ports = append(ports, p)
+// wantPorts adds the published ports of the state.
+func (s *syncTx) wantPorts() error {
+	ports, err := decodeItems(s.want)
+	if err != nil {
+		return err
 	}
-	if len(ports) > 0 { // those of other owners
-		ports = append(ports, s.desired.Ports...)
+	others := len(ports) > 0
+	ports = append(ports, s.desired.Ports...)
+	if others {
 		if i, j, found := overlap(ports); found {
-			s.culprit = ports[j]
+			s.fault = ports[j]
 			return errTaken{ports[i]}
 		}
 	}
 	s.want = append(s.want, portItems(s.desired.Ports)...)
-	s.want = append(s.want, useItems(s.want)...)
+	s.want = append(s.want, refItems(ports)...)
+	s.want = append(s.want, ownItems(ports)...)
+	s.want = append(s.want, spanItems(ports)...)
+	s.ports = ports
 	return nil
 }
 
-// list brings what is recorded of listed ports in step with the ports.
-func (s *syncing) list(ctx context.Context) error {
+// list adds the record of ports reserved by the sysctl, as the ports of the state need them.
+func (s *syncTx) list(ctx context.Context) error {
 	if s.n.unreserved {
 		return nil
 	}
-	var recorded, ranges []item
-	s.want = slices.DeleteFunc(s.want, func(it item) bool {
-		switch it.set {
-		case families[0].rng, families[1].rng:
-			ranges = append(ranges, it)
-		case "listed":
+	var recorded []item
+	for _, it := range s.want {
+		if it.set == "listed" {
 			recorded = append(recorded, it)
-			return true
 		}
-		return false
-	})
-	ports, err := decodeItems(ranges)
-	if err == nil {
-		s.relisting, err = s.n.planListing(ctx, ports, recorded)
 	}
-	if s.relisting != nil {
-		recorded = s.relisting.record
+	var err error
+	if s.reserved, err = s.n.planReserved(ctx, s.ports, recorded); s.reserved != nil {
+		s.want = replaceItems(s.want, recorded, s.reserved.record)
 	}
-	s.want = append(s.want, recorded...)
 	return err
 }
 
-// reserve reserves the ports of the state. One that is published already is
-// reserved if it can be: its mapping is in force, whoever else has the port.
-func (s *syncing) reserve(ctx context.Context) error {
-	there := make(map[place]nft.Element, len(s.have))
+// reserve reserves the ports of the state. A port that is published already need not be free: it is
+// translated, whichever program has bound it.
+func (s *syncTx) reserve(ctx context.Context) (err error) {
+	there := make(map[setKey]nft.Element, len(s.have))
 	for _, it := range s.have {
 		if isPortSet(it.set) {
-			there[it.place()] = it.elem
+			there[it.setKey()] = it.elem
 		}
 	}
 	var old, fresh []Port
 	for _, p := range s.desired.Ports {
 		it := p.singles()[0].item()
-		if e, ok := there[it.place()]; ok && e.Equal(&it.elem) {
+		if e, ok := there[it.setKey()]; ok && e.Equal(&it.elem) {
 			old = append(old, p)
 		} else {
 			fresh = append(fresh, p)
 		}
 	}
-	s.undo() // of a build before
-	s.undo = func() {}
-	undoOld, _, err := s.n.reserve(ctx, old, true)
-	if err != nil {
+	s.n.ports.Refresh() // the administrator may have changed it
+	if _, err := s.n.reserve(ctx, &s.hold, old, true); err != nil {
 		return err
 	}
-	s.undo = undoOld
-	contested := s.n.contested
-	undo, culprit, err := s.n.reserve(ctx, fresh, false)
-	if err != nil {
-		s.culprit = culprit
-		return err
-	}
-	s.undo = func() { undoOld(); undo() }
-	s.n.contested = append(s.n.contested, contested...)
-	return nil
+	s.fault, err = s.n.reserve(ctx, &s.hold, fresh, false)
+	return err
 }
 
-// read reads the table, if there is one, and reports whether it is there, and
-// whole: with the skeleton that it should have. One that is not ours is
-// os.ErrExist.
-func (s *syncing) read(ctx context.Context) (there, whole bool, err error) {
+// read reads the table. It reports whether the table exists, and whether it is whole: whether it
+// has the present skeleton. A table that is not ours is os.ErrExist.
+func (s *syncTx) read(ctx context.Context) (there, whole bool, err error) {
 	s.have = nil
 	table := s.n.table
 	comment, err := s.c.TableComment(ctx, table)
@@ -230,7 +209,7 @@ func (s *syncing) read(ctx context.Context) (there, whole bool, err error) {
 	case err != nil:
 		return false, false, err
 	}
-	if whole, err = judge(comment); err != nil {
+	if whole, err = checkVersion(comment); err != nil {
 		return false, false, err
 	}
 	for _, set := range skeletonSets() {
@@ -246,43 +225,46 @@ func (s *syncing) read(ctx context.Context) (there, whole bool, err error) {
 			s.have = append(s.have, item{set.Name, e})
 		}
 	}
-	if whole { // somebody may have changed the rules, and left the sets
+	if whole { // another program may have changed the rules only
 		whole, err = s.c.Holds(ctx, skeleton(table))
 	}
 	return true, whole, err
 }
 
-// landed reports whether the table is as it was to be.
-func (s *syncing) landed(ctx context.Context) (bool, error) {
+// Committed reports whether the table is whole and has the wanted items.
+func (s *syncTx) Committed(ctx context.Context) (bool, error) {
 	_, whole, err := s.read(ctx)
 	b := nft.NewBatch(s.n.table)
-	changeItems(b, s.have, append(slices.Clone(s.want), s.plan.facts()...))
+	changeItems(b, s.have, append(slices.Clone(s.want), s.plan.facts...))
 	return whole && b.Len() == 0, err
 }
 
-// flush flushes the flows of the ports that changed. Of a table that was built
-// anew it is all that the table contradicts, because flows that began while
-// something was missing were not translated; so it is the first time, because a
-// program before this one may have been cut off between transaction and flush.
-func (s *syncing) flush(ctx context.Context) error {
-	if s.anew || !s.n.swept {
-		err := s.n.flushStrays(ctx, s.want)
-		s.n.swept = err == nil
+// flush ends the flows that contradict the table: those of ports and networks that changed, or all.
+// It checks all flows if the table was rebuilt, because flows that began before were not
+// translated. It also does so for the first time in a process, because an earlier process may have
+// been killed between transaction and flush.
+func (s *syncTx) flush(ctx context.Context) error {
+	sw := sweep{n: s.n, had: s.have, is: append(slices.Clone(s.want), s.plan.facts...), rebuilt: s.rebuilt, all: s.rebuilt || !s.n.staleFlushed}
+	err := sw.run(ctx)
+	if sw.all {
+		s.n.staleFlushed = err == nil
+	}
+	if sw.all || err != nil {
 		return err
 	}
-	old := make(map[place]item)
+	old := make(map[setKey]item)
 	for _, it := range s.have {
 		if isPortSet(it.set) {
-			old[it.place()] = it
+			old[it.setKey()] = it
 		}
 	}
-	var first, gone []Port // those that begin to lead somewhere, and those that end
+	var first, gone []Port // newly published, and unpublished or changed
 	for _, it := range s.want {
 		if !isPortSet(it.set) {
 			continue
 		}
-		was, there := old[it.place()]
-		delete(old, it.place())
+		was, there := old[it.setKey()]
+		delete(old, it.setKey())
 		p, err := decodeItem(it)
 		switch {
 		case err != nil:
@@ -300,19 +282,20 @@ func (s *syncing) flush(ctx context.Context) error {
 		}
 		gone = append(gone, p)
 	}
-	return s.n.flush(ctx, append(targets(gone, ended), targets(first, begun)...))
+	return s.n.flush(ctx, append(targets(gone, unmappedTarget), targets(first, mappedTarget)...))
 }
 
-// finish does what follows the transaction, even if the caller's context ends.
-func (s *syncing) finish(ctx context.Context) error {
-	s.n.remember(append(slices.Clone(s.want), s.plan.facts()...))
-	s.n.published = len(s.want)
+// finish flushes flows, reserves ports and writes settings.
+func (s *syncTx) finish(ctx context.Context) error {
+	s.changed = s.differs
+	s.n.remember(s.facts())
+	s.n.elements = len(s.want)
 	err := s.flush(ctx)
 	s.n.retain(s.want)
-	s.n.rebind(ctx)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	s.hold.Rebind(ctx)
+	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
 	defer cancel()
-	if serr := errors.Join(s.finishNetworks(ctx), s.relisting.after(ctx)); serr != nil {
+	if serr := errors.Join(s.finishNetworks(ctx), s.reserved.grow(ctx)); serr != nil {
 		err = errors.Join(err, fmt.Errorf("the table is as it should be, but not every setting: %w", serr))
 	}
 	return err

@@ -16,7 +16,7 @@ import (
 // published lists the ports, in List's order.
 func published(t testing.TB, gw *NAT) (ports []Port) {
 	t.Helper()
-	all, err := gw.List(t.Context())
+	all, err := gw.ListPorts(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,6 +45,7 @@ func expectPorts(t testing.TB, gw *NAT, want ...Port) {
 
 func TestSyncBringsTheTableToTheState(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := host(t)
 	gw := open(t, ns)
 	empty := listing(t, ns)
@@ -109,6 +110,7 @@ func TestSyncLeavesAloneWhatIsRight(t *testing.T) {
 // by the same program.
 func TestSyncRestoresAFlushedTable(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	for _, damage := range []string{
 		"flush table inet boxwire", "insert rule inet boxwire forward accept", "add chain inet boxwire forward { policy drop; }",
 		"flush ruleset", "delete table inet boxwire", "flush ruleset; add table inet boxwire { comment \"boxwire skeleton 1\"; }",
@@ -147,8 +149,8 @@ func TestSyncReservesWhatTakesThePlaceOfItsOwn(t *testing.T) {
 		if err := gw.Sync(t.Context(), State{Ports: []Port{p}}); err != nil {
 			t.Fatal(err)
 		}
-		if missing := gw.missing(p); missing != nil || len(gw.sockets) != 1 {
-			t.Errorf("%v: %d ports are reserved, not %v", p, len(gw.sockets), missing)
+		if missing := gw.ports.Missing(p.claim()); missing != nil || gw.ports.Len() != 1 {
+			t.Errorf("%v: %d ports are reserved, not %v", p, gw.ports.Len(), missing)
 		}
 	}
 }

@@ -2,71 +2,32 @@ package nat
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"sync"
 )
 
-// kind says what the elements of a set are about.
-type kind int
-
-const (
-	kindNetwork kind = iota // a network, by its interface
-	kindOwned               // a port or an opening, by its owner
-	kindUse                 // what follows from others
-	kindFact                // the host
-)
-
-func kindOf(set string) kind {
-	switch set {
-	case "lo_ok", "localnet", "listed", "bridged":
-		return kindFact
-	}
-	for _, f := range families {
-		switch set {
-		case f.pub, f.any, f.rng, f.route:
-			return kindOwned
-		case f.uses:
-			return kindUse
-		case f.flipped:
-			return kindFact
-		}
-	}
-	return kindNetwork
-}
-
-// stays reports whether an element that is there stays, whatever the state says:
-// facts do, and so does what a state with Owners does not speak for. nets are the
-// interfaces of its networks.
+// stays reports whether an element stays whatever the state says: a fact of the host, or what
+// Owners excludes. nets are the interfaces of the state's networks.
 func (s State) stays(it item, nets map[string]bool) bool {
 	switch kindOf(it.set) {
 	case kindFact:
 		return true
 	case kindOwned:
 		return !s.owns(it.elem.Comment)
-	case kindUse:
+	case kindDerived:
 		return false
 	}
-	if s.Owners == nil {
-		return false
-	}
-	key := it.elem.Key
-	if len(key) == 2*len(ifname("")) { // a pair belongs to the network that it comes from
-		key = key[:len(ifname(""))]
-	}
-	return !nets[string(key[len(key)-len(ifname("")):])]
+	return s.Owners != nil && !nets[it.network()]
 }
 
-// wantNetworks adds what the table shall say about networks, and plans what has to
-// be changed of the host's links for them.
-func (s *syncing) wantNetworks(ctx context.Context) error {
+// wantNetworks adds the elements of the networks, and plans the changes of the host's links.
+func (s *syncTx) wantNetworks(ctx context.Context) error {
 	for _, it := range s.want { // of networks that stay
 		if it.set != families[0].same && it.set != families[1].same {
 			continue
 		}
 		for _, net := range s.nets {
-			if err := overlapsElement(net, it.elem); err != nil {
+			if err := overlapsElement(net, familyOfSet(it.set), it.elem); err != nil {
 				return fmt.Errorf("network %s: %w", net.Interface, err)
 			}
 		}
@@ -74,85 +35,61 @@ func (s *syncing) wantNetworks(ctx context.Context) error {
 	for _, net := range s.nets {
 		s.want = append(s.want, net.items()...)
 	}
-	networks := make(map[string]bool)
-	var f flipped
-	for _, it := range s.want {
-		switch it.set {
-		case "ifs":
-			networks[nameOf(it.elem.Key)] = true
-		case "bridged":
-			f.bridged = append(f.bridged, it.elem)
-		case families[0].flipped:
-			f.four = append(f.four, it.elem)
-		case families[1].flipped:
-			f.six = append(f.six, it.elem)
+	if s.desired.Owners != nil {
+		missing, err := missingItems(s.want)
+		if err != nil {
+			return err
 		}
+		s.want = append(s.want, missing...)
 	}
-	s.last = len(networks) == 0 && len(f.four)+len(f.six) > 0
-	// The setting before its record, which says what to set back.
-	var err error
-	s.want = slices.DeleteFunc(s.want, func(it item) bool {
-		name := nameOf(it.elem.Key)
-		gone := it.set == "localnet" && !networks[name]
-		if gone {
-			err = errors.Join(err, clearLocalnet(ctx, s.n.ns, name))
-		}
-		return gone
-	})
+	r := recordsOf(s.want)
 	s.plan = new(plan)
-	if err == nil && len(s.nets) > 0 {
-		s.plan, err = planLinks(ctx, s.n.ns, f, s.nets...)
+	if len(s.nets)+len(r.items()) == 0 {
+		return nil
 	}
-	return err
-}
-
-// finishNetworks writes the settings of the networks that are wanted; after the
-// last one, it sets back what they changed.
-func (s *syncing) finishNetworks(ctx context.Context) error {
-	err := s.plan.apply(ctx, s.n.ns)
-	if err == nil && s.last {
-		err = s.n.restoreIfLast(ctx, s.c)
+	var err error
+	if s.plan, err = planLinks(ctx, s.n.ns, r, s.nets...); err != nil {
+		return err
 	}
-	return err
+	s.want, s.plan.gone = replaceItems(s.want, s.plan.gone, nil), nil
+	return nil
 }
 
-// memory is what a NAT keeps in memory.
-type memory struct {
-	turn      chan struct{}   // holds a token while a change is under way, which has sockets
-	sockets   map[spot]socket // reserved ports
-	stock     stock           // sockets for the next ones
-	mark      uint32          // of them
-	contested []Port          // those that the last reserve could not bind, for a fellow has them
-	published int             // about how many elements the maps of published ports have
-	swept     bool            // flows that the table contradicts were flushed
-
-	mu      sync.Mutex // guards the following fields
-	facts   []item     // what the table said about the host when it was last read
-	closed  bool
-	proxies map[*Proxy]bool
-}
-
-// remember keeps the facts of the host among the items, because the kernel does
-// not tell them any more once another program has removed the table.
-func (n *NAT) remember(items []item) {
-	var facts []item
+// missingItems returns the items that the networks among the items lack: derived ones, and those
+// that a table of an older version does not have.
+func missingItems(items []item) (missing []item, err error) {
+	there := make(map[setKey]bool)
+	var of []item
 	for _, it := range items {
-		if kindOf(it.set) == kindFact {
-			facts = append(facts, it)
+		if kindOf(it.set) == kindNetwork || slices.Contains(pinholeSets, it.set) {
+			of = append(of, it)
+		}
+		if !isPortSet(it.set) {
+			there[it.setKey()] = true
 		}
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.facts = facts
+	nets, err := networksOf(of)
+	for _, net := range nets {
+		for _, it := range net.items() {
+			if !there[it.setKey()] {
+				missing = append(missing, it)
+			}
+		}
+	}
+	return missing, err
 }
 
-// forgotten are the remembered facts that are not among the items.
-func (n *NAT) forgotten(items []item) []item {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(n.facts), func(fact item) bool {
-		return slices.ContainsFunc(items, func(it item) bool {
-			return it.place() == fact.place()
-		})
-	})
+// facts returns the facts of the host that the table holds after the commit.
+func (s *syncTx) facts() []item {
+	return append(itemsOf(s.want, kindFact), s.plan.facts...)
+}
+
+// finishNetworks writes the settings of the wanted networks, and restores those that no network
+// needs.
+func (s *syncTx) finishNetworks(ctx context.Context) error {
+	err := s.n.forward(ctx, s.c, s.plan)
+	if r := recordsOf(s.want); err == nil && len(r.unneeded().items()) > 0 {
+		err = s.n.restoreLinks(ctx, s.c)
+	}
+	return err
 }

@@ -88,7 +88,7 @@ func BenchmarkNew(b *testing.B) {
 
 // BenchmarkCreate makes a named namespace and deletes it.
 func BenchmarkCreate(b *testing.B) {
-	f := netns.Folder(b.TempDir())
+	f := netns.Dir(b.TempDir())
 	netnstest.Need(b)
 	b.Run("boxwire", func(b *testing.B) {
 		for b.Loop() {
@@ -126,7 +126,7 @@ func BenchmarkCreate(b *testing.B) {
 
 func BenchmarkOpen(b *testing.B) {
 	netnstest.Need(b)
-	f := netns.Folder(b.TempDir())
+	f := netns.Dir(b.TempDir())
 	ns, err := f.Create(b.Context(), "box")
 	if err != nil {
 		b.Fatal(err)

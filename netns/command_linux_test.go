@@ -10,11 +10,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/testutil/tool"
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
 func TestCommandStartsInTheNamespace(t *testing.T) {
 	t.Parallel()
+	tool.Path(t, "sh")
+	tool.Path(t, "readlink")
 	ns := netnstest.New(t)
 	ctx := t.Context()
 	want := fmt.Sprintf("net:[%d]\n", ns.ID().Ino)
@@ -48,6 +51,7 @@ func TestCommandStartsInTheNamespace(t *testing.T) {
 }
 
 func TestCommandThatDoesNotStart(t *testing.T) {
+	tool.Path(t, "true")
 	ns := netnstest.New(t)
 	before := descriptors(t)
 	done, cancel := context.WithCancel(t.Context())
@@ -80,7 +84,7 @@ func TestCommandEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	cmd := ns.Command(ctx, "sleep", "60")
+	cmd := ns.Command(ctx, tool.Path(t, "sleep"), "60")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -44,8 +44,8 @@ type claim struct {
 
 	// rank is lower for a cgroup that fewer can make: one of root's on the machine
 	// is 0, one below a user's own slice 1, and each container around it adds 2.
-	// Whoever manages cgroups inside a container, or as a user, can name one there
-	// after somebody else's container.
+	// A user who manages cgroups, and a container that does, can name one there after
+	// another container.
 	rank int
 }
 
@@ -128,9 +128,10 @@ func isRuntime(prefix string) bool {
 
 // isID recognizes the ids that runtimes make.
 func isID(s string) bool {
-	if len(s) != 64 {
-		return false
-	}
+	return len(s) == 64 && isHex(s)
+}
+
+func isHex(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f') {
 			return false

@@ -15,22 +15,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenContainer returns a handle on the network namespace of a running container
-// of Docker, podman, containerd or CRI-O. The id is the whole one, or at least
-// the first 12 digits of it; a runtime's name before it, as Kubernetes writes
-// them ("containerd://3f2a..."), is ignored. No daemon is asked: the container's
-// processes are found by their cgroups in /proc (version 1 or 2, with systemd or
-// without), and where it has none of its own, as children of its monitor, conmon
-// or containerd-shim. The namespace is that of its oldest process, and for a
-// container with the host's network the host's.
+// OpenContainer returns a handle on the network namespace of a running container of Docker,
+// podman, containerd or CRI-O. The id is the whole one, or at least its first 12 digits. A
+// runtime's prefix, as Kubernetes writes it ("containerd://3f2a..."), is ignored. The
+// namespace is that of the container's oldest process; for a container with the host's
+// network it is the host's.
 //
-// Of two processes that claim the id, that counts whose cgroup fewer can make: one
-// of root's before one of a user's, one on the machine before one inside another
-// container, and any before a monitor's child. Whom it belongs to, [NS.Owner] says.
+// No daemon is asked. The container's processes are found by their cgroups in /proc
+// (version 1 or 2, with systemd or without). A container without a cgroup of its own is
+// found by its monitor, conmon or containerd-shim: its processes are the monitor's
+// children. Only a monitor that runs as root or as the caller counts.
 //
-// A container that has no process in the program's pid namespace is
-// os.ErrNotExist, and so is one that this user cannot see. An id that fits
-// several containers is os.ErrInvalid.
+// If several processes match, the one whose cgroup needs the most privilege wins: root's
+// before a user's, the host's before one inside another container, and any before a
+// monitor's child. [NS.Owner] reports to whom the namespace belongs.
+//
+// A container without a process that the caller can see in its pid namespace is
+// os.ErrNotExist. So are fewer than 12 digits, and a name that a runtime gives besides the
+// id ("web"), which only the runtime knows; the error says what is missing. An id that
+// several containers match is os.ErrInvalid.
 func OpenContainer(ctx context.Context, id string) (*NS, error) {
 	return openContainer(ctx, "/proc", id)
 }
@@ -81,10 +84,23 @@ func findContainer(ctx context.Context, proc, want string) (*NS, error) {
 			ns.Close()
 		}
 		if len(members) == 0 {
-			return nil, fmt.Errorf("no process belongs to the container: %w", fs.ErrNotExist)
+			return nil, noContainer(want)
 		}
 	}
-	return nil, fmt.Errorf("its processes keep ending: %w", fs.ErrNotExist)
+	return nil, refuse.As(fs.ErrNotExist, "its processes keep ending")
+}
+
+// noContainer says that there is no such container, and what might have been meant.
+func noContainer(want string) error {
+	const none = "no process belongs to such a container"
+	switch {
+	case isID(want) || len(want) >= minPrefix && isHex(want):
+		return refuse.As(fs.ErrNotExist, "%s", none)
+	case isHex(want):
+		return refuse.As(fs.ErrNotExist, "%s, and of a container's id at least %d digits are needed, not %d", none, minPrefix, len(want))
+	}
+	return refuse.As(fs.ErrNotExist, "%s, and %q is not the id that `docker ps` or `podman ps` shows; a container's name is known to its runtime alone",
+		none, want)
 }
 
 // findMembers returns the processes of the container, the oldest first.
@@ -121,8 +137,9 @@ func findMembers(ctx context.Context, proc, want string) ([]member, error) {
 		parents[pid] = parent
 		children = append(children, m)
 		if cmdline, err := os.ReadFile(fmt.Sprintf("%s/%d/cmdline", proc, pid)); err == nil {
-			// A monitor is beside its container; what calls itself so in one is not.
-			if id, ok := monitored(string(cmdline), want); ok && samePidNS(proc, pid) {
+			// A monitor is beside its container; what calls itself so in one is not, nor is
+			// another user's process: any program can be called conmon.
+			if id, ok := monitored(string(cmdline), want); ok && samePidNS(proc, pid) && trusted(proc, pid) {
 				monitors[pid] = id
 			}
 		}
@@ -154,6 +171,30 @@ func samePidNS(proc string, pid int) bool {
 	}
 	its, err := os.Stat(fmt.Sprintf("%s/%d/ns/pid", proc, pid))
 	return err == nil && os.SameFile(own, its)
+}
+
+// trusted reports whether a process is root's or the caller's own, by all of its user
+// ids: those of a set-user-ID program differ. The owner of /proc/PID does not say so;
+// it is root's for a process that does not let itself be dumped (proc(5)).
+func trusted(proc string, pid int) bool {
+	status, err := os.ReadFile(fmt.Sprintf("%s/%d/status", proc, pid))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(status)) {
+		ids, ok := strings.CutPrefix(line, "Uid:")
+		if !ok {
+			continue
+		}
+		f := strings.Fields(ids)
+		for _, id := range f {
+			if id != f[0] {
+				return false
+			}
+		}
+		return len(f) == 4 && (f[0] == "0" || f[0] == strconv.Itoa(os.Geteuid()))
+	}
+	return false
 }
 
 // stat reads a process's parent and when it was started (proc(5), fields 4 and

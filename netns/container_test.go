@@ -30,7 +30,7 @@ func TestContainerInCgroup(t *testing.T) {
 		{"docker seen from a sibling's cgroup namespace", "0::/../docker-" + idA + ".scope\n", idA, idA},
 		{"docker, systemd inside", "0::/system.slice/docker-" + idA + ".scope/system.slice/nginx.service\n", idA, idA},
 		{"docker, init inside", "0::/docker/" + idA + "/init.scope\n", idA, idA},
-		{"debian's own, no folder", "10:net_prio:/" + idA + "\n", idA, idA},
+		{"debian's own, no directory", "10:net_prio:/" + idA + "\n", idA, idA},
 		{"podman v2 systemd", "0::/machine.slice/libpod-" + idA + ".scope/container\n", idA, idA},
 		{"podman v1 systemd", "9:cpuset:/machine.slice/libpod-" + idA + ".scope\n", idA, idA},
 		{"podman rootless v2", "0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-" + idA + ".scope/container\n", idA, idA},

@@ -2,17 +2,22 @@ package netns
 
 import (
 	"context"
-	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 
+	"github.com/boxwire/boxwire/internal/limit"
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/privilege"
 	"golang.org/x/sys/unix"
 )
 
-// New makes an unnamed network namespace with its loopback link up. It lives
-// until the handle and every socket opened in it are closed and no process is
-// in it. Without the privilege the error is os.ErrPermission.
+// New makes an unnamed network namespace with its loopback link up. It lives until the
+// handle and every socket opened in it are closed and no process is in it, or until the
+// program ends. A handle that is forgotten stays open.
+//
+// A missing privilege is os.ErrPermission. A limit on the number of namespaces is
+// syscall.ENOSPC, and the error names it.
 func New(ctx context.Context) (*NS, error) {
 	ns, err := create(ctx, nil)
 	if err != nil {
@@ -27,25 +32,12 @@ func create(ctx context.Context, pin func() error) (ns *NS, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	var n newborn
-	if pin == nil {
-		// The errand only makes the namespace and its descriptors. It has the smallest
-		// stack that there is: for the rest, that would be copied twice into a larger one,
-		// which takes longer than the rest does.
-		if err = errand(n.unshare); err == nil {
-			ns, err = n.furnish(ctx)
+	err = inNewNS(func() (err error) {
+		if ns, err = newNS(); err == nil && pin != nil {
+			err = pin()
 		}
-	} else {
-		err = onOurThread(func() (err error) { // it mounts, where the process does
-			if err = n.unshare(); err == nil {
-				ns, err = n.furnish(ctx)
-			}
-			if err == nil {
-				err = pin()
-			}
-			return err
-		})
-	}
+		return err
+	})
 	if err != nil {
 		ns.Close()
 		return nil, err
@@ -54,65 +46,76 @@ func create(ctx context.Context, pin func() error) (ns *NS, err error) {
 	return ns, nil
 }
 
-// newborn has the descriptors of a new namespace: its own and a netlink socket's.
-type newborn struct{ ns, socket int }
-
-// unshare puts the calling thread into a new namespace and opens its descriptors, of
-// which an error leaves none open.
-func (n *newborn) unshare() error {
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("making a network namespace: %w", os.NewSyscallError("unshare", err))
+// unshareNet puts the calling thread into a new network namespace.
+func unshareNet() error {
+	err := unix.Unshare(unix.CLONE_NEWNET)
+	if err == nil {
+		return nil
 	}
-	// A socket opened now costs a tenth of one opened from outside.
-	var err error
-	if n.socket, err = nl.Socket(unix.NETLINK_ROUTE); err != nil {
+	hint := ""
+	switch err {
+	case unix.EPERM:
+		hint = privilege.SysAdmin.Missing()
+	case unix.ENOSPC:
+		hint = limit.Namespaces("net")
+	}
+	return privilege.Explain(fmt.Errorf("making a network namespace: %w", os.NewSyscallError("unshare", err)), hint)
+}
+
+// newNS makes a handle of the calling thread's new namespace and sets the loopback
+// link up. The caller closes the handle, which an error may come with.
+func newNS() (*NS, error) {
+	fd, err := selfNetFd()
+	if err != nil {
+		return nil, err
+	}
+	ns, err := newNSFd(fd)
+	if err != nil {
+		return nil, err
+	}
+	// The thread is in the namespace: the socket needs no setns(2).
+	return ns, ns.loopbackUp(nl.Dial)
+}
+
+// loopbackUp sets lo up, by the socket that dial opens in the namespace for the handle's
+// connection.
+//
+// It is one ioctl (netdevice(7)), which netlink sockets take, too, and no netlink exchange:
+// a program that only makes namespaces does not contain the code of one.
+func (ns *NS) loopbackUp(dial func(family int) (*os.File, error)) error {
+	conn, err := ns.conn(unix.NETLINK_ROUTE)
+	if err != nil {
 		return err
 	}
-	// It leads to the namespace in half the time that the thread's file in /proc
-	// takes, for those with CAP_NET_ADMIN.
-	if n.ns, err = unix.IoctlRetInt(n.socket, unix.SIOCGSKNS); err != nil {
-		n.ns, err = selfNetFd()
-	}
+	socket, err := dial(unix.NETLINK_ROUTE)
 	if err != nil {
-		unix.Close(n.socket)
+		return err
 	}
-	return err
+	if err := setUp(socket, "lo"); err != nil {
+		socket.Close()
+		if errors.Is(err, unix.EPERM) {
+			err = privilege.Explain(err, privilege.NetAdmin.MissingIn(ns))
+		}
+		return fmt.Errorf("setting lo up: %w", err)
+	}
+	if err := conn.Adopt(socket); err != nil {
+		socket.Close()
+		return err
+	}
+	return nil
 }
 
-// furnish makes a handle of the descriptors, which has them from then on, and sets
-// the loopback link up. The handle is the caller's to close, also beside an error.
-func (n *newborn) furnish(ctx context.Context) (*NS, error) {
-	f, err := nl.File(n.socket)
+// setUp sets a link of the socket's namespace up, which has no other flags to keep.
+func setUp(socket *os.File, name string) error {
+	req, err := unix.NewIfreq(name)
 	if err != nil {
-		unix.Close(n.ns)
-		return nil, err
+		return err
 	}
-	id, err := statID(n.ns)
+	raw, err := socket.SyscallConn()
 	if err != nil {
-		unix.Close(n.ns)
-		f.Close()
-		return nil, err
+		return err
 	}
-	ns := handleOf(n.ns, id)
-	conn, err := ns.Exchange(unix.NETLINK_ROUTE)
-	if err == nil {
-		err = conn.Adopt(f)
-	}
-	if err != nil {
-		f.Close()
-		return ns, err
-	}
-	if err := loopbackUp(ctx, conn); err != nil {
-		return ns, fmt.Errorf("setting lo up: %w", err)
-	}
-	return ns, nil
-}
-
-// loopbackUp sets the link with index 1, which is lo in every namespace, up.
-func loopbackUp(ctx context.Context, conn *nl.Conn) error {
-	body := make([]byte, unix.SizeofIfInfomsg)
-	binary.NativeEndian.PutUint32(body[4:], 1)
-	binary.NativeEndian.PutUint32(body[8:], unix.IFF_UP)
-	binary.NativeEndian.PutUint32(body[12:], unix.IFF_UP)
-	return conn.Call(ctx, nl.Request{Type: unix.RTM_NEWLINK, Body: body}, nil)
+	req.SetUint16(unix.IFF_UP)
+	cerr := raw.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), unix.SIOCSIFFLAGS, req) })
+	return errors.Join(os.NewSyscallError("ioctl SIOCSIFFLAGS", err), cerr)
 }

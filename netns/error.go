@@ -9,12 +9,14 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// What is opened as a network namespace and is none. Both are os.ErrInvalid, too.
+// Errors for paths and descriptors that are not network namespaces. Both wrap
+// os.ErrInvalid.
 var (
-	// ErrNotNamespace: a file, folder, socket and so on.
+	// ErrNotNamespace reports a file, directory, socket or other thing that is not a
+	// namespace.
 	ErrNotNamespace = refuse.Input("not a namespace")
 
-	// ErrOtherKind: a mount, user or other namespace (namespaces(7)).
+	// ErrOtherKind reports a mount, user or other namespace (namespaces(7)).
 	ErrOtherKind = refuse.Input("not a network namespace")
 )
 
@@ -22,11 +24,11 @@ func errNotA(what string) error { return fmt.Errorf("this is a %s: %w", what, Er
 
 var errNil = refuse.Input("no namespace: the handle is nil")
 
-// Error is the one shape of the errors of netns, link, route and nat:
+// Error is the one type of the errors of netns, link, route and nat:
 //
 //	link.Create link web0 in netns web: file exists (EEXIST): ...
 //
-// Err holds the cause. errors.Is looks into it.
+// errors.Is and errors.As look into Err, the cause.
 type Error struct {
 	Op      string // package and function: "link.Create"
 	NS      string // the namespace, as NS.String names it; "" where none is involved
@@ -51,8 +53,7 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// IgnoreNotExist returns nil for an error that says that something does not
-// exist (os.ErrNotExist), and err otherwise. It suits deletes:
+// IgnoreNotExist returns nil if err is os.ErrNotExist, and err otherwise. It suits deletes:
 //
 //	err := netns.IgnoreNotExist(netns.Delete(ctx, "web"))
 func IgnoreNotExist(err error) error {

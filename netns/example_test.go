@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -44,6 +45,37 @@ func Example() {
 	// Output: hello
 }
 
+// The handle that New returns is what keeps the namespace. Each further one does so,
+// too, until it is closed.
+func ExampleNew() {
+	ctx := context.Background()
+	box, err := netns.New(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	var again *netns.NS
+	err = box.WithFd(func(fd int) error {
+		again, err = netns.OpenFd(fd)
+		return err
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(box.Close()) // the namespace lives on
+
+	value, err := again.Sysctl(ctx, "net.ipv4.ip_forward")
+	fmt.Println(value, err)
+	fmt.Println(again.Close()) // now it ends
+
+	_, err = box.Sysctl(ctx, "net.ipv4.ip_forward")
+	fmt.Println(errors.Is(err, os.ErrClosed))
+	// Output:
+	// <nil>
+	// 0 <nil>
+	// <nil>
+	// true
+}
+
 func ExampleCreate() {
 	ctx := context.Background()
 	web, err := netns.Create(ctx, "web") // ip netns exec web ... works now
@@ -53,6 +85,23 @@ func ExampleCreate() {
 	defer web.Delete(ctx)
 	fmt.Println(web)
 	// Output: web
+}
+
+// A program that may be started again, after a crash too, finds its namespace.
+func ExampleEnsure() {
+	ctx := context.Background()
+	web, err := netns.Ensure(ctx, "web")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer web.Delete(ctx)
+	again, err := netns.Ensure(ctx, "web")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer again.Close()
+	fmt.Println(web.Equal(again))
+	// Output: true
 }
 
 func ExampleOpenPid() {
@@ -121,17 +170,18 @@ func ExamplePool() {
 		}
 		box.Close()
 	}
+	// Output:
 }
 
-// Names need not be where `ip netns` looks: a CNI runtime has its own folder.
-func ExampleFolder() {
+// Names need not be where `ip netns` looks: a CNI runtime has its own directory.
+func ExampleDir() {
 	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "netns")
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	boxes := netns.Folder(dir)
+	boxes := netns.Dir(dir)
 	box, err := boxes.Create(ctx, "3f2a")
 	if err != nil {
 		log.Fatal(err)
@@ -178,9 +228,10 @@ func ExampleNS_Holders() {
 	if err != nil {
 		log.Print(err) // some processes belong to others
 	}
-	for _, h := range holders {
-		log.Print(h) // socket 9 of process 4711 (example)
-	}
+	fmt.Println(slices.ContainsFunc(holders, func(h netns.Holder) bool {
+		return h.Kind == netns.HolderSocket && h.Pid == os.Getpid() // "socket 9 of process 4711 (example)"
+	}))
+	// Output: true
 }
 
 // A namespace whose root is the calling user and has no rights outside.
@@ -289,7 +340,7 @@ func ExampleNS_EnsureNSID() {
 	// Output: 0 true
 }
 
-// A watch begins with the names that are there, and tells what comes and goes.
+// A watch begins with the names that are there, and goes on with those that come and go.
 func ExampleWatch() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -298,11 +349,11 @@ func ExampleWatch() {
 			log.Fatal(err)
 		}
 		switch e.Kind {
-		case netns.Present, netns.Created:
+		case netns.EventPresent, netns.EventChanged:
 			log.Print(e.Name, " is ", e.ID)
-		case netns.Deleted:
+		case netns.EventDeleted:
 			log.Print(e.Name, " is gone")
-		case netns.Synced:
+		case netns.EventSynced:
 			cancel() // a program that is interested in changes goes on
 			fmt.Println("that is all")
 			return
@@ -311,9 +362,9 @@ func ExampleWatch() {
 	// Output: that is all
 }
 
-// All finds every network namespace that something visible holds.
-func ExampleAll() {
-	all, err := netns.All(context.Background())
+// ListAll finds every network namespace that something visible holds.
+func ExampleListAll() {
+	all, err := netns.ListAll(context.Background())
 	if err != nil {
 		log.Print(err) // not all processes could be looked into
 	}
@@ -322,4 +373,56 @@ func ExampleAll() {
 	}
 	fmt.Println(len(all) > 0)
 	// Output: true
+}
+
+// A name is given, changed and found.
+func ExampleRename() {
+	ctx := context.Background()
+	web, err := netns.Create(ctx, "web")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer web.Close()
+	if err := netns.Rename(ctx, "web", "shop"); err != nil {
+		log.Fatal(err)
+	}
+	defer netns.Delete(ctx, "shop")
+
+	shop, err := netns.Open(ctx, "shop")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer shop.Close()
+	fmt.Println("the same namespace:", shop.Equal(web))
+	// Output: the same namespace: true
+}
+
+// A name that is not there is os.ErrNotExist.
+func ExampleOpen() {
+	ctx := context.Background()
+	_, err := netns.Open(ctx, "nowhere")
+	fmt.Println(errors.Is(err, os.ErrNotExist))
+	// Output: true
+}
+
+// What `ip netns list` prints.
+func ExampleList() {
+	ctx := context.Background()
+	for _, name := range []string{"web", "db"} {
+		ns, err := netns.Create(ctx, name)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer ns.Delete(ctx) // closes the handle, too
+	}
+	named, err := netns.List(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, n := range named {
+		fmt.Println(n.Name)
+	}
+	// Output:
+	// db
+	// web
 }

@@ -7,16 +7,17 @@ import (
 	"os"
 	"unsafe"
 
+	"github.com/boxwire/boxwire/internal/refuse"
 	"golang.org/x/sys/unix"
 )
 
-// Cookie returns a number that the kernel gives to no other network namespace
-// until the machine is started again (SO_NETNS_COOKIE, Linux 5.14; else
-// errors.ErrUnsupported). eBPF programs know namespaces by it.
+// Cookie returns a number that the kernel gives to no other network namespace until the
+// machine reboots (SO_NETNS_COOKIE, Linux 5.14; before that errors.ErrUnsupported). eBPF
+// programs identify namespaces by it.
 func (ns *NS) Cookie(ctx context.Context) (uint64, error) {
 	cookie, err := ns.cookie(ctx)
 	if errors.Is(err, unix.ENOPROTOOPT) {
-		err = fmt.Errorf("%w: it came with Linux 5.14: %w", err, errors.ErrUnsupported)
+		err = refuse.As(errors.ErrUnsupported, "%w: it came with Linux 5.14", err)
 	}
 	if err != nil {
 		return 0, &Error{Op: "netns.Cookie", NS: ns.String(), Err: err}
@@ -28,7 +29,7 @@ func (ns *NS) cookie(ctx context.Context) (uint64, error) {
 	var fd int
 	var err error
 	// A socket needs no privilege and no address.
-	ierr := ns.inside(ctx, func() { fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0) })
+	ierr := ns.open(ctx, func() { fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0) })
 	if err := errors.Join(ierr, os.NewSyscallError("socket", err)); err != nil {
 		return 0, err
 	}
@@ -37,9 +38,8 @@ func (ns *NS) cookie(ctx context.Context) (uint64, error) {
 	return cookie, os.NewSyscallError("getsockopt", err)
 }
 
-// Owner says which user namespace the namespace belongs to. One outside of the
-// caller's own user namespace and its descendants is os.ErrPermission
-// (ioctl_nsfs(2)).
+// Owner returns the user namespace that owns the namespace. An owner outside of the
+// caller's own user namespace and its descendants is os.ErrPermission (ioctl_nsfs(2)).
 func (ns *NS) Owner() (Owner, error) {
 	var o Owner
 	err := ns.withOwner(func(fd int) error {
@@ -59,9 +59,8 @@ func (ns *NS) Owner() (Owner, error) {
 	return o, nil
 }
 
-// OpenOwner opens the user namespace that the namespace belongs to, for a
-// runtime whose processes shall enter it (setns(2)). Errors are those of
-// [NS.Owner].
+// OpenOwner opens the user namespace that owns the namespace, so that a process can enter
+// it (setns(2)). Errors are those of [NS.Owner].
 func (ns *NS) OpenOwner() (*os.File, error) {
 	var file *os.File
 	err := ns.withOwner(func(fd int) error {
@@ -79,6 +78,9 @@ func (ns *NS) OpenOwner() (*os.File, error) {
 func (ns *NS) withOwner(use func(fd int) error) error {
 	return ns.WithFd(func(fd int) error {
 		user, err := unix.IoctlRetInt(fd, unix.NS_GET_USERNS)
+		if err == unix.EPERM {
+			return fmt.Errorf("it is neither this process's own user namespace nor one below it: %w", os.NewSyscallError("ioctl", err))
+		}
 		if err != nil {
 			return os.NewSyscallError("ioctl", err)
 		}

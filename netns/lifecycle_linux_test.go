@@ -32,7 +32,7 @@ func TestCreateAndDeleteLeaveNothing(t *testing.T) {
 	if testing.Short() {
 		cycles = 100
 	}
-	ns := mustCreate(t, "first") // makes the folder a mount point
+	ns := mustCreate(t, "first") // makes the directory a mount point
 	if err := ns.Delete(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -54,8 +54,8 @@ func TestCreateAndDeleteLeaveNothing(t *testing.T) {
 			t.Errorf("a mount is left: %s", mount)
 		}
 	}
-	if files, err := os.ReadDir(netns.Dir); err != nil || len(files) > 0 {
-		t.Errorf("left in %s: %v, %v", netns.Dir, files, err)
+	if files, err := os.ReadDir(netns.DefaultDir); err != nil || len(files) > 0 {
+		t.Errorf("left in %s: %v, %v", netns.DefaultDir, files, err)
 	}
 	settle(t, func() string { // a goroutine whose work is done has yet to end
 		if after := runtime.NumGoroutine(); after > goroutines {
@@ -113,11 +113,11 @@ func TestKilledInTheMiddle(t *testing.T) {
 		rounds = 5
 	}
 	ctx := t.Context()
-	mustCreate(t, "neighbour").Delete(ctx) // makes the folder
+	mustCreate(t, "neighbour").Delete(ctx) // makes the directory
 	left := 0
 	for range rounds {
 		killAtRandom(t, "TestChildCreatesForever")
-		if _, err := os.Lstat(netns.Dir + "/victim"); err == nil {
+		if _, err := os.Lstat(netns.DefaultDir + "/victim"); err == nil {
 			left++
 			if ns, err := netns.Create(ctx, "victim"); !errors.Is(err, os.ErrExist) {
 				t.Fatalf("Create over what is left: %v, %v", ns, err)
@@ -133,7 +133,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 		if err := ns.Delete(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if mounted(t, netns.Dir+"/victim") {
+		if mounted(t, netns.DefaultDir+"/victim") {
 			t.Fatal("a mount is left")
 		}
 	}

@@ -10,7 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/nsconn"
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/internal/testutil/tool"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
@@ -47,6 +49,7 @@ func TestNewHasLoopbackUpAndNothingElse(t *testing.T) {
 func TestCreateIsVisibleToIPNetns(t *testing.T) {
 	t.Parallel()
 	netnstest.Need(t)
+	testutil.Witness(t, "ip")
 	ctx := t.Context()
 	ns, err := netns.Create(ctx, "named")
 	if err != nil {
@@ -110,7 +113,7 @@ func TestOpenNameMadeByIP(t *testing.T) {
 
 func TestLeftoverOfAKilledCreate(t *testing.T) {
 	t.Parallel()
-	ns := mustCreate(t, "alive") // makes the folder
+	ns := mustCreate(t, "alive") // makes the directory
 	defer ns.Delete(t.Context())
 	if err := os.WriteFile("/run/netns/debris", nil, 0); err != nil {
 		t.Fatal(err)
@@ -156,7 +159,7 @@ func TestOpenPathTellsWhatIsNoNamespace(t *testing.T) {
 	}{
 		{"", "empty", os.ErrInvalid},
 		{filepath.Join(dir, "none"), "no such file", os.ErrNotExist},
-		{dir, "folder", netns.ErrNotNamespace},
+		{dir, "directory", netns.ErrNotNamespace},
 		{file, "this is a file", os.ErrInvalid},
 		{fifo, "pipe", os.ErrInvalid},
 		{"/dev/null", "device", os.ErrInvalid},
@@ -182,7 +185,7 @@ func TestOpenPathTellsWhatIsNoNamespace(t *testing.T) {
 func TestOpenPid(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)
-	cmd := exec.Command("sleep", "60")
+	cmd := exec.Command(tool.Path(t, "sleep"), "60")
 	start := func() (struct{}, error) { return struct{}{}, cmd.Start() }
 	if _, err := netns.Do(t.Context(), ns, ignoreCtx(start)); err != nil {
 		t.Fatal(err)
@@ -220,7 +223,7 @@ func TestUseAfterClose(t *testing.T) {
 	_, listenErr := ns.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	_, packetErr := ns.ListenPacket(t.Context(), "udp", "127.0.0.1:0")
 	_, nlErr := ns.DialNetlink(t.Context(), unix.NETLINK_ROUTE, nil)
-	_, exErr := ns.Exchange(unix.NETLINK_ROUTE)
+	_, exErr := nsconn.Shared(ns, unix.NETLINK_ROUTE)
 	for i, err := range []error{doErr, dialErr, listenErr, packetErr, nlErr, exErr, ns.WithFd(func(int) error { return nil })} {
 		if !errors.Is(err, fs.ErrClosed) {
 			t.Errorf("use %d after Close: %v", i, err)

@@ -19,14 +19,13 @@ const rtgenmsg = 4
 
 const noNSID = unix.NETNSA_NSID_NOT_ASSIGNED
 
-// NSID returns the id by which this namespace knows another one: the number that
-// its link messages name the namespace of a veth's other end with (`ip netns
-// list-id`). Ids are each namespace's own. One that has none here is
-// os.ErrNotExist.
+// NSID returns the id by which this namespace knows another one (`ip netns list-id`). Link
+// messages name the namespace of a veth's other end by it. Each namespace has ids of its
+// own. A namespace without an id here is os.ErrNotExist.
 func (ns *NS) NSID(ctx context.Context, other *NS) (int, error) {
 	id, err := ns.nsid(ctx, other)
 	if err == nil && id == noNSID {
-		err = fmt.Errorf("it has no id here: %w", fs.ErrNotExist)
+		err = refuse.As(fs.ErrNotExist, "it has no id here")
 	}
 	if err != nil {
 		return 0, &Error{Op: "netns.NSID", NS: ns.String(), Subject: "of " + other.String(), Err: err}
@@ -34,9 +33,9 @@ func (ns *NS) NSID(ctx context.Context, other *NS) (int, error) {
 	return id, nil
 }
 
-// AssignNSID gives another namespace an id in this one. It keeps it as long as
-// both exist. An id below 0 is os.ErrInvalid; an id that is taken, and a
-// namespace that has one, are os.ErrExist.
+// AssignNSID gives another namespace an id in this one, for as long as both exist. A
+// negative id is os.ErrInvalid. An id that is taken is os.ErrExist, and so is a namespace
+// that has one.
 func (ns *NS) AssignNSID(ctx context.Context, other *NS, id int) error {
 	var err error
 	if id < 0 || id > math.MaxInt32 {
@@ -50,13 +49,13 @@ func (ns *NS) AssignNSID(ctx context.Context, other *NS, id int) error {
 	return nil
 }
 
-// EnsureNSID returns the id of another namespace in this one, and lets the kernel
-// choose one if it has none.
+// EnsureNSID returns the id of another namespace in this one. If it has none, the kernel
+// chooses one.
 func (ns *NS) EnsureNSID(ctx context.Context, other *NS) (int, error) {
 	id, err := ns.nsid(ctx, other)
 	if err == nil && id == noNSID {
 		err = ns.newNSID(ctx, other, noNSID)
-		if err == nil || errors.Is(err, fs.ErrExist) { // or somebody else has been quicker
+		if err == nil || errors.Is(err, fs.ErrExist) { // another program was faster
 			id, err = ns.nsid(ctx, other)
 		}
 	}
@@ -66,7 +65,7 @@ func (ns *NS) EnsureNSID(ctx context.Context, other *NS) (int, error) {
 	return id, nil
 }
 
-// NSIDs lists the ids that this namespace knows others by, ascending.
+// NSIDs lists the ids of other namespaces in this one, ascending.
 func (ns *NS) NSIDs(ctx context.Context) ([]int, error) {
 	ids, err := ns.nsids(ctx)
 	if err != nil {
@@ -75,10 +74,9 @@ func (ns *NS) NSIDs(ctx context.Context) ([]int, error) {
 	return ids, nil
 }
 
-// OpenNSID returns a handle on the namespace that has an id in this one. The
-// kernel does not hand it out, so that it is looked for among those that [All]
-// finds. An id that is not assigned, and a namespace that cannot be found, are
-// os.ErrNotExist.
+// OpenNSID returns a handle on the namespace with an id in this one. The kernel cannot open
+// a namespace by its id, so OpenNSID searches those that [ListAll] finds. An unassigned id
+// is os.ErrNotExist, and so is a namespace that ListAll does not find.
 func (ns *NS) OpenNSID(ctx context.Context, id int) (*NS, error) {
 	other, err := ns.openNSID(ctx, id)
 	if err != nil {
@@ -93,9 +91,9 @@ func (ns *NS) openNSID(ctx context.Context, id int) (*NS, error) {
 		return nil, err
 	}
 	if !slices.Contains(ids, id) {
-		return nil, fmt.Errorf("no namespace has the id: %w", fs.ErrNotExist)
+		return nil, refuse.As(fs.ErrNotExist, "no namespace has the id")
 	}
-	all, scanErr := All(ctx)
+	all, scanErr := ListAll(ctx)
 	for _, info := range all {
 		for _, h := range info.Holders {
 			other, err := openFile(h.file())
@@ -113,17 +111,17 @@ func (ns *NS) openNSID(ctx context.Context, id int) (*NS, error) {
 	if scanErr != nil {
 		return nil, scanErr
 	}
-	return nil, fmt.Errorf("no process, mount or descriptor leads to the namespace with this id: %w", fs.ErrNotExist)
+	return nil, refuse.As(fs.ErrNotExist, "no process, mount or descriptor leads to the namespace with this id")
 }
 
 // file returns a path that the namespace can be opened at.
 func (h Holder) file() string {
 	switch h.Kind {
-	case Thread:
+	case HolderThread:
 		return fmt.Sprintf("/proc/%d/ns/net", h.Tid)
-	case Descriptor:
+	case HolderDescriptor:
 		return fmt.Sprintf("/proc/%d/fd/%d", h.Pid, h.Fd)
-	case Mount:
+	case HolderMount:
 		return fmt.Sprintf("/proc/%d/root%s", h.Pid, h.Path)
 	}
 	return fmt.Sprintf("/proc/%d/ns/net", h.Pid)
@@ -144,7 +142,7 @@ func (ns *NS) newNSID(ctx context.Context, other *NS, id int) error {
 }
 
 func (ns *NS) callNSID(ctx context.Context, typ uint16, other *NS, attrs []byte, reply func(nl.Message) error) error {
-	conn, err := ns.Exchange(unix.NETLINK_ROUTE)
+	conn, err := ns.conn(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
@@ -156,7 +154,7 @@ func (ns *NS) callNSID(ctx context.Context, typ uint16, other *NS, attrs []byte,
 }
 
 func (ns *NS) nsids(ctx context.Context) ([]int, error) {
-	conn, err := ns.Exchange(unix.NETLINK_ROUTE)
+	conn, err := ns.conn(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
 	}

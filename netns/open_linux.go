@@ -11,12 +11,13 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/boxwire/boxwire/internal/privilege"
 	"github.com/boxwire/boxwire/internal/refuse"
 	"golang.org/x/sys/unix"
 )
 
-// Current returns a handle on the network namespace of the calling thread: the
-// program's own, or that of the namespace inside [Do].
+// Current returns a handle on the network namespace of the calling thread: the program's
+// own, or inside [Do] the one that Do has entered.
 func Current() (*NS, error) {
 	ns, err := openFile("/proc/thread-self/ns/net")
 	if err != nil {
@@ -26,32 +27,31 @@ func Current() (*NS, error) {
 	return ns, nil
 }
 
-// Open returns a handle on the named namespace, one that [Create] or
-// `ip netns add` made. An unknown name is os.ErrNotExist, a name without a
-// namespace [ErrNotNamespace].
-func Open(ctx context.Context, name string) (*NS, error) { return Folder("").Open(ctx, name) }
+// Open returns a handle on a named namespace that [Create] or `ip netns add` made. An
+// unknown name is os.ErrNotExist, a name without a namespace [ErrNotNamespace].
+func Open(ctx context.Context, name string) (*NS, error) { return Dir("").Open(ctx, name) }
 
-// Open is the function [Open] for this folder.
-func (f Folder) Open(ctx context.Context, name string) (*NS, error) {
-	err := errors.Join(f.check(name), ctx.Err())
+// Open is the function [Open] for this directory.
+func (d Dir) Open(ctx context.Context, name string) (*NS, error) {
+	err := errors.Join(d.check(name), ctx.Err())
 	var ns *NS
 	if err == nil {
-		ns, err = openFile(f.path(name))
+		ns, err = openFile(d.path(name))
 	}
 	if errors.Is(err, ErrNotNamespace) {
-		err = fmt.Errorf("%w (%s)", err, cutOff)
+		err = explainName(ctx, d.path(name), err)
 	}
 	if err != nil {
-		return nil, &Error{Op: "netns.Open", Subject: f.subject(name), Err: err}
+		return nil, &Error{Op: "netns.Open", Subject: d.subject(name), Err: err}
 	}
 	ns.name = name
 	return ns, nil
 }
 
-// OpenPath returns a handle on the namespace at path: a bind mount, or a file
-// such as /proc/PID/ns/net. A path that is no namespace is [ErrNotNamespace], a
-// namespace of another kind [ErrOtherKind], both of them os.ErrInvalid; the error
-// says what it is instead. A path that is not there is os.ErrNotExist.
+// OpenPath returns a handle on the namespace at path: a bind mount, or a file such as
+// /proc/PID/ns/net. A path that is not a namespace is [ErrNotNamespace], and a namespace of
+// another kind [ErrOtherKind]; the error says what it is instead. A missing path is
+// os.ErrNotExist.
 func OpenPath(ctx context.Context, path string) (*NS, error) {
 	err := ctx.Err()
 	if err == nil && path == "" {
@@ -67,15 +67,15 @@ func OpenPath(ctx context.Context, path string) (*NS, error) {
 	return ns, nil
 }
 
-// OpenPid returns a handle on the network namespace that the process is in
-// (/proc/PID/ns/net, proc(5)). A process that is gone is os.ErrNotExist; one
-// that this process may not inspect is os.ErrPermission.
+// OpenPid returns a handle on the network namespace that a process is in (/proc/PID/ns/net,
+// proc(5)). A missing process is os.ErrNotExist, one that the caller may not inspect
+// os.ErrPermission.
 func OpenPid(ctx context.Context, pid int) (*NS, error) {
 	return openTask(ctx, "netns.OpenPid", "process", pid)
 }
 
-// OpenTid returns a handle on the network namespace that the thread is in, which
-// need not be that of its process. Errors are those of [OpenPid].
+// OpenTid returns a handle on the network namespace that a thread is in, which may differ
+// from that of its process. Errors are those of [OpenPid].
 func OpenTid(ctx context.Context, tid int) (*NS, error) {
 	return openTask(ctx, "netns.OpenTid", "thread", tid)
 }
@@ -96,11 +96,10 @@ func openTask(ctx context.Context, op, what string, id int) (*NS, error) {
 	return ns, nil
 }
 
-// OpenPidfd returns a handle on the network namespace of the process that a
-// descriptor from pidfd_open(2) or clone3(2) stands for. Unlike [OpenPid] it
-// cannot meet another process that has got the same pid since. The descriptor
-// stays the caller's. A process that is gone is os.ErrNotExist, a descriptor of
-// something else os.ErrInvalid.
+// OpenPidfd returns a handle on the network namespace of the process that a descriptor of
+// pidfd_open(2) or clone3(2) refers to. Unlike [OpenPid] it cannot open that of a later
+// process with the same pid. The descriptor stays the caller's. A process that is gone is
+// os.ErrNotExist, a descriptor of something else os.ErrInvalid.
 func OpenPidfd(ctx context.Context, pidfd int) (*NS, error) {
 	err := ctx.Err()
 	var ns *NS
@@ -148,9 +147,9 @@ func pidOf(pidfd int) (int, error) {
 			case err != nil:
 				return 0, err
 			case pid == -1:
-				return 0, fmt.Errorf("the process is gone: %w", fs.ErrNotExist)
+				return 0, refuse.As(fs.ErrNotExist, "the process is gone")
 			case pid == 0:
-				return 0, fmt.Errorf("the process is in another pid namespace: %w", fs.ErrNotExist)
+				return 0, refuse.As(fs.ErrNotExist, "the process is in another pid namespace")
 			}
 			return pid, nil
 		}
@@ -158,9 +157,9 @@ func pidOf(pidfd int) (int, error) {
 	return 0, refuse.Input("the descriptor is not a process's")
 }
 
-// OpenFd returns a handle on the namespace that a descriptor is open on. The
-// handle has a duplicate of it; the descriptor stays the caller's. Errors are
-// those of [OpenPath], and syscall.EBADF.
+// OpenFd returns a handle on the namespace that a descriptor refers to. The handle has a
+// duplicate; the descriptor stays the caller's. Errors are those of [OpenPath], and
+// syscall.EBADF.
 func OpenFd(fd int) (*NS, error) {
 	ns, err := openFd(fd)
 	if err != nil {
@@ -169,10 +168,10 @@ func OpenFd(fd int) (*NS, error) {
 	return ns, nil
 }
 
-// Adopt returns a handle that takes over a descriptor of a namespace, one that
-// was inherited or received through a unix socket. It belongs to the handle then
-// and gets the close-on-exec flag. After an error it is still the caller's. Errors
-// are those of [OpenFd].
+// Adopt returns a handle that takes over a descriptor of a namespace, such as one that was
+// inherited or received through a unix socket. The descriptor belongs to the handle and
+// gets the close-on-exec flag. After an error it is still the caller's. Errors are those of
+// [OpenFd].
 func Adopt(fd int) (*NS, error) {
 	ns, err := openFd(fd) // a file of package os closes its descriptor in the end, so try on another
 	if err != nil {
@@ -184,9 +183,9 @@ func Adopt(fd int) (*NS, error) {
 	return ns, nil
 }
 
-// OpenSocket returns a handle on the namespace that a socket was opened in, a
-// *net.TCPConn or *net.UnixListener for instance. It takes CAP_NET_ADMIN in that
-// namespace (else os.ErrPermission); what is no socket is os.ErrInvalid.
+// OpenSocket returns a handle on the namespace that a socket was opened in, such as a
+// *net.TCPConn or a *net.UnixListener. It takes CAP_NET_ADMIN in that namespace (else
+// os.ErrPermission). A descriptor that is not a socket's is os.ErrInvalid.
 func OpenSocket(c syscall.Conn) (*NS, error) {
 	ns, err := openSocket(c)
 	if err != nil {
@@ -219,6 +218,12 @@ func socketNS(fd int) (*NS, error) {
 		return newNSFd(nsfd)
 	case unix.ENOTTY, unix.EINVAL:
 		return nil, refuse.Input("the descriptor is not a socket's")
+	case unix.EPERM:
+		hint := privilege.NetAdmin.Missing()
+		if hint == "" {
+			hint = "CAP_NET_ADMIN is missing in the user namespace that owns the socket's network namespace"
+		}
+		return nil, privilege.Explain(os.NewSyscallError("ioctl", err), hint)
 	}
 	return nil, os.NewSyscallError("ioctl", err)
 }

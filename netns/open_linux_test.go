@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/testutil/tool"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
@@ -20,7 +21,7 @@ import (
 // sleeper starts a process in the namespace that does nothing.
 func sleeper(t *testing.T, ns *netns.NS) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command("sleep", "60")
+	cmd := exec.Command(tool.Path(t, "sleep"), "60")
 	if _, err := netns.Do(t.Context(), ns, func(context.Context) (int, error) { return 0, cmd.Start() }); err != nil {
 		t.Fatal(err)
 	}
@@ -172,6 +173,7 @@ func (proc fakeProc) add(t *testing.T, pid, parent, started int, cgroup, cmdline
 		os.WriteFile(dir+"/cgroup", []byte(cgroup), 0o644),
 		os.WriteFile(dir+"/cmdline", []byte(strings.ReplaceAll(cmdline, " ", "\x00")+"\x00"), 0o644),
 		os.WriteFile(dir+"/stat", []byte(stat), 0o644),
+		os.WriteFile(dir+"/status", fmt.Appendf(nil, "Name:\ta\nUid:\t%[1]d\t%[1]d\t%[1]d\t%[1]d\n", os.Geteuid()), 0o644),
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -204,6 +206,21 @@ func TestOpenContainer(t *testing.T) {
 	got, err := netns.OpenContainerIn(t.Context(), string(proc), idC)
 	same(t, got, err, c)
 
+	// A monitor of somebody else does not count, nor a set-user-ID program that is called so.
+	for uids, trusted := range map[string]bool{
+		"1000\t1000\t1000\t1000": false, "1000\t0\t0\t0": false, "0\t1000\t0\t0": false, "": false, "0\t0\t0\t0": true,
+	} {
+		if err := os.WriteFile(fmt.Sprintf("%s/%d/status", proc, own), []byte("Uid:\t"+uids+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		got, err := netns.OpenContainerIn(t.Context(), string(proc), idC)
+		if trusted {
+			same(t, got, err, c)
+		} else if !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("a monitor with the user ids %q: %v, %v", uids, got, err)
+		}
+	}
+
 	// Older processes that only say so do not count.
 	proc.add(t, sleeper(t, b).Process.Pid, 1, 1, "0::/user.slice/user-1000.slice/docker-"+idA+".scope\n", "sh")
 	proc.add(t, sleeper(t, b).Process.Pid, 1, 2, "0::/system.slice/docker-"+idC+".scope/docker-"+idA+".scope\n", "sh")
@@ -219,6 +236,11 @@ func TestOpenContainer(t *testing.T) {
 	var e *netns.Error
 	if _, err := netns.OpenContainer(t.Context(), strings.Repeat("0", 64)); !errors.Is(err, os.ErrNotExist) || !errors.As(err, &e) {
 		t.Errorf("no such container: %v", err)
+	}
+	for id, word := range map[string]string{"web": "name", "4f7": "12", "docker://4f7": "12", idC[:11]: "12"} {
+		if _, err := netns.OpenContainer(t.Context(), id); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), word) {
+			t.Errorf("%s: %v, want %q in it", id, err, word)
+		}
 	}
 	if _, err := netns.OpenContainer(t.Context(), "ssh.service"); !errors.Is(err, os.ErrInvalid) {
 		t.Errorf("no id: %v", err)

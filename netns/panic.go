@@ -2,8 +2,8 @@ package netns
 
 import "fmt"
 
-// PanicError is what [Do] panics with in its caller when the function it ran
-// panicked: the value, and the stack of the goroutine it came from.
+// PanicError is the value that [Do] panics with when its function panicked: the function's
+// value, and the stack of its goroutine.
 type PanicError struct {
 	Value any
 	Stack []byte

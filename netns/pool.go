@@ -9,9 +9,8 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// A Pool keeps fresh unnamed namespaces ready, so that a program that needs one
-// now and then does not wait for the kernel to make it. It is safe for
-// concurrent use.
+// A Pool keeps unnamed namespaces ready, so that a program need not wait for the kernel to
+// make one. It is safe for concurrent use.
 type Pool struct {
 	make  func(context.Context) (*NS, error)
 	ready chan *NS
@@ -23,10 +22,10 @@ type Pool struct {
 	closed bool
 }
 
-// NewPool begins to make namespaces in the background, one after the other, until
-// size of them are ready, and again 2 ms after a [Pool.Get], or at once when none is
-// ready any more. A size below 1 is os.ErrInvalid. What stands in the way of making
-// one, a missing privilege for instance, is for Get to say.
+// NewPool returns a pool that makes namespaces in the background, one after the other,
+// until size of them are ready. After a [Pool.Get] it makes the next one: at once if none
+// is ready, and otherwise after a short pause, in which the caller can make links without
+// contention. A size below 1 is os.ErrInvalid. Get reports why a namespace cannot be made.
 func NewPool(size int) (*Pool, error) {
 	p, err := newPool(size, New)
 	if err != nil {
@@ -51,9 +50,9 @@ func newPool(size int, make1 func(context.Context) (*NS, error)) (*Pool, error) 
 	return p, nil
 }
 
-// Get returns a namespace as [New] does: unnamed, with its loopback link up, the
-// caller's to close. When none is ready it makes one itself, so that it never
-// takes longer than New. After [Pool.Close] the error is os.ErrClosed.
+// Get returns a namespace as [New] does: unnamed, with its loopback link up, the caller's
+// to close. If none is ready it makes one itself and does not wait for the pool. After
+// [Pool.Close] the error is os.ErrClosed.
 func (p *Pool) Get(ctx context.Context) (*NS, error) {
 	ns, err := p.get(ctx)
 	if err != nil {
@@ -89,8 +88,8 @@ func (p *Pool) get(ctx context.Context) (*NS, error) {
 	return p.make(ctx)
 }
 
-// Close ends the pool and closes the namespaces that are ready. Those that were
-// handed out are not touched. Closing twice is fine.
+// Close ends the pool and closes the namespaces that are ready. It does not close those
+// that Get has returned. Closing twice is fine.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	closed := p.closed
@@ -118,7 +117,7 @@ func (p *Pool) fill(ctx context.Context) {
 			if err != nil {
 				break
 			}
-			p.ready <- ns // there is room: nobody else sends
+			p.ready <- ns // there is room: nothing else sends
 		}
 		select {
 		case <-p.want:

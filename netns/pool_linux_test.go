@@ -35,6 +35,13 @@ func TestPoolGivesFreshNamespaces(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	t.Cleanup(func() {
+		for _, ns := range got {
+			if ns != nil {
+				ns.Close()
+			}
+		}
+	})
 	if err := p.Close(); err != nil {
 		t.Error(err)
 	}
@@ -50,7 +57,6 @@ func TestPoolGivesFreshNamespaces(t *testing.T) {
 		if out := testutil.Run(t, ns, "ip", "-o", "link"); strings.Count(out, "\n") != 1 || !strings.Contains(out, "LOOPBACK,UP") {
 			t.Errorf("links: %s", out)
 		}
-		ns.Close()
 	}
 	if _, err := p.Get(t.Context()); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("Get after Close: %v", err)

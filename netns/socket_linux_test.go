@@ -53,6 +53,7 @@ func greeting(t *testing.T, ns *netns.NS, network, address string) string {
 
 func TestSamePortInTwoNamespaces(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	a, b := netnstest.New(t), netnstest.New(t)
 	serve(t, a, "tcp", "127.0.0.1:80", "a")
 	serve(t, b, "tcp", ":80", "b")

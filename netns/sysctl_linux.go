@@ -5,28 +5,28 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"sync"
 
+	"github.com/boxwire/boxwire/internal/privilege"
 	"golang.org/x/sys/unix"
 )
 
 // Sysctl reads a setting of the namespace, such as "net.ipv4.ip_forward" or
-// "net.ipv4.conf.eth0.rp_filter", without the line end. Names are those of
-// sysctl(8): a link's name that contains a dot is written with a slash,
-// "net.ipv4.conf.eth0/100.forwarding", or the whole name is,
+// "net.ipv4.conf.eth0.rp_filter", without the line end. Names are those of sysctl(8). If a
+// link's name contains a dot, write a slash for that dot,
+// "net.ipv4.conf.eth0/100.forwarding", or slashes for all separators,
 // "net/ipv4/conf/eth0.100/forwarding".
 //
-// Settings that a namespace has for itself are read from it; the few that the
-// machine has once are not shown in other namespaces, and are os.ErrNotExist
-// there, like every setting that is not there: because the link is gone, or the
-// kernel has not got the protocol. Without permission the error is
-// os.ErrPermission. A name that does not begin with "net." is os.ErrInvalid.
+// A missing setting is os.ErrNotExist: its link is gone, the kernel lacks the protocol, or
+// the setting belongs to the whole machine, which the kernel shows in its first namespace
+// only. A missing permission is os.ErrPermission. A name that does not begin with "net." is
+// os.ErrInvalid.
 //
-// The first use of a setting opens its file, and the handle keeps the descriptor
-// (64 of them at most) until it is closed. From then on reading or setting it
-// costs a microsecond or two, however many namespaces there are.
+// The handle keeps the files of at most 64 settings open until it is closed, so that
+// reading or setting one again is cheap.
 func (ns *NS) Sysctl(ctx context.Context, key string) (string, error) {
 	var value string
 	err := ns.sysctl(ctx, key, unix.O_RDONLY, func(f *os.File) (err error) {
@@ -39,11 +39,10 @@ func (ns *NS) Sysctl(ctx context.Context, key string) (string, error) {
 	return value, nil
 }
 
-// SetSysctl sets a setting of the namespace; see [NS.Sysctl] for its name and
-// the errors. Besides those, a /proc/sys that is mounted read-only, as many
-// containers have it, is syscall.EROFS, and a value that the kernel does not
-// take is syscall.EINVAL. An empty value and one with a line end are
-// os.ErrInvalid.
+// SetSysctl sets a setting of the namespace. Names and errors are those of [NS.Sysctl]. In
+// addition, a /proc/sys that is mounted read-only, as in many containers, is syscall.EROFS,
+// and a value that the kernel refuses is syscall.EINVAL. An empty value is os.ErrInvalid,
+// and so is one with a line end.
 func (ns *NS) SetSysctl(ctx context.Context, key, value string) error {
 	err := checkValue(value)
 	if err == nil {
@@ -54,6 +53,9 @@ func (ns *NS) SetSysctl(ctx context.Context, key, value string) error {
 	}
 	if errors.Is(err, unix.EROFS) {
 		err = fmt.Errorf("%w: /proc/sys is mounted read-only here", err)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		err = privilege.Explain(err, privilege.NetAdmin.MissingIn(ns))
 	}
 	if err != nil {
 		return &Error{Op: "netns.SetSysctl", NS: ns.String(), Subject: key, Err: err}
@@ -66,20 +68,19 @@ const sysctlRoot = "/proc/sys/net/"
 // maxSettings bounds the files that one handle keeps open.
 const maxSettings = 64
 
-// bound are the folders below /proc/sys/net whose files act on the namespace
+// bound are the directories below /proc/sys/net whose files act on the namespace
 // they were opened in. In others (sctp, mptcp and rds before Linux 6.13) some
 // files act on that of the thread that reads or writes them.
 var bound = map[string]bool{"core": true, "ipv4": true, "ipv6": true, "netfilter": true, "unix": true}
 
 // settings are the open files of a handle's settings. The files are opened by a
 // thread in the namespace. Opening them from outside through a descriptor of
-// their folder works, too, but the kernel then caches one more entry of the same
-// name with every open, and searches all of them in the next: 3 ms after 10,000
-// opens on Linux 6.18.
+// their directory works, too, but the kernel then caches one more entry of the same
+// name with every open, and searches all of them in the next (Linux 6.18).
 type settings struct {
 	mu     sync.Mutex // guards the following fields
 	closed bool
-	dirs   map[string]*os.File // "ipv4": its folder, O_PATH
+	dirs   map[string]*os.File // "ipv4": its directory, O_PATH
 	files  map[setting]*os.File
 }
 
@@ -124,7 +125,7 @@ func (ns *NS) sysctl(ctx context.Context, key string, flag int, use func(*os.Fil
 // sysctlInside opens, uses and closes the file on a thread in the namespace.
 func (ns *NS) sysctlInside(ctx context.Context, path string, flag int, use func(*os.File) error) error {
 	var err error
-	ierr := ns.inside(ctx, func() {
+	ierr := ns.open(ctx, func() {
 		var f *os.File
 		if f, err = os.OpenFile(sysctlRoot+path, flag, 0); err != nil {
 			return
@@ -144,7 +145,7 @@ func (s *settings) open(ctx context.Context, ns *NS, key setting) (f *os.File, c
 	if f := s.files[key]; f != nil {
 		return f, true, nil
 	}
-	if ierr := ns.inside(ctx, func() { f, err = s.openInside(key) }); ierr != nil || err != nil {
+	if ierr := ns.open(ctx, func() { f, err = s.openInside(key) }); ierr != nil || err != nil {
 		return nil, false, errors.Join(ierr, err)
 	}
 	for old, file := range s.files {
@@ -161,9 +162,9 @@ func (s *settings) open(ctx context.Context, ns *NS, key setting) (f *os.File, c
 	return f, false, nil
 }
 
-// openInside is called by a thread in the namespace. The folder's descriptor
-// saves it the search below /proc/sys/net, where all namespaces have folders of
-// the same names: 170 µs with 1,000 of them.
+// openInside is called by a thread in the namespace. The directory's descriptor
+// saves it the search below /proc/sys/net, where all namespaces have directories of
+// the same names.
 func (s *settings) openInside(key setting) (*os.File, error) {
 	group, rest, _ := strings.Cut(key.path, "/")
 	dir := s.dirs[group]

@@ -1,68 +1,89 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
+	"unsafe"
 
+	"github.com/boxwire/boxwire/internal/privilege"
 	"golang.org/x/sys/unix"
 )
 
-// A place is where a thread is, as far as code that Do runs could change it under
-// the scheduler's feet and nothing else would tell. The network namespace is set
-// back with a system call that says whether it worked, and the user namespace
-// cannot change where there are threads (setns(2), unshare(2): EINVAL).
-type place struct {
-	// mount is the mount namespace as the kernel writes it, "mnt:[4026531841]".
-	mount [32]byte
+// threadState is the state of a thread that code which Do runs may change without an
+// error from the kernel later. The network namespace is no part of it: the system call
+// that sets it back reports a failure. Nor is the user namespace, which a process with
+// threads cannot change (setns(2), unshare(2): EINVAL).
+type threadState struct {
+	// in are the thread's other namespaces as the kernel writes them,
+	// "mnt:[4026531841]", and those that its children get; all zero for one that the
+	// kernel has not got.
+	in [len(kinds)][40]byte
 
 	// left says that the thread does not share root, working directory and umask
-	// with the process's first one any more (CLONE_FS, kcmp(2)). That alone says
-	// nothing about its mount namespace: a thread that joins one together with
-	// others of a process (setns(2) with a pidfd, Linux 5.8) goes on sharing. It is
-	// false where the kernel was built without kcmp, or a seccomp filter forbids it.
+	// with the process's first one any more (CLONE_FS, kcmp(2)), or the descriptors
+	// (CLONE_FILES). That alone says nothing about its mount namespace: a thread that
+	// joins one together with others of a process (setns(2) with a pidfd, Linux 5.8)
+	// goes on sharing. It is false where the kernel was built without kcmp, or a
+	// seccomp filter forbids it.
 	left bool
 }
 
-// common is where the threads that visits get are: a thread that is found
-// elsewhere after a visit ends. nil: not known.
-var common atomic.Pointer[place]
+// kinds are the names of namespaces in /proc/PID/ns that one thread alone can change
+// (namespaces(7)).
+var kinds = [...]string{"mnt\x00", "uts\x00", "ipc\x00", "cgroup\x00", "pid_for_children\x00", "time_for_children\x00"}
 
-// here returns where the calling thread is.
-func here(tid int) (p place, err error) {
-	const path, kcmpFS = "/proc/thread-self/ns/mnt", 3 // KCMP_FS, linux/kcmp.h
-	if _, err := unix.Readlink(path, p.mount[:]); err != nil {
-		return p, &os.PathError{Op: "readlink", Path: path, Err: err}
+// baseline is the state of the threads that run calls. A thread whose state differs
+// after a call ends. nil: not known.
+var baseline atomic.Pointer[threadState]
+
+// readThreadState returns the state of the calling thread.
+func readThreadState(tid int) (s threadState, err error) {
+	const path, kcmpFiles, kcmpFS = "/proc/thread-self/ns", 2, 3 // linux/kcmp.h
+	dir, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return s, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	differ, _, errno := unix.RawSyscall6(unix.SYS_KCMP, uintptr(pid), uintptr(tid), kcmpFS, 0, 0, 0)
-	p.left = errno == 0 && differ != 0
-	return p, nil
+	defer unix.Close(dir)
+	for i, kind := range kinds {
+		// A pid namespace without a process is ENOENT, too.
+		_, _, errno := unix.RawSyscall6(unix.SYS_READLINKAT, uintptr(dir), uintptr(unsafe.Pointer(unsafe.StringData(kind))),
+			uintptr(unsafe.Pointer(&s.in[i])), unsafe.Sizeof(s.in[i]), 0, 0)
+		if errno != 0 && errno != unix.ENOENT {
+			return s, &os.PathError{Op: "readlink", Path: path + "/" + kind[:len(kind)-1], Err: errno}
+		}
+	}
+	for _, what := range [...]uintptr{kcmpFiles, kcmpFS} {
+		differ, _, errno := unix.RawSyscall6(unix.SYS_KCMP, uintptr(pid), uintptr(tid), what, 0, 0, 0)
+		s.left = s.left || errno == 0 && differ != 0
+	}
+	return s, nil
 }
 
-// leave makes sure that it is known where the calling thread is.
-func leave(tid int) error {
-	if common.Load() != nil {
+// recordBaseline makes sure that there is a baseline before the calling thread leaves.
+func recordBaseline(tid int) error {
+	if baseline.Load() != nil {
 		return nil
 	}
-	p, err := here(tid)
+	p, err := readThreadState(tid)
 	if err == nil {
-		common.Store(&p)
+		baseline.Store(&p)
 	}
 	return err
 }
 
-// back reports whether the calling thread is where it was.
-func back(tid int) bool {
-	now, err := here(tid)
-	was := common.Load()
+// unchanged reports whether the calling thread has the state of the baseline.
+func unchanged(tid int) bool {
+	now, err := readThreadState(tid)
+	was := baseline.Load()
 	if err == nil && was != nil && now == *was {
 		return true
 	}
-	// It may also be that this thread is like all others, and the one that was
-	// looked at first was not.
-	common.Store(nil)
+	// The thread that set the baseline may be the one that differed.
+	baseline.Store(nil)
 	return false
 }
 
@@ -72,52 +93,66 @@ var pid = unix.Getpid()
 // selfNet is the calling thread's network namespace.
 const selfNet = "/proc/thread-self/ns/net"
 
-// visit is one function's stay on a thread of its own.
-type visit struct {
+// threadCall is the call of one function on a thread of its own.
+type threadCall struct {
+	ns       *NS // where fn runs; nil: where the thread is
 	fn       func() error
-	ours     bool  // fn is known to change nothing but the network namespace
+	fresh    bool  // fn runs in a new network namespace
+	ours     bool  // fn is known to change nothing of its thread
 	err      error // fn's, or why it never ran
 	returned bool  // fn returned; else it panicked or called Goexit
 	panicked *PanicError
 	done     chan struct{}
 	tid      int
+	home     int  // a descriptor of the network namespace that the thread came from
+	away     bool // the thread was put into another network namespace
 }
 
-// onThread runs fn on an operating system thread that runs nothing else
-// meanwhile, so that fn may change the thread's namespaces. A thread that is not
-// where it was afterwards, and cannot be put back, ends here. Panics and
-// runtime.Goexit go on in the caller.
-func onThread(fn func() error) error { return (&visit{fn: fn}).await() }
+// onThread runs fn on an operating system thread that is in the namespace and runs
+// nothing else meanwhile, so that fn may change the thread's namespaces. A thread that
+// is not where it was afterwards, and cannot be put back, ends here. Panics and
+// runtime.Goexit go on in the caller. Without a namespace fn begins where the
+// thread is.
+func onThread(ns *NS, fn func() error) error { return (&threadCall{ns: ns, fn: fn}).await() }
 
 // onOurThread is onThread for code of this package, which is known to change the
 // network namespace only.
-func onOurThread(fn func() error) error { return (&visit{fn: fn, ours: true}).await() }
-
-func (v *visit) await() error {
-	v.done = make(chan struct{})
-	go v.start()
-	<-v.done
-	switch {
-	case v.panicked != nil:
-		panic(v.panicked)
-	case !v.returned && v.err == nil:
-		runtime.Goexit()
-	}
-	return v.err
+func onOurThread(ns *NS, fn func() error) error {
+	return (&threadCall{ns: ns, fn: fn, ours: true}).await()
 }
 
-// start gives the visit a thread that can end. The process's first thread
+// inNewNS is onOurThread in a new network namespace.
+func inNewNS(fn func() error) error { return (&threadCall{fn: fn, fresh: true, ours: true}).await() }
+
+func (c *threadCall) await() error {
+	c.done = make(chan struct{})
+	c.home = -1
+	go c.start()
+	<-c.done
+	if c.home >= 0 { // not by its thread, which may have descriptors of its own by now
+		unix.Close(c.home)
+	}
+	switch {
+	case c.panicked != nil:
+		panic(c.panicked)
+	case !c.returned && c.err == nil:
+		runtime.Goexit()
+	}
+	return c.err
+}
+
+// start gives the call a thread that can end. The process's first thread
 // cannot: the runtime would park it for good wherever it is, and
 // /proc/PID/ns/net would show that place. While it is held here, the scheduler
 // has to take another.
-func (v *visit) start() {
+func (c *threadCall) start() {
 	lockThread()
-	if v.tid = unix.Gettid(); v.tid != pid {
-		v.run()
+	if c.tid = unix.Gettid(); c.tid != pid {
+		c.run()
 		return
 	}
-	go v.start()
-	<-v.done
+	go c.start()
+	<-c.done
 	unlockThread()
 }
 
@@ -140,47 +175,121 @@ func unlockThread() {
 
 // run is called with the thread locked, and unlocks it only when it is back
 // where it was; a goroutine that ends locked takes its thread along.
-func (v *visit) run() {
-	defer close(v.done)
-	visiting.add(v.tid)
-	defer visiting.remove(v.tid)
+func (c *threadCall) run() {
+	defer close(c.done)
 	var err error
-	if !v.ours {
-		err = leave(v.tid)
+	if !c.ours {
+		err = recordBaseline(c.tid)
 	}
-	home := -1
 	if err == nil {
-		home, err = selfNetFd()
+		c.home, err = selfNetFd()
 	}
 	if err != nil {
-		v.err = err
+		c.err = err
 		unlockThread() // nothing has been changed
 		return
 	}
-	defer unix.Close(home)
 	defer func() {
-		if !v.returned {
+		if !c.returned {
 			if r := recover(); r != nil {
-				v.panicked = &PanicError{Value: r, Stack: debug.Stack()}
+				c.panicked = &PanicError{Value: r, Stack: debug.Stack()}
 			}
 		}
-		if unix.Setns(home, unix.CLONE_NEWNET) == nil && (v.ours || back(v.tid)) {
+		if c.goHome() && (c.ours || unchanged(c.tid)) {
 			unlockThread()
 		}
 	}()
-	v.err = v.fn()
-	v.returned = true
+	if c.err = c.enter(); c.err == nil {
+		c.err = c.fn()
+	}
+	c.returned = true
 }
 
-// enter puts the calling thread, which onThread provides, into the namespace.
-func (ns *NS) enter() error {
-	var errno error
-	err := ns.WithFd(func(fd int) error {
-		errno = unix.Setns(fd, unix.CLONE_NEWNET)
+// enter puts the calling thread into the call's namespace. A thread that is there
+// already stays: setns(2) takes CAP_SYS_ADMIN also then, and a program that may only
+// configure its own namespace has CAP_NET_ADMIN alone.
+func (c *threadCall) enter() error {
+	if c.fresh {
+		err := unshareNet()
+		c.away = err == nil
+		return err
+	}
+	if c.ns == nil {
+		return nil
+	}
+	return c.ns.WithFd(func(fd int) error {
+		if at, err := statID(c.home); err != nil || at == c.ns.id {
+			return err
+		}
+		if errno := unix.Setns(fd, unix.CLONE_NEWNET); errno != nil {
+			err := fmt.Errorf("entering the namespace: %w", os.NewSyscallError("setns", errno))
+			return explainEntering(err, fd)
+		}
+		c.away = true
 		return nil
 	})
-	if err == nil && errno != nil {
-		err = fmt.Errorf("entering the namespace: %w", os.NewSyscallError("setns", errno))
+}
+
+// explainEntering says what is missing to enter a namespace: CAP_SYS_ADMIN in the user
+// namespace that owns it and in the thread's own (setns(2)).
+func explainEntering(err error, fd int) error {
+	if !errors.Is(err, unix.EPERM) {
+		return err
 	}
-	return err
+	hint := privilege.SysAdmin.MissingOver(fd)
+	if hint == "" {
+		hint = privilege.SysAdmin.Missing()
+	}
+	return privilege.Explain(err, hint)
+}
+
+// goHome reports whether the calling thread is back in the network namespace that it
+// came from.
+func (c *threadCall) goHome() bool {
+	if c.away || !c.stayed() {
+		return unix.Setns(c.home, unix.CLONE_NEWNET) == nil
+	}
+	return true
+}
+
+// stayed reports whether the calling thread, which enter has left where it was, is
+// there still. Only foreign code, and code that makes a namespace, may have moved it.
+func (c *threadCall) stayed() bool {
+	if c.ours {
+		return true
+	}
+	was, err := statID(c.home)
+	if err != nil {
+		return false
+	}
+	fd, err := selfNetFd()
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	now, err := statID(fd)
+	return err == nil && now == was
+}
+
+// procDir is a descriptor of /proc that is kept from the start of the program on,
+// -1 where there was none.
+var procDir = func() int {
+	fd, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	return fd
+}()
+
+// selfNetFd opens the calling thread's network namespace, wherever its root is.
+func selfNetFd() (int, error) {
+	at, path := procDir, "thread-self/ns/net"
+	if at < 0 {
+		at, path = unix.AT_FDCWD, selfNet
+	}
+	fd, err := unix.Openat(at, path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: selfNet, Err: err}
+	}
+	return fd, nil
 }

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/internal/testutil/tool"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
@@ -26,20 +28,45 @@ func ends(t *testing.T, tid int) {
 	})
 }
 
-// A thread with a root and a working directory of its own would show them to
-// goroutines that know nothing of it.
-func TestAThreadWithFilesOfItsOwnEnds(t *testing.T) {
+// A thread with namespaces, a working directory or descriptors of its own would show
+// them to goroutines that know nothing of it, and start processes there.
+func TestAThreadThatHasLeftEnds(t *testing.T) {
 	t.Parallel()
-	if _, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(os.Getpid()), uintptr(os.Getpid()), 3, 0, 0, 0); errno != 0 {
-		t.Skip("kcmp(2):", errno)
+	kcmp := func(t *testing.T) {
+		if _, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(os.Getpid()), uintptr(os.Getpid()), 3, 0, 0, 0); errno != 0 {
+			t.Skip("kcmp(2):", errno)
+		}
 	}
-	tid, err := netns.Do(t.Context(), netnstest.New(t), func(context.Context) (int, error) {
-		return unix.Gettid(), unix.Unshare(unix.CLONE_FS)
-	})
-	if err != nil {
-		t.Fatal(err)
+	for _, c := range []struct {
+		name  string
+		flags int
+		file  string // in /proc/PID/ns; "" for what kcmp compares
+	}{
+		{"mount", unix.CLONE_NEWNS, "mnt"},
+		{"UTS", unix.CLONE_NEWUTS, "uts"},
+		{"IPC", unix.CLONE_NEWIPC, "ipc"},
+		{"cgroup", unix.CLONE_NEWCGROUP, "cgroup"},
+		{"pid", unix.CLONE_NEWPID, "pid_for_children"},
+		{"time", unix.CLONE_NEWTIME, "time_for_children"},
+		{"working directory", unix.CLONE_FS, ""},
+		{"descriptors", unix.CLONE_FILES, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			if c.file == "" {
+				kcmp(t)
+			} else if _, err := os.Lstat("/proc/self/ns/" + c.file); err != nil {
+				testutil.NeedKernel(t, 5, 6, c.name+" namespaces", err)
+			}
+			tid, err := netns.Do(t.Context(), netnstest.New(t), func(context.Context) (int, error) {
+				return unix.Gettid(), unix.Unshare(c.flags)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ends(t, tid)
+		})
 	}
-	ends(t, tid)
 }
 
 // A thread that joins a process in all of its namespaces at once is in another
@@ -52,7 +79,7 @@ func TestAThreadThatHasJoinedAProcessEnds(t *testing.T) {
 	// The process dies with the thread that starts it, which must not be the one
 	// that Do takes and lets end.
 	runtime.LockOSThread()
-	other := exec.Command("sleep", "60")
+	other := exec.Command(tool.Path(t, "sleep"), "60")
 	other.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
 	if err := other.Start(); err != nil {
 		t.Fatal(err)

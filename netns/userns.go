@@ -2,15 +2,15 @@ package netns
 
 import "github.com/boxwire/boxwire/internal/refuse"
 
-// UserNS says which users a new user namespace has (user_namespaces(7)). The zero
-// value has one: root, who is the calling user outside.
+// UserNS says which users a new user namespace has (user_namespaces(7)). The zero value has
+// one, root, which is the calling user outside.
 type UserNS struct {
 	UIDs []IDMap // nil: {Inside: 0, Outside: the caller's effective uid, Count: 1}
 	GIDs []IDMap // nil: {Inside: 0, Outside: the caller's effective gid, Count: 1}
 
-	// SetGroups lets processes inside change their supplementary groups
-	// (setgroups(2)). It takes CAP_SETGID in the caller's user namespace, as do
-	// GIDs that are not the caller's own.
+	// SetGroups lets processes inside change their supplementary groups (setgroups(2)). It
+	// takes CAP_SETGID in the caller's user namespace, and so do GIDs other than the
+	// caller's own.
 	SetGroups bool
 }
 

@@ -5,26 +5,27 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 
+	"github.com/boxwire/boxwire/internal/limit"
+	"github.com/boxwire/boxwire/internal/privilege"
 	"golang.org/x/sys/unix"
 )
 
-// NewInUserNS makes an unnamed network namespace with its loopback link up that
-// belongs to a new user namespace: root inside administers it and nothing else.
+// NewInUserNS makes an unnamed network namespace, with its loopback link up, that a new
+// user namespace owns. Root in there administers the network namespace and nothing else.
 // [Pin] gives it a name.
 //
-// A program with threads cannot enter a user namespace (setns(2)), so the two are
-// made by a process of their own. It executes this program again, which the
-// kernel stops (ptrace(2)) before the first instruction of it, and is killed
-// when the namespaces are open; main does not run, and there is nothing to set
-// up in it.
+// A process with several threads cannot enter a user namespace (setns(2)), so another
+// process makes both. It executes this program again, which the kernel stops before its
+// first instruction (ptrace(2)), and is killed when the namespaces are open. main does not
+// run in it.
 //
-// Entering the namespace afterwards, and so setting lo up, takes CAP_SYS_ADMIN in
-// the caller's own user namespace, too. Without it, without the privilege for
-// the maps, and where ptrace is forbidden, the error is os.ErrPermission. Where
-// user namespaces are switched off it is that or ENOSPC. Bad maps are
-// os.ErrInvalid.
+// Entering the namespace, and so setting lo up, takes CAP_SYS_ADMIN in the caller's own
+// user namespace, too. Without it, without the privilege for the maps, and where ptrace is
+// forbidden, the error is os.ErrPermission. Where user namespaces are switched off it is
+// os.ErrPermission or syscall.ENOSPC. Bad maps are os.ErrInvalid.
 func NewInUserNS(ctx context.Context, u UserNS) (*NS, error) {
 	ns, err := newInUserNS(ctx, u)
 	if err != nil {
@@ -38,10 +39,10 @@ func newInUserNS(ctx context.Context, u UserNS) (ns *NS, err error) {
 		return nil, err
 	}
 	// The thread that starts the process is its tracer and has to stay.
-	err = onThread(func() error {
+	err = onThread(nil, func() error {
 		pid, err := startStopped(u)
 		if err != nil {
-			return fmt.Errorf("making a user namespace: %w", err)
+			return explainUserNS(u, fmt.Errorf("making a user namespace: %w", err))
 		}
 		defer end(pid)
 		ns, err = openFile(fmt.Sprintf("/proc/%d/ns/net", pid))
@@ -51,15 +52,36 @@ func newInUserNS(ctx context.Context, u UserNS) (ns *NS, err error) {
 		return nil, err
 	}
 	ns.path = "" // of a process that is gone
-	conn, err := ns.Exchange(unix.NETLINK_ROUTE)
-	if err == nil {
-		err = loopbackUp(ctx, conn)
-	}
-	if err != nil {
+	if err := ns.loopbackUp(ns.dialConn); err != nil {
 		ns.Close()
-		return nil, fmt.Errorf("setting lo up: %w", err)
+		return nil, err
 	}
 	return ns, nil
+}
+
+// explainUserNS names the limit that is reached, or the first capability that is missing: to enter the namespace
+// later, for maps that are not of the caller alone, and for root outside in a map
+// (CAP_SETFCAP, Linux 5.12 and later releases of 5.10; user_namespaces(7)).
+func explainUserNS(u UserNS, err error) error {
+	if errors.Is(err, unix.ENOSPC) {
+		return privilege.Explain(err, limit.Namespaces("user", "net"))
+	}
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	needs := []privilege.Cap{privilege.SysAdmin}
+	if u.UIDs != nil {
+		needs = append(needs, privilege.SetUID)
+	}
+	if u.GIDs != nil || u.SetGroups {
+		needs = append(needs, privilege.SetGID)
+	}
+	for _, c := range append(needs, privilege.SetFCap) {
+		if hint := c.Missing(); hint != "" {
+			return privilege.Explain(err, hint)
+		}
+	}
+	return err
 }
 
 // startStopped starts a process in new network and user namespaces that has not
@@ -67,12 +89,11 @@ func newInUserNS(ctx context.Context, u UserNS) (ns *NS, err error) {
 // death signal until it is stopped, and by PTRACE_O_EXITKILL from then on.
 func startStopped(u UserNS) (pid int, err error) {
 	attr := &syscall.ProcAttr{Env: []string{}, Sys: &syscall.SysProcAttr{
-		Cloneflags:                 unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
-		UidMappings:                sysMaps(u.UIDs, os.Geteuid()),
-		GidMappings:                sysMaps(u.GIDs, os.Getegid()),
-		GidMappingsEnableSetgroups: u.SetGroups,
-		Ptrace:                     true,
-		Pdeathsig:                  unix.SIGKILL,
+		// The maps are written below: package syscall leaves descriptors of its own for
+		// them where the process cannot be made (Go 1.26).
+		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
+		Ptrace:     true,
+		Pdeathsig:  unix.SIGKILL,
 	}}
 	const self = "/proc/self/exe"
 	if pid, err = syscall.ForkExec(self, []string{self}, attr); err != nil {
@@ -85,6 +106,9 @@ func startStopped(u UserNS) (pid int, err error) {
 	if err == nil {
 		err = os.NewSyscallError("ptrace", unix.PtraceSetOptions(pid, unix.PTRACE_O_EXITKILL))
 	}
+	if err == nil {
+		err = u.writeMaps(pid)
+	}
 	if err != nil {
 		end(pid)
 		return 0, err
@@ -92,16 +116,34 @@ func startStopped(u UserNS) (pid int, err error) {
 	return pid, nil
 }
 
-// sysMaps turns the maps into package syscall's, with the default for none.
-func sysMaps(maps []IDMap, own int) []syscall.SysProcIDMap {
+// writeMaps gives the process's user namespace its users (user_namespaces(7)).
+func (u UserNS) writeMaps(pid int) error {
+	setGroups := "deny"
+	if u.SetGroups {
+		setGroups = "allow"
+	}
+	for _, f := range []struct{ name, content string }{
+		{"uid_map", formatMaps(u.UIDs, os.Geteuid())},
+		{"setgroups", setGroups},
+		{"gid_map", formatMaps(u.GIDs, os.Getegid())},
+	} {
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/%s", pid, f.name), []byte(f.content), 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// formatMaps writes the maps as the kernel reads them, with the default for none.
+func formatMaps(maps []IDMap, own int) string {
 	if len(maps) == 0 {
-		return []syscall.SysProcIDMap{{ContainerID: 0, HostID: own, Size: 1}}
+		maps = []IDMap{{Inside: 0, Outside: uint32(own), Count: 1}}
 	}
-	out := make([]syscall.SysProcIDMap, len(maps))
-	for i, m := range maps {
-		out[i] = syscall.SysProcIDMap{ContainerID: int(m.Inside), HostID: int(m.Outside), Size: int(m.Count)}
+	var b strings.Builder
+	for _, m := range maps {
+		fmt.Fprintf(&b, "%d %d %d\n", m.Inside, m.Outside, m.Count)
 	}
-	return out
+	return b.String()
 }
 
 // end kills the process and waits until it is gone.

@@ -59,7 +59,7 @@ func TestNewInUserNS(t *testing.T) {
 	if out := testutil.Run(t, ns, "ip", "-o", "link"); strings.Count(out, "\n") != 1 || !strings.Contains(out, "LOOPBACK,UP") {
 		t.Errorf("links: %s", out)
 	}
-	named, err := netns.Folder(t.TempDir()).Pin(t.Context(), ns, "owned")
+	named, err := netns.Dir(t.TempDir()).Pin(t.Context(), ns, "owned")
 	if err != nil {
 		t.Fatal(err)
 	}

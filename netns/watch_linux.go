@@ -7,31 +7,32 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/boxwire/boxwire/internal/limit"
+	"github.com/boxwire/boxwire/internal/privilege"
 	"golang.org/x/sys/unix"
 )
 
-// Watch yields the named namespaces of [Dir], Synced, and then which come and go,
-// until the loop ends or ctx does; the last item has the error then. The folder
-// need not be there yet. A name is told when it has its namespace, not when its
-// file is made.
+// Watch yields the named namespaces of [DefaultDir], EventSynced, and then the changes,
+// until the loop or ctx ends. The last item has the error. The directory may be missing. A
+// name is reported when its namespace is mounted, not when its file is made.
 //
-// The kernel tells that something has changed (inotify(7), and the table of mounts,
-// proc_pid_mountinfo(5)), and the watch then looks what. So nothing is lost when it
-// is slow, but a name that comes and goes between two looks is not told. A watch
-// keeps one thread waiting.
-func Watch(ctx context.Context) iter.Seq2[Event, error] { return Folder("").Watch(ctx) }
+// The kernel notifies the watch of changes in the directory (inotify(7)) and of mounts
+// (proc_pid_mountinfo(5)); the watch then lists the directory. A slow loop loses no state.
+// A name that comes and goes between two lists is not reported. A watch occupies one
+// thread.
+func Watch(ctx context.Context) iter.Seq2[Event, error] { return Dir("").Watch(ctx) }
 
-// Watch is the function [Watch] for this folder.
-func (f Folder) Watch(ctx context.Context) iter.Seq2[Event, error] {
+// Watch is the function [Watch] for this directory.
+func (d Dir) Watch(ctx context.Context) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		err := f.watch(ctx, func(e Event) error {
+		err := d.watch(ctx, func(e Event) error {
 			if !yield(e, nil) {
 				return errStop
 			}
 			return nil
 		})
 		if err != errStop {
-			yield(Event{}, &Error{Op: "netns.Watch", Subject: f.dir(), Err: err})
+			yield(Event{}, &Error{Op: "netns.Watch", Subject: d.root(), Err: err})
 		}
 	}
 }
@@ -40,32 +41,32 @@ func (f Folder) Watch(ctx context.Context) iter.Seq2[Event, error] {
 var errStop = errors.New("the loop has ended")
 
 // watch returns only with an error.
-func (f Folder) watch(ctx context.Context, emit func(Event) error) error {
-	if err := errors.Join(f.check(), ctx.Err()); err != nil {
+func (d Dir) watch(ctx context.Context, emit func(Event) error) error {
+	if err := errors.Join(d.check(), ctx.Err()); err != nil {
 		return err
 	}
-	a, err := newAlarm(f.dir())
+	a, err := newAlarm(d.root())
 	if err != nil {
 		return err
 	}
 	defer a.close()
-	known, err := f.look(a)
+	known, err := d.look(a)
 	if err != nil {
 		return err
 	}
 	for _, n := range known {
-		if err := emit(Event{Present, n}); err != nil {
+		if err := emit(Event{EventPresent, n}); err != nil {
 			return err
 		}
 	}
-	if err := emit(Event{Kind: Synced}); err != nil {
+	if err := emit(Event{Kind: EventSynced}); err != nil {
 		return err
 	}
 	for {
 		if err := a.wait(ctx); err != nil {
 			return err
 		}
-		now, err := f.look(a)
+		now, err := d.look(a)
 		if err != nil {
 			return err
 		}
@@ -78,15 +79,15 @@ func (f Folder) watch(ctx context.Context, emit func(Event) error) error {
 	}
 }
 
-// look lists the folder, after making sure that the next change will be told.
-func (f Folder) look(a *alarm) ([]Named, error) {
+// look lists the directory, after making sure that the kernel reports the next change.
+func (d Dir) look(a *alarm) ([]Entry, error) {
 	if err := a.arm(); err != nil {
 		return nil, err
 	}
-	return f.list()
+	return d.list()
 }
 
-// An alarm goes off when something changes in a folder, or is mounted or
+// An alarm goes off when something changes in a directory, or is mounted or
 // unmounted anywhere.
 //
 // It waits in poll(2), which takes a thread. The runtime's poller is of no use for
@@ -110,7 +111,11 @@ func newAlarm(dir string) (*alarm, error) {
 
 func (a *alarm) open() (err error) {
 	if a.notify, err = unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK); err != nil {
-		return os.NewSyscallError("inotify_init1", err)
+		cause := os.NewSyscallError("inotify_init1", err)
+		if err == unix.EMFILE {
+			return privilege.Explain(cause, limit.Setting("fs.inotify.max_user_instances")+", or that of descriptors")
+		}
+		return cause
 	}
 	if a.cancel, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return os.NewSyscallError("eventfd", err)
@@ -130,8 +135,8 @@ func (a *alarm) close() {
 	}
 }
 
-// arm watches the folder, or what is there of the way to it. Doing so again
-// changes nothing, and follows a folder that was replaced.
+// arm watches the directory, or what is there of the way to it. Doing so again
+// changes nothing, and follows a directory that was replaced.
 func (a *alarm) arm() error {
 	watched := ""
 	for {
@@ -143,7 +148,7 @@ func (a *alarm) arm() error {
 	}
 }
 
-// watchNearest watches the folder, or the nearest one above it that is there.
+// watchNearest watches the directory, or the nearest one above it that is there.
 func (a *alarm) watchNearest() (string, error) {
 	const mask = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO |
 		unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
@@ -151,6 +156,10 @@ func (a *alarm) watchNearest() (string, error) {
 		_, err := unix.InotifyAddWatch(a.notify, at, mask)
 		if err == nil {
 			return at, nil
+		}
+		if err == unix.ENOSPC {
+			err := &os.PathError{Op: "inotify_add_watch", Path: at, Err: err}
+			return "", privilege.Explain(err, limit.Setting("fs.inotify.max_user_watches"))
 		}
 		if err != unix.ENOENT || at == "/" {
 			return "", &os.PathError{Op: "inotify_add_watch", Path: at, Err: err}

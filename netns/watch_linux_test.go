@@ -19,24 +19,24 @@ func TestList(t *testing.T) {
 	t.Parallel()
 	netnstest.Need(t)
 	ctx, dir := t.Context(), filepath.Join(t.TempDir(), "names")
-	f := netns.Folder(dir)
+	f := netns.Dir(dir)
 	if named, err := f.List(ctx); err != nil || len(named) != 0 {
-		t.Errorf("a folder that is not there: %v, %v", named, err)
+		t.Errorf("a directory that is not there: %v, %v", named, err)
 	}
-	var want []netns.Named
+	var want []netns.Entry
 	for _, name := range []string{"b", "c", "a"} {
 		ns, err := f.Create(ctx, name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer ns.Delete(ctx)
-		want = append(want, netns.Named{Name: name, ID: ns.ID()})
+		want = append(want, netns.Entry{Name: name, ID: ns.ID()})
 	}
-	slices.SortFunc(want, func(a, b netns.Named) int { return int(a.Name[0]) - int(b.Name[0]) })
+	slices.SortFunc(want, func(a, b netns.Entry) int { return int(a.Name[0]) - int(b.Name[0]) })
 	// What is no namespace does not disturb.
 	if err := errors.Join(
 		os.WriteFile(dir+"/debris", nil, 0),
-		os.Mkdir(dir+"/folder", 0o700),
+		os.Mkdir(dir+"/directory", 0o700),
 		unix.Mkfifo(dir+"/fifo", 0o600),
 		os.Symlink("/proc/self/ns/mnt", dir+"/otherkind"),
 		os.Symlink("nowhere", dir+"/dangling"),
@@ -46,16 +46,16 @@ func TestList(t *testing.T) {
 	if named, err := f.List(ctx); err != nil || !slices.Equal(named, want) {
 		t.Errorf("%v, %v, want %v", named, err, want)
 	}
-	if _, err := netns.Folder("x").List(ctx); !errors.Is(err, os.ErrInvalid) {
-		t.Errorf("a relative folder: %v", err)
+	if _, err := netns.Dir("x").List(ctx); !errors.Is(err, os.ErrInvalid) {
+		t.Errorf("a relative directory: %v", err)
 	}
 	if named, err := netns.List(ctx); err != nil || slices.Contains(named, want[0]) {
-		t.Errorf("the folder of ip netns: %v, %v", named, err)
+		t.Errorf("the directory of ip netns: %v, %v", named, err)
 	}
 }
 
 // watching pulls events one by one; it fails the test on an error.
-func watching(t *testing.T, f netns.Folder) (next func(kind netns.EventKind, name string, id netns.ID)) {
+func watching(t *testing.T, f netns.Dir) (next func(kind netns.EventKind, name string, id netns.ID)) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	pull, stop := iter.Pull2(f.Watch(ctx))
@@ -63,9 +63,9 @@ func watching(t *testing.T, f netns.Folder) (next func(kind netns.EventKind, nam
 	return func(kind netns.EventKind, name string, id netns.ID) {
 		t.Helper()
 		e, err, ok := pull()
-		want := netns.Event{Kind: kind, Named: netns.Named{Name: name, ID: id}}
+		want := netns.Event{Kind: kind, Entry: netns.Entry{Name: name, ID: id}}
 		if !ok || err != nil || e != want {
-			t.Fatalf("%v %v, %v; want %v %v", e.Kind, e.Named, err, kind, want.Named)
+			t.Fatalf("%v %v, %v; want %v %v", e.Kind, e.Entry, err, kind, want.Entry)
 		}
 	}
 }
@@ -74,19 +74,19 @@ func TestWatch(t *testing.T) {
 	t.Parallel()
 	netnstest.Need(t)
 	ctx := t.Context()
-	f := netns.Folder(t.TempDir())
+	f := netns.Dir(t.TempDir())
 	first, err := f.Create(ctx, "first")
 	if err != nil {
 		t.Fatal(err)
 	}
 	next := watching(t, f)
-	next(netns.Present, "first", first.ID())
-	next(netns.Synced, "", netns.ID{})
+	next(netns.EventPresent, "first", first.ID())
+	next(netns.EventSynced, "", netns.ID{})
 	second, err := f.Create(ctx, "second")
 	if err != nil {
 		t.Fatal(err)
 	}
-	next(netns.Created, "second", second.ID())
+	next(netns.EventChanged, "second", second.ID())
 	// A file alone is no namespace. What comes next would be its event.
 	if err := os.WriteFile(string(f)+"/debris", nil, 0); err != nil {
 		t.Fatal(err)
@@ -94,37 +94,37 @@ func TestWatch(t *testing.T) {
 	if err := f.Rename(ctx, "first", "early"); err != nil {
 		t.Fatal(err)
 	}
-	next(netns.Created, "early", first.ID()) // in this order, be it told in one look or in two
-	next(netns.Deleted, "first", first.ID())
+	next(netns.EventChanged, "early", first.ID()) // in this order, be it told in one look or in two
+	next(netns.EventDeleted, "first", first.ID())
 	if err := second.Delete(ctx); err != nil {
 		t.Fatal(err)
 	}
-	next(netns.Deleted, "second", second.ID())
+	next(netns.EventDeleted, "second", second.ID())
 	first.Close()
 	if err := f.Delete(ctx, "early"); err != nil {
 		t.Fatal(err)
 	}
-	next(netns.Deleted, "early", first.ID())
+	next(netns.EventDeleted, "early", first.ID())
 }
 
-// The folder may come after the watch, and again after it has gone.
-func TestWatchOfAFolderThatIsNotThere(t *testing.T) {
+// The directory may come after the watch, and again after it has gone.
+func TestWatchOfADirectoryThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	netnstest.Need(t)
 	ctx, base := t.Context(), t.TempDir()
-	f := netns.Folder(base + "/run/cni/netns")
+	f := netns.Dir(base + "/run/cni/netns")
 	next := watching(t, f)
-	next(netns.Synced, "", netns.ID{})
+	next(netns.EventSynced, "", netns.ID{})
 	for range 3 {
 		ns, err := f.Create(ctx, "box")
 		if err != nil {
 			t.Fatal(err)
 		}
-		next(netns.Created, "box", ns.ID())
+		next(netns.EventChanged, "box", ns.ID())
 		if err := ns.Delete(ctx); err != nil {
 			t.Fatal(err)
 		}
-		next(netns.Deleted, "box", ns.ID())
+		next(netns.EventDeleted, "box", ns.ID())
 		if err := os.RemoveAll(base + "/run"); err != nil {
 			t.Fatal(err)
 		}
@@ -133,7 +133,7 @@ func TestWatchOfAFolderThatIsNotThere(t *testing.T) {
 
 func TestWatchEnds(t *testing.T) {
 	netnstest.Need(t)
-	f, fds, goroutines := netns.Folder(t.TempDir()), descriptors(t), runtime.NumGoroutine()
+	f, fds, goroutines := netns.Dir(t.TempDir()), descriptors(t), runtime.NumGoroutine()
 	for range f.Watch(t.Context()) {
 		break
 	}
@@ -141,7 +141,7 @@ func TestWatchEnds(t *testing.T) {
 	defer cancel()
 	var last error
 	for e, err := range f.Watch(ctx) {
-		if e.Kind == netns.Synced {
+		if e.Kind == netns.EventSynced {
 			cancel()
 		}
 		last = err
@@ -149,15 +149,15 @@ func TestWatchEnds(t *testing.T) {
 	if !errors.Is(last, context.Canceled) {
 		t.Errorf("cancelled: %v", last)
 	}
-	for _, err := range netns.Folder("x").Watch(t.Context()) {
+	for _, err := range netns.Dir("x").Watch(t.Context()) {
 		if !errors.Is(err, os.ErrInvalid) {
-			t.Errorf("a relative folder: %v", err)
+			t.Errorf("a relative directory: %v", err)
 		}
 	}
 	if err := os.WriteFile(string(f)+"/file", nil, 0); err != nil {
 		t.Fatal(err)
 	}
-	for _, err := range netns.Folder(string(f) + "/file").Watch(t.Context()) {
+	for _, err := range netns.Dir(string(f) + "/file").Watch(t.Context()) {
 		if !errors.Is(err, unix.ENOTDIR) {
 			t.Errorf("a file: %v", err)
 		}
@@ -178,7 +178,7 @@ func TestWatchOfABurst(t *testing.T) {
 	t.Parallel()
 	netnstest.Need(t)
 	ctx := t.Context()
-	f := netns.Folder(t.TempDir())
+	f := netns.Dir(t.TempDir())
 	ns := netnstest.New(t)
 	names := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
 	done := make(chan struct{})
@@ -188,7 +188,7 @@ func TestWatchOfABurst(t *testing.T) {
 			t.Fatal(err)
 		}
 		switch e.Kind {
-		case netns.Synced:
+		case netns.EventSynced:
 			go func() {
 				defer close(done)
 				for i := range 100 {
@@ -209,12 +209,12 @@ func TestWatchOfABurst(t *testing.T) {
 					}
 				}
 			}()
-		case netns.Created, netns.Present:
+		case netns.EventChanged, netns.EventPresent:
 			if there[e.Name] {
 				t.Fatalf("%s was created twice", e.Name)
 			}
 			there[e.Name] = true
-		case netns.Deleted:
+		case netns.EventDeleted:
 			if !there[e.Name] {
 				t.Fatalf("%s was deleted and not there", e.Name)
 			}

@@ -8,9 +8,9 @@ import (
 
 func TestChangesBetweenLists(t *testing.T) {
 	t.Parallel()
-	list := func(s string) (named []Named) { // "a1 b2": names with inode numbers
+	list := func(s string) (named []Entry) { // "a1 b2": names with inode numbers
 		for f := range strings.FieldsSeq(s) {
-			named = append(named, Named{f[:1], ID{Ino: uint64(f[1])}})
+			named = append(named, Entry{f[:1], ID{Ino: uint64(f[1])}})
 		}
 		return named
 	}
@@ -26,7 +26,7 @@ func TestChangesBetweenLists(t *testing.T) {
 	} {
 		var got []string
 		for _, e := range changes(list(tt.before), list(tt.now)) {
-			sign := map[EventKind]string{Created: "+", Deleted: "-"}[e.Kind]
+			sign := map[EventKind]string{EventChanged: "+", EventDeleted: "-"}[e.Kind]
 			got = append(got, fmt.Sprintf("%s%s%c", sign, e.Name, rune(e.ID.Ino)))
 		}
 		if s := strings.Join(got, " "); s != tt.want {

@@ -4,64 +4,62 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"slices"
 	"time"
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
 	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
 )
 
-// answerTimeout bounds the undoing of a failed Add.
+// answerTimeout bounds what is done although a context has ended.
 const answerTimeout = 30 * time.Second
 
-// Add adds routes to the namespace, all of them or none: when one is refused,
-// those already added are deleted again. A route with the same destination,
-// table, metric and type of service that exists already is os.ErrExist; a link
-// that does not is os.ErrNotExist.
+// Add adds routes to the namespace, all of them or none: if one is refused, those already
+// added are deleted again. An existing route with the same destination, table, metric and
+// type of service is os.ErrExist. A missing link is os.ErrNotExist.
 func Add(ctx context.Context, ns *netns.NS, routes ...Route) error {
 	return addAll(ctx, "route.Add", ns, routes, verbAdd)
 }
 
-// Append adds routes behind those that exist with the same destination, table,
-// metric and type of service, all of them or none. An IPv4 route behind another
-// is used when that one goes; an IPv6 route with a gateway becomes one more hop
-// of the one that exists. A route that exists in every respect is os.ErrExist.
+// Append adds routes behind existing ones with the same destination, table, metric and type
+// of service, all of them or none. The kernel uses an appended IPv4 route when the one
+// before it is gone. An IPv6 route with a gateway becomes one more hop of the existing
+// route. A route that exists in every respect is os.ErrExist.
 func Append(ctx context.Context, ns *netns.NS, routes ...Route) error {
 	return addAll(ctx, "route.Append", ns, routes, verbAppend)
 }
 
-// Replace adds routes, or changes those that exist with the same destination,
-// table, metric and type of service to be as given. A route that is refused does
-// not keep those sent along with it, up to 99, from being made; the error names
-// each that was not.
+// Replace adds routes, or changes existing ones with the same destination, table, metric
+// and type of service. Routes are sent a hundred at a time. If one is refused, those sent
+// with it are still made; the error names each that was not.
 //
-// An IPv6 route without a gateway does not replace one with a gateway: the
-// kernel adds it beside (fib6_add_rt2node). [Sync] does.
+// An IPv6 route without a gateway does not replace one with a gateway: the kernel adds it
+// beside (fib6_add_rt2node). [Sync] replaces it.
 func Replace(ctx context.Context, ns *netns.NS, routes ...Route) error {
 	return changeAll(ctx, "route.Replace", ns, routes, verbReplace)
 }
 
-// Change is Replace for routes that exist; one that does not is os.ErrNotExist.
+// Change is [Replace] for existing routes. A missing one is os.ErrNotExist.
 func Change(ctx context.Context, ns *netns.NS, routes ...Route) error {
 	return changeAll(ctx, "route.Change", ns, routes, verbChange)
 }
 
-// Delete deletes routes. A zero field other than Dst, Table and TOS matches any
-// value, and nothing has to say where the route leads: of several routes that
-// match, the kernel deletes the first, that with the lowest metric. A route that
-// is not there is os.ErrNotExist; it does not keep those sent along with it, up
-// to 99, from being deleted, and the error names each that was not.
+// Delete deletes routes. A zero field other than Dst, Table and TOS matches any value, and
+// Via and Dev may be left out. If several routes match, the kernel deletes the one with the
+// lowest metric.
+//
+// A missing route is os.ErrNotExist. Routes are sent a hundred at a time. If one cannot be
+// deleted, those sent with it still are; the error names each that was not.
 func Delete(ctx context.Context, ns *netns.NS, routes ...Route) error {
 	return changeAll(ctx, "route.Delete", ns, routes, verbDelete)
 }
 
-// Flush deletes the routes that the filter chooses and returns how many there
-// were. A route that goes by itself meanwhile is no error; one that comes
-// meanwhile may stay. A filter that chooses every route is refused, as that
-// takes the namespace's own addresses out of [TableLocal].
+// Flush deletes the routes that the filter selects and returns how many there were. A route
+// that disappears meanwhile is no error, and one that appears meanwhile may stay. A filter
+// that selects every route is os.ErrInvalid: it would delete the namespace's own addresses
+// from [TableLocal].
 func Flush(ctx context.Context, ns *netns.NS, f Filter) (int, error) {
 	const op = "route.Flush"
 	if f == (Filter{}) || f == (Filter{Family: f.Family}) {
@@ -73,7 +71,7 @@ func Flush(ctx context.Context, ns *netns.NS, f Filter) (int, error) {
 	}
 	conn, err := open(ns)
 	if err == nil {
-		err = sendAll(ctx, conn, len(routes), true, func(b []byte, i int) nl.Request { return routes[i].request(b, verbDelete) })
+		err = sendAll(ctx, conn, len(routes), true, func(b []byte, i int) nl.Request { return routes[i].request(b, verbDelete) }, nil)
 	}
 	if err != nil {
 		_, err = explain(op, ns, "route", routes, err)
@@ -88,7 +86,8 @@ func addAll(ctx context.Context, op string, ns *netns.NS, routes []Route, v verb
 	if many == nil {
 		return err
 	}
-	return undo(ctx, op, ns, err, undone(many, len(routes)), func(b []byte, i int) nl.Request { return routes[i].request(b, verbDelete) })
+	took := undone(many, len(routes))
+	return undo(ctx, op, ns, err, func(ctx context.Context) error { return takeBack(ctx, ns, routes, took, v) })
 }
 
 func changeAll(ctx context.Context, op string, ns *netns.NS, routes []Route, v verb) error {
@@ -110,7 +109,7 @@ func execRoutes(ctx context.Context, op string, ns *netns.NS, routes []Route, v 
 func exec[T fmt.Stringer](ctx context.Context, op string, ns *netns.NS, kind string, items []T, encode func(b []byte, i int) nl.Request) (many *nl.ExecError, err error) {
 	conn, err := open(ns)
 	if err == nil {
-		err = sendAll(ctx, conn, len(items), false, encode)
+		err = sendAll(ctx, conn, len(items), false, encode, nil)
 	}
 	return explain(op, ns, kind, items, err)
 }
@@ -119,14 +118,15 @@ func exec[T fmt.Stringer](ctx context.Context, op string, ns *netns.NS, kind str
 const block = 1000
 
 // sendAll sends n requests. Errors that only say that something does not exist
-// are passed over if gone is set.
-func sendAll(ctx context.Context, conn *nl.Conn, n int, gone bool, encode func(b []byte, i int) nl.Request) error {
+// are ignored if gone is set. reply, which may be nil, gets what request i is
+// answered with.
+func sendAll(ctx context.Context, conn *nl.Conn, n int, gone bool, encode func(b []byte, i int) nl.Request, reply func(i int, m nl.Message) error) error {
 	if n == 0 {
 		return ctx.Err()
 	}
 	reqs := make([]nl.Request, 0, min(n, block))
 	var arena []byte
-	for base := 0; base < n; {
+	for base := 0; base < n; base += len(reqs) {
 		reqs, arena = reqs[:0], arena[:0]
 		for i := base; i < min(base+block, n); i++ {
 			at := len(arena)
@@ -138,14 +138,21 @@ func sendAll(ctx context.Context, conn *nl.Conn, n int, gone bool, encode func(b
 			}
 			reqs = append(reqs, req)
 		}
-		err := conn.Exec(ctx, reqs, nil)
+		var answered func(int, nl.Message) error
+		if reply != nil {
+			answered = func(i int, m nl.Message) error { return reply(base+i, m) }
+		}
+		var ignore func(int, *nl.Error) bool
+		if gone {
+			ignore = nl.IgnoreNotExist
+		}
+		err := conn.ExecAll(ctx, reqs, ignore, answered)
 		var many *nl.ExecError
 		switch {
 		case err == nil:
-			base += len(reqs)
 			continue
 		case !errors.As(err, &many):
-			if base > 0 { // what came before is done and has to be told
+			if base > 0 { // the caller has to know what is done
 				return &nl.ExecError{Sent: base, Cause: err}
 			}
 			return err
@@ -153,13 +160,6 @@ func sendAll(ctx context.Context, conn *nl.Conn, n int, gone bool, encode func(b
 		many.Sent += base
 		for i := range many.Failed {
 			many.Failed[i].Index += base
-		}
-		if gone && many.Cause == nil {
-			many.Failed = slices.DeleteFunc(many.Failed, func(f nl.Item) bool { return errors.Is(f.Err, fs.ErrNotExist) })
-			if len(many.Failed) == 0 {
-				base = many.Sent
-				continue
-			}
 		}
 		return many
 	}
@@ -180,7 +180,7 @@ func explain[T fmt.Stringer](op string, ns *netns.NS, kind string, items []T, er
 	}
 	var errs []error
 	for _, f := range many.Failed {
-		errs = append(errs, fail.New(op, ns, kind+" "+items[f.Index].String(), f.Err))
+		errs = append(errs, fail.New(op, ns, kind+" "+items[f.Index].String(), inWords(kind, f.Err)))
 	}
 	if rest := len(items) - many.Sent; rest > 0 {
 		cause := many.Cause
@@ -193,6 +193,19 @@ func explain[T fmt.Stringer](op string, ns *netns.NS, kind string, items []T, er
 		return many, errs[0]
 	}
 	return many, errors.Join(errs...)
+}
+
+// inWords says what an errno means where the kernel says no more: ESRCH is "no
+// such process" by itself.
+func inWords(kind string, err *nl.Error) error {
+	switch {
+	case err.Msg != "":
+	case err.Errno == unix.ESRCH, err.Errno == unix.ENOENT:
+		return fmt.Errorf("there is no such %s: %w", kind, err)
+	case err.Errno == unix.EHOSTUNREACH: // ip6_route_check_nh
+		return fmt.Errorf("the gateway is on no link: add the route that leads to it first, or give its link and OnLink: %w", err)
+	}
+	return err
 }
 
 // undone returns the indexes of the items that the kernel took although the call
@@ -212,15 +225,11 @@ func undone(many *nl.ExecError, n int) []int {
 }
 
 // undo takes back the items of a call that failed with err, and returns err with
-// what may go wrong added to it.
-func undo(ctx context.Context, op string, ns *netns.NS, err error, took []int, remove func(b []byte, i int) nl.Request) error {
+// what may go wrong added to it. The context may be done; the undoing is not.
+func undo(ctx context.Context, op string, ns *netns.NS, err error, back func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
 	defer cancel()
-	conn, uerr := open(ns)
-	if uerr == nil {
-		uerr = sendAll(ctx, conn, len(took), true, func(b []byte, i int) nl.Request { return remove(b, took[i]) })
-	}
-	if uerr != nil {
+	if uerr := back(ctx); uerr != nil {
 		err = errors.Join(err, fail.New(op, ns, "", fmt.Errorf("taking back what was added: %w", uerr)))
 	}
 	return err

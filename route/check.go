@@ -25,13 +25,16 @@ func (r Route) check(del bool) error {
 			return refuse.Input("the source %s is of another family than the destination %s", r.From, r.Dst)
 		}
 	}
+	if err := r.Protocol.check(); err != nil {
+		return err
+	}
 	if err := checkAddr("preferred source", r.Src, r.Dst.Addr()); err != nil {
 		return err
 	}
 	switch {
 	case r.Scope > ScopeUniverse:
 		return refuse.Input("scope %d is out of range", r.Scope)
-	case r.Type > Throw:
+	case r.Type > TypeThrow:
 		return refuse.Input("type %d is unknown", r.Type)
 	case r.TOS&3 != 0:
 		return refuse.Input("the type of service %#x has one of the two low bits, which are not DSCP's", r.TOS)

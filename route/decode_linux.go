@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"net/netip"
@@ -52,7 +53,7 @@ func decodeAny(b []byte, r *Route) (cached, ok bool, err error) {
 	if af != unix.AF_INET && af != unix.AF_INET6 {
 		return false, false, nil
 	}
-	*r = Route{Table: Table(b[4]), Protocol: Protocol(b[5]), Type: Type(b[7]), TOS: b[3]}
+	*r = Route{Table: Table(b[4]), Protocol: protocolOf(b[5]), Type: Type(b[7]), TOS: b[3]}
 	if r.Scope = Scope(b[6]); r.Scope == unix.RT_SCOPE_UNIVERSE {
 		r.Scope = ScopeUniverse
 	}
@@ -121,6 +122,9 @@ func decodeAny(b []byte, r *Route) (cached, ok bool, err error) {
 	}
 	return flags&unix.RTM_F_CLONED != 0, true, nil
 }
+
+// protocolOf returns the protocol with the kernel's number.
+func protocolOf(b uint8) Protocol { return cmp.Or(Protocol(b), ProtoUnspec) }
 
 // readVia reads a gateway of another family (struct rtvia).
 func readVia(b []byte) netip.Addr {

@@ -7,21 +7,21 @@ import (
 	"reflect"
 	"strings"
 
+	"github.com/boxwire/boxwire/internal/enum"
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// Encap is a lightweight tunnel: a header that packets get as they leave by a
-// route (linux/lwtunnel.h). It is one of [IPEncap], [MPLSEncap], [Seg6Encap],
-// [Seg6LocalEncap] and [RawEncap]. A kind whose module the kernel lacks is
-// errors.ErrUnsupported.
+// Encap is a lightweight tunnel: a header that packets get as they leave by a route
+// (linux/lwtunnel.h). It is one of [IPEncap], [MPLSEncap], [Seg6Encap], [Seg6LocalEncap]
+// and [RawEncap]. A kind whose kernel module is missing is errors.ErrUnsupported.
 type Encap interface {
 	fmt.Stringer // as ip-route(8) writes it
 	check() error
 }
 
-// IPEncap hands the packet to a tunnel link in external mode (vxlan, gre, geneve
-// and their like), which sends it in IPv4 or IPv6, as Dst is. Several routes then
-// share one tunnel link.
+// IPEncap passes the packet to a tunnel link in external mode (vxlan, gre, geneve and
+// others). The link sends it in an IPv4 or IPv6 packet, according to the family of Dst.
+// Several routes can thus share one tunnel link.
 type IPEncap struct {
 	ID       uint64     // the tunnel id: VNI, GRE key
 	Src      netip.Addr // the source of the outer packet; the zero Addr lets the kernel choose
@@ -31,7 +31,7 @@ type IPEncap struct {
 	Options  []byte // options of the tunnel, raw: the attributes inside LWTUNNEL_IP_OPTS
 }
 
-// TunnelFlags say what the outer header carries (TUNNEL_*).
+// TunnelFlags is what the outer header carries (TUNNEL_*).
 type TunnelFlags uint16
 
 // The flags.
@@ -125,24 +125,30 @@ type Seg6Encap struct {
 	HMAC     uint32       // the id of the key that signs the header; 0 does not sign
 }
 
-// Seg6Mode says how the header is put on.
+// Seg6Mode is the way in which the header is added.
 type Seg6Mode uint8
 
 // The modes (SEG6_IPTUN_MODE_*).
 const (
-	SegInline   Seg6Mode = 0 // inserted into the packet
-	SegEncap    Seg6Mode = 1 // in front of the packet, with an outer IPv6 header
-	SegL2Encap  Seg6Mode = 2 // in front of the frame
-	SegEncapRed Seg6Mode = 3 // SegEncap, the first segment only as the destination (>= 6.0)
-	SegL2Red    Seg6Mode = 4 // SegL2Encap, likewise (>= 6.0)
+	Seg6ModeInline     Seg6Mode = 0 // inserted into the packet
+	Seg6ModeEncap      Seg6Mode = 1 // in front of the packet, with an outer IPv6 header
+	Seg6ModeL2Encap    Seg6Mode = 2 // in front of the frame
+	Seg6ModeEncapRed   Seg6Mode = 3 // Seg6ModeEncap, the first segment only as the destination (>= 6.0)
+	Seg6ModeL2EncapRed Seg6Mode = 4 // Seg6ModeL2Encap, likewise (>= 6.0)
 )
 
 var seg6Modes = map[Seg6Mode]string{
-	SegInline: "inline", SegEncap: "encap", SegL2Encap: "l2encap", SegEncapRed: "encap.red", SegL2Red: "l2encap.red",
+	Seg6ModeInline: "inline", Seg6ModeEncap: "encap", Seg6ModeL2Encap: "l2encap", Seg6ModeEncapRed: "encap.red", Seg6ModeL2EncapRed: "l2encap.red",
 }
 
 // String returns the name that ip-route(8) uses.
-func (m Seg6Mode) String() string { return nameOf(seg6Modes, m) }
+func (m Seg6Mode) String() string { return enum.Name(seg6Modes, m) }
+
+// MarshalText returns what String does.
+func (m Seg6Mode) MarshalText() ([]byte, error) { return enum.Marshal(seg6Modes, m) }
+
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
+func (m *Seg6Mode) UnmarshalText(text []byte) error { return enum.Unmarshal(seg6Modes, m, text) }
 
 // String returns "seg6 mode encap segs fd00::1,fd00::2".
 func (e Seg6Encap) String() string {
@@ -154,7 +160,7 @@ func (e Seg6Encap) String() string {
 }
 
 func (e Seg6Encap) check() error {
-	if e.Mode > SegL2Red {
+	if e.Mode > Seg6ModeL2EncapRed {
 		return refuse.Input("the segment routing mode %d is unknown", e.Mode)
 	}
 	return checkSegments(e.Segments)
@@ -172,9 +178,9 @@ func checkSegments(segs []netip.Addr) error {
 	return nil
 }
 
-// Seg6LocalEncap is what the owner of a segment does with the packets sent to it
-// (linux/seg6_local.h), IPv6 routes only. Which fields an action takes is in
-// ip-route(8).
+// Seg6LocalEncap is what the owner of a segment does with packets to it
+// (linux/seg6_local.h). It is for IPv6 routes only. ip-route(8) lists which fields an
+// action takes.
 type Seg6LocalEncap struct {
 	Action   Seg6Action
 	Segments []netip.Addr // for End.B6 and End.B6.Encaps
@@ -195,42 +201,48 @@ type Seg6Action uint32
 
 // The actions, by the names of RFC 8986. End.BPF is a [RawEncap].
 const (
-	End        Seg6Action = 1
-	EndX       Seg6Action = 2
-	EndT       Seg6Action = 3
-	EndDX2     Seg6Action = 4
-	EndDX6     Seg6Action = 5
-	EndDX4     Seg6Action = 6
-	EndDT6     Seg6Action = 7
-	EndDT4     Seg6Action = 8 // >= 5.11
-	EndB6      Seg6Action = 9
-	EndB6Encap Seg6Action = 10
-	EndDT46    Seg6Action = 16 // >= 5.14
+	Seg6ActionEnd        Seg6Action = 1
+	Seg6ActionEndX       Seg6Action = 2
+	Seg6ActionEndT       Seg6Action = 3
+	Seg6ActionEndDX2     Seg6Action = 4
+	Seg6ActionEndDX6     Seg6Action = 5
+	Seg6ActionEndDX4     Seg6Action = 6
+	Seg6ActionEndDT6     Seg6Action = 7
+	Seg6ActionEndDT4     Seg6Action = 8 // >= 5.11
+	Seg6ActionEndB6      Seg6Action = 9
+	Seg6ActionEndB6Encap Seg6Action = 10
+	Seg6ActionEndDT46    Seg6Action = 16 // >= 5.14
 )
 
 var seg6Actions = map[Seg6Action]string{
-	End: "End", EndX: "End.X", EndT: "End.T", EndDX2: "End.DX2", EndDX6: "End.DX6", EndDX4: "End.DX4", EndDT6: "End.DT6",
-	EndDT4: "End.DT4", EndB6: "End.B6", EndB6Encap: "End.B6.Encaps", EndDT46: "End.DT46",
+	Seg6ActionEnd: "End", Seg6ActionEndX: "End.X", Seg6ActionEndT: "End.T", Seg6ActionEndDX2: "End.DX2", Seg6ActionEndDX6: "End.DX6", Seg6ActionEndDX4: "End.DX4", Seg6ActionEndDT6: "End.DT6",
+	Seg6ActionEndDT4: "End.DT4", Seg6ActionEndB6: "End.B6", Seg6ActionEndB6Encap: "End.B6.Encaps", Seg6ActionEndDT46: "End.DT46",
 }
 
 // String returns the action's name, or its number.
-func (a Seg6Action) String() string { return nameOf(seg6Actions, a) }
+func (a Seg6Action) String() string { return enum.Name(seg6Actions, a) }
+
+// MarshalText returns what String does.
+func (a Seg6Action) MarshalText() ([]byte, error) { return enum.Marshal(seg6Actions, a) }
+
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
+func (a *Seg6Action) UnmarshalText(text []byte) error { return enum.Unmarshal(seg6Actions, a, text) }
 
 // Seg6Flavors are variants of an action (SEG6_LOCAL_FLV_OP_*).
 type Seg6Flavors uint32
 
 // The flavors.
 const (
-	FlavorPSP      Seg6Flavors = 1 << 1 // the last but one pops the header (>= 6.3)
-	FlavorUSP      Seg6Flavors = 1 << 2
-	FlavorUSD      Seg6Flavors = 1 << 3
-	FlavorNextCSID Seg6Flavors = 1 << 4 // compressed segments (>= 6.1)
+	Seg6FlavorPSP      Seg6Flavors = 1 << 1 // the last but one pops the header (>= 6.3)
+	Seg6FlavorUSP      Seg6Flavors = 1 << 2
+	Seg6FlavorUSD      Seg6Flavors = 1 << 3
+	Seg6FlavorNextCSID Seg6Flavors = 1 << 4 // compressed segments (>= 6.1)
 )
 
 var flavorNames = []struct {
 	flag Seg6Flavors
 	name string
-}{{FlavorPSP, "psp"}, {FlavorUSP, "usp"}, {FlavorUSD, "usd"}, {FlavorNextCSID, "next-csid"}}
+}{{Seg6FlavorPSP, "psp"}, {Seg6FlavorUSP, "usp"}, {Seg6FlavorUSD, "usd"}, {Seg6FlavorNextCSID, "next-csid"}}
 
 // String returns "seg6local action End.DX4 nh4 10.0.0.1".
 func (e Seg6LocalEncap) String() string {
@@ -284,7 +296,7 @@ func (f Seg6Flavors) String() string {
 }
 
 func (e Seg6LocalEncap) check() error {
-	const all = FlavorPSP | FlavorUSP | FlavorUSD | FlavorNextCSID
+	const all = Seg6FlavorPSP | Seg6FlavorUSP | Seg6FlavorUSD | Seg6FlavorNextCSID
 	switch {
 	case e.Action == 0:
 		return refuse.Input("the seg6local encapsulation has no action")
@@ -296,7 +308,7 @@ func (e Seg6LocalEncap) check() error {
 		return refuse.Input("iif %d or oif %d is not the index of a link", e.In, e.Out)
 	case e.Flavors&^all != 0:
 		return refuse.Input("the flavors %#x are unknown", uint32(e.Flavors))
-	case (e.BlockBits != 0 || e.NodeBits != 0) && e.Flavors&FlavorNextCSID == 0:
+	case (e.BlockBits != 0 || e.NodeBits != 0) && e.Flavors&Seg6FlavorNextCSID == 0:
 		return refuse.Input("lengths without the flavor next-csid")
 	}
 	if len(e.Segments) > 0 {
@@ -305,8 +317,8 @@ func (e Seg6LocalEncap) check() error {
 	return nil
 }
 
-// RawEncap is an encapsulation that this package does not know, as it travels.
-// A known kind that has attributes which are unknown here is listed as one, too.
+// RawEncap is an encapsulation that this package does not know, in the kernel's encoding. A
+// known kind with unknown attributes is also listed as one.
 type RawEncap struct {
 	Kind uint16 // LWTUNNEL_ENCAP_*
 	Data []byte // the attributes inside RTA_ENCAP

@@ -68,7 +68,7 @@ func appendEncap(b []byte, kindAttr, attr uint16, e Encap) []byte {
 	case Seg6Encap:
 		begin(lwtSeg6)
 		segs := e.Segments
-		if e.Mode == SegInline { // the packet's own destination takes the last place
+		if e.Mode == Seg6ModeInline { // the packet's own destination takes the last place
 			segs = append(slices.Clone(segs), netip.IPv6Unspecified())
 		}
 		tuninfo := binary.NativeEndian.AppendUint32(nil, uint32(e.Mode))
@@ -274,12 +274,12 @@ func readSeg6(data []byte) (e Seg6Encap, ok bool) {
 			return e, false
 		}
 		mode := binary.NativeEndian.Uint32(d)
-		if mode > uint32(SegL2Red) {
+		if mode > uint32(Seg6ModeL2EncapRed) {
 			return e, false
 		}
 		e.Mode = Seg6Mode(mode)
 		e.Segments, e.HMAC, ok = readSRH(d[4:])
-		if last := len(e.Segments) - 1; e.Mode == SegInline && last > 0 && e.Segments[last].IsUnspecified() {
+		if last := len(e.Segments) - 1; e.Mode == Seg6ModeInline && last > 0 && e.Segments[last].IsUnspecified() {
 			e.Segments = e.Segments[:last]
 		}
 	}

@@ -35,6 +35,7 @@ var verbFlags = [...]uint16{
 	verbReplace: unix.NLM_F_CREATE | unix.NLM_F_REPLACE,
 	verbChange:  unix.NLM_F_REPLACE,
 	verbAppend:  unix.NLM_F_CREATE | unix.NLM_F_APPEND,
+	verbDelete:  0,
 }
 
 // request builds the message for the verb; its body is appended to b.
@@ -52,7 +53,7 @@ func (r *Route) appendAdd(b []byte) []byte {
 		h.protocol = ProtoStatic
 	}
 	if h.typ == 0 {
-		h.typ = Unicast
+		h.typ = TypeUnicast
 	}
 	h.scope = uint8(r.scope()) // ScopeUniverse is 0 in 8 bits
 	if r.OnLink {
@@ -219,6 +220,7 @@ func appendAddr(b []byte, typ uint16, a netip.Addr) []byte {
 // dump builds the question for the routes of one family. Strict checking is on
 // on the socket, so that the kernel filters (>= 4.20).
 func dump(af uint8, f Filter) nl.Request {
+	// ProtoUnspec is 0 in 8 bits: any.
 	b := header{family: af, protocol: f.Protocol, typ: f.Type}.append(make([]byte, 0, 32), f.Table)
 	if f.Table >= 256 {
 		b = nl.AppendU32(b, unix.RTA_TABLE, uint32(f.Table))

@@ -22,15 +22,15 @@ var features = []struct {
 	major, minor int
 	need         string
 }{
-	{route: Route{Dst: prefix("10.9.0.0/16"), Type: Local, Dev: 100, Table: 100}, want: `{"type":"local","dst":"10.9.0.0/16","dev":"v0","scope":"host"}`},
-	{route: Route{Dst: prefix("10.9.0.0/16"), Type: Unreachable, Metric: 9}, want: `{"type":"unreachable","dst":"10.9.0.0/16","metric":9}`},
-	{route: Route{Dst: prefix("10.9.0.0/16"), Type: Prohibit}, want: `{"type":"prohibit"}`},
-	{route: Route{Dst: prefix("10.9.0.0/16"), Type: Throw, Table: 70000}, want: `{"type":"throw"}`},
-	{route: Route{Dst: prefix("239.0.0.0/8"), Type: Multicast, Dev: 100}, want: `{"type":"multicast","dst":"239.0.0.0/8","dev":"v0"}`},
-	{route: Route{Dst: prefix("10.9.0.255/32"), Type: Broadcast, Dev: 100}, want: `{"type":"broadcast","scope":"link"}`},
-	{route: Route{Dst: prefix("fd09::/64"), Type: Blackhole}, want: `{"type":"blackhole","dst":"fd09::/64","metric":1024}`},
-	{route: Route{Dst: prefix("fd09::1/128"), Type: Local, Dev: 100, Table: 100}, want: `{"type":"local","dst":"fd09::1"}`},
-	{route: Route{Dst: prefix("fd09::1/128"), Type: Anycast, Dev: 100}, want: `{"type":"anycast","dst":"fd09::1"}`},
+	{route: Route{Dst: prefix("10.9.0.0/16"), Type: TypeLocal, Dev: 100, Table: 100}, want: `{"type":"local","dst":"10.9.0.0/16","dev":"v0","scope":"host"}`},
+	{route: Route{Dst: prefix("10.9.0.0/16"), Type: TypeUnreachable, Metric: 9}, want: `{"type":"unreachable","dst":"10.9.0.0/16","metric":9}`},
+	{route: Route{Dst: prefix("10.9.0.0/16"), Type: TypeProhibit}, want: `{"type":"prohibit"}`},
+	{route: Route{Dst: prefix("10.9.0.0/16"), Type: TypeThrow, Table: 70000}, want: `{"type":"throw"}`},
+	{route: Route{Dst: prefix("239.0.0.0/8"), Type: TypeMulticast, Dev: 100}, want: `{"type":"multicast","dst":"239.0.0.0/8","dev":"v0"}`},
+	{route: Route{Dst: prefix("10.9.0.255/32"), Type: TypeBroadcast, Dev: 100}, want: `{"type":"broadcast","scope":"link"}`},
+	{route: Route{Dst: prefix("fd09::/64"), Type: TypeBlackhole}, want: `{"type":"blackhole","dst":"fd09::/64","metric":1024}`},
+	{route: Route{Dst: prefix("fd09::1/128"), Type: TypeLocal, Dev: 100, Table: 100}, want: `{"type":"local","dst":"fd09::1"}`},
+	{route: Route{Dst: prefix("fd09::1/128"), Type: TypeAnycast, Dev: 100}, want: `{"type":"anycast","dst":"fd09::1"}`},
 	{route: Route{Dst: prefix("10.9.0.0/16"), Via: addr("10.1.0.1"), TOS: 0x10, Protocol: 250}, want: `{"tos":"0x10","protocol":"250"}`},
 	{route: Route{Dst: prefix("10.9.0.0/16"), Via: addr("10.1.0.1"), Realm: Realm{From: 3, To: 7}, Scope: ScopeSite}, want: `{"scope":"site","flow":{"from":"3","to":"7"}}`},
 	{route: Route{Dst: prefix("10.9.0.0/16"), Via: addr("fd01::9"), Dev: 100}, want: `{"via":{"family":"inet6","host":"fd01::9"},"dev":"v0"}`},
@@ -50,23 +50,23 @@ var features = []struct {
 		want: `{"encap":"ip","id":77,"src":"192.0.2.1","dst":"192.0.2.2","ttl":9,"tos":4}`},
 	{route: Route{Dst: prefix("10.9.0.0/16"), Dev: 100, Encap: IPEncap{ID: 77, Dst: addr("fd02::2"), TTL: 9, Flags: TunnelKey}},
 		want: `{"encap":"ip6","id":77,"dst":"fd02::2","hoplimit":9}`},
-	{route: Route{Dst: prefix("fd09::/64"), Dev: 100, Encap: Seg6Encap{Mode: SegEncap, Segments: []netip.Addr{addr("fd0a::1"), addr("fd0a::2")}}},
+	{route: Route{Dst: prefix("fd09::/64"), Dev: 100, Encap: Seg6Encap{Mode: Seg6ModeEncap, Segments: []netip.Addr{addr("fd0a::1"), addr("fd0a::2")}}},
 		want: `{"encap":"seg6","mode":"encap","segs":["fd0a::1","fd0a::2"]}`, major: 5, minor: 10, need: "segment routing (seg6)"},
-	{route: Route{Dst: prefix("fd09::/64"), Dev: 100, Encap: Seg6Encap{Mode: SegInline, Segments: []netip.Addr{addr("fd0a::1"), addr("fd0a::2")}}},
+	{route: Route{Dst: prefix("fd09::/64"), Dev: 100, Encap: Seg6Encap{Mode: Seg6ModeInline, Segments: []netip.Addr{addr("fd0a::1"), addr("fd0a::2")}}},
 		want: `{"encap":"seg6","mode":"inline"}`, major: 5, minor: 10, need: "segment routing (seg6)"},
-	{route: Route{Dst: prefix("fd09::/64"), Dev: 100, Encap: Seg6Encap{Mode: SegEncapRed, Segments: []netip.Addr{addr("fd0a::1"), addr("fd0a::2")}}},
+	{route: Route{Dst: prefix("fd09::/64"), Dev: 100, Encap: Seg6Encap{Mode: Seg6ModeEncapRed, Segments: []netip.Addr{addr("fd0a::1"), addr("fd0a::2")}}},
 		want: `{"encap":"seg6"}`, major: 6, minor: 1, need: "segment routing encap.red"},
-	{route: Route{Dst: prefix("fd09::1/128"), Dev: 100, Encap: Seg6LocalEncap{Action: EndX, Via6: addr("fd01::9")}},
+	{route: Route{Dst: prefix("fd09::1/128"), Dev: 100, Encap: Seg6LocalEncap{Action: Seg6ActionEndX, Via6: addr("fd01::9")}},
 		want: `{"encap":"seg6local","action":"End.X","nh6":"fd01::9"}`, major: 5, minor: 10, need: "segment routing (seg6local)"},
-	{route: Route{Dst: prefix("fd09::1/128"), Dev: 100, Encap: Seg6LocalEncap{Action: EndDX4, Via4: addr("10.1.0.9"), Count: true}},
+	{route: Route{Dst: prefix("fd09::1/128"), Dev: 100, Encap: Seg6LocalEncap{Action: Seg6ActionEndDX4, Via4: addr("10.1.0.9"), Count: true}},
 		want: `{"encap":"seg6local","action":"End.DX4","nh4":"10.1.0.9"}`, major: 5, minor: 14, need: "segment routing counters"},
-	{route: Route{Dst: prefix("fd09::1/128"), Dev: 100, Encap: Seg6LocalEncap{Action: EndT, Table: 70001}},
+	{route: Route{Dst: prefix("fd09::1/128"), Dev: 100, Encap: Seg6LocalEncap{Action: Seg6ActionEndT, Table: 70001}},
 		want: `{"encap":"seg6local","action":"End.T","table":"70001"}`, major: 5, minor: 10, need: "segment routing (seg6local)"},
-	{route: Route{Dst: prefix("fd09::1/128"), Dev: 100, Encap: Seg6LocalEncap{Action: End, Flavors: FlavorNextCSID, BlockBits: 48, NodeBits: 16}},
+	{route: Route{Dst: prefix("fd09::1/128"), Dev: 100, Encap: Seg6LocalEncap{Action: Seg6ActionEnd, Flavors: Seg6FlavorNextCSID, BlockBits: 48, NodeBits: 16}},
 		want: `{"encap":"seg6local","action":"End"}`, major: 6, minor: 1, need: "the segment routing flavor next-csid"},
-	{route: Route{Dst: prefix("fd09::1/128"), Dev: 100, Encap: Seg6LocalEncap{Action: End, Flavors: FlavorPSP}},
+	{route: Route{Dst: prefix("fd09::1/128"), Dev: 100, Encap: Seg6LocalEncap{Action: Seg6ActionEnd, Flavors: Seg6FlavorPSP}},
 		want: `{"encap":"seg6local","action":"End"}`, major: 6, minor: 3, need: "the segment routing flavor psp"},
-	{route: Route{Dst: prefix("fd09::1/128"), Dev: 100, Encap: Seg6LocalEncap{Action: EndB6Encap, Segments: []netip.Addr{addr("fd0a::1"), addr("fd0a::2")}}},
+	{route: Route{Dst: prefix("fd09::1/128"), Dev: 100, Encap: Seg6LocalEncap{Action: Seg6ActionEndB6Encap, Segments: []netip.Addr{addr("fd0a::1"), addr("fd0a::2")}}},
 		want: `{"encap":"seg6local","action":"End.B6.Encaps"}`, major: 5, minor: 10, need: "segment routing (seg6local)"},
 	{route: Route{Dst: prefix("10.9.0.0/16"), Via: addr("10.1.0.1"), Dev: 100, Encap: MPLSEncap{Labels: []uint32{100, 200}, TTL: 9}},
 		want: `{"encap":"mpls","dst":"100/200","ttl":9}`, major: 5, minor: 10, need: "MPLS encapsulation (mpls_iptunnel)"},
@@ -143,6 +143,7 @@ func TestFeaturesReadByIP(t *testing.T) {
 	t.Parallel()
 	for _, tt := range features {
 		t.Run(tt.route.String(), func(t *testing.T) {
+			needFamily(t)
 			t.Parallel()
 			ns := box(t)
 			err := Add(t.Context(), ns, tt.route)

@@ -1,35 +1,37 @@
 package route
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/boxwire/boxwire/internal/refuse"
+	"github.com/boxwire/boxwire/netns"
 )
 
 // Family is an address family.
-type Family uint8
+type Family = netns.Family
 
-// The families. They are not the numbers of AF_*.
+// The address families.
 const (
-	IPv4 Family = 4
-	IPv6 Family = 6
+	IPv4 = netns.IPv4
+	IPv6 = netns.IPv6
 )
 
-func (f Family) check() error {
+func checkFamily(f Family) error {
 	if f != 0 && f != IPv4 && f != IPv6 {
 		return refuse.Input("family %d is neither IPv4 nor IPv6", f)
 	}
 	return nil
 }
 
-// Filter chooses which routes [List], [All], [Flush] and [Watch] are about. A
-// zero field chooses nothing; the zero Filter means every route of every table,
-// the kernel's own ([TableLocal]) too. The kernel itself filters.
+// Filter selects the routes of [List], [All], [Flush] and [Watch]. A zero field matches any
+// route. The zero Filter selects every route of every table, including the kernel's own
+// ([TableLocal]). The kernel applies the filter.
 type Filter struct {
 	Family   Family   // IPv4 or IPv6
 	Table    Table    // one table; one that does not exist has no routes
 	Dev      int      // routes that leave by the link with this index; os.ErrNotExist if there is none
-	Protocol Protocol // routes that this one made
+	Protocol Protocol // routes that this protocol made
 	Type     Type     // routes of one type
 }
 
@@ -37,11 +39,11 @@ func (f Filter) check() error {
 	if !isIndex(f.Dev) {
 		return refuse.Input("dev %d is not the index of a link", f.Dev)
 	}
-	return f.Family.check()
+	return errors.Join(checkFamily(f.Family), f.Protocol.check())
 }
 
-// match reports what the kernel's filter decides, for kernels and families that
-// pass over a part of it, and for events.
+// match reports what the kernel's filter decides. It serves events, and kernels and
+// families that ignore a part of the filter.
 func (f *Filter) match(r *Route) bool {
 	return (f.Family == 0 || (f.Family == IPv4) == r.is4()) &&
 		(f.Table == 0 || f.Table == r.Table) &&

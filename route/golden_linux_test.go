@@ -27,19 +27,19 @@ var goldens = []struct {
 		Route{Dst: prefix("10.9.0.0/16"), Via: addr("10.1.0.1"), Dev: 100, Protocol: ProtoBoot, Encap: MPLSEncap{Labels: []uint32{100, 200}, TTL: 9}}},
 	{"ip route add fd09::/64 encap seg6 mode encap segs fd0a::1,fd0a::2 dev v0",
 		"740000001800050600000000000000000a400000fe0300010000000014000100fd0900000000000000000000000000003400168030000100010000000004040101000000fd0a0000000000000000000000000002fd0a000000000000000000000000000106001500050000000800040064000000",
-		Route{Dst: prefix("fd09::/64"), Dev: 100, Protocol: ProtoBoot, Encap: Seg6Encap{Mode: SegEncap, Segments: segs}}},
+		Route{Dst: prefix("fd09::/64"), Dev: 100, Protocol: ProtoBoot, Encap: Seg6Encap{Mode: Seg6ModeEncap, Segments: segs}}},
 	{"ip route add fd09::/64 encap seg6 mode inline segs fd0a::1,fd0a::2 hmac 7 dev v0",
 		"ac0000001800050600000000000000000a400000fe0300010000000014000100fd0900000000000000000000000000006c0016806800010000000000000b04020208000000000000000000000000000000000000fd0a0000000000000000000000000002fd0a00000000000000000000000000010526000000000007000000000000000000000000000000000000000000000000000000000000000006001500050000000800040064000000",
-		Route{Dst: prefix("fd09::/64"), Dev: 100, Protocol: ProtoBoot, Encap: Seg6Encap{Mode: SegInline, Segments: segs, HMAC: 7}}},
+		Route{Dst: prefix("fd09::/64"), Dev: 100, Protocol: ProtoBoot, Encap: Seg6Encap{Mode: Seg6ModeInline, Segments: segs, HMAC: 7}}},
 	{"ip route add fd09::1/128 encap seg6local action End.DT4 vrftable 100 dev v0",
 		"540000001800050600000000000000000a800000fe0300010000000014000100fd090000000000000000000000000001140016800800010008000000080009006400000006001500070000000800040064000000",
-		Route{Dst: prefix("fd09::1/128"), Dev: 100, Protocol: ProtoBoot, Encap: Seg6LocalEncap{Action: EndDT4, VRFTable: 100}}},
+		Route{Dst: prefix("fd09::1/128"), Dev: 100, Protocol: ProtoBoot, Encap: Seg6LocalEncap{Action: Seg6ActionEndDT4, VRFTable: 100}}},
 	{"ip route add fd09::1/128 encap seg6local action End.DX4 nh4 10.1.0.9 count dev v0",
 		"7c0000001800050600000000000000000a800000fe0300010000000014000100fd0900000000000000000000000000013c0016800800010006000000080004000a01000928000a800c00020000000000000000000c00030000000000000000000c000400000000000000000006001500070000000800040064000000",
-		Route{Dst: prefix("fd09::1/128"), Dev: 100, Protocol: ProtoBoot, Encap: Seg6LocalEncap{Action: EndDX4, Via4: addr("10.1.0.9"), Count: true}}},
+		Route{Dst: prefix("fd09::1/128"), Dev: 100, Protocol: ProtoBoot, Encap: Seg6LocalEncap{Action: Seg6ActionEndDX4, Via4: addr("10.1.0.9"), Count: true}}},
 	{"ip route add fd09::1/128 encap seg6local action End.B6.Encaps srh segs fd0a::1,fd0a::2 dev v0",
 		"780000001800050600000000000000000a800000fe0300010000000014000100fd09000000000000000000000000000138001680080001000a0000002c0002000004040101000000fd0a0000000000000000000000000002fd0a000000000000000000000000000106001500070001000800040064000000",
-		Route{Dst: prefix("fd09::1/128"), Dev: 100, Protocol: ProtoBoot, Encap: Seg6LocalEncap{Action: EndB6Encap, Segments: segs}}},
+		Route{Dst: prefix("fd09::1/128"), Dev: 100, Protocol: ProtoBoot, Encap: Seg6LocalEncap{Action: Seg6ActionEndB6Encap, Segments: segs}}},
 	{"ip route add 10.9.0.0/16 encap ip id 7 src 192.0.2.1 dst 192.0.2.2 ttl 9 tos 4 key csum dev v0",
 		"6c00000018000506000000000000000002100000fe03fd0100000000080001000a090000380016800c000100000000000000000708000300c000020108000200c00002020500040009e101000500050004e10100060006000005000006001500020001000800040064000000",
 		Route{Dst: prefix("10.9.0.0/16"), Dev: 100, Protocol: ProtoBoot, Encap: IPEncap{ID: 7, Src: addr("192.0.2.1"), Dst: addr("192.0.2.2"), TTL: 9, TOS: 4, Flags: TunnelKey | TunnelChecksum}}},
@@ -54,7 +54,7 @@ var goldens = []struct {
 		Route{Dst: prefix("fd09::/64"), From: prefix("fd01::/64"), Via: addr("fd01::9"), Protocol: ProtoBoot, Expires: 300 * time.Second, Pref: PrefLow}},
 	{"ip rule add from 10.1.0.0/16 to 10.2.0.0/24 fwmark 0x10/0xf0 iif lo uidrange 0-5 ipproto tcp sport 1-2 dport 443 table 70000 pref 1000",
 		"78000000200005060000000000000000021810000000000100000000080002000a010000080001000a02000008000a001000000008001000f0000000070003006c6f00000c00140000000000050000000500160006000000080017000100020008001800bb01bb0108000f007011010008000600e8030000",
-		Rule{From: prefix("10.1.0.0/16"), To: prefix("10.2.0.0/24"), Mark: 0x10, MarkMask: 0xf0, IIF: "lo", UIDs: &UIDRange{0, 5}, IPProto: 6, SrcPorts: Ports{First: 1, Last: 2}, DstPorts: Ports{First: 443}, Table: 70000, Priority: 1000}},
+		Rule{From: prefix("10.1.0.0/16"), To: prefix("10.2.0.0/24"), Mark: 0x10, MarkMask: new(uint32(0xf0)), IIF: "lo", UIDs: &UIDRange{0, 5}, IPProto: 6, SrcPorts: Ports{First: 1, Last: 2}, DstPorts: Ports{First: 443}, Table: 70000, Priority: 1000}},
 	{"ip rule add l3mdev pref 9",
 		"2c00000020000506000000000000000002000000000000010000000005001300010000000800060009000000",
 		Rule{Family: IPv4, L3MDev: true, Priority: 9}},
@@ -90,7 +90,7 @@ func TestEncodingAgainstIP(t *testing.T) {
 		case Rule:
 			nested = nil
 			req = item.request(nil, verbAdd)
-			req.Body = item.append(nil, 0) // ip names no protocol
+			req.Body = item.append(nil, max(item.Action, ActionToTable), 0) // ip names no protocol
 		case NextHop:
 			header, nested = sizeofNhMsg, []uint16{nhaEncap, nhaResGroup}
 			req = nl.Request{Type: unix.RTM_NEWNEXTHOP, Flags: verbFlags[verbAdd], Body: item.append(nil)}

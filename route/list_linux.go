@@ -6,16 +6,18 @@ import (
 	"iter"
 
 	"github.com/boxwire/boxwire/internal/fail"
+	"github.com/boxwire/boxwire/internal/kernel"
 	"github.com/boxwire/boxwire/internal/nl"
+	_ "github.com/boxwire/boxwire/internal/nldebug" // BOXWIRE_DEBUG=netlink
+	"github.com/boxwire/boxwire/internal/nsconn"
 	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
 
-// List returns the routes of the namespace that the filter chooses, IPv4 first,
-// in the kernel's order. The list is complete: when routes change while it is
-// read, in a way that can make it miss one, it is read again, up to 50 times;
-// then it is [ErrInterrupted].
+// List returns the routes of the namespace that the filter selects, IPv4 first, in the
+// kernel's order. The list is complete: if routes change during the dump, so that it may
+// lack one, List reads again, up to 50 times, and then returns [ErrInterrupted].
 func List(ctx context.Context, ns *netns.NS, f Filter) ([]Route, error) {
 	routes, err := list(ctx, ns, f)
 	if err != nil {
@@ -31,8 +33,7 @@ func list(ctx context.Context, ns *netns.NS, f Filter) ([]Route, error) {
 	}
 	var all []Route
 	err = eachFamily(f, func(af uint8) error {
-		g := newGuard(af, f)
-		routes, err := nl.List(ctx, conn, dump(af, f), &g.Guard, g.reset, func(m nl.Message, r *Route) (bool, error) {
+		routes, err := nl.List(ctx, conn, dump(af, f), newGuard(af, f), func(m nl.Message, r *Route) (bool, error) {
 			return decode(m.Body, r, &f)
 		})
 		if all == nil {
@@ -48,14 +49,14 @@ func list(ctx context.Context, ns *netns.NS, f Filter) ([]Route, error) {
 	return all, nil
 }
 
-// All yields the routes of the namespace that the filter chooses, as [List]
-// returns them, but holds no more than one reply of the kernel at a time: a full
-// table takes no more memory than an empty one. It reads on a connection of its
-// own, so that the loop may take its time, and may use this package.
+// All yields the routes of the namespace that the filter selects, in the order of [List].
+// It holds one reply of the kernel at a time, so a full table takes no more memory than an
+// empty one. It reads from a socket of its own, so the loop may take its time and use this
+// package.
 //
-// It cannot take back what it has yielded: when routes change while it reads, in
-// a way that can make it miss one or yield one twice, it ends with
-// [ErrInterrupted]. A sequence that ends without an error was complete.
+// All cannot take back what it has yielded. If routes change during the dump, so that it
+// may miss or repeat one, it ends with [ErrInterrupted]. A sequence that ends without an
+// error was complete.
 func All(ctx context.Context, ns *netns.NS, f Filter) iter.Seq2[Route, error] {
 	return func(yield func(Route, error) bool) {
 		if err := all(ctx, ns, f, yield); err != nil && !errors.Is(err, errStop) {
@@ -71,14 +72,14 @@ func all(ctx context.Context, ns *netns.NS, f Filter, yield func(Route, error) b
 	if ns == nil {
 		return errNoNamespace
 	}
-	conn, err := ns.OwnExchange(unix.NETLINK_ROUTE)
+	conn, err := nsconn.Own(ns, unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	var r Route
 	return eachFamily(f, func(af uint8) error {
-		return conn.DumpOnce(ctx, dump(af, f), &newGuard(af, f).Guard, func(m nl.Message) error {
+		return conn.DumpOnce(ctx, dump(af, f), newGuard(af, f), func(m nl.Message) error {
 			ok, err := decode(m.Body, &r, &f)
 			if ok && !yield(r, nil) {
 				return errStop
@@ -98,8 +99,8 @@ func eachFamily(f Filter, fn func(af uint8) error) error {
 		Family
 		af uint8
 	}{{IPv4, unix.AF_INET}, {IPv6, unix.AF_INET6}} {
-		if f.Family != 0 && f.Family != family.Family {
-			continue
+		if f.Family != 0 && f.Family != family.Family || family.Family == IPv6 && !kernel.HasIPv6() {
+			continue // without IPv6 the kernel dumps the routes of IPv4 in its place, and refuses rules
 		}
 		err := fn(family.af)
 		var refused *nl.Error
@@ -125,5 +126,5 @@ func open(ns *netns.NS) (*nl.Conn, error) {
 	if ns == nil {
 		return nil, errNoNamespace
 	}
-	return ns.Exchange(unix.NETLINK_ROUTE)
+	return nsconn.Shared(ns, unix.NETLINK_ROUTE)
 }

@@ -85,6 +85,9 @@ func TestListIsCompleteUnderChurn(t *testing.T) {
 	for _, f := range []Family{IPv4, IPv6} {
 		t.Run(fmt.Sprint("IPv", f), func(t *testing.T) {
 			t.Parallel()
+			if f == IPv6 {
+				netnstest.NeedIPv6(t)
+			}
 			ns := netnstest.New(t)
 			all := hosts(f, 1500)
 			moving, steady := all[:200], all[200:]
@@ -246,6 +249,7 @@ func TestAllHoldsOneReply(t *testing.T) {
 
 func TestFlush(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := netnstest.New(t)
 	mine, theirs := hosts(IPv4, 1500), hosts(IPv6, 30)
 	for i := range mine {

@@ -9,11 +9,11 @@ import (
 // A Query describes the packet that [Lookup] asks about. Only Dst is required.
 type Query struct {
 	Dst     netip.Addr // where it goes
-	Src     netip.Addr // where it comes from; with In, what it has to say
+	Src     netip.Addr // where it comes from; with In, the source that it claims
 	In      int        // the index of the link it comes in by; 0 is a packet of this host
 	Out     int        // the index of the link it is bound to
 	Mark    uint32     // its firewall mark
-	UID     *uint32    // the user it belongs to; nil is that of this program
+	UID     *uint32    // its user; nil is that of this program
 	IPProto uint8      // its protocol, TCP 6 or UDP 17 or ICMP: IPPROTO_*
 	SrcPort uint16     // with IPProto
 	DstPort uint16     // with IPProto
@@ -22,20 +22,20 @@ type Query struct {
 
 // A Match is the answer to a [Query].
 type Match struct {
-	// Route is the entry that the lookup found in a table, with all its hops. For
-	// IPv4, 5.10 says the packet's TOS in the place of the entry's.
+	// Route is the entry that the lookup found in a table, with all its hops. For IPv4,
+	// Linux 5.10 reports the packet's TOS instead of the entry's.
 	Route Route
 
-	// Type says what becomes of the packet, Via, Dev and Src how it leaves: by
-	// which gateway (none if the destination is on the link), which link, and with
-	// which source address. They are what the kernel resolved, one hop of several.
+	// Type is what happens to the packet. Via is the gateway that it leaves by (none if the
+	// destination is on the link), Dev the link, and Src the source address. The kernel has
+	// chosen one hop of several.
 	Type Type
 	Via  netip.Addr
 	Dev  int
 	Src  netip.Addr
 
-	// Metrics are those of the path, with what the kernel has learned: a path MTU
-	// of the destination, for one. nil is none.
+	// Metrics are those of the path, including what the kernel has learned, such as a path
+	// MTU. nil is none.
 	Metrics *Metrics
 }
 

@@ -3,6 +3,7 @@ package route
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
@@ -10,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lookup asks the kernel which route a packet would take now, rules included. It
-// sends nothing.
+// Lookup asks the kernel which route a packet would take now, including rules. It sends no
+// packet.
 //
-// A destination that no route leads to is ENETUNREACH. What a route or a rule
-// refuses is an error, too: EINVAL for a blackhole, EHOSTUNREACH or ENETUNREACH for
-// unreachable, EACCES for prohibit, which is os.ErrPermission.
+// A destination without a route is ENETUNREACH. A route or rule that refuses the packet is
+// an error, too: EINVAL for blackhole, EHOSTUNREACH or ENETUNREACH for unreachable, and
+// EACCES, which is os.ErrPermission, for prohibit.
 func Lookup(ctx context.Context, ns *netns.NS, q Query) (Match, error) {
 	m, err := lookup(ctx, ns, &q)
 	if err != nil {
@@ -53,11 +54,34 @@ func lookup(ctx context.Context, ns *netns.NS, q *Query) (m Match, err error) {
 	var many *nl.ExecError
 	switch {
 	case errors.As(err, &many) && len(many.Failed) > 0:
-		return m, many.Failed[0].Err
+		return m, q.inWords(many.Failed[0].Err)
 	case err == nil && answers != 3:
 		return m, errMalformed
 	}
 	return m, err
+}
+
+// inWords says what the kernel's refusal means. It answers with the errno that a
+// packet would get (fib_props).
+func (q *Query) inWords(err *nl.Error) error {
+	why := ""
+	switch {
+	case err.Msg != "":
+	case err.Errno == unix.EINVAL && q.In != 0:
+		why = "a blackhole drops it, or no packet from there may come in by that link"
+	case err.Errno == unix.EINVAL:
+		why = "a blackhole drops it"
+	case err.Errno == unix.EACCES:
+		why = "a route or a rule prohibits it"
+	case err.Errno == unix.EHOSTUNREACH:
+		why = "a route says that it is unreachable"
+	case err.Errno == unix.ENETUNREACH:
+		why = "no route leads there, or a rule says that it is unreachable"
+	}
+	if why == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", why, err)
 }
 
 func (q *Query) request(flags uint32) nl.Request {

@@ -9,18 +9,20 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
 func TestLookup(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := box(t)
 	if err := Add(t.Context(), ns,
 		Default(addr("10.1.0.1")), Default(addr("fd01::1")),
 		Route{Dst: prefix("0.0.0.0/0"), Via: addr("10.1.0.9"), Table: 100, Metrics: &Metrics{MTU: 1300}},
 		Route{Dst: prefix("10.9.0.0/16"), Hops: []Hop{{Via: addr("10.1.0.5"), Weight: 1}, {Via: addr("10.1.0.6"), Weight: 1}}},
 		Route{Dst: prefix("10.8.0.0/16"), Via: addr("fd01::9"), Dev: 100},
-		Route{Dst: prefix("10.7.0.0/16"), Type: Blackhole}, Route{Dst: prefix("10.6.0.0/16"), Type: Unreachable}, Route{Dst: prefix("10.5.0.0/16"), Type: Prohibit},
-		Route{Dst: prefix("fd07::/64"), Type: Prohibit},
+		Route{Dst: prefix("10.7.0.0/16"), Type: TypeBlackhole}, Route{Dst: prefix("10.6.0.0/16"), Type: TypeUnreachable}, Route{Dst: prefix("10.5.0.0/16"), Type: TypeProhibit},
+		Route{Dst: prefix("fd07::/64"), Type: TypeProhibit},
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +63,7 @@ func TestLookup(t *testing.T) {
 		if m.Via.IsValid() {
 			via = m.Via.String()
 		}
-		if via != tt.via || m.Dev != 100 || m.Type != Unicast || m.Route.String() != tt.entry {
+		if via != tt.via || m.Dev != 100 || m.Type != TypeUnicast || m.Route.String() != tt.entry {
 			t.Errorf("%s: by %q dev %d type %s of %s, want %q of %s", tt.args, via, m.Dev, m.Type, m.Route, tt.via, tt.entry)
 		}
 		var ip []struct {
@@ -78,7 +80,7 @@ func TestLookup(t *testing.T) {
 		t.Errorf("multipath: %+v, %v", m, err)
 	}
 	m, err = Lookup(t.Context(), ns, Query{Dst: addr("10.1.0.2")})
-	if err != nil || m.Type != Local || m.Route.Table != TableLocal {
+	if err != nil || m.Type != TypeLocal || m.Route.Table != TableLocal {
 		t.Errorf("local: %+v, %v", m, err)
 	}
 	m, err = Lookup(t.Context(), ns, Query{Dst: addr("192.0.2.9"), Src: addr("10.1.0.77"), In: 100})

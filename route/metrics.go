@@ -5,20 +5,20 @@ import (
 	"time"
 )
 
-// Metrics are properties of the path that a route describes (RTA_METRICS,
-// RTAX_*; ip-route(8)). A zero field is left to the kernel.
+// Metrics are properties of the path that a route describes (RTA_METRICS, RTAX_*;
+// ip-route(8)). A zero field leaves the choice to the kernel.
 type Metrics struct {
 	MTU        uint32        // bytes of the largest packet
-	AdvMSS     uint32        // the maximum segment size that TCP tells its peer, in bytes
-	Window     uint32        // the largest window that TCP tells its peer, in bytes
+	AdvMSS     uint32        // the maximum segment size that TCP advertises, in bytes
+	Window     uint32        // the largest window that TCP advertises, in bytes
 	RTT        time.Duration // the first estimate of the round trip, in steps of 125 µs
-	RTTVar     time.Duration // and of its variance, in steps of 250 µs
+	RTTVar     time.Duration // the first estimate of its variance, in steps of 250 µs
 	SSThresh   uint32        // the first slow-start threshold, in segments
 	CWnd       uint32        // the limit of the congestion window, in segments; takes LockCWnd
 	InitCWnd   uint32        // the first congestion window, in segments
 	InitRWnd   uint32        // the first receive window, in segments
 	HopLimit   uint32        // the TTL or hop limit of packets, up to 255
-	Reordering uint32        // the most reordering that is not taken for loss, in segments
+	Reordering uint32        // the most reordering that TCP does not take for loss, in segments
 	Features   Features      // what TCP tries on the path
 	RTOMin     time.Duration // the shortest retransmission time-out of TCP, in milliseconds
 
@@ -26,7 +26,7 @@ type Metrics struct {
 	FastOpenNoCookie bool   // TCP Fast Open needs no cookie
 	Congestion       string // the congestion control algorithm of TCP, such as "bbr"
 
-	Lock Locks // the metrics that the kernel may not change, by path MTU discovery for one
+	Lock Locks // the metrics that the kernel may not change, e.g. by path MTU discovery
 }
 
 // Features is a set of TCP features (RTAX_FEATURE_*).

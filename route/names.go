@@ -3,34 +3,43 @@ package route
 import (
 	"strconv"
 	"strings"
+
+	"github.com/boxwire/boxwire/internal/enum"
+	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// Type says what becomes of a packet that a route matches (RTN_*).
+// Type is what happens to a packet that a route matches (RTN_*).
 type Type uint8
 
 // The types of routes.
 const (
-	Unicast     Type = 1 // sent on to the gateway or the link
-	Local       Type = 2 // delivered to this host
-	Broadcast   Type = 3 // delivered here and sent as a broadcast
-	Anycast     Type = 4 // delivered here, IPv6
-	Multicast   Type = 5 // handled as multicast
-	Blackhole   Type = 6 // dropped in silence
-	Unreachable Type = 7 // refused: host unreachable
-	Prohibit    Type = 8 // refused: administratively prohibited
-	Throw       Type = 9 // looked up no further in this table
+	TypeUnicast     Type = 1 // sent on to the gateway or the link
+	TypeLocal       Type = 2 // delivered to this host
+	TypeBroadcast   Type = 3 // delivered here and sent as a broadcast
+	TypeAnycast     Type = 4 // delivered here, IPv6
+	TypeMulticast   Type = 5 // handled as multicast
+	TypeBlackhole   Type = 6 // dropped without an error
+	TypeUnreachable Type = 7 // refused: host unreachable
+	TypeProhibit    Type = 8 // refused: administratively prohibited
+	TypeThrow       Type = 9 // the lookup goes on at the next rule
 )
 
 var typeNames = map[Type]string{
-	Unicast: "unicast", Local: "local", Broadcast: "broadcast", Anycast: "anycast", Multicast: "multicast",
-	Blackhole: "blackhole", Unreachable: "unreachable", Prohibit: "prohibit", Throw: "throw",
+	TypeUnicast: "unicast", TypeLocal: "local", TypeBroadcast: "broadcast", TypeAnycast: "anycast", TypeMulticast: "multicast",
+	TypeBlackhole: "blackhole", TypeUnreachable: "unreachable", TypeProhibit: "prohibit", TypeThrow: "throw",
 }
 
 // String returns the name that ip-route(8) uses, or the number.
-func (t Type) String() string { return nameOf(typeNames, t) }
+func (t Type) String() string { return enum.Name(typeNames, t) }
 
-// Scope says how far away a destination is (RT_SCOPE_*). The constants are the
-// kernel's numbers, but for ScopeUniverse, whose 0 means "choose" here.
+// MarshalText returns what String does.
+func (t Type) MarshalText() ([]byte, error) { return enum.Marshal(typeNames, t) }
+
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
+func (t *Type) UnmarshalText(text []byte) error { return enum.Unmarshal(typeNames, t, text) }
+
+// Scope is how far away a destination is (RT_SCOPE_*). The constants are the kernel's
+// numbers, except ScopeUniverse, as 0 lets the library choose.
 type Scope uint16
 
 // The scopes.
@@ -47,12 +56,19 @@ var scopeNames = map[Scope]string{
 }
 
 // String returns the name that ip-route(8) uses, or the number.
-func (s Scope) String() string { return nameOf(scopeNames, s) }
+func (s Scope) String() string { return enum.Name(scopeNames, s) }
 
-// Protocol says who made a route, a rule or a next hop (RTPROT_*); the kernel
-// keeps it and, but for the first three, does nothing with it. Numbers above 4
-// belong to routing daemons and the like (/etc/iproute2/rt_protos).
-type Protocol uint8
+// MarshalText returns what String does.
+func (s Scope) MarshalText() ([]byte, error) { return enum.Marshal(scopeNames, s) }
+
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
+func (s *Scope) UnmarshalText(text []byte) error { return enum.Unmarshal(scopeNames, s, text) }
+
+// Protocol says who made a route, rule or next hop (RTPROT_*). The kernel stores it and,
+// except for the first three, does not use it. Numbers above 4 belong to routing daemons
+// and other programs (/etc/iproute2/rt_protos). The constants are the kernel's 8-bit
+// numbers, except ProtoUnspec, as 0 means ProtoStatic here.
+type Protocol uint16
 
 // The protocols that linux/rtnetlink.h reserves, and some daemons' numbers.
 const (
@@ -66,15 +82,33 @@ const (
 	ProtoDHCP     Protocol = 16 // a DHCP client
 	ProtoBGP      Protocol = 186
 	ProtoOSPF     Protocol = 188
+
+	// ProtoUnspec is none (RTPROT_UNSPEC, 0): what ip-rule(8) and ip-nexthop(8)
+	// write by default.
+	ProtoUnspec Protocol = 1 << 8
 )
 
 var protocolNames = map[Protocol]string{
 	ProtoRedirect: "redirect", ProtoKernel: "kernel", ProtoBoot: "boot", ProtoStatic: "static", ProtoRA: "ra",
 	ProtoZebra: "zebra", ProtoBird: "bird", ProtoDHCP: "dhcp", ProtoBGP: "bgp", ProtoOSPF: "ospf",
+	ProtoUnspec: "unspec",
+}
+
+func (p Protocol) check() error {
+	if p > ProtoUnspec {
+		return refuse.Input("protocol %d is out of range", p)
+	}
+	return nil
 }
 
 // String returns the protocol's name, or its number.
-func (p Protocol) String() string { return nameOf(protocolNames, p) }
+func (p Protocol) String() string { return enum.Name(protocolNames, p) }
+
+// MarshalText returns what String does.
+func (p Protocol) MarshalText() ([]byte, error) { return enum.Marshal(protocolNames, p) }
+
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
+func (p *Protocol) UnmarshalText(text []byte) error { return enum.Unmarshal(protocolNames, p, text) }
 
 // Preference is the router preference of an IPv6 route (RFC 4191,
 // ICMPV6_ROUTER_PREF_*).
@@ -90,9 +124,15 @@ const (
 var prefNames = map[Preference]string{PrefMedium: "medium", PrefHigh: "high", PrefLow: "low"}
 
 // String returns the name that ip-route(8) uses, or the number.
-func (p Preference) String() string { return nameOf(prefNames, p) }
+func (p Preference) String() string { return enum.Name(prefNames, p) }
 
-// Flags is what the kernel says about a route or a hop (RTNH_F_*, RTM_F_*).
+// MarshalText returns what String does.
+func (p Preference) MarshalText() ([]byte, error) { return enum.Marshal(prefNames, p) }
+
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
+func (p *Preference) UnmarshalText(text []byte) error { return enum.Unmarshal(prefNames, p, text) }
+
+// Flags are what the kernel reports about a route or a hop (RTNH_F_*, RTM_F_*).
 type Flags uint32
 
 // The flags.
@@ -134,8 +174,8 @@ func (f Flags) String() string {
 	return strings.Join(names, " ")
 }
 
-// A Realm classes the packets of a route for tc-route(8) and the counters of
-// rtacct(8). The zero Realm is none.
+// A Realm classifies the packets of a route for tc-route(8) and the counters of rtacct(8).
+// The zero Realm is none.
 type Realm struct{ From, To uint16 }
 
 // String returns the realms as ip-route(8) writes them: "from/to", or "to".
@@ -145,22 +185,4 @@ func (r Realm) String() string {
 		return to
 	}
 	return strconv.Itoa(int(r.From)) + "/" + to
-}
-
-func nameOf[T ~uint8 | ~uint16 | ~uint32](names map[T]string, v T) string {
-	if s, ok := names[v]; ok {
-		return s
-	}
-	return strconv.FormatUint(uint64(v), 10)
-}
-
-// valueOf is the reverse of nameOf.
-func valueOf[T ~uint8 | ~uint16 | ~uint32](names map[T]string, s string, bits int) (T, bool) {
-	for v, name := range names {
-		if name == s {
-			return v, true
-		}
-	}
-	n, err := strconv.ParseUint(s, 0, bits)
-	return T(n), err == nil
 }

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -10,42 +11,42 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// NextHop is a next-hop object (ip-nexthop(8), linux/nexthop.h, >= 5.3): where
-// packets go, kept apart from the routes that refer to it by [Route.NextHop].
-// Replacing the object moves all of them at once, and deleting it deletes them.
+// NextHop is a next-hop object (ip-nexthop(8), linux/nexthop.h, >= 5.3): where packets go,
+// apart from the routes that refer to it by [Route.NextHop]. Replacing the object moves all
+// its routes at once. Deleting it deletes them.
 //
-// It is one of four: a gateway or link (Via, Dev), a drop (Blackhole), a group of
-// others (Group), or, with FDB, what a vxlan link's forwarding table refers to.
+// There are four kinds: a gateway or link (Via, Dev), a drop (Blackhole), a group of others
+// (Group), and with FDB an entry for a vxlan link's forwarding table.
 type NextHop struct {
-	// ID is the object's number, required: the caller keeps its own, above 0.
+	// ID is the object's number, above 0. The caller chooses it; with 0, [AddNextHop] lets
+	// the kernel choose.
 	ID uint32
 
-	// Family is IPv4 or IPv6; 0 is that of Via, and IPv4 without one. A group has
-	// none. An IPv4 route takes objects of both families, an IPv6 route those of
-	// IPv6 alone.
+	// Family is IPv4 or IPv6. 0 is the family of Via, or IPv4 without Via. A group has
+	// none. An IPv4 route takes objects of both families, an IPv6 route only those of IPv6.
 	Family Family
 
 	Via       netip.Addr // the gateway, reachable over Dev
 	Dev       int        // the index of the link, required but for Blackhole, Group and FDB
-	OnLink    bool       // Via is on the link, though no route says so
-	Blackhole bool       // drops what comes
+	OnLink    bool       // Via is on the link, even if no route leads there
+	Blackhole bool       // drops packets
 	Encap     Encap      // the tunnel header that packets get
 
-	// FDB makes it an object for the forwarding table of a vxlan link (>= 5.8):
-	// Via, without Dev, or a Group of such.
+	// FDB makes the object one for the forwarding table of a vxlan link (>= 5.8): Via
+	// without Dev, or a Group of such objects.
 	FDB bool
 
-	// Group are the objects to choose from, by a hash of the flow.
+	// Group lists the objects that the kernel chooses from by a hash of the flow.
 	Group []Member
 
-	// Resilient keeps flows where they are when the Group changes (>= 5.13). nil
-	// is a plain group.
+	// Resilient keeps flows on their object when the Group changes (>= 5.13). nil is a
+	// plain group.
 	Resilient *Resilient
 
 	// Protocol says who made the object; 0 is [ProtoStatic].
 	Protocol Protocol
 
-	// Flags is what the kernel says about the object; not sent.
+	// Flags are what the kernel reports about the object. They are not sent.
 	Flags Flags
 }
 
@@ -55,20 +56,20 @@ type Member struct {
 	Weight int // its share, 1 to 256, required; 256 takes Linux 6.12
 }
 
-// Resilient is how a group holds on to its flows: they are spread over buckets,
-// and a bucket moves to another member only when it is idle.
+// Resilient says how a group keeps flows on their object. The kernel spreads flows over
+// buckets, and a bucket moves to another member only when it is idle.
 type Resilient struct {
 	Buckets uint16 // how many, required; several times the members
 
-	// IdleTimer is how long a bucket has to be without packets before it may
-	// move; nil is the kernel's 120 s. UnbalancedTimer is after how long buckets
-	// move even if they are not idle; nil is never. Both in steps of 10 ms.
+	// IdleTimer is how long a bucket must be without packets before it may move; nil is the
+	// kernel's 120 s. UnbalancedTimer is the time after which buckets move even if they are
+	// not idle; nil is never. Both are in steps of 10 ms.
 	IdleTimer       *time.Duration
 	UnbalancedTimer *time.Duration
 }
 
-// String returns the object as ip-nexthop(8) writes it, with the link's index in
-// the place of its name.
+// String returns the object as ip-nexthop(8) writes it, with the link's index instead of
+// its name.
 func (n NextHop) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "id %d", n.ID)
@@ -108,9 +109,8 @@ func (n NextHop) String() string {
 	return b.String()
 }
 
-// Equal reports whether two objects are the same once the defaults that stand
-// for a zero are filled in, the timers of a resilient group excepted where one
-// of the two has none. It passes over Flags.
+// Equal reports whether two objects are the same after defaults are filled in. It ignores
+// Flags, and a timer of a resilient group that only one of them sets.
 func (n NextHop) Equal(o NextHop) bool {
 	n, o = n.normal(), o.normal()
 	return n.ID == o.ID && n.Family == o.Family && n.Via == o.Via && n.Dev == o.Dev && n.OnLink == o.OnLink &&
@@ -146,13 +146,11 @@ func (n NextHop) normal() NextHop {
 }
 
 func (n NextHop) check() error {
-	if err := n.Family.check(); err != nil {
+	if err := errors.Join(checkFamily(n.Family), n.Protocol.check()); err != nil {
 		return err
 	}
 	hop := n.Via.IsValid() || n.Dev != 0 || n.OnLink || n.Encap != nil
 	switch {
-	case n.ID == 0:
-		return refuse.Input("the next hop has no id")
 	case len(n.Group) > 0 && (hop || n.Blackhole || n.Family != 0):
 		return refuse.Input("a group has nothing but its members")
 	case n.Blackhole && (hop || n.FDB):
@@ -203,15 +201,15 @@ func (r *Resilient) check() error {
 	return nil
 }
 
-// NextHopFilter chooses which next hops [ListNextHops] returns. A zero field
-// chooses nothing. The kernel itself filters, but for Protocol.
+// NextHopFilter selects the next hops that [ListNextHops] returns. A zero field matches
+// any. The kernel applies the filter, except Protocol.
 type NextHopFilter struct {
-	Family   Family   // objects of a family; a group has none
+	Family   Family   // objects of this family; a group has none
 	Dev      int      // those that leave by the link with this index
 	Master   int      // those that leave by a port of the bridge or VRF with this index
-	Groups   bool     // groups alone
-	FDB      bool     // those of forwarding tables alone
-	Protocol Protocol // those that this one made
+	Groups   bool     // groups only
+	FDB      bool     // those of forwarding tables only
+	Protocol Protocol // those that this protocol made
 }
 
 // A Bucket is one bucket of a resilient group.

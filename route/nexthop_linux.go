@@ -36,31 +36,67 @@ var nextHopAttrNames = map[uint16]string{
 
 func nextHopNames(path []uint16) string { return nextHopAttrNames[path[0]] }
 
-// AddNextHops adds objects to the namespace in the order given, all of them or
-// none: a group comes after its members. An id that is taken is os.ErrExist. A link
-// or a member that does not exist is EINVAL, with the kernel's own words.
+// AddNextHops adds objects to the namespace in the order given, all of them or none. A
+// group must follow its members. An id that is taken is os.ErrExist. A missing link or
+// member is EINVAL, and the error has the kernel's message.
 func AddNextHops(ctx context.Context, ns *netns.NS, hops ...NextHop) error {
 	const op = "route.AddNextHops"
 	many, err := execNextHops(ctx, op, ns, hops, verbAdd)
 	if many == nil {
 		return err
 	}
-	return undo(ctx, op, ns, err, undone(many, len(hops)), func(b []byte, i int) nl.Request { return deleteNextHop(b, hops[i].ID) })
+	took := undone(many, len(hops))
+	return undo(ctx, op, ns, err, func(ctx context.Context) error {
+		conn, err := open(ns)
+		if err != nil {
+			return err
+		}
+		return sendAll(ctx, conn, len(took), true, func(b []byte, i int) nl.Request { return deleteNextHop(b, hops[took[i]].ID) }, nil)
+	})
 }
 
-// ReplaceNextHops adds objects, or makes those that exist with their ids be as
-// given; the routes that refer to them follow at once. An object that is refused
-// does not keep those sent along with it, up to 99, from being made; the error
-// names each that was not. A plain object does not become a group, nor the
-// reverse (EINVAL).
+// AddNextHop adds one object and returns it as the kernel holds it. Without an ID the
+// kernel chooses one, the next free one above the last that it chose.
+func AddNextHop(ctx context.Context, ns *netns.NS, n NextHop) (NextHop, error) {
+	made, err := addNextHop(ctx, ns, &n)
+	if err != nil {
+		return NextHop{}, fail.New("route.AddNextHop", ns, "next hop "+n.String(), err)
+	}
+	return made, nil
+}
+
+func addNextHop(ctx context.Context, ns *netns.NS, n *NextHop) (made NextHop, err error) {
+	if err := n.check(); err != nil {
+		return made, err
+	}
+	conn, err := open(ns)
+	if err != nil {
+		return made, err
+	}
+	req := nl.Request{Type: unix.RTM_NEWNEXTHOP, Flags: verbFlags[verbAdd] | unix.NLM_F_ECHO, Body: n.append(nil), Names: nextHopNames}
+	err = conn.Call(ctx, req, func(m nl.Message) error { return decodeNextHop(m.Body, &made) })
+	var refused *nl.Error
+	if errors.As(err, &refused) {
+		err = inWords("next hop", refused)
+	}
+	return made, err
+}
+
+// ReplaceNextHops adds objects, or changes existing ones with the same ids. Routes that
+// refer to them follow at once. A plain object cannot become a group, nor a group a plain
+// object (EINVAL).
+//
+// Objects are sent a hundred at a time. If one is refused, those sent with it are still
+// made; the error names each that was not.
 func ReplaceNextHops(ctx context.Context, ns *netns.NS, hops ...NextHop) error {
 	_, err := execNextHops(ctx, "route.ReplaceNextHops", ns, hops, verbReplace)
 	return err
 }
 
-// DeleteNextHops deletes objects, and with each the routes that refer to it; a
-// group loses it as a member, and goes with the last. An id that is not there is
-// os.ErrNotExist; it does not keep the others from being deleted.
+// DeleteNextHops deletes objects and the routes that refer to them. A group loses the
+// object as a member, and is deleted with its last member. A missing id is os.ErrNotExist.
+// Objects are sent a hundred at a time. If one cannot be deleted, those sent with it still
+// are.
 func DeleteNextHops(ctx context.Context, ns *netns.NS, ids ...uint32) error {
 	const op = "route.DeleteNextHops"
 	items := make([]idText, len(ids))
@@ -79,7 +115,11 @@ func (i idText) String() string { return strconv.FormatUint(uint64(i), 10) }
 
 func execNextHops(ctx context.Context, op string, ns *netns.NS, hops []NextHop, v verb) (*nl.ExecError, error) {
 	for i := range hops {
-		if err := hops[i].check(); err != nil {
+		err := hops[i].check()
+		if hops[i].ID == 0 {
+			err = refuse.Input("the next hop has no id")
+		}
+		if err != nil {
 			return nil, fail.New(op, ns, "next hop "+hops[i].String(), err)
 		}
 	}
@@ -88,7 +128,7 @@ func execNextHops(ctx context.Context, op string, ns *netns.NS, hops []NextHop, 
 	})
 }
 
-// GetNextHop returns the object with an id, or os.ErrNotExist.
+// GetNextHop returns the object with an id. A missing one is os.ErrNotExist.
 func GetNextHop(ctx context.Context, ns *netns.NS, id uint32) (NextHop, error) {
 	n, err := getNextHop(ctx, ns, id)
 	if err != nil {
@@ -107,12 +147,16 @@ func getNextHop(ctx context.Context, ns *netns.NS, id uint32) (n NextHop, err er
 	}
 	req := nl.Request{Type: unix.RTM_GETNEXTHOP, Body: nl.AppendU32(nhHeader(nil, 0, 0, 0), nhaID, id), Names: nextHopNames}
 	err = conn.Call(ctx, req, func(m nl.Message) error { return decodeNextHop(m.Body, &n) })
+	var refused *nl.Error
+	if errors.As(err, &refused) {
+		err = inWords("next hop", refused)
+	}
 	return n, err
 }
 
-// ListNextHops returns the objects that the filter chooses, by id. The list is
-// complete: when objects change while it is read, it is read again, up to 50
-// times; then it is [ErrInterrupted].
+// ListNextHops returns the objects that the filter selects, by id. The list is complete: if
+// objects change during the dump, it is read again, up to 50 times, and then the error is
+// [ErrInterrupted].
 func ListNextHops(ctx context.Context, ns *netns.NS, f NextHopFilter) ([]NextHop, error) {
 	hops, err := listNextHops(ctx, ns, f)
 	if err != nil {
@@ -122,7 +166,7 @@ func ListNextHops(ctx context.Context, ns *netns.NS, f NextHopFilter) ([]NextHop
 }
 
 func listNextHops(ctx context.Context, ns *netns.NS, f NextHopFilter) (hops []NextHop, err error) {
-	err = f.Family.check()
+	err = errors.Join(checkFamily(f.Family), f.Protocol.check())
 	if err == nil && (!isIndex(f.Dev) || !isIndex(f.Master)) {
 		err = refuse.Input("dev %d or master %d is not the index of a link", f.Dev, f.Master)
 	}
@@ -154,9 +198,9 @@ func (f *NextHopFilter) match(n *NextHop) bool {
 		(!f.FDB || n.FDB) && (f.Protocol == 0 || f.Protocol == n.Protocol)
 }
 
-// Buckets returns the buckets of a resilient group, in order (>= 5.13). A group
-// that does not exist is os.ErrNotExist, one that is not resilient EINVAL.
-func Buckets(ctx context.Context, ns *netns.NS, id uint32) (buckets []Bucket, err error) {
+// ListBuckets returns the buckets of a resilient group, in order (>= 5.13). A missing group is
+// os.ErrNotExist, a group that is not resilient EINVAL.
+func ListBuckets(ctx context.Context, ns *netns.NS, id uint32) (buckets []Bucket, err error) {
 	if id == 0 {
 		err = refuse.Input("there is no id 0")
 	}
@@ -169,7 +213,7 @@ func Buckets(ctx context.Context, ns *netns.NS, id uint32) (buckets []Bucket, er
 		})
 	}
 	if err != nil {
-		return nil, fail.New("route.Buckets", ns, "next hop "+idText(id).String(), err)
+		return nil, fail.New("route.ListBuckets", ns, "next hop "+idText(id).String(), err)
 	}
 	return buckets, nil
 }
@@ -209,7 +253,7 @@ func (n *NextHop) append(b []byte) []byte {
 		flags = unix.RTNH_F_ONLINK
 	}
 	b = nhHeader(b, afNumber(d.Family), d.Protocol, flags)
-	b = nl.AppendU32(b, nhaID, n.ID)
+	b = appendNonZero(b, nhaID, n.ID)
 	if len(n.Group) > 0 {
 		raw := make([]byte, 0, 8*len(n.Group))
 		for _, m := range n.Group { // struct nexthop_grp: the weight less 1 in 8 bits
@@ -250,7 +294,7 @@ func decodeNextHop(b []byte, n *NextHop) error {
 	if len(b) < sizeofNhMsg {
 		return errNoNextHop
 	}
-	*n = NextHop{Protocol: Protocol(b[2])}
+	*n = NextHop{Protocol: protocolOf(b[2])}
 	switch b[0] {
 	case unix.AF_INET:
 		n.Family = IPv4

@@ -53,6 +53,10 @@ func TestNextHopsReadByIP(t *testing.T) {
 	for _, tt := range nextHopFeatures {
 		last := tt.hops[len(tt.hops)-1]
 		t.Run(last.String(), func(t *testing.T) {
+			needFamily(t)
+			if last.Family == IPv6 {
+				netnstest.NeedIPv6(t)
+			}
 			t.Parallel()
 			ns := box(t)
 			err := AddNextHops(t.Context(), ns, tt.hops...)
@@ -97,6 +101,7 @@ func TestNextHopsReadByIP(t *testing.T) {
 // Routes follow the object that they refer to.
 func TestRoutesByNextHop(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := box(t)
 	hops := []NextHop{{ID: 1, Via: addr("10.1.0.1"), Dev: 100}, {ID: 2, Via: addr("10.1.0.3"), Dev: 100}, {ID: 3, Via: addr("fd01::1"), Dev: 100}, {ID: 9, Group: []Member{{1, 1}, {2, 2}}}}
 	if err := AddNextHops(t.Context(), ns, hops...); err != nil {
@@ -146,6 +151,7 @@ func TestNextHopsAreAllOrNothing(t *testing.T) {
 
 func TestNextHopFilters(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := box(t)
 	hops := []NextHop{
 		{ID: 1, Via: addr("10.1.0.1"), Dev: 100, Protocol: ProtoBGP}, {ID: 2, Via: addr("fd01::1"), Dev: 100}, {ID: 3, Dev: 1},
@@ -176,13 +182,13 @@ func TestNextHopFilters(t *testing.T) {
 	}
 }
 
-func TestBuckets(t *testing.T) {
+func TestListBuckets(t *testing.T) {
 	t.Parallel()
 	ns := box(t)
 	hops := []NextHop{{ID: 1, Via: addr("10.1.0.1"), Dev: 100}, {ID: 2, Via: addr("10.1.0.3"), Dev: 100}, {ID: 9, Group: []Member{{1, 1}, {2, 3}}, Resilient: &Resilient{Buckets: 32}}}
 	err := AddNextHops(t.Context(), ns, hops...)
 	testutil.NeedKernel(t, 5, 13, "resilient groups", err)
-	buckets, err := Buckets(t.Context(), ns, 9)
+	buckets, err := ListBuckets(t.Context(), ns, 9)
 	n := map[uint32]int{}
 	for i, b := range buckets {
 		if n[b.Member]++; int(b.Index) != i {
@@ -195,8 +201,46 @@ func TestBuckets(t *testing.T) {
 	if got, err := GetNextHop(t.Context(), ns, 9); err != nil || got.Resilient == nil || got.Resilient.IdleTimer == nil || *got.Resilient.IdleTimer != 120*time.Second {
 		t.Errorf("the kernel's default: %+v, %v", got, err)
 	}
-	if _, err := Buckets(t.Context(), ns, 77); !errors.Is(err, os.ErrNotExist) {
+	if _, err := ListBuckets(t.Context(), ns, 77); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no such group: %v", err)
+	}
+}
+
+// The kernel chooses an id that nobody has.
+func TestAddNextHopChoosesAnID(t *testing.T) {
+	t.Parallel()
+	ns := box(t)
+	testutil.Run(t, ns, "ip", "nexthop", "add", "id", "1", "blackhole")
+	var group []Member
+	for _, n := range []NextHop{{Via: addr("10.1.0.3"), Dev: 100}, {Via: addr("10.1.0.4"), Dev: 100}, {ID: 77, Dev: 100}} {
+		made, err := AddNextHop(t.Context(), ns, n)
+		if err != nil || made.ID < 2 || n.ID != 0 && made.ID != n.ID {
+			t.Fatalf("%v became %v, %v", n, made, err)
+		}
+		if n.ID = made.ID; !made.Equal(n) {
+			t.Errorf("%v became %v", n, made)
+		}
+		group = append(group, Member{ID: made.ID, Weight: 1})
+	}
+	made, err := AddNextHop(t.Context(), ns, NextHop{Group: group[:2]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := map[float64]string{}
+	for _, n := range ipNextHops(t, ns) {
+		ids[n["id"].(float64)], _ = n["gateway"].(string)
+	}
+	if len(ids) != 5 || ids[float64(group[0].ID)] != "10.1.0.3" || ids[float64(group[1].ID)] != "10.1.0.4" {
+		t.Errorf("ip shows %v", ids)
+	}
+	if err := Add(t.Context(), ns, Route{Dst: prefix("10.9.0.0/16"), NextHop: made.ID}); err != nil {
+		t.Error(err)
+	}
+	if _, err := AddNextHop(t.Context(), ns, NextHop{ID: 77, Blackhole: true}); !errors.Is(err, os.ErrExist) {
+		t.Errorf("an id that is taken: %v", err)
+	}
+	if _, err := AddNextHop(t.Context(), ns, NextHop{}); !errors.Is(err, os.ErrInvalid) {
+		t.Errorf("no link: %v", err)
 	}
 }
 

@@ -1,24 +1,25 @@
 package route
 
 import (
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/boxwire/boxwire/internal/enum"
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// Parse reads a route as [Route.String] writes it, which is what ip-route(8)
-// writes and takes, but for links, which are numbers:
+// Parse reads a route as [Route.String] writes it. That is the form of ip-route(8), with
+// links given by index:
 //
 //	default via 10.88.0.1 dev 3 proto static metric 100
 //	unreachable fd00::/8 metric 4294967295
 //	10.9.0.0/16 nexthop via 10.1.0.1 weight 1 nexthop via 10.2.0.1 weight 3
 //
-// Tables may be given by the names of [TableNamed]. What it does not know, or
-// what [Add] would refuse, is os.ErrInvalid. A "default" without a gateway that
-// tells the family is IPv4's.
+// Tables may have the names of [TableNamed]. Unknown text is os.ErrInvalid, and so is a
+// route that [Add] would refuse. A "default" without a gateway is IPv4's.
 func Parse(s string) (Route, error) {
 	p := parser{words: strings.Fields(s)}
 	r := p.route()
@@ -26,7 +27,7 @@ func Parse(s string) (Route, error) {
 		p.err = r.check(true) // a route to delete is one, too
 	}
 	if p.err != nil {
-		return Route{}, p.err
+		return Route{}, failed("route.Parse", fmt.Sprintf("%q", s), p.err)
 	}
 	return r, nil
 }
@@ -112,7 +113,7 @@ func (p *parser) table() Table {
 	if p.err != nil {
 		return 0
 	}
-	t, err := TableNamed(w)
+	t, err := tableNamed(w)
 	if err != nil {
 		p.err = err
 	}
@@ -124,7 +125,7 @@ func (p *parser) index(what string) int { return int(p.number(what+" (the index 
 // named reads a name, or a number.
 func named[T ~uint8 | ~uint16 | ~uint32](p *parser, what string, names map[T]string, bits int) T {
 	w := p.next(what)
-	v, ok := valueOf(names, w, bits)
+	v, ok := enum.Value(names, w, bits)
 	if !ok {
 		p.fail("%s %q is unknown", what, w)
 	}
@@ -185,7 +186,9 @@ func (p *parser) option(r *Route) {
 	case "table":
 		r.Table = p.table()
 	case "proto", "protocol":
-		r.Protocol = named(p, w, protocolNames, 8)
+		if r.Protocol = named(p, w, protocolNames, 8); r.Protocol == 0 {
+			r.Protocol = ProtoUnspec
+		}
 	case "scope":
 		if r.Scope = named(p, w, scopeNames, 8); r.Scope == 0 {
 			r.Scope = ScopeUniverse

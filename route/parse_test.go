@@ -21,7 +21,7 @@ func TestParse(t *testing.T) {
 		{"default via inet6 fe80::1 dev 3", Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("fe80::1"), Dev: 3}},
 		{"default dev 3", Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Dev: 3}},
 		{"::/0 dev 3", Route{Dst: netip.MustParsePrefix("::/0"), Dev: 3}},
-		{"unreachable fd00::/8 metric 4294967295", Route{Dst: netip.MustParsePrefix("fd00::/8"), Type: Unreachable, Metric: 1<<32 - 1}},
+		{"unreachable fd00::/8 metric 4294967295", Route{Dst: netip.MustParsePrefix("fd00::/8"), Type: TypeUnreachable, Metric: 1<<32 - 1}},
 		{"192.0.2.1 dev 3 scope link src 10.1.0.2", Route{Dst: netip.MustParsePrefix("192.0.2.1/32"), Dev: 3, Scope: ScopeLink, Src: netip.MustParseAddr("10.1.0.2")}},
 		{"10.9.0.0/16 nhid 7 table local expires 5 mtu lock 1400 rtt 12.5ms rto_min 20ms", Route{Dst: netip.MustParsePrefix("10.9.0.0/16"), NextHop: 7, Table: TableLocal}},
 		{"10.9.0.0/16 nexthop via 10.1.0.1 nexthop via inet6 fe80::1 dev 4 weight 3 onlink", Route{Dst: netip.MustParsePrefix("10.9.0.0/16"),

@@ -7,87 +7,83 @@ import (
 	"time"
 )
 
-// Route is a route: what goes to Dst leaves as the other fields say. The zero
-// value of every field but Dst means the default that its comment names.
+// Route is a route: packets to Dst leave as the other fields say. The zero value of each
+// field but Dst is the default that its comment names.
 type Route struct {
 	// Dst is the destination, required, without host bits: "10.0.0.0/8". The
 	// default routes are 0.0.0.0/0 and ::/0; see [Default].
 	Dst netip.Prefix
 
-	// From restricts the route to packets from these sources, IPv6 only. The
-	// zero Prefix is any source. (RTA_SRC; a kernel without
-	// CONFIG_IPV6_SUBTREES refuses it with EINVAL.)
+	// From restricts the route to packets from these sources (RTA_SRC), IPv6 only. The zero
+	// Prefix is any source. A kernel without CONFIG_IPV6_SUBTREES refuses it with EINVAL.
 	From netip.Prefix
 
-	// TOS restricts the route to packets with this type of service, IPv4 only:
-	// the DSCP shifted left by two. The kernel refuses the two low bits.
+	// TOS restricts the route to packets with this type of service, IPv4 only. It is the
+	// DSCP shifted left by two; the kernel refuses the two low bits.
 	TOS uint8
 
-	// Via is the gateway, of Dst's family, or IPv6 for an IPv4 destination
-	// (>= 5.2), reachable over a link: the kernel refuses others unless OnLink
-	// is set. The zero Addr is none: Dst is on the link Dev itself.
+	// Via is the gateway. It is of Dst's family, or IPv6 for an IPv4 destination (>= 5.2).
+	// It must be reachable over a link unless OnLink is set. The zero Addr is none: Dst is
+	// on the link Dev.
 	Via netip.Addr
 
-	// Dev is the index of the link that packets leave by. 0 lets the kernel find
-	// it by Via; one of the two is needed.
+	// Dev is the index of the link that packets leave by. With 0 the kernel finds it by
+	// Via. One of the two is required.
 	Dev int
 
-	// OnLink declares that Via is on the link Dev, though no route says so.
+	// OnLink says that Via is on the link Dev, even if no route leads there.
 	OnLink bool
 
 	// Encap is the tunnel header that packets get: [IPEncap], [MPLSEncap],
 	// [Seg6Encap], [Seg6LocalEncap] or [RawEncap]. nil is none.
 	Encap Encap
 
-	// Hops are the gateways of a multipath route, in the place of Via, Dev,
-	// OnLink and Encap.
+	// Hops are the gateways of a multipath route. Via, Dev, OnLink and Encap are then
+	// unset.
 	Hops []Hop
 
-	// NextHop is the id of a next-hop object ([NextHop]) that says where the
-	// route leads, in the place of Via, Dev, OnLink, Encap and Hops (>= 5.3).
-	// A listed route that has one has none of the others.
+	// NextHop is the id of a next-hop object ([NextHop]) that packets go to (>= 5.3). Via,
+	// Dev, OnLink, Encap and Hops are then unset, in listed routes as well.
 	NextHop uint32
 
-	// Src is the source address that the kernel prefers for packets of this
-	// host, one that it has. The zero Addr leaves the choice to the kernel.
+	// Src is the source address that the kernel prefers for packets of this host; the host
+	// must have it. The zero Addr leaves the choice to the kernel.
 	Src netip.Addr
 
-	// Metric is the priority, the lower the better. 0 is 0 for IPv4, and for
-	// IPv6 the kernel's 1024.
+	// Metric is the priority; the lowest wins. 0 is 0 for IPv4, and the kernel's 1024 for
+	// IPv6.
 	Metric uint32
 
 	// Table is the routing table; 0 is [TableMain]. See [TableNamed].
 	Table Table
 
-	// Type says what becomes of a packet; 0 is [Unicast]. Blackhole,
-	// Unreachable, Prohibit and Throw routes lead nowhere: they have neither Via
-	// nor Dev nor Hops.
+	// Type is what happens to a packet; 0 is [TypeUnicast]. Routes of the types blackhole,
+	// unreachable, prohibit and throw have no Via, Dev and Hops.
 	Type Type
 
-	// Scope says how far Dst is; 0 is what ip-route(8) would choose:
-	// ScopeHost for a local IPv4 destination, ScopeLink for one without a
-	// gateway, else ScopeUniverse. IPv6 knows ScopeUniverse alone.
+	// Scope is how far away Dst is. 0 is the choice of ip-route(8): ScopeHost for a local
+	// IPv4 destination, ScopeLink for one without a gateway, and otherwise ScopeUniverse.
+	// IPv6 has ScopeUniverse only.
 	Scope Scope
 
 	// Protocol says who made the route; 0 is [ProtoStatic].
 	Protocol Protocol
 
-	// Realm classes packets by where they come from and go to, for tc-route(8),
-	// IPv4 only. A multipath route has them in its Hops.
+	// Realm classifies packets by where they come from and go to, for tc-route(8), IPv4
+	// only. The Hops of a multipath route have their own.
 	Realm Realm
 
 	// Metrics are properties of the path, such as its MTU. nil is none.
 	Metrics *Metrics
 
-	// Expires is when the route goes by itself, in whole seconds from when it is
-	// added, IPv6 only. 0 is never. In a listed route it is what is left, rounded
-	// up.
+	// Expires is the time after which the kernel deletes the route, in whole seconds, IPv6
+	// only. 0 is never. In a listed route it is the time that is left, rounded up.
 	Expires time.Duration
 
 	// Pref is the router preference of RFC 4191, IPv6 only; 0 is medium.
 	Pref Preference
 
-	// Flags is what the kernel says about the route; not sent.
+	// Flags are what the kernel reports about the route. They are not sent.
 	Flags Flags
 }
 
@@ -99,7 +95,7 @@ type Hop struct {
 	Weight int        // the share of this hop, 1 to 256, required
 	Encap  Encap      // as in [Route]
 	Realm  Realm      // as in [Route]
-	Flags  Flags      // what the kernel says about the hop; not sent
+	Flags  Flags      // what the kernel reports about the hop; not sent
 }
 
 // Default returns the default route via a gateway, of the gateway's family.
@@ -114,10 +110,9 @@ func Default(via netip.Addr) Route {
 // To returns the route to a destination via a gateway.
 func To(dst netip.Prefix, via netip.Addr) Route { return Route{Dst: dst, Via: via} }
 
-// Equal reports whether two routes are the same once the defaults that stand for
-// a zero are filled in. It passes over the Flags that the kernel sets, and over
-// how much is left of Expires. A route as it was given to [Add] may still differ
-// from the one that [List] returns: the kernel fills in Dev.
+// Equal reports whether two routes are the same after defaults are filled in. It ignores
+// Flags and the time that is left of Expires. A route given to [Add] may differ from the
+// one that [List] returns, as the kernel fills in Dev.
 func (r Route) Equal(o Route) bool {
 	r, o = r.normal(), o.normal()
 	return r.Dst == o.Dst && r.From == o.From && r.TOS == o.TOS && r.Via == o.Via && r.Dev == o.Dev && r.OnLink == o.OnLink &&
@@ -135,8 +130,8 @@ func (h Hop) equal(o Hop) bool {
 // is4 says which family the route is of.
 func (r *Route) is4() bool { return r.Dst.Addr().Is4() }
 
-// leadsNowhere is true for types that drop, refuse or pass over a packet.
-func (t Type) leadsNowhere() bool { return t >= Blackhole && t <= Throw }
+// leadsNowhere is true for types that drop or refuse a packet, or send it to the next rule.
+func (t Type) leadsNowhere() bool { return t >= TypeBlackhole && t <= TypeThrow }
 
 // scope is the scope that a request for the route carries.
 func (r *Route) scope() Scope {
@@ -145,9 +140,9 @@ func (r *Route) scope() Scope {
 		return ScopeUniverse
 	case r.Scope != 0:
 		return r.Scope
-	case r.Type == Local:
+	case r.Type == TypeLocal:
 		return ScopeHost
-	case r.Type == 0 || r.Type == Unicast || r.Type == Broadcast || r.Type == Multicast || r.Type == Anycast:
+	case r.Type == 0 || r.Type == TypeUnicast || r.Type == TypeBroadcast || r.Type == TypeMulticast || r.Type == TypeAnycast:
 		if !r.Via.IsValid() && r.Dev != 0 {
 			return ScopeLink
 		}
@@ -163,7 +158,7 @@ func (r Route) normal() Route {
 		r.Hops, r.Via, r.Dev, r.OnLink, r.Encap, r.Realm = nil, h.Via, h.Dev, h.OnLink, h.Encap, h.Realm
 	}
 	r.Table = cmp.Or(r.Table, TableMain)
-	r.Type = cmp.Or(r.Type, Unicast)
+	r.Type = cmp.Or(r.Type, TypeUnicast)
 	r.Protocol = cmp.Or(r.Protocol, ProtoStatic)
 	if !r.is4() {
 		r.Metric = cmp.Or(r.Metric, ipv6Metric)
@@ -178,8 +173,7 @@ func (r Route) normal() Route {
 // (IP6_RT_PRIO_USER).
 const ipv6Metric = 1024
 
-// key is what tells one route from another: the kernel holds one of a key,
-// unless told to append.
+// key identifies a route: the kernel holds one of each key, unless a request says append.
 type key struct {
 	table     Table
 	dst, from netip.Prefix

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/internal/testutil/ipv6"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
@@ -23,7 +24,7 @@ func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 func addr(s string) netip.Addr     { return netip.MustParseAddr(s) }
 
 // box returns a namespace with a link v0 (10.1.0.2/16, fd01::2/64) whose index
-// is 100.
+// is 100. Where namespaces have no IPv6, it has IPv4 alone.
 func box(t testing.TB) *netns.NS {
 	t.Helper()
 	ns := netnstest.New(t)
@@ -34,9 +35,21 @@ func box(t testing.TB) *netns.NS {
 		"link set v1 up",
 		"link set v0 up",
 	} {
-		testutil.Run(t, ns, "ip", strings.Fields(cmd)...)
+		if cmd := ipv6.Lines(cmd); cmd != "" {
+			testutil.Run(t, ns, "ip", strings.Fields(cmd)...)
+		}
 	}
 	return ns
+}
+
+// needFamily skips a subtest that is named by what has an IPv6 address where
+// namespaces have no IPv6.
+func needFamily(t *testing.T) {
+	t.Helper()
+	_, name, _ := strings.Cut(t.Name(), "/")
+	if ipv6.Among(strings.ReplaceAll(name, "_", " ")) {
+		netnstest.NeedIPv6(t)
+	}
 }
 
 // seen is a route as ip -j prints it.
@@ -87,11 +100,12 @@ func TestAddReadByIP(t *testing.T) {
 			seen{Dst: "10.8.0.0/16", Gateway: "10.1.0.3", Dev: "v0", Protocol: "boot", Scope: "global", PrefSrc: "10.1.0.2"}},
 		{Route{Dst: prefix("198.51.100.0/24"), Via: addr("172.16.0.1"), Dev: 100, OnLink: true},
 			seen{Dst: "198.51.100.0/24", Gateway: "172.16.0.1", Dev: "v0", Protocol: "static", Scope: "global", Flags: []string{"onlink"}}},
-		{Route{Dst: prefix("203.0.113.0/24"), Type: Blackhole}, seen{Type: "blackhole", Dst: "203.0.113.0/24", Protocol: "static", Scope: "global"}},
+		{Route{Dst: prefix("203.0.113.0/24"), Type: TypeBlackhole}, seen{Type: "blackhole", Dst: "203.0.113.0/24", Protocol: "static", Scope: "global"}},
 		{Route{Dst: prefix("10.7.0.0/16"), Via: addr("10.1.0.3"), Table: 100}, seen{Dst: "10.7.0.0/16", Gateway: "10.1.0.3", Dev: "v0", Protocol: "static", Scope: "global"}},
 		{Route{Dst: prefix("fd07::/64"), Via: addr("fd01::3"), Table: 70000}, seen{Dst: "fd07::/64", Gateway: "fd01::3", Dev: "v0", Protocol: "static", Scope: "global", Metric: 1024}},
 	} {
 		t.Run(tt.route.String(), func(t *testing.T) {
+			needFamily(t)
 			t.Parallel()
 			ns := box(t)
 			if err := Add(t.Context(), ns, tt.route); err != nil {
@@ -143,6 +157,7 @@ func equal(a, b seen) bool {
 
 func TestReplace(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := box(t)
 	for _, via := range []string{"10.1.0.1", "10.1.0.9", "fd01::1", "fd01::9"} {
 		if err := Replace(t.Context(), ns, Default(addr(via))); err != nil {
@@ -224,11 +239,12 @@ func (c *lateContext) Err() error {
 
 func TestListFilters(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := box(t)
 	static := []Route{
 		Default(addr("10.1.0.1")), Default(addr("fd01::1")),
 		{Dst: prefix("10.7.0.0/16"), Via: addr("10.1.0.3"), Table: 100},
-		{Dst: prefix("10.6.0.0/16"), Type: Unreachable},
+		{Dst: prefix("10.6.0.0/16"), Type: TypeUnreachable},
 	}
 	if err := Add(t.Context(), ns, static...); err != nil {
 		t.Fatal(err)
@@ -241,7 +257,7 @@ func TestListFilters(t *testing.T) {
 		{Filter{Protocol: ProtoStatic, Family: IPv6}, "default via fd01::1 dev 100 proto static metric 1024"},
 		{Filter{Table: 100}, "10.7.0.0/16 via 10.1.0.3 dev 100 table 100 proto static"},
 		{Filter{Table: 4711}, ""},
-		{Filter{Type: Unreachable}, "unreachable 10.6.0.0/16 proto static"},
+		{Filter{Type: TypeUnreachable}, "unreachable 10.6.0.0/16 proto static"},
 		{Filter{Family: IPv4, Table: TableMain, Dev: 100, Protocol: ProtoKernel}, "10.1.0.0/16 dev 100 proto kernel scope link src 10.1.0.2"},
 		{Filter{Dev: 1, Protocol: ProtoStatic}, ""},
 	} {
@@ -265,7 +281,7 @@ func TestListFilters(t *testing.T) {
 		t.Errorf("a link that is not there: %v", err)
 	}
 	all, err := List(t.Context(), ns, Filter{})
-	if err != nil || !slices.ContainsFunc(all, func(r Route) bool { return r.Table == TableLocal && r.Type == Local }) {
+	if err != nil || !slices.ContainsFunc(all, func(r Route) bool { return r.Table == TableLocal && r.Type == TypeLocal }) {
 		t.Errorf("the zero Filter gives %v, %v; want the local table, too", all, err)
 	}
 }
@@ -289,7 +305,7 @@ func TestBadInput(t *testing.T) {
 		{To(prefix("10.0.0.0/8"), addr("224.0.0.1")), "multicast"},
 		{Route{Dst: prefix("10.0.0.0/8")}, "neither a gateway nor a link"},
 		{Route{Dst: prefix("10.0.0.0/8"), Dev: -1}, "not the index"},
-		{Route{Dst: prefix("10.0.0.0/8"), Type: Blackhole, Via: via}, "no gateway"},
+		{Route{Dst: prefix("10.0.0.0/8"), Type: TypeBlackhole, Via: via}, "no gateway"},
 		{Route{Dst: prefix("10.0.0.0/8"), Type: 77, Via: via}, "unknown"},
 		{Route{Dst: prefix("10.0.0.0/8"), Via: via, OnLink: true}, "onlink"},
 		{Route{Dst: prefix("10.0.0.0/8"), Via: via, Scope: 300}, "scope"},
@@ -310,7 +326,7 @@ func TestBadInput(t *testing.T) {
 		{Route{Dst: prefix("10.0.0.0/8"), Hops: []Hop{{Via: via, Weight: 257}}}, "weight 257"},
 		{Route{Dst: prefix("10.0.0.0/8"), Hops: []Hop{{Weight: 1}}}, "neither a gateway nor a link"},
 		{Route{Dst: prefix("fd09::/64"), Hops: []Hop{{Via: via, Weight: 1}}}, "another family"},
-		{Route{Dst: prefix("10.0.0.0/8"), Type: Prohibit, Dev: 1}, "no link"},
+		{Route{Dst: prefix("10.0.0.0/8"), Type: TypeProhibit, Dev: 1}, "no link"},
 		{Route{Dst: prefix("10.0.0.0/8"), Via: via, Metrics: &Metrics{HopLimit: 256}}, "hoplimit"},
 		{Route{Dst: prefix("10.0.0.0/8"), Via: via, Metrics: &Metrics{RTOMin: time.Microsecond}}, "multiple"},
 		{Route{Dst: prefix("10.0.0.0/8"), Via: via, Metrics: &Metrics{Congestion: "a name that is long"}}, "congestion"},

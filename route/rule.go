@@ -1,44 +1,54 @@
 package route
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
+	"github.com/boxwire/boxwire/internal/enum"
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// Rule is a rule of the routing policy (ip-rule(8), linux/fib_rules.h): which
-// packets, and in which table their route is looked up. Rules are asked in the
-// order of their priority; one whose table has no route hands on to the next. A
-// zero field selects nothing.
+// Rule is a routing rule (ip-rule(8), linux/fib_rules.h): it selects packets, and names the
+// table that their route is looked up in. The kernel tries rules in the order of their
+// priority. If a rule's table has no route, the next rule follows. A zero field matches any
+// packet.
 type Rule struct {
-	// Family is IPv4 or IPv6; it may be left out if From or To tells.
+	// Family is IPv4 or IPv6. It may be left out if From or To is given.
 	Family Family
 
-	// Priority is the place in the order, the lower the earlier. 0 lets the
-	// kernel choose the place before the first rule that is not its own. The rule
-	// at 0, for [TableLocal], is the kernel's; a rule cannot be added there.
+	// Priority is the place in the order, the lowest first. With 0 the kernel chooses one
+	// less than the priority of the second rule (fib_default_rule_pref): behind the
+	// kernel's first rule, and before all others.
 	Priority uint32
 
-	Not bool // selects the packets that what follows does not
+	// First is place 0, before every Priority. The kernel's own rule there leads to
+	// [TableLocal]. A listed rule at that place has First set.
+	First bool
+
+	Not bool // selects the packets that the following fields do not match
 
 	From, To netip.Prefix // source and destination
-	IIF, OIF string       // the names of the links they come in by ("lo": packets of this host) and are bound to
+	IIF, OIF string       // the names of the links that packets come in by ("lo": packets of this host) and are bound to
 
-	Mark, MarkMask uint32 // the firewall mark, of which the mask's bits count; a mask of 0 with a mark is all
+	// Mark is the firewall mark. MarkMask selects the bits of it that count; nil is all
+	// bits if there is a Mark. A mask of 0 matches every packet. The kernel keeps it and
+	// the Mark nevertheless: a rule with it and one without are different rules.
+	Mark     uint32
+	MarkMask *uint32
 
-	// TOS is the type of service, the DSCP shifted left by two; for IPv4 the
-	// kernel takes the bits 0x1c alone. DSCP is the whole of it, unshifted
-	// (>= 6.12), of which the bits of DSCPMask count (>= 6.15), all if 0. On older
-	// kernels these, and the masks below, are errors.ErrUnsupported.
+	// TOS is the type of service, the DSCP shifted left by two. For IPv4 the kernel takes
+	// the bits 0x1c only. DSCP is the whole DSCP, not shifted (>= 6.12). DSCPMask selects
+	// the bits of it that count (>= 6.15); nil is all. On older kernels DSCP, the masks and
+	// FlowLabel are errors.ErrUnsupported.
 	TOS      uint8
 	DSCP     *uint8
-	DSCPMask uint8
+	DSCPMask *uint8
 
-	// FlowLabel is the IPv6 flow label, of which the mask's bits count, all if 0
-	// (>= 6.14).
+	// FlowLabel is the IPv6 flow label (>= 6.14). FlowLabelMask selects the bits of it that
+	// count; 0 is all.
 	FlowLabel, FlowLabelMask uint32
 
 	UIDs     *UIDRange // the users that own the socket
@@ -46,58 +56,64 @@ type Rule struct {
 	SrcPorts Ports     // with IPProto, usually
 	DstPorts Ports
 	TunID    uint64 // the id of the tunnel it came by, IPv4
-	L3MDev   bool   // packets of a VRF, looked up in its table; with no Table
+	L3MDev   bool   // packets of a VRF, looked up in its table; without Table
 
-	// Action says what becomes of the packets; 0 is [ToTable].
+	// Action is what happens to the packets; 0 is [ActionToTable].
 	Action Action
-	Table  Table  // with ToTable, required
-	Goto   uint32 // with Goto: the priority of the rule to go on at, a later one
+	Table  Table  // with ActionToTable, required
+	Goto   uint32 // with ActionGoto: the priority of a later rule to go on at
 
-	// Of the routes found, those whose prefix is this short or shorter do not
-	// count: 0 passes over default routes.
+	// SuppressPrefixLen ignores found routes whose prefix is this long or shorter: 0
+	// ignores default routes.
 	SuppressPrefixLen *int
-	// Nor do those that leave by a link of this group.
+	// SuppressGroup ignores found routes that leave by a link of this group.
 	SuppressGroup *uint32
 
-	Realm    Realm    // of the packets that go by the rule, IPv4
+	Realm    Realm    // of packets that the rule routes, IPv4
 	Protocol Protocol // who made the rule; 0 is [ProtoStatic]
 
-	// Unknown are attributes that this package does not know, as they came; they
-	// are sent again as they are.
+	// Unknown are attributes that this package does not know, in the kernel's encoding.
+	// They are sent unchanged.
 	Unknown []byte
 
-	// Detached says that IIF or OIF names a link that does not exist now, or that
-	// the rule to go to does not. It is not sent.
+	// Detached reports that the link of IIF or OIF, or the rule that Goto leads to, does
+	// not exist now. It is not sent.
 	Detached bool
 }
 
 // UIDRange is a range of user ids, both ends included.
 type UIDRange struct{ First, Last uint32 }
 
-// Ports are the ports from First to Last, both included; Last may be 0 if it is
-// First. With a Mask they are one port, of which the mask's bits count
-// (>= 6.15). The zero Ports is any.
+// Ports are the ports from First to Last, both included. Last may be 0 if it equals First.
+// With a Mask they are one port, and the mask selects the bits of it that count (>= 6.15).
+// The zero Ports is any port.
 type Ports struct{ First, Last, Mask uint16 }
 
-// Action says what becomes of packets that a rule selects (FR_ACT_*).
+// Action is what happens to packets that a rule selects (FR_ACT_*).
 type Action uint8
 
 // The actions.
 const (
-	ToTable      Action = 1 // look the route up in Table
-	Goto         Action = 2 // go on at the rule with the priority Goto
-	Nop          Action = 3 // nothing: a place to go to
-	ActBlackhole Action = 6 // drop
-	ActUnreach   Action = 7 // refuse: network unreachable
-	ActProhibit  Action = 8 // refuse: administratively prohibited
+	ActionToTable     Action = 1 // look the route up in Table
+	ActionGoto        Action = 2 // go on at the rule with the priority Goto
+	ActionNop         Action = 3 // nothing: a place for ActionGoto
+	ActionBlackhole   Action = 6 // drop
+	ActionUnreachable Action = 7 // refuse: network unreachable
+	ActionProhibit    Action = 8 // refuse: administratively prohibited
 )
 
 var actionNames = map[Action]string{
-	ToTable: "lookup", Goto: "goto", Nop: "nop", ActBlackhole: "blackhole", ActUnreach: "unreachable", ActProhibit: "prohibit",
+	ActionToTable: "lookup", ActionGoto: "goto", ActionNop: "nop", ActionBlackhole: "blackhole", ActionUnreachable: "unreachable", ActionProhibit: "prohibit",
 }
 
 // String returns the name that ip-rule(8) uses, or the number.
-func (a Action) String() string { return nameOf(actionNames, a) }
+func (a Action) String() string { return enum.Name(actionNames, a) }
+
+// MarshalText returns what String does.
+func (a Action) MarshalText() ([]byte, error) { return enum.Marshal(actionNames, a) }
+
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
+func (a *Action) UnmarshalText(text []byte) error { return enum.Unmarshal(actionNames, a, text) }
 
 // String returns the rule as ip-rule(8) writes it.
 func (r Rule) String() string {
@@ -119,13 +135,17 @@ func (r Rule) String() string {
 		say("tos %#x", r.TOS)
 	}
 	if r.DSCP != nil {
-		say("dscp %s", masked(uint32(*r.DSCP), uint32(r.DSCPMask), 63))
+		mask := uint32(63)
+		if r.DSCPMask != nil {
+			mask = uint32(*r.DSCPMask)
+		}
+		say("dscp %s", masked(uint32(*r.DSCP), mask, 63))
 	}
 	if r.FlowLabel != 0 || r.FlowLabelMask != 0 {
-		say("flowlabel %s", masked(r.FlowLabel, r.FlowLabelMask, 1<<20-1))
+		say("flowlabel %s", masked(r.FlowLabel, r.normal().FlowLabelMask, 1<<20-1))
 	}
-	if r.Mark != 0 || r.MarkMask != 0 {
-		say("fwmark %s", masked(r.Mark, r.MarkMask, 1<<32-1))
+	if mask := r.normal().MarkMask; mask != nil {
+		say("fwmark %s", masked(r.Mark, *mask, 1<<32-1))
 	}
 	if r.IIF != "" {
 		say("iif %s", r.IIF)
@@ -152,11 +172,11 @@ func (r Rule) String() string {
 		say("tun_id %d", r.TunID)
 	}
 	switch r.Action {
-	case 0, ToTable:
+	case 0, ActionToTable:
 		if !r.L3MDev {
 			say("lookup %s", r.Table)
 		}
-	case Goto:
+	case ActionGoto:
 		say("goto %d", r.Goto)
 	default:
 		say("%s", r.Action)
@@ -191,14 +211,13 @@ func (p Ports) String() string {
 }
 
 func masked(v, mask, full uint32) string {
-	if mask == 0 || mask == full {
+	if mask == full {
 		return fmt.Sprintf("%#x", v)
 	}
 	return fmt.Sprintf("%#x/%#x", v, mask)
 }
 
-// family returns the rule's family, from its prefixes if need be; 0 if nothing
-// tells.
+// family returns the rule's family, which its prefixes may give, or 0.
 func (r *Rule) family() Family {
 	for _, p := range []netip.Prefix{r.From, r.To} {
 		switch {
@@ -212,11 +231,10 @@ func (r *Rule) family() Family {
 	return r.Family
 }
 
-// Equal reports whether two rules are the same once the defaults that stand for
-// a zero are filled in.
+// Equal reports whether two rules are the same after defaults are filled in.
 func (r Rule) Equal(o Rule) bool {
 	r, o = r.normal(), o.normal()
-	same := equalPtr(r.DSCP, o.DSCP) && equalPtr(r.UIDs, o.UIDs) && equalPtr(r.SuppressPrefixLen, o.SuppressPrefixLen) &&
+	same := equalPtr(r.MarkMask, o.MarkMask) && equalPtr(r.DSCP, o.DSCP) && equalPtr(r.DSCPMask, o.DSCPMask) && equalPtr(r.UIDs, o.UIDs) && equalPtr(r.SuppressPrefixLen, o.SuppressPrefixLen) &&
 		equalPtr(r.SuppressGroup, o.SuppressGroup) && slices.Equal(r.Unknown, o.Unknown)
 	return same && r.plain() == o.plain()
 }
@@ -225,7 +243,7 @@ func (r Rule) Equal(o Rule) bool {
 // comparable.
 func (r Rule) plain() any {
 	return [...]any{
-		r.Family, r.Priority, r.Not, r.From, r.To, r.IIF, r.OIF, r.Mark, r.MarkMask, r.TOS, r.DSCPMask, r.FlowLabel,
+		r.Family, r.Priority, r.First, r.Not, r.From, r.To, r.IIF, r.OIF, r.Mark, r.TOS, r.FlowLabel,
 		r.FlowLabelMask, r.IPProto, r.SrcPorts, r.DstPorts, r.TunID, r.L3MDev, r.Action, r.Table, r.Goto, r.Realm, r.Protocol,
 	}
 }
@@ -240,15 +258,17 @@ func (r Rule) normal() Rule {
 			*p = netip.Prefix{}
 		}
 	}
-	fill := func(mask *uint32, v, full uint32) {
-		if *mask == 0 && v != 0 {
-			*mask = full
-		}
+	switch {
+	case r.Mark != 0 && r.MarkMask == nil:
+		r.MarkMask = new(uint32(1<<32 - 1))
+	case r.Mark == 0 && r.MarkMask != nil && *r.MarkMask == 0:
+		r.MarkMask = nil // the kernel does not show it
 	}
-	fill(&r.MarkMask, r.Mark, 1<<32-1)
-	fill(&r.FlowLabelMask, r.FlowLabel, 1<<20-1)
-	if r.DSCP != nil && r.DSCPMask == 0 {
-		r.DSCPMask = 63
+	if r.FlowLabel != 0 && r.FlowLabelMask == 0 {
+		r.FlowLabelMask = 1<<20 - 1
+	}
+	if r.DSCP != nil && r.DSCPMask == nil {
+		r.DSCPMask = new(uint8(63))
 	}
 	for _, p := range []*Ports{&r.SrcPorts, &r.DstPorts} {
 		if *p != (Ports{}) {
@@ -259,7 +279,7 @@ func (r Rule) normal() Rule {
 		}
 	}
 	if r.Action == 0 {
-		r.Action = ToTable
+		r.Action = ActionToTable
 	}
 	if r.Protocol == 0 {
 		r.Protocol = ProtoStatic
@@ -270,13 +290,34 @@ func (r Rule) normal() Rule {
 // check refuses what the kernel would refuse without saying why, or take for
 // something else.
 func (r Rule) check(del bool) error {
-	if err := r.Family.check(); err != nil {
+	if err := errors.Join(checkFamily(r.Family), r.Protocol.check()); err != nil {
 		return err
 	}
 	family := r.family()
 	if family == 0 {
 		return refuse.Input("neither Family nor a prefix says whether the rule is for IPv4 or IPv6")
 	}
+	if err := r.checkPrefixes(family); err != nil {
+		return err
+	}
+	for _, name := range []string{r.IIF, r.OIF} {
+		if len(name) > 15 || strings.ContainsAny(name, "/ \t\n") {
+			return refuse.Input("%q is no name of a link", name)
+		}
+	}
+	if r.First && r.Priority != 0 {
+		return refuse.Input("the place is given twice: First is 0, and the priority %d", r.Priority)
+	}
+	if del && r.choosesAll() {
+		return refuse.Input("it chooses every rule, and so the kernel's own at 0; give First or its table")
+	}
+	if err := r.checkSelectors(family, del); err != nil {
+		return err
+	}
+	return r.checkAction(del)
+}
+
+func (r *Rule) checkPrefixes(family Family) error {
 	for _, p := range []struct {
 		what string
 		netip.Prefix
@@ -291,55 +332,86 @@ func (r Rule) check(del bool) error {
 			return refuse.Input("the %s %s is of another family than the rule", p.what, p.Prefix)
 		}
 	}
-	for _, name := range []string{r.IIF, r.OIF} {
-		if len(name) > 15 || strings.ContainsAny(name, "/ \t\n") {
-			return refuse.Input("%q is no name of a link", name)
-		}
-	}
-	if err := r.checkSelectors(family); err != nil {
-		return err
-	}
+	return nil
+}
+
+func (r *Rule) checkAction(del bool) error {
 	switch r.Action {
-	case 0, ToTable:
+	case 0, ActionToTable:
 		if !del && r.Table == 0 && !r.L3MDev {
 			return refuse.Input("no table is given")
 		}
 		if r.L3MDev && r.Table != 0 {
 			return refuse.Input("l3mdev chooses the table: give none")
 		}
-	case Goto:
+	case ActionGoto:
 		if !del && r.Goto == 0 {
 			return refuse.Input("the rule to go to is not given")
 		}
 		if r.Goto != 0 && r.Priority >= r.Goto {
 			return refuse.Input("goto %d does not lead forward from priority %d", r.Goto, r.Priority)
 		}
-	case Nop, ActBlackhole, ActUnreach, ActProhibit:
+	case ActionNop, ActionBlackhole, ActionUnreachable, ActionProhibit:
 	default:
 		return refuse.Input("action %d is unknown", r.Action)
 	}
-	switch to := r.Action == 0 || r.Action == ToTable; {
+	switch to := r.Action == 0 || r.Action == ActionToTable; {
 	case !to && (r.Table != 0 || r.L3MDev):
 		return refuse.Input("a table with the action %s", r.Action)
-	case r.Action != Goto && r.Goto != 0:
-		return refuse.Input("a rule to go to with the action %s", max(r.Action, ToTable))
+	case r.Action != ActionGoto && r.Goto != 0:
+		return refuse.Input("a rule to go to with the action %s", max(r.Action, ActionToTable))
 	case !to && (r.SuppressPrefixLen != nil || r.SuppressGroup != nil):
 		return refuse.Input("routes are suppressed with the action %s", r.Action)
 	}
 	return nil
 }
 
-func (r *Rule) checkSelectors(family Family) error {
+// choosesAll says whether the kernel would take the rule to delete for its own
+// at 0, which nothing in it names.
+func (r *Rule) choosesAll() bool {
+	own := Rule{Family: r.family(), First: true, Action: ActionToTable, Table: TableLocal, Protocol: ProtoKernel}
+	return !r.First && r.Table == 0 && r.mayPick(&own)
+}
+
+// mayPick says whether the kernel may take have for the rule, when it looks for
+// one to delete: a field that is not given matches any value (fib_rules.c:
+// rule_find). It compares what every kernel compares; of the rest it assumes
+// that it matches.
+func (r *Rule) mayPick(have *Rule) bool {
+	n, h := r.normal(), have.normal()
+	place := r.Priority == 0 && !r.First || r.Priority == h.Priority
+	protocol := r.Protocol == ProtoUnspec || picks(r.Protocol, have.Protocol)
+	prefix := func(p, q netip.Prefix) bool { return !p.IsValid() || p == q }
+	mark := n.MarkMask == nil || *n.MarkMask == 0 || equalPtr(n.MarkMask, h.MarkMask)
+	return n.Family == h.Family && place && protocol && mark && (r.Action == 0 || n.Action == h.Action) &&
+		picks(r.Table, h.Table) && prefix(n.From, h.From) && prefix(n.To, h.To) && picks(r.IIF, h.IIF) && picks(r.OIF, h.OIF) &&
+		picks(r.Mark, h.Mark) && picks(r.IPProto, h.IPProto) && picks(r.TOS, h.TOS) && picks(r.TunID, h.TunID) &&
+		n.SrcPorts.mayPick(h.SrcPorts) && n.DstPorts.mayPick(h.DstPorts) && picks(r.L3MDev, h.L3MDev) &&
+		picksPtr(r.UIDs, h.UIDs) && picksPtr(r.SuppressPrefixLen, h.SuppressPrefixLen) && picksPtr(r.SuppressGroup, h.SuppressGroup) &&
+		picksPtr(r.DSCP, h.DSCP) && picks(r.FlowLabel, h.FlowLabel) && picks(r.Realm, h.Realm)
+}
+
+// picks reports whether a field of a rule to delete matches that of one that there is: the zero value matches any.
+func picks[T comparable](want, have T) bool {
+	return want == *new(T) || want == have
+}
+
+// picksPtr is picks for fields in which nil stands for none.
+func picksPtr[T comparable](want, have *T) bool { return want == nil || equalPtr(want, have) }
+
+func (p Ports) mayPick(have Ports) bool {
+	return p == Ports{} || p.First == have.First && p.Last == have.Last
+}
+
+func (r *Rule) checkSelectors(family Family, del bool) error {
 	switch {
-	case r.MarkMask != 0 && r.Mark&^r.MarkMask != 0:
-		return refuse.Input("the mark %#x has bits outside its mask %#x", r.Mark, r.MarkMask)
 	case r.TOS&3 != 0:
 		return refuse.Input("the type of service %#x has one of the two low bits, which are not DSCP's", r.TOS)
-	case r.DSCP != nil && (*r.DSCP > 63 || r.DSCPMask > 63):
+	case r.DSCP != nil && (*r.DSCP > 63 || r.DSCPMask != nil && *r.DSCPMask > 63):
 		return refuse.Input("the DSCP has more than 6 bits")
 	case r.DSCP != nil && r.TOS != 0:
 		return refuse.Input("both a type of service and a DSCP")
-	case r.DSCP == nil && r.DSCPMask != 0:
+	case r.DSCP == nil && r.DSCPMask != nil:
 		return refuse.Input("a mask without a DSCP")
 	case r.FlowLabel >= 1<<20 || r.FlowLabelMask >= 1<<20:
 		return refuse.Input("the flow label has more than 20 bits")
@@ -349,7 +421,7 @@ func (r *Rule) checkSelectors(family Family) error {
 		return refuse.Input("IPv6 rules have neither tunnel id nor realm")
 	case r.UIDs != nil && r.UIDs.First > r.UIDs.Last:
 		return refuse.Input("the users %d-%d are no range", r.UIDs.First, r.UIDs.Last)
-	case r.SuppressPrefixLen != nil && (*r.SuppressPrefixLen < 0 || *r.SuppressPrefixLen > 128):
+	case r.SuppressPrefixLen != nil && (*r.SuppressPrefixLen < 0 || !del && *r.SuppressPrefixLen > 128):
 		return refuse.Input("the prefix length %d is not from 0 to 128", *r.SuppressPrefixLen)
 	}
 	for _, p := range []Ports{r.SrcPorts, r.DstPorts} {

@@ -11,33 +11,91 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AddRules adds rules to the namespace, all of them or none. A rule that is there
-// already, with the same Priority and Protocol, is os.ErrExist; where the kernel
-// chooses the priority, another one like it is added.
+// AddRules adds rules to the namespace, all of them or none. An existing rule with the same
+// Priority and Protocol is os.ErrExist. To decide that, the kernel ignores Not, Goto and
+// the fields that the rule leaves open (fib_rules.c: rule_exists). A rule without a
+// Priority is added even if there is one like it.
 //
-// Kernels ignore selectors that are younger than they are, so that a rule for one
-// DSCP would take every packet. AddRules finds that out first, once in a program,
-// by a rule that does nothing; the error is errors.ErrUnsupported then, as it is
-// for DeleteRules, and nothing is changed.
+// A kernel ignores selectors that are newer than it is: a rule for one DSCP would match
+// every packet. AddRules therefore tests such a selector with a rule that does nothing,
+// once in a program. If the kernel ignores it, AddRules and [DeleteRules] change nothing
+// and return errors.ErrUnsupported.
 func AddRules(ctx context.Context, ns *netns.NS, rules ...Rule) error {
-	const op = "route.AddRules"
-	many, err := execRules(ctx, op, ns, rules, verbAdd)
+	return addRules(ctx, "route.AddRules", ns, rules)
+}
+
+func addRules(ctx context.Context, op string, ns *netns.NS, rules []Rule) error {
+	conn, err := openRules(ctx, op, ns, rules, verbAdd)
+	if err != nil {
+		return err
+	}
+	made := slices.Clone(rules) // with the priority that the kernel chose
+	err = sendAll(ctx, conn, len(rules), false, func(b []byte, i int) nl.Request {
+		req := rules[i].request(b, verbAdd)
+		req.Flags |= unix.NLM_F_ECHO
+		return req
+	}, func(i int, m nl.Message) error {
+		var r Rule
+		if ok, err := decodeRule(m.Body, &r); ok && err == nil {
+			made[i] = r
+		}
+		return nil
+	})
+	many, err := explain(op, ns, "rule", rules, err)
 	if many == nil {
 		return err
 	}
-	return undo(ctx, op, ns, err, undone(many, len(rules)), func(b []byte, i int) nl.Request { return rules[i].request(b, verbDelete) })
+	var took []Rule
+	for _, i := range undone(many, len(rules)) {
+		took = append(took, made[i])
+	}
+	return undo(ctx, op, ns, err, func(ctx context.Context) error { return deleteExactly(ctx, ns, took) })
 }
 
-// DeleteRules deletes rules. A zero field matches any value; of several rules
-// that match, the kernel deletes the first. A rule that is not there is
-// os.ErrNotExist; it does not keep those sent along with it, up to 99, from being
-// deleted, and the error names each that was not.
+// DeleteRules deletes rules. If a rule equals an existing one, that one is deleted and no
+// other. Otherwise a zero field matches any value, the kernel ignores Not and Goto, and the
+// first rule that matches is deleted. A rule that matches every rule is os.ErrInvalid, as
+// the first one is the kernel's own; that one has First set.
+//
+// A missing rule is os.ErrNotExist. Rules are sent a hundred at a time. If one cannot be
+// deleted, those sent with it still are; the error names each that was not.
 func DeleteRules(ctx context.Context, ns *netns.NS, rules ...Rule) error {
-	_, err := execRules(ctx, "route.DeleteRules", ns, rules, verbDelete)
-	return err
+	const op = "route.DeleteRules"
+	conn, err := openRules(ctx, op, ns, rules, verbDelete)
+	if err != nil {
+		return err
+	}
+	listed, err := listRules(ctx, ns, 0)
+	if err != nil {
+		return fail.New(op, ns, "rules", err)
+	}
+	plans := make([]rotation, len(rules))
+	var left order = listed
+	n := 0
+	for i := range rules {
+		plans[i] = left.delete(&rules[i])
+		n += len(plans[i])
+	}
+	if n == len(rules) { // each is the first that the kernel finds
+		err = sendAll(ctx, conn, len(rules), false, func(b []byte, i int) nl.Request { return plans[i].request(b, 0) }, nil)
+		_, err = explain(op, ns, "rule", rules, err)
+		return err
+	}
+	var errs []error
+	for i := range rules {
+		if err := plans[i].send(ctx, conn); err != nil {
+			var refused *nl.Error
+			if errors.As(err, &refused) {
+				err = inWords("rule", refused)
+			}
+			errs = append(errs, fail.New(op, ns, "rule "+rules[i].String(), err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
-func execRules(ctx context.Context, op string, ns *netns.NS, rules []Rule, v verb) (*nl.ExecError, error) {
+// openRules checks the rules and returns the connection.
+func openRules(ctx context.Context, op string, ns *netns.NS, rules []Rule, v verb) (*nl.Conn, error) {
 	for i := range rules {
 		if err := rules[i].check(v == verbDelete); err != nil {
 			return nil, fail.New(op, ns, "rule "+rules[i].String(), err)
@@ -52,12 +110,12 @@ func execRules(ctx context.Context, op string, ns *netns.NS, rules []Rule, v ver
 			return nil, fail.New(op, ns, "rule "+rules[i].String(), err)
 		}
 	}
-	return exec(ctx, op, ns, "rule", rules, func(b []byte, i int) nl.Request { return rules[i].request(b, v) })
+	return conn, nil
 }
 
-// ListRules returns the rules of a family, or with 0 of both, IPv4 first, in the
-// order in which they are asked. The list is complete: when rules change while it
-// is read, it is read again, up to 50 times; then it is [ErrInterrupted].
+// ListRules returns the rules of a family, or with 0 those of both, IPv4 first, in the
+// order in which the kernel tries them. The list is complete: if rules change during the
+// dump, it is read again, up to 50 times, and then the error is [ErrInterrupted].
 func ListRules(ctx context.Context, ns *netns.NS, f Family) ([]Rule, error) {
 	rules, err := listRules(ctx, ns, f)
 	if err != nil {
@@ -87,12 +145,13 @@ func listRules(ctx context.Context, ns *netns.NS, f Family) ([]Rule, error) {
 	return rules, err
 }
 
-// SyncRules makes the rules of an owner, a protocol number that nobody else uses,
-// be those given and no others, in both families. It touches only what differs,
-// adds before it deletes, and may be repeated. The desired rules have the owner's
-// Protocol, or 0; a Priority of 0 is content with any. Rules of other protocols are
-// left alone. When a rule is refused, those added before it are taken back, and
-// none is deleted.
+// SyncRules makes the rules of an owner exactly those given, in both families. An owner is
+// a protocol number that no other program uses. SyncRules touches only what differs, adds
+// before it deletes, and may be repeated. Rules of other protocols are left alone.
+//
+// The desired rules have the owner's Protocol, or 0. One with a Priority of 0 equals an
+// existing one with any priority. If a rule is refused, or ctx ends before all are added,
+// SyncRules deletes those that it has added, and deletes no others.
 func SyncRules(ctx context.Context, ns *netns.NS, owner Protocol, desired ...Rule) (Changes, error) {
 	const op = "route.SyncRules"
 	if err := checkOwner(owner); err != nil {
@@ -100,7 +159,8 @@ func SyncRules(ctx context.Context, ns *netns.NS, owner Protocol, desired ...Rul
 	}
 	want := slices.Clone(desired)
 	for i := range want {
-		if err := errors.Join(own(&want[i].Protocol, owner), want[i].check(false)); err != nil {
+		// What is listed is no error, even if it would not be added.
+		if err := errors.Join(own(&want[i].Protocol, owner), want[i].check(true)); err != nil {
 			return Changes{}, fail.New(op, ns, "rule "+want[i].String(), err)
 		}
 	}
@@ -116,27 +176,22 @@ func SyncRules(ctx context.Context, ns *netns.NS, owner Protocol, desired ...Rul
 		}
 		return i >= 0
 	})
-	many, err := execRules(ctx, op, ns, want, verbAdd)
-	if many != nil {
-		return Changes{}, undo(ctx, op, ns, err, undone(many, len(want)), func(b []byte, i int) nl.Request { return want[i].request(b, verbDelete) })
-	}
-	if err != nil {
+	if err := addRules(ctx, op, ns, want); err != nil {
 		return Changes{}, err
 	}
-	conn, err := open(ns)
-	if err == nil {
-		err = sendAll(ctx, conn, len(stale), true, func(b []byte, i int) nl.Request { return stale[i].request(b, verbDelete) })
-	}
-	if _, err := explain(op, ns, "rule", stale, err); err != nil {
-		return Changes{}, err
+	// What is wanted is there: the rest is done whether or not ctx ends.
+	rest, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
+	defer cancel()
+	if err := deleteExactly(rest, ns, stale); err != nil {
+		return Changes{}, fail.New(op, ns, "rules that are not wanted", err)
 	}
 	return Changes{Added: len(want), Deleted: len(stale)}, nil
 }
 
 // as returns the wanted rule with what the kernel has filled in.
 func (r Rule) as(have *Rule) Rule {
-	if r.Priority == 0 {
-		r.Priority = have.Priority
+	if r.Priority == 0 && !r.First {
+		r.Priority, r.First = have.Priority, have.First
 	}
 	return r
 }

@@ -49,7 +49,7 @@ var ruleFeatures = []struct {
 	{rule: Rule{From: prefix("10.1.0.0/16"), To: prefix("10.2.0.0/24"), Not: true, Table: 70000, Protocol: ProtoBGP}, want: `{"not":null,"src":"10.1.0.0","dst":"10.2.0.0","dstlen":24,"table":"70000","protocol":"bgp"}`},
 	{rule: Rule{To: prefix("fd02::/64"), Table: 100, Priority: 7}, want: `{"dst":"fd02::","dstlen":64,"table":"100"}`},
 	{rule: Rule{Family: IPv4, IIF: "lo", OIF: "eth7", Table: 100}, want: `{"iif":"lo","oif":"eth7","oif_detached":null}`},
-	{rule: Rule{Family: IPv4, Mark: 0x10, MarkMask: 0xf0, Table: 100}, want: `{"fwmark":"0x10","fwmask":"0xf0"}`},
+	{rule: Rule{Family: IPv4, Mark: 0x10, MarkMask: new(uint32(0xf0)), Table: 100}, want: `{"fwmark":"0x10","fwmask":"0xf0"}`},
 	{rule: Rule{Family: IPv6, Mark: 0x10, Table: 100}, want: `{"fwmark":"0x10"}`},
 	{rule: Rule{Family: IPv4, TOS: 0x10, Table: 100}, want: `{"tos":"0x10"}`},
 	{rule: Rule{Family: IPv4, UIDs: &UIDRange{0, lastUID}, Table: 100}, want: fmt.Sprintf(`{"uid_start":0,"uid_end":%d}`, lastUID)},
@@ -58,11 +58,11 @@ var ruleFeatures = []struct {
 	{rule: Rule{Family: IPv4, TunID: 77, Table: 100}, want: `{"tun_id":77}`},
 	{rule: Rule{Family: IPv4, Table: TableMain, SuppressPrefixLen: new(0), SuppressGroup: new(uint32(7))}, want: `{"table":"main","suppress_prefixlen":0,"suppress_ifgroup":"7"}`},
 	{rule: Rule{Family: IPv4, Realm: Realm{3, 4}, Table: 100}, want: `{"flow_from":"3","flow_to":"4"}`},
-	{rule: Rule{Family: IPv4, Action: Goto, Goto: 32766, Priority: 9}, want: `{"goto":32766}`},
-	{rule: Rule{Family: IPv4, Action: Nop, Priority: 9}, want: `{"nop":null}`},
-	{rule: Rule{Family: IPv4, Action: ActBlackhole, Priority: 9}, want: `{"action":"blackhole"}`},
-	{rule: Rule{Family: IPv6, Action: ActUnreach, Priority: 9}, want: `{"action":"unreachable"}`},
-	{rule: Rule{Family: IPv6, Action: ActProhibit, Priority: 9}, want: `{"action":"prohibit"}`},
+	{rule: Rule{Family: IPv4, Action: ActionGoto, Goto: 32766, Priority: 9}, want: `{"goto":32766}`},
+	{rule: Rule{Family: IPv4, Action: ActionNop, Priority: 9}, want: `{"nop":null}`},
+	{rule: Rule{Family: IPv4, Action: ActionBlackhole, Priority: 9}, want: `{"action":"blackhole"}`},
+	{rule: Rule{Family: IPv6, Action: ActionUnreachable, Priority: 9}, want: `{"action":"unreachable"}`},
+	{rule: Rule{Family: IPv6, Action: ActionProhibit, Priority: 9}, want: `{"action":"prohibit"}`},
 	{rule: Rule{Family: IPv4, L3MDev: true, Priority: 9}, want: `{"l3mdev":null}`, major: 5, minor: 10, need: "VRF"},
 	// What follows is younger than some ip-rule(8), which shows the rest then.
 	{rule: Rule{Family: IPv4, DSCP: new(uint8(46)), Priority: 9, Table: 100}, want: `{"priority":9}`, major: 6, minor: 12, need: "DSCP in rules"},
@@ -70,11 +70,12 @@ var ruleFeatures = []struct {
 	{rule: Rule{Family: IPv6, FlowLabel: 0x12345, Priority: 9, Table: 100}, want: `{"priority":9}`, major: 6, minor: 14, need: "flow labels in rules"},
 	{rule: Rule{Family: IPv6, FlowLabel: 0x12300, FlowLabelMask: 0xfff00, Priority: 9, Table: 100}, want: `{"priority":9}`, major: 6, minor: 14, need: "flow labels in rules"},
 	{rule: Rule{Family: IPv4, IPProto: 17, DstPorts: Ports{First: 80, Mask: 0xfff0}, Priority: 9, Table: 100}, want: `{"priority":9,"ipproto":"udp","dport":80}`, major: 6, minor: 15, need: "port masks in rules"},
-	{rule: Rule{Family: IPv4, DSCP: new(uint8(8)), DSCPMask: 0x38, Priority: 9, Table: 100}, want: `{"priority":9}`, major: 6, minor: 15, need: "DSCP masks in rules"},
+	{rule: Rule{Family: IPv4, DSCP: new(uint8(8)), DSCPMask: new(uint8(0x38)), Priority: 9, Table: 100}, want: `{"priority":9}`, major: 6, minor: 15, need: "DSCP masks in rules"},
 }
 
 func TestRulesReadByIP(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	for _, tt := range ruleFeatures {
 		t.Run(tt.rule.String(), func(t *testing.T) {
 			t.Parallel()
@@ -123,6 +124,7 @@ func TestRulesReadByIP(t *testing.T) {
 // A selector that the kernel would ignore changes nothing.
 func TestRuleThatTheKernelWouldWiden(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := netnstest.New(t)
 	for _, s := range selectors {
 		rule := s.try
@@ -165,6 +167,7 @@ func TestRuleByDSCPSeenByIP(t *testing.T) {
 
 func TestRulesAreAllOrNothing(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := netnstest.New(t)
 	rules := []Rule{
 		{From: prefix("10.1.0.0/16"), Table: 100, Priority: 1000},
@@ -190,6 +193,7 @@ func TestRulesAreAllOrNothing(t *testing.T) {
 
 func TestSyncRules(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := netnstest.New(t)
 	const owner = 77
 	alien := Rule{From: prefix("10.9.0.0/16"), Table: 100, Priority: 900}
@@ -228,7 +232,7 @@ func TestSyncRules(t *testing.T) {
 			t.Errorf("ip shows %v", got)
 		}
 	}
-	bad := Rule{Family: IPv4, Action: Goto, Goto: 5000, Priority: 4000, From: prefix("10.3.0.0/16"), UIDs: &UIDRange{1<<32 - 1, 1<<32 - 1}}
+	bad := Rule{Family: IPv4, Action: ActionGoto, Goto: 5000, Priority: 4000, From: prefix("10.3.0.0/16"), UIDs: &UIDRange{1<<32 - 1, 1<<32 - 1}}
 	if _, err := SyncRules(t.Context(), ns, owner, uplink[0], bad); err == nil || !strings.Contains(err.Error(), "uidrange") {
 		t.Errorf("a rule that the kernel refuses: %v", err)
 	}
@@ -247,6 +251,7 @@ func TestSyncRules(t *testing.T) {
 
 func TestBadRules(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := netnstest.New(t)
 	for _, tt := range []struct {
 		rule Rule
@@ -261,10 +266,9 @@ func TestBadRules(t *testing.T) {
 		{Rule{Family: IPv4, L3MDev: true, Table: 7}, "l3mdev"},
 		{Rule{Family: IPv4, IIF: "averyveryverylongname", Table: 7}, "no name of a link"},
 		{Rule{Family: IPv4, OIF: "a b", Table: 7}, "no name of a link"},
-		{Rule{Family: IPv4, Mark: 0x11, MarkMask: 0x10, Table: 7}, "outside its mask"},
 		{Rule{Family: IPv4, TOS: 3, Table: 7}, "two low bits"},
 		{Rule{Family: IPv4, DSCP: new(uint8(64)), Table: 7}, "6 bits"},
-		{Rule{Family: IPv4, DSCPMask: 1, Table: 7}, "mask without"},
+		{Rule{Family: IPv4, DSCPMask: new(uint8(1)), Table: 7}, "mask without"},
 		{Rule{Family: IPv4, DSCP: new(uint8(1)), TOS: 4, Table: 7}, "both"},
 		{Rule{Family: IPv4, FlowLabel: 1, Table: 7}, "flow label"},
 		{Rule{Family: IPv6, FlowLabel: 1 << 20, Table: 7}, "20 bits"},
@@ -273,12 +277,12 @@ func TestBadRules(t *testing.T) {
 		{Rule{Family: IPv4, SrcPorts: Ports{First: 9, Last: 8}, Table: 7}, "no range"},
 		{Rule{Family: IPv4, SrcPorts: Ports{Last: 8}, Table: 7}, "from 1"},
 		{Rule{Family: IPv4, DstPorts: Ports{First: 1, Last: 8, Mask: 1}, Table: 7}, "no mask"},
-		{Rule{Family: IPv4, Action: Goto}, "not given"},
-		{Rule{Family: IPv4, Action: Goto, Goto: 5, Priority: 5}, "forward"},
+		{Rule{Family: IPv4, Action: ActionGoto}, "not given"},
+		{Rule{Family: IPv4, Action: ActionGoto, Goto: 5, Priority: 5}, "forward"},
 		{Rule{Family: IPv4, Action: 5}, "action 5"},
-		{Rule{Family: IPv4, Action: Nop, Table: 7}, "with the action"},
+		{Rule{Family: IPv4, Action: ActionNop, Table: 7}, "with the action"},
 		{Rule{Family: IPv4, Goto: 7, Table: 7}, "with the action"},
-		{Rule{Family: IPv4, Action: Nop, SuppressPrefixLen: new(0)}, "suppressed"},
+		{Rule{Family: IPv4, Action: ActionNop, SuppressPrefixLen: new(0)}, "suppressed"},
 		{Rule{Family: IPv4, Table: 7, SuppressPrefixLen: new(129)}, "129"},
 	} {
 		err := AddRules(t.Context(), ns, Rule{Family: IPv4, Table: 100}, tt.rule)
@@ -298,7 +302,7 @@ func TestRuleKeepsWhatItDoesNotKnow(t *testing.T) {
 	rule := Rule{From: prefix("10.0.0.0/8"), Table: 100, Priority: 7, Protocol: 77}
 	rule.Unknown = nl.AppendU32(nil, 99, 0x01020304)
 	var got Rule
-	if ok, err := decodeRule(rule.append(nil, rule.Protocol), &got); err != nil || !ok || !got.Equal(rule) {
+	if ok, err := decodeRule(rule.append(nil, rule.Action, rule.Protocol), &got); err != nil || !ok || !got.Equal(rule) {
 		t.Errorf("%+v came back as %+v, %v", rule, got, err)
 	}
 	if !strings.Contains(got.String(), "unknown 0800630004030201") && !strings.Contains(got.String(), "unknown 0008006301020304") {
@@ -308,7 +312,7 @@ func TestRuleKeepsWhatItDoesNotKnow(t *testing.T) {
 
 func FuzzDecodeRule(f *testing.F) {
 	for _, tt := range ruleFeatures {
-		f.Add(tt.rule.append(nil, tt.rule.Protocol))
+		f.Add(tt.rule.append(nil, tt.rule.Action, tt.rule.Protocol))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var r, again Rule
@@ -321,7 +325,7 @@ func FuzzDecodeRule(f *testing.F) {
 			return
 		}
 		// What can be sent comes back as it was sent.
-		if ok, err := decodeRule(r.append(nil, r.Protocol), &again); err != nil || !ok || !again.Equal(r) {
+		if ok, err := decodeRule(r.append(nil, r.Action, r.Protocol), &again); err != nil || !ok || !again.Equal(r) {
 			t.Fatalf("%+v came back as\n%+v (%v)", r, again, err)
 		}
 	})

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"net/netip"
@@ -34,21 +35,22 @@ var ruleAttrNames = map[uint16]string{
 func ruleNames(path []uint16) string { return ruleAttrNames[path[0]] }
 
 // request builds the message that adds or deletes a rule; its body is appended
-// to b.
+// to b. verbAppend adds it as it was listed, though it is there.
 func (r *Rule) request(b []byte, v verb) nl.Request {
-	req := nl.Request{Type: unix.RTM_NEWRULE, Flags: verbFlags[verbAdd], Names: ruleNames}
-	protocol := r.Protocol
-	if v == verbDelete {
-		req.Type, req.Flags = unix.RTM_DELRULE, 0
-	} else if protocol == 0 {
-		protocol = ProtoStatic
+	req := nl.Request{Type: unix.RTM_NEWRULE, Flags: verbFlags[v], Names: ruleNames}
+	action, protocol := max(r.Action, ActionToTable), r.Protocol
+	switch v {
+	case verbDelete: // 0 matches any
+		req.Type, action = unix.RTM_DELRULE, r.Action
+	case verbAdd:
+		protocol = cmp.Or(protocol, ProtoStatic)
 	}
-	req.Body = r.append(b, protocol)
+	req.Body = r.append(b, action, protocol)
 	return req
 }
 
-func (r *Rule) append(b []byte, protocol Protocol) []byte {
-	af, action, flags := uint8(unix.AF_INET), max(r.Action, ToTable), uint32(0)
+func (r *Rule) append(b []byte, action Action, protocol Protocol) []byte {
+	af, flags := uint8(unix.AF_INET), uint32(0)
 	if r.family() == IPv6 {
 		af = unix.AF_INET6
 	}
@@ -73,18 +75,19 @@ func (r *Rule) append(b []byte, protocol Protocol) []byte {
 	if r.OIF != "" {
 		b = nl.AppendString(b, fraOIF, r.OIF)
 	}
-	b = appendNonZero(b, fraPriority, r.Priority)
+	if r.First || r.Priority != 0 {
+		b = nl.AppendU32(b, fraPriority, r.Priority)
+	}
 	b = appendNonZero(b, fraGoto, r.Goto)
 	b = appendNonZero(b, fraTable, long)
-	if r.Mark != 0 || r.MarkMask != 0 {
-		n := r.normal()
-		b = nl.AppendU32(b, fraMark, n.Mark)
-		b = nl.AppendU32(b, fraMask, n.MarkMask)
+	if mask := r.normal().MarkMask; mask != nil {
+		b = nl.AppendU32(b, fraMark, r.Mark)
+		b = nl.AppendU32(b, fraMask, *mask)
 	}
 	if r.DSCP != nil {
 		b = nl.AppendU8(b, fraDSCP, *r.DSCP)
-		if r.DSCPMask != 0 && r.DSCPMask != 63 {
-			b = nl.AppendU8(b, fraDSCPMask, r.DSCPMask)
+		if r.DSCPMask != nil && *r.DSCPMask != 63 {
+			b = nl.AppendU8(b, fraDSCPMask, *r.DSCPMask)
 		}
 	}
 	if r.FlowLabel != 0 || r.FlowLabelMask != 0 {
@@ -149,7 +152,7 @@ func decodeRule(b []byte, r *Rule) (ok bool, err error) {
 	if len(b) < unix.SizeofRtMsg {
 		return false, errMalformedRule
 	}
-	*r = Rule{Family: IPv4, TOS: b[3], Table: Table(b[4]), Action: Action(b[7])}
+	*r = Rule{Family: IPv4, Protocol: ProtoUnspec, TOS: b[3], Table: Table(b[4]), Action: Action(b[7])}
 	af := b[0]
 	switch af {
 	case unix.AF_INET:
@@ -176,6 +179,7 @@ func decodeRule(b []byte, r *Rule) (ok bool, err error) {
 	if err := w.Err(); err != nil {
 		return false, err
 	}
+	r.First = r.Priority == 0
 	if dst.IsValid() {
 		r.To = netip.PrefixFrom(dst, int(b[1]))
 	}
@@ -204,11 +208,11 @@ func (r *Rule) attr(w *nl.Walker) {
 	case fraMark:
 		r.Mark = w.U32()
 	case fraMask:
-		r.MarkMask = w.U32()
+		r.MarkMask = new(w.U32())
 	case fraDSCP:
 		r.DSCP = new(w.U8())
 	case fraDSCPMask:
-		r.DSCPMask = w.U8()
+		r.DSCPMask = new(w.U8())
 	case fraLabel:
 		r.FlowLabel = w.BE32()
 	case fraLabelMask:
@@ -242,7 +246,7 @@ func (r *Rule) attr(w *nl.Walker) {
 	case fraFlow:
 		r.Realm = readRealm(w.U32())
 	case fraProtocol:
-		r.Protocol = Protocol(w.U8())
+		r.Protocol = protocolOf(w.U8())
 	case fraPad:
 	default:
 		r.Unknown = nl.AppendAttr(r.Unknown, w.Type(), w.Data())

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/refuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,8 +24,8 @@ type selector struct {
 var selectors = []*selector{
 	{name: "a DSCP", kernel: "6.12", used: func(r *Rule) bool { return r.DSCP != nil },
 		try: Rule{Family: IPv4, DSCP: new(uint8(1))}},
-	{name: "the mask of a DSCP", kernel: "6.15", used: func(r *Rule) bool { return r.DSCPMask != 0 && r.DSCPMask != 63 },
-		try: Rule{Family: IPv4, DSCP: new(uint8(8)), DSCPMask: 0x38}},
+	{name: "the mask of a DSCP", kernel: "6.15", used: func(r *Rule) bool { return r.DSCPMask != nil && *r.DSCPMask != 63 },
+		try: Rule{Family: IPv4, DSCP: new(uint8(8)), DSCPMask: new(uint8(0x38))}},
 	{name: "a flow label", kernel: "6.14", used: func(r *Rule) bool { return r.FlowLabel != 0 || r.FlowLabelMask != 0 },
 		try: Rule{Family: IPv6, FlowLabel: 1}},
 	{name: "the mask of a port", kernel: "6.15", used: func(r *Rule) bool { return r.SrcPorts.masked() || r.DstPorts.masked() },
@@ -45,7 +46,7 @@ func checkKept(ctx context.Context, conn *nl.Conn, r *Rule) error {
 			}
 		}
 		if s.known.Load() < 0 {
-			return fmt.Errorf("%s in a rule needs Linux %s, and this kernel would ignore it: %w", s.name, s.kernel, errors.ErrUnsupported)
+			return refuse.As(errors.ErrUnsupported, "%s in a rule needs Linux %s, and this kernel would ignore it", s.name, s.kernel)
 		}
 	}
 	return nil
@@ -55,7 +56,7 @@ func checkKept(ctx context.Context, conn *nl.Conn, r *Rule) error {
 // nothing, behind all others, has it echoed, and deletes it. It is done once.
 func (s *selector) probe(ctx context.Context, conn *nl.Conn) error {
 	want := s.try
-	want.Action, want.Priority, want.Protocol = Nop, 1<<32-1, ProtoStatic
+	want.Action, want.Priority, want.Protocol = ActionNop, 1<<32-1, ProtoStatic
 	req := want.request(nil, verbAdd)
 	req.Flags = unix.NLM_F_CREATE | unix.NLM_F_ECHO // without EXCL: two may try at once
 	var got Rule

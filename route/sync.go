@@ -2,18 +2,21 @@ package route
 
 import "github.com/boxwire/boxwire/internal/refuse"
 
-// Changes says what a sync did.
+// Changes counts what a sync did.
 type Changes struct {
 	Added, Replaced, Deleted int
 }
 
-// checkOwner refuses the protocols of what nobody owns: the kernel's own routes
-// and, for boot, those that ip-route(8) writes unless told otherwise.
+// checkOwner refuses the protocols that have no single owner: the kernel's own, and boot,
+// which ip-route(8) writes by default.
 func checkOwner(p Protocol) error {
+	if err := p.check(); err != nil {
+		return err
+	}
 	switch p {
 	case 0:
 		return refuse.Input("no owner protocol is given")
-	case ProtoRedirect, ProtoKernel, ProtoBoot, ProtoRA:
+	case ProtoUnspec, ProtoRedirect, ProtoKernel, ProtoBoot, ProtoRA:
 		return refuse.Input("the protocol %s is reserved (linux/rtnetlink.h): it cannot be an owner", p)
 	}
 	return nil

@@ -3,31 +3,30 @@ package route
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
 
-// Sync makes the routes of an owner, a protocol number that nobody else uses, be
-// those given and no others, in all tables of the namespace and both families. It
-// touches only what differs: a route that is there as wanted carries packets all
-// the while. It may be repeated, and after a crash has to be.
+// Sync makes the routes of an owner exactly those given, in all tables of the namespace and
+// both families. An owner is a protocol number that no other program uses. Sync touches
+// only what differs: an existing route that is wanted carries packets all the time. Sync
+// may be repeated. After a crash or an error the next Sync completes the work.
 //
-// The desired routes have the owner's Protocol, or 0. A route with an Expires
-// that is there is left to expire. Where a route of another protocol has the
-// destination, table, metric and type of service of one that is wanted, it is
-// left alone, and the error is os.ErrExist.
+// The desired routes have the owner's Protocol, or 0. Sync does not renew an existing route
+// with an Expires. A route of another protocol with the same destination, table, metric and
+// type of service is left alone, and the error is os.ErrExist.
 //
-// Missing routes are added and those that differ replaced in the order given, so
-// that a gateway's route comes before those that need it; then those that are not
-// wanted are deleted. A route that is refused does not keep those sent along with
-// it, up to 99, from being made; what comes after is not sent, and a next Sync
-// finds it. The Changes are zero with an error.
+// Sync adds missing routes and replaces differing ones in the order given, so a gateway's
+// route can precede those that need it. It then deletes those that are not wanted. Routes
+// are sent a hundred at a time. If one is refused, those sent with it are still made, and
+// later ones are not sent. With an error the Changes are zero.
 func Sync(ctx context.Context, ns *netns.NS, owner Protocol, desired ...Route) (Changes, error) {
 	const op = "route.Sync"
 	s := syncer{owner: owner, want: slices.Clone(desired)}
@@ -52,18 +51,52 @@ func Sync(ctx context.Context, ns *netns.NS, owner Protocol, desired ...Route) (
 	if err == nil {
 		err = sendAll(ctx, conn, len(s.todo), false, func(b []byte, i int) nl.Request {
 			return s.todo[i].route.request(b, s.todo[i].verb)
-		})
+		}, nil)
 	}
 	if err == nil {
-		err = sendAll(ctx, conn, len(s.stale), true, func(b []byte, i int) nl.Request { return s.stale[i].request(b, verbDelete) })
+		err = sendAll(ctx, conn, len(s.stale), true, func(b []byte, i int) nl.Request { return s.stale[i].request(b, verbDelete) }, nil)
 		if err != nil {
 			_, err = explain(op, ns, "route", s.stale, err)
 			return Changes{}, err
 		}
 		return s.changes, nil
 	}
-	_, err = explain(op, ns, "route", s.todo, err)
-	return Changes{}, err
+	return Changes{}, s.refused(ctx, op, ns, err)
+}
+
+// refused explains what the kernel has refused. Where there was a route in the
+// way, which is of another protocol, it is named.
+func (s *syncer) refused(ctx context.Context, op string, ns *netns.NS, err error) error {
+	many, text := explain(op, ns, "route", s.todo, err)
+	if many == nil || !errors.Is(text, fs.ErrExist) {
+		return text
+	}
+	places := map[key]*Route{}
+	for _, f := range many.Failed {
+		if f.Err.Errno == unix.EEXIST {
+			places[s.todo[f.Index].route.key()] = s.todo[f.Index].route
+		}
+	}
+	ways, err := s.inTheWay(context.WithoutCancel(ctx), op, ns, places)
+	if err != nil || len(ways) == 0 { // gone by now
+		return text
+	}
+	var all []error
+	for i, f := range many.Failed {
+		way := ways[s.todo[f.Index].route.key()]
+		if way == nil || f.Err.Errno != unix.EEXIST {
+			one := *many
+			one.Failed, one.Sent = many.Failed[i:i+1], len(s.todo)
+			_, way = explain(op, ns, "route", s.todo, &one)
+		}
+		all = append(all, way)
+	}
+	if rest := *many; rest.Sent < len(s.todo) {
+		rest.Failed = nil
+		_, err := explain(op, ns, "route", s.todo, &rest)
+		all = append(all, err)
+	}
+	return errors.Join(all...)
 }
 
 // syncer holds the difference between what is wanted and what there is.
@@ -161,13 +194,7 @@ func (s *syncer) checkStrangers(ctx context.Context, op string, ns *netns.NS) er
 	if len(places) == 0 {
 		return nil
 	}
-	errs := map[key]error{}
-	err := walk(ctx, ns, Filter{}, func(Family) {}, func(r *Route) {
-		k := r.key()
-		if want := places[k]; want != nil && r.Protocol != s.owner && errs[k] == nil {
-			errs[k] = fail.New(op, ns, "route "+want.String(), fmt.Errorf("a route of the protocol %s has the same place: %w", r.Protocol, os.ErrExist))
-		}
-	})
+	errs, err := s.inTheWay(ctx, op, ns, places)
 	if err != nil {
 		return fail.New(op, ns, "routes", err)
 	}
@@ -180,6 +207,19 @@ func (s *syncer) checkStrangers(ctx context.Context, op string, ns *netns.NS) er
 	return errors.Join(all...)
 }
 
+// inTheWay finds the routes of other protocols at the places of those wanted: an
+// error for each, which names it.
+func (s *syncer) inTheWay(ctx context.Context, op string, ns *netns.NS, places map[key]*Route) (map[key]error, error) {
+	errs := map[key]error{}
+	err := walk(ctx, ns, Filter{}, func(Family) {}, func(r *Route) {
+		k := r.key()
+		if want := places[k]; want != nil && r.Protocol != s.owner && errs[k] == nil {
+			errs[k] = fail.New(op, ns, "route "+want.String(), refuse.As(os.ErrExist, "the route %s has the same place", r))
+		}
+	})
+	return errs, err
+}
+
 // walk hands each route that the filter chooses to each, without holding them.
 // reset says that those of a family are void and come again.
 func walk(ctx context.Context, ns *netns.NS, f Filter, reset func(Family), each func(*Route)) error {
@@ -189,16 +229,14 @@ func walk(ctx context.Context, ns *netns.NS, f Filter, reset func(Family), each 
 	}
 	var r Route
 	return eachFamily(f, func(af uint8) error {
-		g := newGuard(af, f)
 		again := func() {
-			g.reset()
 			if af == unix.AF_INET {
 				reset(IPv4)
 			} else {
 				reset(IPv6)
 			}
 		}
-		return conn.DumpGuarded(ctx, dump(af, f), &g.Guard, again, func(m nl.Message) error {
+		return conn.DumpGuarded(ctx, dump(af, f), newGuard(af, f), again, func(m nl.Message) error {
 			ok, err := decode(m.Body, &r, &f)
 			if ok {
 				each(&r)

@@ -13,6 +13,7 @@ import (
 
 func TestSyncTouchesOnlyTheDifference(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := box(t)
 	const owner = Protocol(77)
 	alien := []Route{{Dst: prefix("10.60.0.0/16"), Via: addr("10.1.0.1")}, {Dst: prefix("fd60::/64"), Via: addr("fd01::1"), Protocol: ProtoBird}}
@@ -23,11 +24,11 @@ func TestSyncTouchesOnlyTheDifference(t *testing.T) {
 		{Dst: prefix("10.9.0.0/16"), Via: addr("10.1.0.1")},
 		{Dst: prefix("10.9.0.0/16"), Via: addr("10.1.0.3"), Metric: 9},
 		{Dst: prefix("10.8.0.0/16"), Hops: []Hop{{Via: addr("10.1.0.1"), Weight: 1}, {Via: addr("10.1.0.3"), Weight: 2}}, Table: 100},
-		{Dst: prefix("10.7.0.0/16"), Type: Blackhole, Protocol: owner},
+		{Dst: prefix("10.7.0.0/16"), Type: TypeBlackhole, Protocol: owner},
 		{Dst: prefix("fd09::/64"), Via: addr("fd01::1"), Metrics: &Metrics{MTU: 1300}},
 		{Dst: prefix("fd08::/64"), Hops: []Hop{{Via: addr("fd01::1"), Dev: 100, Weight: 1}, {Via: addr("fd01::3"), Dev: 100, Weight: 2}}},
 		{Dst: prefix("fd07::/64"), Via: addr("fd01::1")},
-		{Dst: prefix("fd06::/64"), Type: Unreachable},
+		{Dst: prefix("fd06::/64"), Type: TypeUnreachable},
 		{Dst: prefix("10.6.0.0/16"), Dev: 100, Encap: IPEncap{ID: 7, Dst: addr("192.0.2.2"), TTL: 9}},
 	}
 	sync := func(name string, did Changes, want ...Route) {
@@ -58,11 +59,11 @@ func TestSyncTouchesOnlyTheDifference(t *testing.T) {
 	changed := slices.Clone(want)
 	changed[0].Via = addr("10.1.0.5")
 	changed[2].Hops = []Hop{{Via: addr("10.1.0.1"), Weight: 1}, {Via: addr("10.1.0.3"), Weight: 3}}
-	changed[3].Type = Prohibit
+	changed[3].Type = TypeProhibit
 	changed[4].Metrics = &Metrics{MTU: 1400}
 	changed[5].Hops = changed[5].Hops[:1]
 	sync("five changed", Changes{Replaced: 5}, changed...)
-	changed[6] = Route{Dst: prefix("fd07::/64"), Type: Blackhole} // which Replace would add beside
+	changed[6] = Route{Dst: prefix("fd07::/64"), Type: TypeBlackhole} // which Replace would add beside
 	changed[7] = Route{Dst: prefix("fd06::/64"), Via: addr("fd01::1")}
 	sync("gateways and drops change places", Changes{Replaced: 2}, changed...)
 	sync("fewer", Changes{Deleted: 4}, changed[4:]...)
@@ -140,6 +141,7 @@ func TestSyncRefuses(t *testing.T) {
 
 func TestSyncOfMany(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := netnstest.New(t)
 	want := hosts(IPv4, 5000)
 	want = append(want, hosts(IPv6, 1000)...)

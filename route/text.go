@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// String returns the route as ip-route(8) writes it, with the link's index in
-// the place of its name. Defaults are left out. [Parse] reads it back.
+// String returns the route as ip-route(8) writes it, with the link's index instead of its
+// name. It leaves out defaults. [Parse] reads it.
 func (r Route) String() string {
 	var b strings.Builder
-	if r.Type != 0 && r.Type != Unicast {
+	if r.Type != 0 && r.Type != TypeUnicast {
 		b.WriteString(r.Type.String() + " ")
 	}
 	switch {

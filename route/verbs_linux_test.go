@@ -5,10 +5,13 @@ import (
 	"os"
 	"syscall"
 	"testing"
+
+	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
 func TestChangeWantsTheRoute(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := box(t)
 	for _, r := range []Route{To(prefix("10.9.0.0/16"), addr("10.1.0.1")), To(prefix("fd09::/64"), addr("fd01::1"))} {
 		if err := Change(t.Context(), ns, r); !errors.Is(err, os.ErrNotExist) {
@@ -30,6 +33,7 @@ func TestChangeWantsTheRoute(t *testing.T) {
 
 func TestAppend(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := box(t)
 	for _, r := range []Route{To(prefix("10.9.0.0/16"), addr("10.1.0.1")), To(prefix("fd09::/64"), addr("fd01::1"))} {
 		for range 2 {
@@ -59,6 +63,7 @@ func TestAppend(t *testing.T) {
 // A gateway that no route leads to is the kernel's to refuse, in its own words.
 func TestGatewayOffLink(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := box(t)
 	for _, r := range []Route{To(prefix("10.9.0.0/16"), addr("172.31.0.1")), To(prefix("fd09::/64"), addr("fd99::1"))} {
 		err := Add(t.Context(), ns, r)

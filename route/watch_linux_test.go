@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
 // A watched is a watch that a test reads event by event.
@@ -27,7 +28,7 @@ func follow[T Route | Rule | NextHop](t *testing.T, seq func(context.Context) it
 	next, stop := iter.Pull2(seq(ctx))
 	t.Cleanup(stop)
 	w := &watched[T]{t: t, next: next, of: of, n: map[EventKind]int{}}
-	w.until("synced", func() bool { return w.n[Synced] == 1 })
+	w.until("synced", func() bool { return w.n[EventSynced] == 1 })
 	return w
 }
 
@@ -41,14 +42,14 @@ func (w *watched[T]) until(what string, done func() bool) {
 		}
 		w.n[e.Kind]++
 		switch e.Kind {
-		case Resync:
+		case EventResync:
 			w.have = nil
-		case Present, Changed:
+		case EventPresent, EventChanged:
 			if w.have == nil {
 				w.have = map[string]bool{}
 			}
 			w.have[w.of(e.Item)] = true
-		case Deleted:
+		case EventDeleted:
 			delete(w.have, w.of(e.Item))
 		}
 	}
@@ -56,11 +57,12 @@ func (w *watched[T]) until(what string, done func() bool) {
 
 func (w *watched[T]) has(what string, yes bool) {
 	w.t.Helper()
-	w.until(what, func() bool { return w.have[what] == yes && w.n[Synced] > w.n[Resync] })
+	w.until(what, func() bool { return w.have[what] == yes && w.n[EventSynced] > w.n[EventResync] })
 }
 
 func TestWatch(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := box(t)
 	if err := Add(t.Context(), ns, Default(addr("10.1.0.1"))); err != nil {
 		t.Fatal(err)
@@ -82,14 +84,15 @@ func TestWatch(t *testing.T) {
 	}
 	testutil.Run(t, ns, "ip", "route", "del", "10.9.0.0/16")
 	w.has("10.9.0.0/16", false)
-	if w.n[Resync] != 0 {
-		t.Errorf("%d resyncs", w.n[Resync])
+	if w.n[EventResync] != 0 {
+		t.Errorf("%d resyncs", w.n[EventResync])
 	}
 }
 
 // The kernel takes IPv4 routes away without a word.
 func TestWatchSeesWhatGoesInSilence(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	for name, act := range map[string]string{
 		"link down":    "link set v0 down",
 		"link deleted": "link del v0",
@@ -136,7 +139,7 @@ func TestWatchRecoversFromALoss(t *testing.T) {
 	if err := Delete(t.Context(), ns, routes[:19999]...); err != nil {
 		t.Fatal(err)
 	}
-	w.until("a resync", func() bool { return w.n[Resync] > 0 && w.n[Synced] > w.n[Resync] })
+	w.until("a resync", func() bool { return w.n[EventResync] > 0 && w.n[EventSynced] > w.n[EventResync] })
 	w.has(routes[19999].Dst.String(), true)
 	for _, r := range routes[:19999] {
 		if w.have[r.Dst.String()] {
@@ -147,6 +150,7 @@ func TestWatchRecoversFromALoss(t *testing.T) {
 
 func TestWatchRules(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns := box(t)
 	w := follow(t, func(ctx context.Context) iter.Seq2[Event[Rule], error] { return WatchRules(ctx, ns, 0) }, func(r Rule) string { r.Protocol = 0; return r.String() })
 	if len(w.have) != 3 || !w.have["0: from all lookup local"] { // both families' are alike
@@ -183,7 +187,7 @@ func TestWatchEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var last error
 	for e, err := range Watch(ctx, ns, Filter{}) {
-		if last = err; e.Kind == Synced {
+		if last = err; e.Kind == EventSynced {
 			cancel()
 		}
 	}

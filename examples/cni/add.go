@@ -6,13 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"time"
 
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
-	"github.com/boxwire/boxwire/route"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 )
@@ -27,7 +25,7 @@ func add(ctx context.Context, r *request) (err error) {
 		return err
 	}
 	defer box.Close()
-	if err := r.absent(ctx); err != nil {
+	if err := r.clear(ctx); err != nil {
 		return err
 	}
 	l := &lease{}
@@ -43,13 +41,13 @@ func add(ctx context.Context, r *request) (err error) {
 	defer unlock()
 	// Once more, now that nobody else is at it: a second ADD must not undo what
 	// the first has made.
-	if err := r.absent(ctx); err != nil {
+	if _, err := r.absent(ctx); err != nil {
 		return err
 	}
-	made := false
+	br := &bridge{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, detach(ctx, r, made))
+			err = errors.Join(err, detach(ctx, r, br.made), br.restore(ctx))
 		}
 	}()
 	if r.conf.pool != nil {
@@ -57,15 +55,38 @@ func add(ctx context.Context, r *request) (err error) {
 			return err
 		}
 	}
-	var br link.Link
-	if br, made, err = ensureBridge(ctx, r, l); err != nil {
+	if err := r.fits(ctx, box, l); err != nil {
 		return err
 	}
-	result, err := r.wire(ctx, br, box, l)
+	if br, err = ensureBridge(ctx, r, l); err != nil {
+		return err
+	}
+	result, err := r.wire(ctx, br.Link, box, l)
 	if err != nil {
 		return err
 	}
+	if err := r.finish(ctx, result); err != nil {
+		return err
+	}
 	return types.PrintResult(result, r.conf.CNIVersion)
+}
+
+// clear takes away what an ADD of this attachment has left that was killed, with its
+// addresses, and makes sure that the attachment is not there.
+func (r *request) clear(ctx context.Context) error {
+	half, err := r.absent(ctx)
+	if err != nil || !half {
+		return err
+	}
+	unlock, err := lock() // the ADD may be under way
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if half, err = r.absent(ctx); err != nil || !half {
+		return err
+	}
+	return detach(ctx, r, false)
 }
 
 // openBox opens the container's namespace, which must not be the host's.
@@ -81,27 +102,46 @@ func (r *request) openBox(ctx context.Context) (*netns.NS, error) {
 	return box, nil
 }
 
-// absent makes sure that the attachment is not there yet.
-func (r *request) absent(ctx context.Context) error {
-	_, err := link.Get(ctx, r.host, r.at.link())
+// absent makes sure that the attachment is not there yet. Half of one is an ADD under
+// way, or what one has left that was killed.
+func (r *request) absent(ctx context.Context) (half bool, err error) {
+	port, own, half, err := r.ours(ctx)
 	switch {
-	case err == nil:
-		return types.NewError(codeExists, "the container is in the network already", fmt.Sprintf("%s, by the link %s of the host", r.at.owner(), r.at.link()))
 	case errors.Is(err, os.ErrNotExist):
-		return nil
+		return false, nil
+	case err != nil:
+		return false, failed("looking for the container's link", err)
+	case !own:
+		return false, types.NewError(codeExists, "the name of the container's link is taken", fmt.Sprintf("%s of the host is not the plugin's", port.Name))
+	case !half:
+		return false, types.NewError(codeExists, "the container is in the network already", fmt.Sprintf("%s, by the link %s of the host", r.at.owner(), port.Name))
 	}
-	return failed("looking for the container's link", err)
+	return true, nil
 }
 
 // wire makes the pair and what belongs to it, and returns what has been made.
 func (r *request) wire(ctx context.Context, br link.Link, box *netns.NS, l *lease) (*current.Result, error) {
 	c := r.conf
+	if err := r.checkMAC(ctx, br); err != nil {
+		return nil, err
+	}
+	mac, err := ownMAC(r.host, r.at.link())
+	if err != nil {
+		return nil, err
+	}
+	mtu := c.MTU
+	if mtu == 0 { // a smaller one would be the bridge's, too
+		mtu = br.MTU
+	}
+	var ipv6 link.IPv6Conf
+	if hasIPv6(ctx, box, "default") {
+		ipv6.AddrGenMode = new(link.AddrGenNone)
+	}
 	port, err := link.Create(ctx, r.host, link.Spec{
-		Name: r.at.link(), Up: true, Master: br.Index, MTU: c.MTU, Alias: r.at.alias(),
-		Port: r.portOptions(ctx),
+		Name: r.at.link(), Up: true, Master: br.Ref(), MTU: mtu, MAC: mac,
+		Alias: r.at.alias() + " " + begun, Port: r.portOptions(ctx),
 		Kind: link.Veth{Peer: link.Spec{
-			NS: box, Name: r.at.ifname, Up: true, MTU: c.MTU, MAC: c.mac, Addrs: l.addrs,
-			IPv6: link.IPv6Conf{AddrGenMode: new(link.AddrGenNone)},
+			NS: box, Name: r.at.ifname, Up: !c.DisableContainerInterface, MTU: mtu, MAC: c.mac, Addrs: l.addrs, IPv6: ipv6,
 		}},
 	})
 	if err != nil {
@@ -114,11 +154,7 @@ func (r *request) wire(ctx context.Context, br link.Link, box *netns.NS, l *leas
 	if r.conf.IsDefaultGateway {
 		l.addDefaults()
 	}
-	routes, err := l.toRoutes(eth.Index)
-	if err == nil && len(routes) > 0 {
-		err = route.Add(ctx, box, routes...)
-	}
-	if err != nil {
+	if err := l.addRoutes(ctx, box, eth.Index); err != nil {
 		return nil, failed("adding the container's routes", err)
 	}
 	if err := r.limit(ctx, port); err != nil {
@@ -127,7 +163,33 @@ func (r *request) wire(ctx context.Context, br link.Link, box *netns.NS, l *leas
 	if err := r.publish(ctx, l); err != nil {
 		return nil, err
 	}
-	return r.result(br, port, eth, l), settle(ctx, br, port)
+	if c.DisableContainerInterface { // nothing comes or goes
+		return r.result(br, port, eth, l), nil
+	}
+	if err := settle(ctx, br, port); err != nil {
+		return nil, err
+	}
+	return r.result(br, port, eth, l), announce(ctx, eth)
+}
+
+// finish notes that the attachment is whole, with the container's hardware address.
+func (r *request) finish(ctx context.Context, result *current.Result) error {
+	port, err := link.Get(ctx, r.host, r.at.link())
+	if err == nil {
+		_, err = port.Update(ctx, link.Spec{Alias: r.at.alias() + " " + result.Interfaces[2].Mac})
+	}
+	return failed("giving the container's link its alias", err)
+}
+
+// announce corrects what the host and the bridge's other containers remember of the
+// addresses, which another container may have had until now. It is no part of the
+// attachment: without it, they find out by themselves within a minute.
+func announce(ctx context.Context, eth link.Link) error {
+	err := eth.Announce(ctx)
+	if errors.Is(err, os.ErrPermission) { // no CAP_NET_RAW
+		return nil
+	}
+	return failed("announcing the container's addresses", err)
 }
 
 // settle waits until the bridge forwards for the container, a few milliseconds as
@@ -156,39 +218,8 @@ func (r *request) portOptions(ctx context.Context) link.PortOptions {
 		// A container reaches its own published port only with it when the
 		// firewall sees what is bridged.
 		Hairpin:  new(r.conf.HairpinMode || len(r.conf.RuntimeConfig.PortMappings) > 0),
-		Isolated: new(r.conf.Isolate && seen != "1"),
+		Isolated: new(r.conf.PortIsolation || r.conf.Isolate && seen != "1"),
 	}
-}
-
-// publish lets the firewall know the network and publishes the ports.
-func (r *request) publish(ctx context.Context, l *lease) error {
-	if !r.conf.needsNetwork() || len(l.addrs) == 0 {
-		return nil
-	}
-	ports, err := r.conf.ports(r.at.owner(), l.addrs)
-	if err != nil {
-		return err
-	}
-	gw, err := openNAT(ctx, r.host)
-	if err != nil {
-		return err
-	}
-	defer gw.Close()
-	networks, err := gw.Networks(ctx)
-	if err == nil {
-		err = gw.EnsureNetwork(ctx, r.conf.wantedNetwork(networks, l.subnets()))
-	}
-	if err != nil {
-		return failed("adding the network to the firewall", err)
-	}
-	if len(ports) == 0 {
-		return nil
-	}
-	err = gw.Publish(ctx, ports...)
-	if errors.Is(err, os.ErrExist) {
-		return types.NewError(codePortTaken, "a host port is taken", oneLine(err))
-	}
-	return failed("publishing the container's ports", err)
 }
 
 // limit sets the rates. The link that carries one of them gets the owner's name,
@@ -203,59 +234,10 @@ func (r *request) limit(ctx context.Context, port link.Link) error {
 	}
 	ifb, err := link.Get(ctx, r.host, ifbOf(port.Index))
 	if err == nil {
-		_, err = ifb.Change(ctx, link.Spec{Alias: r.at.alias()})
+		_, err = ifb.Update(ctx, link.Spec{Alias: r.at.alias()})
 	}
 	return netns.IgnoreNotExist(err)
 }
 
 // ifbOf is the name of the link that limits what comes in; see link.SetRate.
 func ifbOf(index int) string { return fmt.Sprintf("bwifb%d", index) }
-
-// addDefaults adds default routes to the gateways, unless IPAM has some.
-func (l *lease) addDefaults() {
-	for _, is4 := range []bool{true, false} {
-		gate := l.gateway(is4)
-		dst := netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-		if is4 {
-			dst = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-		}
-		has := !gate.IsValid()
-		for _, r := range l.routes {
-			has = has || prefixOf(r.Dst) == dst
-		}
-		if !has {
-			l.routes = append(l.routes, &types.Route{Dst: ipNet(dst), GW: gate.AsSlice()})
-		}
-	}
-}
-
-// toRoutes are the routes of the lease for the container's link. One without a
-// gateway leads to that of the lease.
-func (l *lease) toRoutes(dev int) ([]route.Route, error) {
-	var all []route.Route
-	for _, r := range l.routes {
-		dst := prefixOf(r.Dst)
-		if !dst.IsValid() {
-			return nil, invalid("IPAM has a route to what is no subnet", r.Dst.String())
-		}
-		via, _ := netip.AddrFromSlice(r.GW)
-		if via = via.Unmap(); !via.IsValid() {
-			via = l.gateway(dst.Addr().Is4())
-		}
-		to := route.Route{Dst: dst, Via: via, Dev: dev, Metric: uint32(r.Priority)}
-		if r.Table != nil {
-			to.Table = route.Table(*r.Table)
-		}
-		if r.Scope != nil && *r.Scope != 0 {
-			to.Scope = route.Scope(*r.Scope)
-			if *r.Scope == int(route.ScopeLink) {
-				to.Via = netip.Addr{}
-			}
-		}
-		if r.MTU != 0 || r.AdvMSS != 0 {
-			to.Metrics = &route.Metrics{MTU: uint32(r.MTU), AdvMSS: uint32(r.AdvMSS)}
-		}
-		all = append(all, to)
-	}
-	return all, nil
-}

@@ -21,6 +21,7 @@ func TestAddressesAreAskedForInThreeWays(t *testing.T) {
 	for _, test := range []struct{ name, args, conf, capabilities, mac, ip string }{
 		{"CNI_ARGS", "MAC=02:00:00:00:00:01;IP=10.89.0.41", "", "", "02:00:00:00:00:01", "10.89.0.41/24"},
 		{"with a length", "IP=10.89.0.42/24", "", "", "", "10.89.0.42/24"},
+		{"twice", "IP=10.89.0.50,10.89.0.50/24,::ffff:10.89.0.50", "", "", "", "10.89.0.50/24"},
 		{"of IPv6, too", "IP=10.89.0.43,fd89::43", "", "", "", "10.89.0.43/24 fd89::43/64"},
 		{"what is for others", "K8S_POD_NAME=web;IgnoreUnknown=1;MAC=02:00:00:00:00:04;IP=10.89.0.44", "", "", "02:00:00:00:00:04", "10.89.0.44/24"},
 		{"without IgnoreUnknown", "GATEWAY=10.89.0.1;IP=10.89.0.45", "", "", "", "10.89.0.45/24"},
@@ -60,6 +61,8 @@ func TestBadArgsAreRefusedByADDOnly(t *testing.T) {
 		{"IP=nonsense", "nonsense", 4},
 		{"IP=", "cannot be read", 4},
 		{"IP=10.90.0.1", "in no range", 7},
+		{"IP=fd89::5%eth0", "cannot be read", 4},
+		{"IP=10.89.0.5,fd89::5%eth0", "fd89::5%eth0", 4},
 	} {
 		t.Run(test.args, func(t *testing.T) {
 			t.Parallel()

@@ -39,6 +39,17 @@ const aliasPrefix = "boxwire cni "
 
 func (a attachment) alias() string { return aliasPrefix + a.owner() }
 
+// begun ends the alias of a host's end while its ADD is under way. When all of it is
+// done, the container's hardware address is in the place.
+const begun = "begun"
+
+// parseAlias reads the owner from an alias, and what follows it.
+func parseAlias(alias string) (owner, rest string, ok bool) {
+	owner, ok = strings.CutPrefix(alias, aliasPrefix)
+	owner, rest, _ = strings.Cut(owner, " ")
+	return owner, rest, ok
+}
+
 // key returns s, or where s is too long or has signs that do not suit a comment,
 // a short form of it that no other has.
 func key(s string, most int) string {

@@ -16,6 +16,7 @@ import (
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/nat"
 	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/route"
 )
 
 // bridgeAlias marks a bridge that the plugin has made and may remove again.
@@ -37,55 +38,165 @@ func getBridge(ctx context.Context, r *request) (link.Link, error) {
 	return br, nil
 }
 
+// A bridge is the network's bridge, with what this ADD has changed of it.
+type bridge struct {
+	link.Link
+	made    bool // by this ADD
+	raised  bool // it was down
+	added   []netip.Prefix
+	dropped []link.Addr // for forceAddress
+	routes  []route.Route
+}
+
 // ensureBridge makes the bridge on first use, and sees to it that it is up and
-// has the gateways' addresses. One that an ADD was killed over is finished.
-func ensureBridge(ctx context.Context, r *request, l *lease) (br link.Link, made bool, err error) {
+// has the gateways' addresses. One that an ADD was killed over is finished. What
+// was changed is known, also where it fails.
+func ensureBridge(ctx context.Context, r *request, l *lease) (b *bridge, err error) {
+	b = &bridge{}
 	gates := r.gatewayPrefixes(l)
-	br, err = getBridge(ctx, r)
+	b.Link, err = getBridge(ctx, r)
 	var begin func(context.Context, *netns.NS, link.Spec) (link.Link, error)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		begin, err = link.Create, nil
-	case err == nil && !br.Up:
+	case err == nil && !b.Up:
 		var half bool
-		if _, half, err = isOwn(ctx, br); half {
+		if _, half, err = isOwn(ctx, b.Link); half {
 			begin = link.Ensure
 		}
 	}
 	if begin != nil {
 		mac, err := ownMAC(r.host, r.conf.Bridge)
 		if err != nil {
-			return br, false, err
+			return b, err
 		}
-		br, err = begin(ctx, r.host, link.Spec{
+		b.made = true
+		b.Link, err = begin(ctx, r.host, link.Spec{
 			Name: r.conf.Bridge, Up: true, MTU: r.conf.MTU, MAC: mac, Alias: bridgeAlias, Addrs: gates,
 			// Without it, each further container costs more than the one before.
 			Kind: link.Bridge{MulticastSnooping: new(false)},
 		})
-		return br, true, failed("making the bridge "+r.conf.Bridge, err)
+		if err == nil {
+			err = b.lead(ctx, r.farSubnets(l))
+		}
+		return b, failed("making the bridge "+r.conf.Bridge, err)
 	}
 	if err != nil {
-		return br, false, failed("looking at the bridge "+r.conf.Bridge, err)
+		return b, failed("looking at the bridge "+r.conf.Bridge, err)
 	}
-	if !br.Up {
-		if err := br.SetUp(ctx); err != nil {
-			return br, false, failed("bringing the bridge up", err)
+	if err := b.prepare(ctx, r.conf.ForceAddress, gates); err != nil {
+		return b, err
+	}
+	return b, failed("adding routes to the bridge", b.lead(ctx, r.farSubnets(l)))
+}
+
+// lead adds the host's routes to subnets that the bridge has no address of.
+func (b *bridge) lead(ctx context.Context, subnets []netip.Prefix) error {
+	for _, s := range subnets {
+		to := route.Route{Dst: s, Dev: b.Index}
+		err := route.Add(ctx, b.NS(), to)
+		if errors.Is(err, os.ErrExist) {
+			continue
 		}
+		if err != nil {
+			return err
+		}
+		b.routes = append(b.routes, to)
 	}
-	missing, err := missingAddrs(ctx, br, gates)
-	if err == nil && len(missing) > 0 {
-		err = br.AddAddr(ctx, missing...)
+	return nil
+}
+
+// prepare brings a bridge up that was there, and gives it the gateways' addresses
+// that it lacks, with force in the place of those that the bridge plugin would
+// replace: every other one of IPv4, and those of IPv6 whose subnet overlaps.
+func (b *bridge) prepare(ctx context.Context, force bool, gates []netip.Prefix) error {
+	if !b.Up {
+		if err := b.SetUp(ctx); err != nil {
+			return failed("bringing the bridge up", err)
+		}
+		b.raised = true
 	}
-	return br, false, failed("giving the bridge its addresses", err)
+	have, err := b.Addrs(ctx)
+	if err != nil {
+		return failed("reading the bridge's addresses", err)
+	}
+	missing := without(gates, have)
+	if force && len(missing) > 0 {
+		err := b.FlushAddrs(ctx, func(a link.Addr) bool {
+			drop := !slices.Contains(gates, a.Prefix) && slices.ContainsFunc(missing, func(m netip.Prefix) bool {
+				return m.Addr().Is4() == a.Prefix.Addr().Is4() && (m.Addr().Is4() || m.Overlaps(a.Prefix))
+			})
+			if drop {
+				b.dropped = append(b.dropped, a)
+			}
+			return drop
+		})
+		if err != nil {
+			return failed("taking the bridge's other addresses away", err)
+		}
+		// With a primary address its secondary ones have gone.
+		if have, err = b.Addrs(ctx); err != nil {
+			return failed("reading the bridge's addresses", err)
+		}
+		missing = without(gates, have)
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if err := b.AddPrefixes(ctx, missing...); err != nil {
+		return failed("giving the bridge its addresses", err)
+	}
+	b.added = missing
+	return nil
+}
+
+// restore gives a bridge that was there back what it was.
+func (b *bridge) restore(ctx context.Context) error {
+	if b.made || b.Index == 0 {
+		return nil
+	}
+	var errs []error
+	if len(b.routes) > 0 {
+		errs = append(errs, netns.IgnoreNotExist(route.Delete(ctx, b.NS(), b.routes...)))
+	}
+	if len(b.added) > 0 {
+		errs = append(errs, netns.IgnoreNotExist(b.DeleteAddrs(ctx, b.added...)))
+	}
+	if len(b.dropped) > 0 {
+		errs = append(errs, b.AddAddrs(ctx, b.dropped...))
+	}
+	if b.raised {
+		errs = append(errs, b.SetDown(ctx))
+	}
+	return failed("setting the bridge back", errors.Join(errs...))
 }
 
 // gatewayPrefixes are the addresses that the bridge has to have.
 func (r *request) gatewayPrefixes(l *lease) []netip.Prefix {
 	var all []netip.Prefix
 	for i, g := range l.gates {
-		p := netip.PrefixFrom(g, l.addrs[i].Bits())
+		bits := l.addrs[i].Bits()
+		switch {
+		case g.Is6() && g.IsLinkLocalUnicast():
+			bits = 64
+		case l.isOutside(g):
+			bits = g.BitLen()
+		}
+		p := netip.PrefixFrom(g, bits)
 		if r.conf.IsGateway && g.IsValid() && !slices.Contains(all, p) {
 			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// farSubnets are those whose gateway is not in them, so that the bridge has no address
+// of theirs, and the host needs a route.
+func (r *request) farSubnets(l *lease) []netip.Prefix {
+	var all []netip.Prefix
+	for i, g := range l.gates {
+		if s := l.addrs[i].Masked(); r.conf.IsGateway && g.IsValid() && !s.Contains(g) {
+			all = append(all, s)
 		}
 	}
 	return all
@@ -97,9 +208,14 @@ func missingAddrs(ctx context.Context, l link.Link, want []netip.Prefix) ([]neti
 	if err != nil {
 		return nil, err
 	}
+	return without(want, have), nil
+}
+
+// without returns the prefixes that are not among the addresses.
+func without(want []netip.Prefix, have []link.Addr) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(want), func(w netip.Prefix) bool {
 		return slices.ContainsFunc(have, func(h link.Addr) bool { return h.Prefix == w })
-	}), nil
+	})
 }
 
 // table is the name of the table of the plugin's networks and ports.
@@ -157,7 +273,7 @@ func dropBridge(ctx context.Context, r *request) error {
 	if own, _, err := isOwn(ctx, br); err != nil || !own {
 		return netns.IgnoreNotExist(err)
 	}
-	ports, err := link.List(ctx, r.host, link.Filter{Master: br.Index})
+	ports, err := link.List(ctx, r.host, link.Filter{Master: br.Ref()})
 	if err != nil || len(ports) > 0 {
 		return err
 	}
@@ -169,13 +285,13 @@ func dropBridge(ctx context.Context, r *request) error {
 func dropTable(ctx context.Context, r *request, gw *nat.NAT) error {
 	_, err := link.Get(ctx, r.host, r.conf.Bridge)
 	if errors.Is(err, os.ErrNotExist) {
-		err = netns.IgnoreNotExist(gw.RemoveNetwork(ctx, r.conf.Bridge))
+		err = netns.IgnoreNotExist(gw.DeleteNetwork(ctx, r.conf.Bridge))
 	}
-	networks, nerr := gw.Networks(ctx)
+	networks, nerr := gw.ListNetworks(ctx)
 	if err = errors.Join(err, nerr); err != nil || len(networks) > 0 {
 		return err
 	}
-	published, err := gw.List(ctx)
+	published, err := gw.ListPorts(ctx)
 	if err == nil && len(published) == 0 {
 		err = netns.IgnoreNotExist(gw.Delete(ctx))
 	}
@@ -195,16 +311,17 @@ func isOwn(ctx context.Context, br link.Link) (own, half bool, err error) {
 	return half, half, err
 }
 
-// ownMAC is the hardware address of a bridge that the plugin makes. Without one a
+// ownMAC is the hardware address of a link of the host that the plugin makes, by
+// which it is known until it has its alias. Without one a
 // bridge would take that of a port, and change it as containers come and go. It is
 // locally administered, and nobody else's: not another machine's bridge of that
 // name, nor one that was made by hand.
-func ownMAC(host *netns.NS, bridge string) (net.HardwareAddr, error) {
+func ownMAC(host *netns.NS, name string) (net.HardwareAddr, error) {
 	boot, err := bootID()
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %s", boot, host.ID().Ino, bridge))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %s", boot, host.ID().Ino, name))
 	mac := net.HardwareAddr(sum[:6])
 	mac[0] = mac[0]&^1 | 2 // unicast, locally administered
 	return mac, nil

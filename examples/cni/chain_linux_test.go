@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/netns/netnstest"
 	"github.com/containernetworking/cni/libcni"
 )
 
@@ -50,4 +51,38 @@ func TestOneChainWithReferencePlugins(t *testing.T) {
 	if err != nil || len(left) > 0 {
 		t.Errorf("host-local still has %v, %v", left, err)
 	}
+}
+
+// A port that only the second network of a container publishes reaches outside visitors
+// where the answers leave by that network.
+func TestASecondNetworksPortWithSourceBasedRouting(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat(filepath.Join(os.Getenv("BOXWIRE_CNI_PLUGINS"), "sbr")); err != nil {
+		t.Skipf("BOXWIRE_CNI_PLUGINS names no directory with sbr: %v", err)
+	}
+	host, outside := netnstest.Host(t)
+	r := newRigOn(t, host.NS, "")
+	c := r.container("web", "")
+	serve(t, c)
+	r.add(c)
+	r2, c2 := r.second(c, "eth1", "", "")
+	c2.CapabilityArgs = map[string]any{"portMappings": []map[string]any{{"hostPort": 8082, "containerPort": 80}}}
+	list, err := libcni.ConfListFromBytes(fmt.Appendf(nil, `{"cniVersion": "1.0.0", "name": "testnet2", "plugins": [
+		{"type": "boxwire", "bridge": "boxwire1", "isDefaultGateway": true, "ipMasq": true, "capabilities": {"portMappings": true},
+		 "ipam": {"type": "boxwire", "dataDir": %q, "ranges": [[{"subnet": "10.90.0.0/24"}], [{"subnet": "fd90::/64"}]]}},
+		{"type": "sbr"}]}`, filepath.Join(r.dir, "state")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r2.list = list
+	r2.add(c2)
+	for _, at := range []string{"203.0.113.1:8082", "[2001:db8::1]:8082"} {
+		if err := reach(t, outside.NS, at, "web"); err != nil {
+			t.Error(err)
+		}
+	}
+	// CHECK has no part in it: sbr moves the routes that ADD has reported.
+	r2.del(c2)
+	r.del(c)
+	r.gc()
 }

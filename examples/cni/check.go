@@ -110,6 +110,17 @@ func (r *request) checkHost(ctx context.Context, l *lease) error {
 	if len(missing) > 0 {
 		return drift("the bridge has lost %v", missing)
 	}
+	if far := r.farSubnets(l); len(far) > 0 {
+		routes, err := route.List(ctx, r.host, route.Filter{Dev: br.Index})
+		if err != nil {
+			return failed("reading the host's routes", err)
+		}
+		for _, s := range far {
+			if !slices.ContainsFunc(routes, func(h route.Route) bool { return h.Dst == s }) {
+				return drift("the bridge has lost the route to %v", s)
+			}
+		}
+	}
 	port, err := link.Get(ctx, r.host, r.at.link())
 	if err != nil {
 		return lost("the host's link "+r.at.link(), err)
@@ -156,7 +167,7 @@ func (r *request) checkBox(ctx context.Context, box *netns.NS, l *lease, mac str
 		return lost("the container's link "+r.at.ifname, err)
 	}
 	switch {
-	case !eth.Up:
+	case !eth.Up && !r.conf.DisableContainerInterface:
 		return drift("%s is down", eth.Name)
 	case !strings.EqualFold(eth.MAC.String(), mac) && mac != "":
 		return drift("%s has the hardware address %v, not %s", eth.Name, eth.MAC, mac)
@@ -203,6 +214,11 @@ func (r *request) checkFirewall(ctx context.Context, l *lease) error {
 	if err != nil {
 		return err
 	}
+	waits, err := r.waitsFor(ctx)
+	if err != nil {
+		return err
+	}
+	ports = slices.DeleteFunc(ports, func(p nat.Port) bool { return slices.Contains(waits, p) })
 	want := r.conf.wantedNetwork(nil, l.subnets())
 	// Opening a table that is gone would bring it back.
 	err = nat.Check(ctx, r.host, table, nat.State{Networks: []nat.Network{want}, Ports: ports})
@@ -219,13 +235,31 @@ func (r *request) checkFirewall(ctx context.Context, l *lease) error {
 		return err
 	}
 	defer gw.Close()
-	networks, err := gw.Networks(ctx)
+	networks, err := gw.ListNetworks(ctx)
 	if err != nil {
 		return failed("reading the firewall's networks", err)
 	}
 	for _, n := range networks {
 		if n.Interface == want.Interface && (n.Masquerade != want.Masquerade || n.Internal != want.Internal || n.Isolated != want.Isolated) {
 			return drift("the firewall has the network with masquerade %t, internal %t, isolated %t", n.Masquerade, n.Internal, n.Isolated)
+		}
+	}
+	if len(waits) > 0 {
+		published, err := gw.ListPorts(ctx)
+		if err != nil {
+			return failed("reading what is published", err)
+		}
+		if free, _ := r.heldByOther(published, waits); len(free) > 0 {
+			return drift("the port %v is published by no attachment of the container", free[0])
+		}
+	}
+	if r.conf.AcceptForward {
+		dropped, err := r.droppedByOthers(ctx, gw, l, ports)
+		if err != nil {
+			return failed("looking at the host's other firewall", err)
+		}
+		if dropped != "" {
+			return drift("%s", dropped)
 		}
 	}
 	return nil

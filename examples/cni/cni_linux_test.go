@@ -176,7 +176,7 @@ type container struct {
 func (r *rig) container(id, capabilities string) container {
 	r.Helper()
 	c := container{ns: netnstest.New(r), RuntimeConf: &libcni.RuntimeConf{ContainerID: id, IfName: "eth0"}}
-	folder := netns.Folder(filepath.Join(r.dir, "netns"))
+	folder := netns.Dir(filepath.Join(r.dir, "netns"))
 	pinned, err := folder.Pin(r.Context(), c.ns, id)
 	if err != nil {
 		r.Fatal(err)

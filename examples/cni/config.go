@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/boxwire/boxwire/link"
@@ -27,9 +28,11 @@ type config struct {
 	IPMasq           bool   `json:"ipMasq"`
 	HairpinMode      bool   `json:"hairpinMode"`
 	MTU              int    `json:"mtu"`
-	Isolate          bool   `json:"isolate"`  // containers of the network reach each other's published ports only
-	Internal         bool   `json:"internal"` // no way out
+	Isolate          bool   `json:"isolate"`       // containers of the network reach each other's published ports only
+	Internal         bool   `json:"internal"`      // no way out
+	AcceptForward    bool   `json:"acceptForward"` // iptables' forward chain, Docker's say, accepts the network
 	limits                  // for every container, unless the runtime sets others
+	reference
 
 	RuntimeConfig struct {
 		MAC          string        `json:"mac"`
@@ -81,7 +84,10 @@ func parseConfig(args *skel.CmdArgs) (*config, error) {
 	if c.IsDefaultGateway {
 		c.IsGateway = true
 	}
-	return c, c.check(args.StdinData)
+	if c.IngressPolicy == "isolated" {
+		c.Isolate = true
+	}
+	return c, c.find(args.StdinData)
 }
 
 // wishes reads which hardware address and which IP addresses are asked for: by
@@ -118,17 +124,35 @@ func (c *config) wishes(args string) error {
 	for _, s := range ips {
 		ip, _, _ := strings.Cut(s, "/")
 		addr, err := netip.ParseAddr(strings.TrimSpace(ip))
-		if err != nil {
+		if err != nil || addr.Zone() != "" {
 			return types.NewError(ipCode, "a wanted IP address cannot be read", fmt.Sprintf("%q", s))
 		}
-		c.wanted = append(c.wanted, addr.Unmap())
+		if addr = addr.Unmap(); !slices.Contains(c.wanted, addr) {
+			c.wanted = append(c.wanted, addr)
+		}
 	}
 	return nil
 }
 
-func (c *config) check(stdin []byte) (err error) {
+// find reads where the attachment's things are: what every verb needs.
+func (c *config) find(stdin []byte) (err error) {
 	if c.Bridge == "" || len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/: \t\n%") {
 		return invalid("bridge is no name of a link", fmt.Sprintf("%q: 1 to 15 bytes without '/', ':', '%%' and blanks", c.Bridge))
+	}
+	if c.IPAM.Type == allocatorType {
+		c.pool, err = parsePool(stdin)
+	}
+	return err
+}
+
+// check refuses what cannot work. DEL and GC do without: an attachment of an older
+// version, or of a configuration that ADD has refused, goes all the same.
+func (c *config) check() error {
+	if err := c.reference.check(); err != nil {
+		return err
+	}
+	if c.DisableContainerInterface && c.IPAM.Type != "" {
+		return invalid("disableContainerInterface and ipam exclude each other", "a link that is down has no use for addresses")
 	}
 	if c.MTU != 0 && (c.MTU < 68 || c.MTU > 65535) {
 		return invalid("mtu is out of range", fmt.Sprintf("%d: 68 to 65535 are possible", c.MTU))
@@ -143,8 +167,9 @@ func (c *config) check(stdin []byte) (err error) {
 			return invalid("a rate is out of range", fmt.Sprintf("%d: 8 to 10^15 bits per second are possible", rate))
 		}
 	}
-	if c.IPAM.Type == allocatorType {
-		if c.pool, err = parsePool(stdin); err != nil {
+	// STATUS comes without the ranges that the runtime has for each container.
+	if c.pool != nil && !(len(c.pool.Ranges) == 0 && c.Capabilities["ipRanges"]) {
+		if err := c.pool.check(); err != nil {
 			return err
 		}
 	}
@@ -171,7 +196,7 @@ func (m portMapping) check() error {
 		return invalid("portMappings: the protocol is none of tcp, udp and sctp", fmt.Sprintf("%q", m.Protocol))
 	}
 	if m.HostIP != "" {
-		if _, err := netip.ParseAddr(m.HostIP); err != nil {
+		if a, err := netip.ParseAddr(m.HostIP); err != nil || a.Zone() != "" {
 			return invalid("portMappings: hostIP is no address", fmt.Sprintf("%q", m.HostIP))
 		}
 	}
@@ -197,11 +222,14 @@ func (c *config) ports(owner string, box []netip.Prefix) ([]nat.Port, error) {
 			}
 			for _, b := range box {
 				if b.Addr().Is4() == is4 {
-					all = append(all, nat.Port{
+					var err error
+					if all, err = addPort(all, nat.Port{
 						Proto: proto, Owner: owner,
 						Host: netip.AddrPortFrom(host, uint16(m.HostPort)),
 						Box:  netip.AddrPortFrom(b.Addr(), uint16(m.ContainerPort)),
-					})
+					}); err != nil {
+						return nil, err
+					}
 					found = true
 					break
 				}
@@ -214,6 +242,26 @@ func (c *config) ports(owner string, box []netip.Prefix) ([]nat.Port, error) {
 	return all, nil
 }
 
+// addPort adds a port to those before it. Of two that lead to one place, the one on
+// all addresses is enough. portmap takes both, as often as they come.
+func addPort(all []nat.Port, p nat.Port) ([]nat.Port, error) {
+	for i, have := range all {
+		if !overlap(have, p) {
+			continue
+		}
+		if have.Box != p.Box {
+			return nil, invalid("portMappings: one host port leads to two ports of the container", fmt.Sprintf("%v and %v", have, p))
+		}
+		if have.Host == p.Host || have.Host.Addr().IsUnspecified() {
+			return all, nil
+		}
+		if p.Host.Addr().IsUnspecified() {
+			return addPort(slices.Delete(all, i, i+1), p)
+		}
+	}
+	return append(all, p), nil
+}
+
 // rates are the limits as the host's end of the pair sees them: what the
 // container receives, the host's end sends.
 func (c *config) rates() (egress, ingress link.Limit) {
@@ -221,7 +269,7 @@ func (c *config) rates() (egress, ingress link.Limit) {
 }
 
 // limit takes bits. A burst above what tc can say, which engines send for "any",
-// is the most it can.
+// is the most it can: what passes in 274 s.
 func limit(rate, burst uint64) link.Limit {
-	return link.Limit{Rate: link.Rate(rate), Burst: int(min(burst/8, 1<<30))}
+	return link.Limit{Rate: link.Rate(rate), Burst: int(min(burst/8, min(rate/8, 1<<30)*270, 1<<30))}
 }

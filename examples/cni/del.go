@@ -3,12 +3,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
 	"strings"
 
 	"github.com/boxwire/boxwire/link"
+	"github.com/boxwire/boxwire/nat"
 	"github.com/boxwire/boxwire/netns"
 )
 
@@ -28,19 +30,11 @@ func del(ctx context.Context, r *request) error {
 // bridge set the bridge goes, too, if the plugin has made it and nothing is on it.
 // The caller holds the lock.
 func detach(ctx context.Context, r *request, bridge bool) error {
-	// The kernel takes its time for both, 10 to 30 ms, and has a lock for each.
-	unlinked := make(chan error, 1)
-	go func() { unlinked <- removeLink(ctx, r) }()
-	gw, err := openOldNAT(ctx, r.host)
+	gw, err := unplug(ctx, r)
 	if gw != nil {
 		defer gw.Close()
-		err = netns.IgnoreNotExist(gw.UnpublishOwner(ctx, r.at.owner()))
 	}
-	errs := []error{
-		failed("withdrawing the container's ports", err),
-		failed("removing the container's link", netns.IgnoreNotExist(<-unlinked)),
-	}
-	errs = append(errs, release(ctx, r))
+	errs := []error{err, release(ctx, r)}
 	if bridge {
 		errs = append(errs, failed("removing the bridge", dropBridge(ctx, r)))
 	}
@@ -50,10 +44,58 @@ func detach(ctx context.Context, r *request, bridge bool) error {
 	return errors.Join(errs...)
 }
 
-// removeLink deletes the pair, with the link that limits its rate.
+// unplug removes the link and the ports of an attachment. Ports that another one of
+// the container waits for go over to it. It returns the table, if there is one.
+func unplug(ctx context.Context, r *request) (*nat.NAT, error) {
+	// The kernel takes its time for both, 10 to 30 ms, and has a lock for each.
+	unlinked := make(chan error, 1)
+	go func() { unlinked <- removeLink(ctx, r) }()
+	gw, err := openOldNAT(ctx, r.host)
+	if gw != nil {
+		err = netns.IgnoreNotExist(gw.UnpublishOwner(ctx, r.at.owner()))
+	}
+	errs := []error{
+		failed("withdrawing the container's ports", err),
+		failed("removing the container's link", netns.IgnoreNotExist(<-unlinked)),
+		r.wait(ctx, nil),
+	}
+	if gw != nil {
+		errs = append(errs, handOver(ctx, r.host, gw))
+	}
+	return gw, errors.Join(errs...)
+}
+
+// ours reads the host's end, if a link of its name is that: own is whether the
+// attachment has made it, half whether its ADD has not come to its end.
+func (r *request) ours(ctx context.Context) (port link.Link, own, half bool, err error) {
+	if port, err = link.Get(ctx, r.host, r.at.link()); err != nil {
+		return port, false, false, err
+	}
+	d, err := port.Details(ctx)
+	if err != nil {
+		return port, false, false, err
+	}
+	owner, rest, ok := parseAlias(d.Spec.Alias)
+	half = isUnnamed(d) || ok && rest == begun
+	return port, ok && owner == r.at.owner() || isUnnamed(d), half, nil
+}
+
+// isUnnamed says whether a link is a host's end that an ADD was killed over before
+// it had its alias: the kernel takes the hardware address in the message that makes
+// a link, and the alias in the next only.
+func isUnnamed(d link.Details) bool {
+	if d.Spec.Alias != "" || d.Kind != "veth" {
+		return false
+	}
+	mac, err := ownMAC(d.NS(), d.Name)
+	return err == nil && bytes.Equal(d.MAC, mac)
+}
+
+// removeLink deletes the pair, with the link that limits its rate. A link of its name
+// that is somebody else's stays.
 func removeLink(ctx context.Context, r *request) error {
-	port, err := link.Get(ctx, r.host, r.at.link())
-	if errors.Is(err, os.ErrNotExist) {
+	port, own, _, err := r.ours(ctx)
+	if errors.Is(err, os.ErrNotExist) || err == nil && !own {
 		return sweepLimits(ctx, r.host, func(alias string) bool { return alias == r.at.alias() })
 	}
 	if err != nil {

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 
 	"github.com/boxwire/boxwire/link"
@@ -29,7 +30,7 @@ func gc(ctx context.Context, r *request) error {
 	}
 	defer unlock()
 	gone := func(alias string) bool {
-		owner, ok := strings.CutPrefix(alias, aliasPrefix)
+		owner, _, ok := parseAlias(alias)
 		return ok && strings.HasPrefix(owner, ownerPrefix(r.conf.Name)) && !valid[owner]
 	}
 	errs := []error{
@@ -37,7 +38,11 @@ func gc(ctx context.Context, r *request) error {
 		failed("removing limits", sweepLimits(ctx, r.host, gone)),
 	}
 	if r.conf.pool != nil {
-		errs = append(errs, r.conf.pool.free(r.conf.Name, func(l string) bool { return !alive[l] }))
+		err := r.conf.pool.free(r.conf.Name, func(l string) bool { return !alive[l] })
+		if errors.Is(err, errDamaged) && len(valid) == 0 { // nobody has an address
+			err = failed("removing the allocator's damaged state", os.Remove(r.conf.pool.path(r.conf.Name)))
+		}
+		errs = append(errs, failed("giving addresses back", err))
 	}
 	if r.conf.delegated() {
 		errs = append(errs, gcDelegate(ctx, r))
@@ -48,7 +53,7 @@ func gc(ctx context.Context, r *request) error {
 	gw, err := openOldNAT(ctx, r.host)
 	if gw != nil {
 		defer gw.Close()
-		err = errors.Join(gcPorts(ctx, r, gw, valid), dropTable(ctx, r, gw))
+		err = errors.Join(gcPorts(ctx, r, gw, valid), handOver(ctx, r.host, gw), dropTable(ctx, r, gw))
 	}
 	return errors.Join(append(errs, failed("withdrawing ports", err))...)
 }
@@ -57,10 +62,6 @@ func gc(ctx context.Context, r *request) error {
 func gcLinks(ctx context.Context, r *request, alive map[string]bool, gone func(alias string) bool) error {
 	links, err := link.List(ctx, r.host, link.Filter{Kind: "veth"})
 	if err != nil {
-		return err
-	}
-	br, err := link.Get(ctx, r.host, r.conf.Bridge)
-	if netns.IgnoreNotExist(err) != nil {
 		return err
 	}
 	var dead []link.Link
@@ -72,8 +73,7 @@ func gcLinks(ctx context.Context, r *request, alive map[string]bool, gone func(a
 		if err != nil {
 			continue // gone meanwhile
 		}
-		// Without an alias: an ADD was killed before it gave the link one.
-		if gone(d.Spec.Alias) || d.Spec.Alias == "" && (l.Master == 0 || l.Master == br.Index) {
+		if gone(d.Spec.Alias) || isUnnamed(d) {
 			dead = append(dead, l)
 			ifb, err := link.Get(ctx, r.host, ifbOf(l.Index))
 			if err == nil {
@@ -88,7 +88,7 @@ func gcLinks(ctx context.Context, r *request, alive map[string]bool, gone func(a
 }
 
 func gcPorts(ctx context.Context, r *request, gw *nat.NAT, valid map[string]bool) error {
-	published, err := gw.List(ctx)
+	published, err := gw.ListPorts(ctx)
 	if err != nil {
 		return err
 	}

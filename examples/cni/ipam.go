@@ -4,8 +4,11 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
 
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
@@ -18,6 +21,7 @@ type lease struct {
 	addrs  []netip.Prefix // of ips
 	gates  []netip.Addr   // of ips; the zero Addr where there is none
 	routes []*types.Route
+	onLink map[*types.Route]bool // whose gateway is there, though no subnet has it
 	dns    types.DNS
 }
 
@@ -64,7 +68,12 @@ func newLease(result *current.Result, gateway bool) (*lease, error) {
 func release(ctx context.Context, r *request) error {
 	switch {
 	case r.conf.pool != nil:
-		return r.conf.pool.free(r.conf.Name, func(l string) bool { return l == r.at.link() })
+		err := r.conf.pool.free(r.conf.Name, func(l string) bool { return l == r.at.link() })
+		if errors.Is(err, errDamaged) { // then no address is noted that could be given back
+			fmt.Fprintf(os.Stderr, "%s: the allocator's state: %s\n", about, oneLine(err))
+			return nil
+		}
+		return failed("giving the container's addresses back", err)
 	case r.conf.delegated():
 		return invoke.DelegateDel(ctx, r.conf.IPAM.Type, r.args.StdinData, nil)
 	}

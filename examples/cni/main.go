@@ -18,18 +18,29 @@ import (
 
 	"github.com/boxwire/boxwire/netns"
 	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 )
 
 const about = "CNI plugin boxwire"
 
 func main() {
+	// Opening a pipe waits for whoever writes into it. To DEL, what is no namespace
+	// is one that is gone; ADD and CHECK say that it is none.
+	if info, err := os.Stat(os.Getenv("CNI_NETNS")); err == nil && !info.Mode().IsRegular() {
+		if os.Getenv("CNI_COMMAND") == "DEL" {
+			os.Unsetenv("CNI_NETNS")
+		} else {
+			types.NewError(types.ErrInvalidNetNS, "the container's network namespace cannot be opened", os.Getenv("CNI_NETNS")+" is no network namespace").Print()
+			os.Exit(1)
+		}
+	}
 	if err := skel.PluginMainFuncsWithError(skel.CNIFuncs{
-		Add:    verb(add),
+		Add:    verb(checked(add)),
 		Del:    verb(del),
-		Check:  verb(check),
+		Check:  verb(checked(check)),
 		GC:     verb(gc),
-		Status: verb(status),
+		Status: verb(checked(status)),
 	}, version.VersionsStartingFrom("0.3.1"), about); err != nil {
 		err.Print()
 		os.Exit(1)
@@ -42,6 +53,16 @@ type request struct {
 	conf *config
 	host *netns.NS // where the bridge is
 	at   attachment
+}
+
+// checked refuses a configuration that cannot work before fn is called.
+func checked(fn func(context.Context, *request) error) func(context.Context, *request) error {
+	return func(ctx context.Context, r *request) error {
+		if err := r.conf.check(); err != nil {
+			return err
+		}
+		return fn(ctx, r)
+	}
 }
 
 // verb makes one of the skeleton's functions of one of ours.

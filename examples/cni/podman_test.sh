@@ -52,6 +52,8 @@ cat >"$dir/net.d/87-boxwire.conflist" <<END
   }]
 }
 END
+sed 's/boxnet/backnet/; s/10\.89\.7/10.89.8/; s/fd89:7/fd89:8/; s/"type": "boxwire", "isDef/"type": "boxwire", "bridge": "boxwire1", "isDef/' \
+	"$dir/net.d/87-boxwire.conflist" >"$dir/net.d/88-boxwire.conflist"
 cat >"$CONTAINERS_CONF" <<END
 [network]
 network_backend = "cni"
@@ -113,6 +115,28 @@ get 127.0.0.1 >/dev/null && fail "the port of a stopped container answers"
 podman start web >/dev/null
 for try in {1..50}; do get 127.0.0.1 >"$dir/got" && break; sleep 0.1; done
 [[ $(<"$dir/got") == hello ]] || fail "after the start"
+
+step "two networks"
+run -d --name both --network boxnet,backnet -p 8081:80 box /bin/sh -c 'trap "exit 0" TERM; httpd -f -p 80 -h /www & wait' >/dev/null
+# get2 asks port 8081 of 127.0.0.1.
+get2() { timeout 5 bash -c 'exec 3<>"/dev/tcp/127.0.0.1/8081"; printf "GET / HTTP/1.0\r\n\r\n" >&3; tail -n 1 <&3' 2>/dev/null; }
+for try in {1..50}; do get2 >"$dir/got" && break; sleep 0.1; done
+[[ $(<"$dir/got") == hello ]] || fail "port 8081 answers '$(<"$dir/got")' after $try tries"
+routes=$(podman exec both /bin/busybox ip route | grep -c '^default')
+((routes == 2)) || fail "there are $routes default routes"
+nft list map inet boxwire-cni any4 >"$dir/map"
+(($(grep -o '8081' "$dir/map" | wc -l) == 1)) || fail "published more than once: $(<"$dir/map")"
+
+step "one of two networks goes, and the other one has the port"
+for net in boxnet backnet; do
+	address=$(podman inspect both --format "{{.NetworkSettings.Networks.$net.IPAddress}}")
+	if grep -q "$address" "$dir/map"; then first=$net; else second=$net; fi
+done
+podman network disconnect "$first" both
+[[ $(get2) == hello ]] || fail "port 8081 does not answer by $second"
+podman rm -f -t 5 both >/dev/null
+get2 >/dev/null && fail "the port of a removed container answers"
+[[ ! -e /run/boxwire-cni/waiting ]] || fail "left: $(</run/boxwire-cni/waiting)"
 
 step "rm"
 podman rm -f -t 5 web >/dev/null

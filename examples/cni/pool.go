@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -24,6 +25,12 @@ type pool struct {
 	Routes  []*types.Route `json:"routes"`
 	DataDir string         `json:"dataDir"` // of the state; by default /run/boxwire-cni
 	addrRange
+
+	// ResolvConf is a file like /etc/resolv.conf, whose contents are the DNS of the
+	// result.
+	ResolvConf string `json:"resolvConf"`
+
+	onLink map[*types.Route]bool // routes with the key "onlink"
 }
 
 // An addrRange is a subnet, or a part of it.
@@ -31,47 +38,70 @@ type addrRange struct {
 	Subnet  netip.Prefix `json:"subnet"`
 	Start   netip.Addr   `json:"rangeStart"` // by default the first behind the gateway's usual place
 	End     netip.Addr   `json:"rangeEnd"`   // by default the last
-	Gateway netip.Addr   `json:"gateway"`    // by default the first address of the subnet
+	Gateway netip.Addr   `json:"gateway"`    // by default the first address of the subnet; for IPv6 a link-local one will do
 }
 
 func parsePool(stdin []byte) (*pool, error) {
 	var c struct {
-		IPAM pool `json:"ipam"`
+		IPAM          pool `json:"ipam"`
+		RuntimeConfig struct {
+			IPRanges [][]addrRange `json:"ipRanges"`
+		} `json:"runtimeConfig"`
 	}
-	if err := json.Unmarshal(stdin, &c); err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, "ipam cannot be read", err.Error())
+	var more struct { // types.Route reads itself, without what it does not know
+		IPAM struct {
+			Routes []struct {
+				OnLink bool `json:"onlink"`
+			} `json:"routes"`
+		} `json:"ipam"`
+	}
+	if err := errors.Join(json.Unmarshal(stdin, &c), json.Unmarshal(stdin, &more)); err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "ipam cannot be read", oneLine(err))
 	}
 	p := &c.IPAM
+	p.onLink = map[*types.Route]bool{}
+	for i, r := range more.IPAM.Routes {
+		p.onLink[p.Routes[i]] = r.OnLink
+	}
 	if p.Subnet.IsValid() {
 		p.Ranges = append([][]addrRange{{p.addrRange}}, p.Ranges...)
 	}
+	p.Ranges = append(c.RuntimeConfig.IPRanges, p.Ranges...)
 	if p.DataDir == "" {
-		p.DataDir = "/run/boxwire-cni"
+		p.DataDir = runDir
 	}
+	return p, nil
+}
+
+// check refuses ranges that cannot be, and fills in what is not given.
+func (p *pool) check() error {
 	if len(p.Ranges) == 0 {
-		return nil, invalid("ipam has neither subnet nor ranges", "")
+		return invalid("ipam has neither subnet nor ranges", "")
 	}
-	var seen []netip.Prefix
+	var seen []addrRange
 	for _, set := range p.Ranges {
 		if len(set) == 0 {
-			return nil, invalid("ipam: a set of ranges is empty", "")
+			return invalid("ipam: a set of ranges is empty", "")
 		}
 		for i := range set {
 			if err := set[i].complete(); err != nil {
-				return nil, err
+				return err
 			}
 			if set[i].Subnet.Addr().Is4() != set[0].Subnet.Addr().Is4() {
-				return nil, invalid("ipam: a set has ranges of both families", fmt.Sprint(set[i].Subnet))
+				return invalid("ipam: a set has ranges of both families", fmt.Sprint(set[i].Subnet))
 			}
 			for _, s := range seen {
-				if s.Overlaps(set[i].Subnet) && s != set[i].Subnet {
-					return nil, invalid("ipam: subnets overlap", fmt.Sprintf("%v and %v", s, set[i].Subnet))
+				if s.Subnet.Overlaps(set[i].Subnet) && s.Subnet != set[i].Subnet {
+					return invalid("ipam: subnets overlap", fmt.Sprintf("%v and %v", s.Subnet, set[i].Subnet))
+				}
+				if s.Subnet == set[i].Subnet && !s.End.Less(set[i].Start) && !set[i].End.Less(s.Start) {
+					return invalid("ipam: ranges overlap", fmt.Sprintf("%v to %v and %v to %v", s.Start, s.End, set[i].Start, set[i].End))
 				}
 			}
-			seen = append(seen, set[i].Subnet)
+			seen = append(seen, set[i])
 		}
 	}
-	return p, nil
+	return nil
 }
 
 // complete fills in what is not given and refuses what cannot be.
@@ -96,8 +126,9 @@ func (r *addrRange) complete() error {
 	if !r.End.IsValid() {
 		r.End = last(r.Subnet)
 	}
+	onLink := r.Gateway.Is6() && r.Gateway.IsLinkLocalUnicast() && r.Gateway.Zone() == "" // everywhere
 	for name, a := range map[string]netip.Addr{"gateway": r.Gateway, "rangeStart": r.Start, "rangeEnd": r.End} {
-		if !r.Subnet.Contains(a) {
+		if !r.Subnet.Contains(a) && !(name == "gateway" && onLink && r.Subnet.Addr().Is6()) {
 			return invalid("ipam: "+name+" is not in the subnet", fmt.Sprintf("%v is not in %v", a, r.Subnet))
 		}
 	}
@@ -128,14 +159,8 @@ func (r addrRange) usable(a netip.Addr) bool {
 
 // choose picks an address of each set: the wanted one, or the next free one
 // behind the one chosen last, so that an address rests before it is used again
-// and neighbours forget who had it.
-func (p *pool) choose(s *state, wanted []netip.Addr) (*current.Result, []netip.Addr, error) {
-	taken := map[netip.Addr]string{}
-	for _, e := range s.Leases {
-		for _, a := range e.Addrs {
-			taken[a] = e.Owner
-		}
-	}
+// and neighbours forget who had it. What is taken is not chosen.
+func (p *pool) choose(s *state, wanted []netip.Addr, taken map[netip.Addr]string) (*current.Result, []netip.Addr, error) {
 	result := &current.Result{Routes: p.Routes}
 	var chosen []netip.Addr
 	left := slices.Clone(wanted)

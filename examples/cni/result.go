@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/boxwire/boxwire/link"
+	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 )
 
@@ -16,9 +17,9 @@ func (r *request) result(br, port, eth link.Link, l *lease) *current.Result {
 	for _, ip := range l.ips {
 		ip.Interface = current.Int(2)
 	}
-	dns := r.conf.DNS
-	if dns.IsEmpty() {
-		dns = l.dns
+	dns := l.dns
+	if isSet(r.conf.DNS) {
+		dns = r.conf.DNS
 	}
 	return &current.Result{
 		CNIVersion: current.ImplementedSpecVersion,
@@ -29,6 +30,12 @@ func (r *request) result(br, port, eth link.Link, l *lease) *current.Result {
 		},
 		IPs: l.ips, Routes: l.routes, DNS: dns,
 	}
+}
+
+// isSet says whether the configuration has anything of DNS. An empty list is set, and
+// leaves IPAM's out, as it does for the bridge plugin.
+func isSet(dns types.DNS) bool {
+	return dns.Nameservers != nil || dns.Search != nil || dns.Options != nil || dns.Domain != ""
 }
 
 func prefixOf(n net.IPNet) netip.Prefix {

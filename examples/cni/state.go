@@ -15,8 +15,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
+	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,19 +32,28 @@ type state struct {
 }
 
 type leaseEntry struct {
-	Link  string       `json:"link"`  // the host's end
-	Owner string       `json:"owner"` // for people
-	Host  uint64       `json:"host"`  // inode of the namespace it is in
-	Boot  string       `json:"boot"`  // of the machine, since inodes are used again
-	Addrs []netip.Addr `json:"addrs"`
+	Link   string       `json:"link"`  // the host's end
+	Owner  string       `json:"owner"` // for people
+	Bridge string       `json:"bridge"`
+	Host   uint64       `json:"host"` // inode of the namespace it is in
+	Boot   string       `json:"boot"` // of the machine, since inodes are used again
+	Addrs  []netip.Addr `json:"addrs"`
+}
+
+// errDamaged is that a state is there and cannot be read.
+var errDamaged = errors.New("it is damaged; GC removes it where no attachment is valid")
+
+// path is the file of a network's state.
+func (p *pool) path(network string) string {
+	return filepath.Join(p.DataDir, key(network, 200)+".json")
 }
 
 // openState opens the state of a network and locks it until close.
 func (p *pool) openState(network string) (*state, error) {
 	if err := os.MkdirAll(p.DataDir, 0o755); err != nil {
-		return nil, failed("making the allocator's folder", err)
+		return nil, failed("making the allocator's directory", err)
 	}
-	path := filepath.Join(p.DataDir, key(network, 200)+".json")
+	path := p.path(network)
 	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, failed("opening the allocator's state", err)
@@ -60,12 +69,13 @@ func (p *pool) openState(network string) (*state, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
 	}
-	if err == nil {
-		err = json.Unmarshal(b, s)
-	}
 	if err != nil {
 		f.Close()
 		return nil, failed("reading the allocator's state", fmt.Errorf("%s: %w", path, err))
+	}
+	if err := json.Unmarshal(b, s); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w: %w", path, err, errDamaged)
 	}
 	return s, nil
 }
@@ -111,13 +121,9 @@ func (s *state) remember(set int, a netip.Addr) {
 // reap drops the leases whose links are gone. Of another host's namespace that is
 // not known, except that it has not outlived the machine's restart.
 func (s *state) reap(ctx context.Context, host *netns.NS, boot string) error {
-	links, err := link.List(ctx, host, link.Filter{Kind: "veth"})
+	alive, err := hostEnds(ctx, host)
 	if err != nil {
-		return failed("listing the host's links", err)
-	}
-	alive := map[string]bool{}
-	for _, l := range links {
-		alive[l.Name] = true
+		return err
 	}
 	s.Leases = slices.DeleteFunc(s.Leases, func(e leaseEntry) bool {
 		return e.Boot != boot || e.Host == host.ID().Ino && !alive[e.Link]
@@ -130,7 +136,7 @@ func (s *state) reap(ctx context.Context, host *netns.NS, boot string) error {
 func (p *pool) allocate(ctx context.Context, r *request) (*lease, error) {
 	s, err := p.openState(r.conf.Name)
 	if err != nil {
-		return nil, err
+		return nil, failed("reading the allocator's state", err)
 	}
 	defer s.close()
 	boot, err := bootID()
@@ -140,15 +146,95 @@ func (p *pool) allocate(ctx context.Context, r *request) (*lease, error) {
 	if err := s.reap(ctx, r.host, boot); err != nil {
 		return nil, err
 	}
-	result, addrs, err := p.choose(s, r.conf.wanted)
+	taken, err := p.taken(ctx, r, s, boot)
 	if err != nil {
 		return nil, err
 	}
-	s.Leases = append(s.Leases, leaseEntry{Link: r.at.link(), Owner: r.at.owner(), Host: r.host.ID().Ino, Boot: boot, Addrs: addrs})
+	result, addrs, err := p.choose(s, r.conf.wanted, taken)
+	if err != nil {
+		return nil, err
+	}
+	if len(addrs) == 0 {
+		return nil, invalid("ipam assigns no address", "it has neither subnet nor ranges, and the runtime has sent no ipRanges")
+	}
+	if p.ResolvConf != "" {
+		if result.DNS, err = readResolvConf(p.ResolvConf); err != nil {
+			return nil, invalid("ipam: resolvConf cannot be read", err.Error())
+		}
+	}
+	s.Leases = append(s.Leases, leaseEntry{Link: r.at.link(), Owner: r.at.owner(), Bridge: r.conf.Bridge, Host: r.host.ID().Ino, Boot: boot, Addrs: addrs})
 	if err := s.save(); err != nil {
 		return nil, err
 	}
-	return newLease(result, r.conf.IsGateway)
+	l, err := newLease(result, r.conf.IsGateway)
+	if err == nil {
+		l.onLink = p.onLink
+	}
+	return l, err
+}
+
+// taken are the addresses that somebody has: a container of this network or of
+// another one on the bridge, or the host.
+func (p *pool) taken(ctx context.Context, r *request, s *state, boot string) (map[netip.Addr]string, error) {
+	all, err := hostAddrs(ctx, r.host)
+	if err != nil {
+		return nil, err
+	}
+	states := []*state{s}
+	files, err := os.ReadDir(p.DataDir)
+	if err != nil {
+		return nil, failed("looking for other networks", err)
+	}
+	for _, f := range files {
+		path := filepath.Join(p.DataDir, f.Name())
+		if path == s.path || filepath.Ext(path) != ".json" {
+			continue
+		}
+		other := &state{}
+		// One that is damaged is for its own network to say.
+		if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, other) == nil {
+			if err := other.reap(ctx, r.host, boot); err != nil {
+				return nil, err
+			}
+			states = append(states, other)
+		}
+	}
+	for _, s := range states {
+		for _, e := range s.Leases {
+			if s != states[0] && (e.Bridge != r.conf.Bridge || e.Host != r.host.ID().Ino) {
+				continue
+			}
+			for _, a := range e.Addrs {
+				all[a] = e.Owner
+			}
+		}
+	}
+	return all, nil
+}
+
+// readResolvConf reads what resolv.conf(5) has for a resolver.
+func readResolvConf(path string) (dns types.DNS, err error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return dns, err
+	}
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		switch f[0] {
+		case "nameserver":
+			dns.Nameservers = append(dns.Nameservers, f[1])
+		case "domain":
+			dns.Domain = f[1]
+		case "search":
+			dns.Search = append(dns.Search, f[1:]...)
+		case "options":
+			dns.Options = append(dns.Options, f[1:]...)
+		}
+	}
+	return dns, nil
 }
 
 // free drops leases by their link's name.
@@ -170,7 +256,7 @@ func (p *pool) free(network string, gone func(link string) bool) error {
 func (p *pool) holds(network, link string, addr netip.Addr) (bool, error) {
 	s, err := p.openState(network)
 	if err != nil {
-		return false, err
+		return false, failed("reading the allocator's state", err)
 	}
 	defer s.close()
 	for _, e := range s.Leases {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"net/netip"
 	"path/filepath"
 
 	"github.com/boxwire/boxwire/netns"
@@ -17,6 +18,7 @@ func status(ctx context.Context, r *request) error {
 		return types.NewError(types.ErrPluginNotAvailable, "the bridge is not usable", oneLine(err))
 	}
 	switch {
+	case r.conf.pool != nil && len(r.conf.pool.Ranges) == 0: // the runtime's, which it does not have
 	case r.conf.pool != nil:
 		s, err := r.conf.pool.openState(r.conf.Name)
 		if err != nil {
@@ -27,8 +29,12 @@ func status(ctx context.Context, r *request) error {
 		if err == nil {
 			err = s.reap(ctx, r.host, boot)
 		}
+		var taken map[netip.Addr]string
 		if err == nil {
-			_, _, err = r.conf.pool.choose(s, nil)
+			taken, err = r.conf.pool.taken(ctx, r, s, boot)
+		}
+		if err == nil {
+			_, _, err = r.conf.pool.choose(s, nil, taken)
 		}
 		if err != nil {
 			return types.NewError(types.ErrPluginNotAvailable, "no address can be assigned", oneLine(err))

@@ -26,7 +26,7 @@ type leftovers struct {
 // leftovers looks at this process and its mount namespace.
 func (w *world) leftovers(context.Context) (leftovers, error) {
 	var l leftovers
-	names, err := os.ReadDir(netns.Dir)
+	names, err := os.ReadDir(netns.DefaultDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return l, err
 	}

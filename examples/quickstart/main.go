@@ -46,7 +46,24 @@ func main() {
 	defer stop()
 
 	results := &report{out: os.Stdout, quiet: *asJSON}
-	err := quickstart(ctx, results, *hold)
+	err := prepareSandbox()
+	if err != nil {
+		if *asJSON {
+			results.failAll(err)
+			results.writeJSON()
+		}
+		fmt.Fprintf(os.Stderr, "quickstart: no namespaces of its own: %v\n%s", err, whyForbidden())
+		os.Exit(exitNoSandbox)
+	}
+	if err = needIPv6(); err != nil {
+		if *asJSON {
+			results.failAll(err)
+			results.writeJSON()
+		}
+		fmt.Fprintln(os.Stderr, "quickstart:", err)
+		os.Exit(exitNoIPv6)
+	}
+	err = quickstart(ctx, results, *hold)
 	if *asJSON {
 		results.writeJSON()
 	}
@@ -58,10 +75,6 @@ func main() {
 
 // quickstart builds the world, checks it, draws it and takes it away again. It returns an error unless every check held.
 func quickstart(ctx context.Context, results *report, hold bool) error {
-	if err := prepareSandbox(); err != nil {
-		results.failAll(err)
-		return err
-	}
 	w := &world{}
 	before, err := w.leftovers(ctx)
 	if err != nil {

@@ -81,7 +81,7 @@ func addresses(ctx context.Context, p *picture, ns *netns.NS, name string) strin
 
 // portsOf returns a line for each port published to a box.
 func (w *world) portsOf(ctx context.Context, p *picture, owner string) []string {
-	ports, err := w.gw.List(ctx)
+	ports, err := w.gw.ListPorts(ctx)
 	if err != nil {
 		p.fail(err)
 	}

@@ -24,6 +24,9 @@ const (
 
 	// exitNoSandbox is the exit status when the machine does not let the program have namespaces of its own.
 	exitNoSandbox = 3
+
+	// exitNoIPv6 is the exit status when namespaces have no IPv6, which half of the checks show.
+	exitNoIPv6 = 4
 )
 
 // sandboxed reports whether this process is the copy that runs in namespaces of its own.
@@ -89,27 +92,45 @@ func prepareSandbox() error {
 		return fmt.Errorf("mount a /run of its own: %w", err)
 	}
 	// A mount point already, so that making the first name adds none.
-	if err := os.Mkdir(netns.Dir, 0o755); err != nil {
+	if err := os.Mkdir(netns.DefaultDir, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Mount("tmpfs", netns.Dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
-		return fmt.Errorf("mount a %s of its own: %w", netns.Dir, err)
+	if err := unix.Mount("tmpfs", netns.DefaultDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
+		return fmt.Errorf("mount a %s of its own: %w", netns.DefaultDir, err)
 	}
 	return nil
 }
 
-// whyForbidden names the settings that forbid user namespaces, as far as they can be seen.
+// needIPv6 says what keeps IPv6 from the sandbox, and how to have it. The library works without it.
+func needIPv6() error {
+	value, err := os.ReadFile("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return errors.New("needs IPv6, which this kernel has not: it was built without, or booted with ipv6.disable=1")
+	case err == nil && strings.TrimSpace(string(value)) == "1":
+		return errors.New("needs IPv6, which new links have not: the kernel was booted with ipv6.disable_ipv6=1")
+	}
+	return nil
+}
+
+// whyForbidden names the settings that forbid namespaces, or to mount anything in them, as far as they can be seen.
 func whyForbidden() string {
 	var why strings.Builder
 	for _, s := range []struct{ file, forbids, fix string }{
 		{"/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces=10000"},
+		{"/proc/sys/user/max_net_namespaces", "0", "user.max_net_namespaces=10000"},
+		{"/proc/sys/user/max_mnt_namespaces", "0", "user.max_mnt_namespaces=10000"},
 		{"/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"},
 		{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns=0"},
 	} {
 		value, err := os.ReadFile(s.file)
 		if err == nil && strings.TrimSpace(string(value)) == s.forbids {
-			fmt.Fprintf(&why, "%s is %s, which forbids user namespaces: sysctl -w %s\n", s.file, s.forbids, s.fix)
+			fmt.Fprintf(&why, "%s is %s, which forbids namespaces: sysctl -w %s\n", s.file, s.forbids, s.fix)
 		}
+	}
+	if why.Len() == 0 {
+		why.WriteString("No setting forbids it: a security policy does (a container's, seccomp, AppArmor, SELinux), or a limit is reached\n" +
+			"(/proc/sys/user/max_*_namespaces).\n")
 	}
 	return why.String()
 }

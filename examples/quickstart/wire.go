@@ -28,10 +28,6 @@ const (
 	boxes4, boxes6         = "10.88.0.0/16", "fd88::/64"    // where boxes live
 )
 
-// routerLL is the host's link-local address on both its links. A router asks for neighbours from such an address, and the one
-// that the kernel makes by itself cannot be used during the first second or two, while it is checked for duplicates.
-const routerLL = "fe80::1"
-
 // A world is everything the quickstart wires together. The zero value is an empty one.
 type world struct {
 	host    *netns.NS // plays the machine
@@ -54,20 +50,23 @@ func (w *world) build(ctx context.Context) (err error) {
 	}
 	w.bridge, err = link.Create(ctx, w.host, link.Spec{
 		Name: bridgeName, Up: true, Kind: link.Bridge{},
-		Addrs: []netip.Prefix{prefix(hostIn4, 16), prefix(hostIn6, 64), prefix(routerLL, 64)},
+		Addrs: []netip.Prefix{prefix(hostIn4, 16), prefix(hostIn6, 64)},
 	})
 	if err != nil {
 		return err
 	}
-	_, err = link.Create(ctx, w.host, link.Spec{
+	uplink, err := link.Create(ctx, w.host, link.Spec{
 		Name: uplinkName, Up: true,
-		Addrs: []netip.Prefix{prefix(hostOut4, 24), prefix(hostOut6, 64), prefix(routerLL, 64)},
+		Addrs: []netip.Prefix{prefix(hostOut4, 24), prefix(hostOut6, 64)},
 		Kind: link.Veth{Peer: link.Spec{
 			NS: w.outside, Name: "eth0", Up: true,
 			Addrs: []netip.Prefix{prefix(outsideIP4, 24), prefix(outsideIP6, 64)},
 		}},
 	})
 	if err != nil {
+		return err
+	}
+	if err := uplink.WaitReachable(ctx); err != nil {
 		return err
 	}
 	if w.web1, err = w.box(ctx, "web1", prefix(web1Addr4, 16), prefix(web1Addr6, 64)); err != nil {
@@ -91,8 +90,8 @@ func (w *world) box(ctx context.Context, name string, addrs ...netip.Prefix) (*n
 	if err != nil {
 		return nil, err
 	}
-	_, err = link.Create(ctx, w.host, link.Spec{
-		Name: name, Up: true, Master: w.bridge.Index,
+	port, err := link.Create(ctx, w.host, link.Spec{
+		Name: name, Up: true, Master: w.bridge.Ref(),
 		Kind: link.Veth{Peer: link.Spec{NS: box, Name: "eth0", Up: true, Addrs: addrs}},
 	})
 	if err != nil {
@@ -101,6 +100,9 @@ func (w *world) box(ctx context.Context, name string, addrs ...netip.Prefix) (*n
 	err = route.Add(ctx, box,
 		route.Default(netip.MustParseAddr(hostIn4)),
 		route.Default(netip.MustParseAddr(hostIn6)))
+	if err == nil {
+		err = port.WaitReachable(ctx) // until then packets are lost in silence
+	}
 	if err != nil {
 		return box, err
 	}
@@ -140,7 +142,7 @@ func (w *world) makeNosy(ctx context.Context) error {
 		return err
 	}
 	// While 127.0.0.0/8 is an address of its own, the kernel would keep such packets for itself.
-	if err := lo.DeleteAddr(ctx, netip.MustParsePrefix("127.0.0.1/8")); err != nil {
+	if err := lo.DeleteAddrs(ctx, netip.MustParsePrefix("127.0.0.1/8")); err != nil {
 		return err
 	}
 	viaHost := netip.MustParseAddr(hostOut4)

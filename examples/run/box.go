@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -27,6 +28,7 @@ type box struct {
 	Addrs    []netip.Prefix `json:"addresses"`
 	Bridge   string         `json:"bridge,omitempty"`
 	HostLink string         `json:"host_link,omitempty"`
+	MAC      string         `json:"mac,omitempty"`
 	Ports    []string       `json:"ports"`
 	Pid      int            `json:"pid"` // of the run that made it; 0: it is gone
 
@@ -79,9 +81,10 @@ func startTime(pid int) (uint64, error) {
 	return strconv.ParseUint(fields[19], 10, 64)
 }
 
-// portAlias is the alias of a box's bridge port.
-func portAlias(name string, m mark, addrs []netip.Prefix) string {
-	alias := fmt.Sprintf("%s%s pid %d start %d", portPrefix, name, m.pid, m.start)
+// portAlias is the alias of a box's bridge port. Behind the run stand the box's
+// hardware address and its others.
+func portAlias(name string, m mark, mac net.HardwareAddr, addrs []netip.Prefix) string {
+	alias := fmt.Sprintf("%s%s pid %d start %d %v", portPrefix, name, m.pid, m.start, mac)
 	for _, a := range addrs {
 		alias += " " + a.String()
 	}
@@ -90,23 +93,36 @@ func portAlias(name string, m mark, addrs []netip.Prefix) string {
 
 const portPrefix = "boxwire run box "
 
-func parsePortAlias(alias string) (name string, m mark, addrs []netip.Prefix, ok bool) {
+// A portMark is what is in such an alias.
+type portMark struct {
+	box   string
+	run   mark
+	mac   string
+	addrs []netip.Prefix
+}
+
+func parsePortAlias(alias string) (p portMark, ok bool) {
 	rest, ok := strings.CutPrefix(alias, portPrefix)
 	fields := strings.Fields(rest)
 	if !ok || len(fields) < 5 {
-		return "", m, nil, false
+		return p, false
 	}
-	if n, err := fmt.Sscanf(strings.Join(fields[1:5], " "), "pid %d start %d", &m.pid, &m.start); err != nil || n != 2 {
-		return "", m, nil, false
+	if n, err := fmt.Sscanf(strings.Join(fields[1:5], " "), "pid %d start %d", &p.run.pid, &p.run.start); err != nil || n != 2 {
+		return p, false
 	}
+	p.box = fields[0]
 	for _, f := range fields[5:] {
-		p, err := netip.ParsePrefix(f)
-		if err != nil {
-			return "", m, nil, false
+		if mac, err := net.ParseMAC(f); err == nil {
+			p.mac = mac.String()
+			continue
 		}
-		addrs = append(addrs, p)
+		addr, err := netip.ParsePrefix(f)
+		if err != nil {
+			return portMark{}, false
+		}
+		p.addrs = append(p.addrs, addr)
 	}
-	return fields[0], m, addrs, true
+	return p, true
 }
 
 // halfPort says whether a link is a bridge port that a run was killed over before
@@ -141,10 +157,10 @@ func boxes(ctx context.Context, host *netns.NS) ([]*box, error) {
 		if halfPort(l, alias) {
 			half[l.Name] = l
 		}
-		if name, m, addrs, ok := parsePortAlias(alias); ok {
-			b := get(name)
-			b.madeBy(m)
-			b.Addrs, b.HostLink, b.Bridge = addrs, l.Name, bridges[l.Master]
+		if p, ok := parsePortAlias(alias); ok {
+			b := get(p.box)
+			b.madeBy(p.run)
+			b.Addrs, b.MAC, b.HostLink, b.Bridge = p.addrs, p.mac, l.Name, bridges[l.Master]
 		}
 	}
 	if err := marked(ctx, host, get); err != nil {
@@ -155,10 +171,8 @@ func boxes(ctx context.Context, host *netns.NS) ([]*box, error) {
 			b.HostLink, b.Bridge = l.Name, bridges[l.Master]
 		}
 	}
-	if len(bridges) > 0 { // else there is no table either, and none is made
-		if err := listPorts(ctx, host, get); err != nil {
-			return nil, err
-		}
+	if err := listPorts(ctx, host, get); err != nil {
+		return nil, err
 	}
 	sorted := make([]*box, 0, len(all))
 	for _, b := range all {
@@ -195,7 +209,7 @@ func aliasOf(ctx context.Context, l link.Link) (string, error) {
 
 // marked adds what the boxes' own namespaces say.
 func marked(ctx context.Context, host *netns.NS, get func(string) *box) error {
-	entries, err := os.ReadDir(netns.Dir)
+	entries, err := os.ReadDir(netns.DefaultDir)
 	if err != nil {
 		return netns.IgnoreNotExist(err)
 	}
@@ -224,13 +238,13 @@ func openSpace(ctx context.Context, host *netns.NS, name string) (*netns.NS, mar
 	if !errors.Is(err, netns.ErrNotNamespace) {
 		return nil, mark{}, err
 	}
-	all, aerr := netns.All(ctx)
+	all, aerr := netns.ListAll(ctx)
 	if aerr != nil && !errors.Is(aerr, os.ErrPermission) {
 		return nil, mark{}, aerr
 	}
 	for _, info := range all {
 		for _, h := range info.Holders {
-			if h.Kind != netns.Mount || h.Path != netns.Dir+"/"+name {
+			if h.Kind != netns.HolderMount || h.Path != netns.DefaultDir+"/"+name {
 				continue
 			}
 			if ns, oerr := netns.OpenPath(ctx, fmt.Sprintf("/proc/%d/root%s", h.Pid, h.Path)); oerr == nil {
@@ -266,12 +280,12 @@ func ownSpace(ctx context.Context, host, ns *netns.NS) (*netns.NS, mark, error) 
 
 // listPorts adds what is published, by owner.
 func listPorts(ctx context.Context, host *netns.NS, get func(string) *box) error {
-	gw, err := openNAT(ctx, host)
-	if err != nil {
-		return netns.IgnoreNotExist(err)
+	gw, err := openOldNAT(ctx, host)
+	if gw == nil {
+		return err
 	}
 	defer gw.Close()
-	published, err := gw.List(ctx)
+	published, err := gw.ListPorts(ctx)
 	if err != nil {
 		return netns.IgnoreNotExist(err)
 	}
@@ -282,7 +296,18 @@ func listPorts(ctx context.Context, host *netns.NS, get func(string) *box) error
 	return nil
 }
 
-// openNAT is the table of the boxes' networks and ports.
+// table is the name of the table of the boxes' networks and ports.
+const table = "boxwire-run"
+
+// openNAT opens the table, and makes it where it is missing.
 func openNAT(ctx context.Context, host *netns.NS) (*nat.NAT, error) {
-	return nat.Open(ctx, host, nat.Options{Name: "boxwire-run"})
+	return nat.Open(ctx, host, nat.Options{Name: table})
+}
+
+// openOldNAT opens the table if there is one; nil means that there is none.
+func openOldNAT(ctx context.Context, host *netns.NS) (*nat.NAT, error) {
+	if err := nat.Check(ctx, host, table, nat.State{}); errors.Is(err, os.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) {
+		return nil, nil
+	}
+	return openNAT(ctx, host) // which says what is wrong
 }

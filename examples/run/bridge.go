@@ -70,7 +70,7 @@ func addNetwork(ctx context.Context, host *netns.NS, o *options) error {
 		return err
 	}
 	defer gw.Close()
-	return gw.EnsureNetwork(ctx, nat.Network{
+	return gw.SetNetwork(ctx, nat.Network{
 		Interface: o.bridge, Subnets: o.subnets,
 		Masquerade: !o.internal, Internal: o.internal, Isolated: o.isolate,
 	})
@@ -93,7 +93,7 @@ func checkBridge(ctx context.Context, br link.Link, o *options) error {
 	}
 	var have []netip.Prefix
 	for _, a := range addrs {
-		if !a.Prefix.Addr().IsLinkLocalUnicast() {
+		if !a.Prefix.Addr().IsLinkLocalUnicast() && a.Prefix == gateway(a.Prefix) && !slices.Contains(have, a.Prefix.Masked()) { // and not somebody's further address
 			have = append(have, a.Prefix.Masked())
 		}
 	}
@@ -110,7 +110,7 @@ func checkBridge(ctx context.Context, br link.Link, o *options) error {
 		return err
 	}
 	defer gw.Close()
-	networks, err := gw.Networks(ctx)
+	networks, err := gw.ListNetworks(ctx)
 	if err != nil {
 		return err
 	}
@@ -126,8 +126,17 @@ func checkBridge(ctx context.Context, br link.Link, o *options) error {
 	return addNetwork(ctx, br.NS(), o) // cut off between the bridge and its network
 }
 
-// checkSubnets refuses a subnet that a link of the host is in already.
+// checkSubnets refuses a subnet that a link of the host is in already, and one of
+// IPv6 where the host has none; that of the defaults is left out then.
 func checkSubnets(ctx context.Context, host *netns.NS, o *options) error {
+	// A kernel that was started without has no such setting.
+	off, err := host.Sysctl(ctx, "net/ipv6/conf/default/disable_ipv6")
+	if is6 := func(s netip.Prefix) bool { return s.Addr().Is6() }; err != nil || off != "0" {
+		if i := slices.IndexFunc(o.subnets, is6); i >= 0 && o.ownSubnets {
+			return fmt.Errorf("-subnet %v: IPv6 is switched off on this host (net.ipv6.conf.default.disable_ipv6)", o.subnets[i])
+		}
+		o.subnets = slices.DeleteFunc(o.subnets, is6)
+	}
 	addrs, err := link.ListAddrs(ctx, host)
 	if err != nil {
 		return err
@@ -147,8 +156,9 @@ func checkSubnets(ctx context.Context, host *netns.NS, o *options) error {
 	return nil
 }
 
-// dropBridge removes the bridge with its network after the last box, and the
-// table after the last bridge. It leaves a bridge alone that run has not made.
+// dropBridge removes the bridge with its network after the last box. It leaves a
+// bridge alone that run has not made, and one whose network could not be removed:
+// with the bridge the next try would not find it.
 func dropBridge(ctx context.Context, host *netns.NS, name string) error {
 	br, err := link.Get(ctx, host, name)
 	if err != nil {
@@ -157,21 +167,52 @@ func dropBridge(ctx context.Context, host *netns.NS, name string) error {
 	if own, _, err := isOwn(ctx, br); err != nil || !own {
 		return err
 	}
-	ports, err := link.List(ctx, host, link.Filter{Master: br.Index})
+	ports, err := link.List(ctx, host, link.Filter{Master: br.Ref()})
 	if err != nil || len(ports) > 0 {
 		return err
 	}
-	gw, err := openNAT(ctx, host)
+	gw, err := openOldNAT(ctx, host)
 	if err != nil {
 		return err
 	}
-	defer gw.Close()
-	err = netns.IgnoreNotExist(gw.RemoveNetwork(ctx, name))
-	networks, lerr := gw.Networks(ctx)
-	if lerr == nil && len(networks) == 0 {
-		err = errors.Join(err, netns.IgnoreNotExist(gw.Delete(ctx)))
+	if gw != nil {
+		defer gw.Close()
+		if err := netns.IgnoreNotExist(gw.DeleteNetwork(ctx, name)); err != nil {
+			return err
+		}
 	}
-	return errors.Join(err, netns.IgnoreNotExist(br.Delete(ctx)))
+	return netns.IgnoreNotExist(br.Delete(ctx))
+}
+
+// dropTable removes networks whose bridge is gone, and a table that has neither
+// networks nor ports.
+func dropTable(ctx context.Context, host *netns.NS) error {
+	gw, err := openOldNAT(ctx, host)
+	if gw == nil {
+		return err
+	}
+	defer gw.Close()
+	networks, err := gw.ListNetworks(ctx)
+	if err != nil {
+		return netns.IgnoreNotExist(err)
+	}
+	used := false
+	for _, n := range networks {
+		_, err := link.Get(ctx, host, n.Interface)
+		if errors.Is(err, os.ErrNotExist) {
+			err = netns.IgnoreNotExist(gw.DeleteNetwork(ctx, n.Interface))
+		} else {
+			used = true
+		}
+		if err != nil {
+			return err
+		}
+	}
+	published, err := gw.ListPorts(ctx)
+	if err == nil && !used && len(published) == 0 {
+		err = gw.Delete(ctx)
+	}
+	return netns.IgnoreNotExist(err)
 }
 
 // stableMAC is a locally administered hardware address made of a name: a bridge

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/testutil/tool"
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
@@ -26,7 +27,7 @@ func TestStrangersAreLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stranger.Delete(ctx)
-	resident := stranger.Command(ctx, "sleep", "60")
+	resident := stranger.Command(ctx, tool.Path(t, "sleep"), "60")
 	if err := resident.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -73,17 +74,18 @@ func TestStrangersAreLeftAlone(t *testing.T) {
 // A run that is killed between the file of a name and its mount leaves the file.
 func TestAFileWithoutANamespaceIsNoObstacle(t *testing.T) {
 	t.Parallel()
+	shell(t)
 	host := netnstest.New(t)
-	if err := os.MkdirAll(netns.Dir, 0o755); err != nil {
+	if err := os.MkdirAll(netns.DefaultDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(netns.Dir+"/cut-off", nil, 0); err != nil {
+	if err := os.WriteFile(netns.DefaultDir+"/cut-off", nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	if got := cli(t, host, "--name", "cut-off", "true"); got != (result{}) {
 		t.Errorf("the run ended with %+v", got)
 	}
-	if _, err := os.Lstat(netns.Dir + "/cut-off"); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(netns.DefaultDir + "/cut-off"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the file is still there (%v)", err)
 	}
 	empty(t, host)
@@ -92,6 +94,7 @@ func TestAFileWithoutANamespaceIsNoObstacle(t *testing.T) {
 // Signals find a run in the middle of making and of removing its box.
 func TestSignalsLeaveNoHalfABox(t *testing.T) {
 	t.Parallel()
+	shell(t)
 	host := netnstest.New(t)
 	// waits holds the lock, calls begin, and sends the run a signal when it waits.
 	waits := func(cmd *netns.Cmd, begin func() error) {
@@ -153,6 +156,7 @@ func TestSignalsLeaveNoHalfABox(t *testing.T) {
 // A box on several subnets of a family has one way out.
 func TestSubnetsMayBeOfOneFamily(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	host := netnstest.New(t)
 	got := cli(t, host, "--subnet", "10.1.0.0/24", "--subnet", "10.2.0.0/24", "--subnet", "fd01::/64", "--ip", "10.2.0.9",
 		"--", "sh", "-c", "cat /proc/net/route; cat /proc/net/fib_trie")
@@ -171,6 +175,7 @@ func TestSubnetsMayBeOfOneFamily(t *testing.T) {
 // the box's name.
 func TestABoxIsFoundFromAnotherMountNamespace(t *testing.T) {
 	t.Parallel()
+	shell(t)
 	host := netnstest.New(t)
 	began := func(name, then string) *netns.Cmd {
 		t.Helper()
@@ -236,7 +241,7 @@ func TestABoxIsFoundFromAnotherMountNamespace(t *testing.T) {
 		t.Errorf("the next run of the name ended with %+v", got)
 	}
 	for _, name := range []string{"unseen1", "unseen2", "unseen3"} {
-		if _, err := os.Lstat(netns.Dir + "/" + name); !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Lstat(netns.DefaultDir + "/" + name); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the file %s is left (%v)", name, err)
 		}
 	}

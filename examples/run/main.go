@@ -117,6 +117,11 @@ func runBox(ctx context.Context, args []string) (status int, err error) {
 			status, err = statusOurs, lerr
 		}
 	}()
+	end, err := w.keep(ctx, &o, os.Stderr)
+	if err != nil {
+		return statusOurs, err
+	}
+	defer end() // before the box is removed
 	return execute(w.ns, o.command, signals)
 }
 

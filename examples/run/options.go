@@ -30,6 +30,7 @@ type options struct {
 	publish    []publication
 	internal   bool
 	isolate    bool
+	accept     bool // the host's other firewall accepts the network
 	up, down   link.Rate
 	rootless   bool
 	command    []string
@@ -62,6 +63,7 @@ func parseOptions(args []string, help io.Writer) (o options, err error) {
 	list(f, "p", "publish `[HOSTADDR:][HOSTPORT[-END]:]BOXPORT[-END][/tcp|udp|sctp]`", parsePublication, &o.publish)
 	f.BoolVar(&o.internal, "internal", false, "the network has no way out")
 	f.BoolVar(&o.isolate, "isolate", false, "the boxes of the network do not reach each other")
+	f.BoolVar(&o.accept, "accept-forward", false, "have the forward chain of iptables-nft (Docker's, ufw's) accept the network")
 	f.Func("rate-up", "bits a second that the box may send (10M, 1.5G)", func(s string) (err error) { o.up, err = parseRate(s); return err })
 	f.Func("rate-down", "bits a second that the box may receive", func(s string) (err error) { o.down, err = parseRate(s); return err })
 	f.BoolVar(&o.rootless, "rootless", false, "as a normal user, in a user namespace of its own, with a host of its own")
@@ -108,6 +110,11 @@ func (o *options) check() error {
 			return fmt.Errorf("-subnet %v: there is no room for a gateway and a box", s)
 		}
 		o.subnets[i] = s.Masked()
+		for _, other := range o.subnets[:i] {
+			if other.Overlaps(s) {
+				return fmt.Errorf("-subnet %v overlaps -subnet %v", s, other)
+			}
+		}
 	}
 	if o.network == "bridge" {
 		return nil
@@ -115,8 +122,8 @@ func (o *options) check() error {
 	if _, shared := o.shares(); !shared && o.network != "none" && o.network != "host" {
 		return fmt.Errorf("-network %s: it is none of bridge, none, host and box:NAME", o.network)
 	}
-	if o.ownSubnets || len(o.publish) > 0 || len(o.ip) > 0 || o.mac != nil || o.mtu != 0 || o.up != 0 || o.down != 0 || o.internal || o.isolate {
-		return fmt.Errorf("-network %s leaves nothing to set: -subnet, -p, -ip, -mac, -mtu, -internal, -isolate and rates are for bridge", o.network)
+	if o.ownSubnets || len(o.publish) > 0 || len(o.ip) > 0 || o.mac != nil || o.mtu != 0 || o.up != 0 || o.down != 0 || o.internal || o.isolate || o.accept {
+		return fmt.Errorf("-network %s leaves nothing to set: -subnet, -p, -ip, -mac, -mtu, -internal, -isolate, -accept-forward and rates are for bridge", o.network)
 	}
 	return nil
 }

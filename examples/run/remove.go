@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/boxwire/boxwire/link"
-	"github.com/boxwire/boxwire/nat"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
@@ -21,13 +20,10 @@ import (
 // the lock.
 func removeBox(ctx context.Context, host *netns.NS, b *box) error {
 	var errs []error
-	bridges, err := ownBridges(ctx, host)
-	if err == nil && len(bridges) > 0 { // else there is no table either, and none is made
-		var gw *nat.NAT
-		if gw, err = openNAT(ctx, host); err == nil {
-			err = gw.UnpublishOwner(ctx, b.Name)
-			gw.Close()
-		}
+	gw, err := openOldNAT(ctx, host)
+	if gw != nil {
+		err = gw.UnpublishOwner(ctx, b.Name)
+		gw.Close()
 	}
 	errs = append(errs, netns.IgnoreNotExist(err))
 	if b.HostLink != "" {
@@ -37,6 +33,7 @@ func removeBox(ctx context.Context, host *netns.NS, b *box) error {
 	if b.Bridge != "" {
 		errs = append(errs, dropBridge(ctx, host, b.Bridge))
 	}
+	errs = append(errs, dropTable(ctx, host))
 	return errors.Join(errs...)
 }
 
@@ -51,7 +48,7 @@ func removeLink(ctx context.Context, host *netns.NS, b *box) error {
 	if err != nil {
 		return err
 	}
-	if name, _, _, ok := parsePortAlias(alias); (!ok || name != b.Name) && !halfPort(l, alias) {
+	if p, ok := parsePortAlias(alias); (!ok || p.box != b.Name) && !halfPort(l, alias) {
 		return nil
 	}
 	// This takes a link along that is made for limits.
@@ -83,11 +80,43 @@ func removeSpace(ctx context.Context, host *netns.NS, name string) error {
 		err = nil // a process that is not ours to look into is none of the box's
 	}
 	for _, h := range holders {
-		if h.Kind == netns.Process && h.Pid != os.Getpid() {
-			unix.Kill(h.Pid, unix.SIGKILL)
+		if h.Kind == netns.HolderProcess && h.Pid != os.Getpid() {
+			err = errors.Join(err, kill(h.Pid))
 		}
 	}
 	return errors.Join(err, netns.IgnoreNotExist(netns.Delete(ctx, name)))
+}
+
+// kill ends a process and waits until it has ended: the name of its network namespace
+// may be mounted in its mount namespace alone, and can be removed only then.
+func kill(pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err == nil {
+		defer unix.Close(fd)
+		_, err = end(fd, unix.SIGKILL)
+	}
+	if err != nil && err != unix.ESRCH {
+		return fmt.Errorf("ending process %d: %w", pid, err)
+	}
+	return nil
+}
+
+// end sends a signal to the process of a pidfd and reports whether it has ended within
+// ten seconds.
+func end(fd int, sig unix.Signal) (bool, error) {
+	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {
+		if err == unix.ESRCH {
+			return true, nil
+		}
+		return false, err
+	}
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(time.Until(deadline).Milliseconds())+1)
+		if n == 1 || err != nil && err != unix.EINTR {
+			return n == 1, err
+		}
+	}
+	return false, nil
 }
 
 // rm removes boxes by name. One that runs is asked to end, and takes itself away.
@@ -146,21 +175,8 @@ func stop(b *box) error {
 		return nil // the pid is another's by now
 	}
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
-		if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {
-			if err == unix.ESRCH {
-				return nil
-			}
+		if ended, err := end(fd, sig); ended || err != nil {
 			return err
-		}
-		deadline := time.Now().Add(10 * time.Second)
-		for time.Now().Before(deadline) {
-			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(time.Until(deadline).Milliseconds())+1)
-			if n == 1 {
-				return nil
-			}
-			if err != nil && err != unix.EINTR {
-				return err
-			}
 		}
 	}
 	return errors.New("it does not end")
@@ -205,8 +221,8 @@ func gc(ctx context.Context, host *netns.NS, out io.Writer) error {
 	return errors.Join(append(errs, dropUnused(ctx, host))...)
 }
 
-// dropUnused removes bridges without boxes: a run that was killed between the
-// bridge and the first box has left one.
+// dropUnused removes bridges without boxes, networks without bridges and a table
+// without networks: what a run has left that was killed or has failed half-way.
 func dropUnused(ctx context.Context, host *netns.NS) error {
 	bridges, err := ownBridges(ctx, host)
 	if err != nil {
@@ -216,5 +232,5 @@ func dropUnused(ctx context.Context, host *netns.NS) error {
 	for _, name := range bridges {
 		errs = append(errs, dropBridge(ctx, host, name))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, dropTable(ctx, host))...)
 }

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/boxwire/boxwire/internal/testutil/tool"
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
@@ -50,9 +51,17 @@ type result struct {
 	status   int
 }
 
+// shell skips a test on a machine without a shell and the programs that come with
+// it, which the tests run in boxes.
+func shell(t testing.TB) {
+	t.Helper()
+	tool.Path(t, "sh")
+}
+
 // cli runs the program on a host and waits for it.
 func cli(t testing.TB, host *netns.NS, args ...string) result {
 	t.Helper()
+	shell(t)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 	defer cancel()
 	cmd := command(ctx, host, args...)
@@ -81,6 +90,7 @@ func programEnv() []string {
 // start starts a box that serves HTTP on port 80 and waits until it is listed.
 func start(t testing.TB, host *netns.NS, name string, args ...string) *netns.Cmd {
 	t.Helper()
+	shell(t)
 	args = append(append([]string{"--name", name}, args...), "--", "/usr/bin/env", cliEnv+"=serve", "/proc/self/exe", name)
 	exe, err := os.Executable()
 	if err != nil {
@@ -262,6 +272,7 @@ func TestABoxHasItsOwnNetwork(t *testing.T) {
 
 func TestBoxesPublishShareAndReachEachOther(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	host := netnstest.New(t)
 	start(t, host, "pub1", "-p", "8080:80", "--mtu", "1400")
 	start(t, host, "pub2", "-p", "127.0.0.1::80")
@@ -338,6 +349,8 @@ func TestASubnetThatOverlapsNamesTheLink(t *testing.T) {
 
 func TestStartsAtTheSameMomentGetDifferentAddresses(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
+	shell(t)
 	host := netnstest.New(t)
 	const n = 8
 	ends, release, err := os.Pipe() // the commands run until it is closed
@@ -385,6 +398,7 @@ func TestStartsAtTheSameMomentGetDifferentAddresses(t *testing.T) {
 
 func TestSignalsReachTheCommand(t *testing.T) {
 	t.Parallel()
+	shell(t)
 	host := netnstest.New(t)
 	for _, sig := range []syscall.Signal{unix.SIGTERM, unix.SIGINT} {
 		cmd := command(t.Context(), host, "--", "sh", "-c", "trap 'echo got; exit 9' TERM INT; echo ready; while :; do sleep 0.01; done")

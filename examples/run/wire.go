@@ -20,9 +20,10 @@ import (
 
 // A wired box is one that this run has made and removes.
 type wired struct {
-	run mark // this one
-	ns  *netns.NS
-	gw  *nat.NAT // nil without a bridge; holds the host ports while it is open
+	run   mark // this one
+	ns    *netns.NS
+	gw    *nat.NAT   // nil without a bridge; holds the host ports while it is open
+	ports []nat.Port // as they are published
 }
 
 // wire makes the box: all of it, or nothing.
@@ -90,7 +91,7 @@ func newSpace(ctx context.Context, m mark, name string) (*netns.NS, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := lo.Change(ctx, link.Spec{Alias: m.String()}); err != nil {
+	if _, err := lo.Update(ctx, link.Spec{Alias: m.String()}); err != nil {
 		return nil, err
 	}
 	pinned, err := netns.Pin(ctx, ns, name)
@@ -114,9 +115,9 @@ func leftFile(ctx context.Context, name string) bool {
 	if !errors.Is(err, netns.ErrNotNamespace) {
 		return false
 	}
-	all, err := netns.All(ctx)
+	all, err := netns.ListAll(ctx)
 	for _, info := range all {
-		if slices.Contains(info.Names, netns.Dir+"/"+name) {
+		if slices.Contains(info.Names, netns.DefaultDir+"/"+name) {
 			return false
 		}
 	}
@@ -129,7 +130,15 @@ func (w *wired) plug(ctx context.Context, host *netns.NS, o *options, others []*
 	if err != nil {
 		return err
 	}
-	addrs, err := chooseAddrs(o.subnets, o.ip, others)
+	taken, err := link.ListAddrs(ctx, host)
+	if err != nil {
+		return err
+	}
+	addrs, err := chooseAddrs(o.subnets, o.ip, taken, others)
+	if err != nil {
+		return err
+	}
+	mac, err := chooseMAC(ctx, br, o.mac, others)
 	if err != nil {
 		return err
 	}
@@ -138,11 +147,11 @@ func (w *wired) plug(ctx context.Context, host *netns.NS, o *options, others []*
 		mtu = br.MTU
 	}
 	port, err := link.Create(ctx, host, link.Spec{
-		Name: portName(o.name), Up: true, Master: br.Index, MTU: mtu,
-		MAC: stableMAC(portName(o.name)), Alias: portAlias(o.name, w.run, addrs),
+		Name: portName(o.name), Up: true, Master: br.Ref(), MTU: mtu,
+		MAC: stableMAC(portName(o.name)), Alias: portAlias(o.name, w.run, mac, addrs),
 		Port: link.PortOptions{Isolated: yes(o.isolate), Hairpin: yes(true)},
 		Kind: link.Veth{Peer: link.Spec{
-			NS: w.ns, Name: "eth0", Up: true, MTU: mtu, MAC: o.mac, Addrs: addrs,
+			NS: w.ns, Name: "eth0", Up: true, MTU: mtu, MAC: mac, Addrs: addrs,
 		}},
 	})
 	if err != nil {
@@ -164,7 +173,26 @@ func (w *wired) plug(ctx context.Context, host *netns.NS, o *options, others []*
 	if err := w.publish(ctx, host, o, addrs); err != nil {
 		return err
 	}
-	return settle(ctx, br, port)
+	if err := settle(ctx, br, port); err != nil {
+		return err
+	}
+	if err := announce(ctx, w.ns); err != nil {
+		return err
+	}
+	return w.warn(ctx, o, addrs, os.Stderr)
+}
+
+// announce corrects what the host and the other boxes remember of the addresses,
+// which another box may have had until now.
+func announce(ctx context.Context, ns *netns.NS) error {
+	eth, err := link.Get(ctx, ns, "eth0")
+	if err == nil {
+		err = eth.Announce(ctx)
+	}
+	if errors.Is(err, os.ErrPermission) { // no CAP_NET_RAW: they find out by themselves
+		return nil
+	}
+	return err
 }
 
 // settle waits until the bridge forwards for the box, and the host sends by a
@@ -180,24 +208,6 @@ func settle(ctx context.Context, br, port link.Link) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil // somebody has switched the spanning tree protocol on
 	}
-	return err
-}
-
-// publish publishes the ports, all of them or none; the host ports are bound
-// until the NAT is closed.
-func (w *wired) publish(ctx context.Context, host *netns.NS, o *options, addrs []netip.Prefix) (err error) {
-	if w.gw, err = openNAT(ctx, host); err != nil {
-		return err
-	}
-	var ports []nat.Port
-	for _, p := range o.publish {
-		some, err := p.ports(o.name, addrs)
-		if err != nil {
-			return err
-		}
-		ports = append(ports, some...)
-	}
-	_, err = w.gw.PublishFree(ctx, ports...)
 	return err
 }
 

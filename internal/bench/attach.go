@@ -134,7 +134,7 @@ func attachTo(h *host, name string, get func(context.Context) (*netns.NS, error)
 // plug connects a namespace to the host's bridge, as box i.
 func plug(ctx context.Context, h *host, ns *netns.NS, i int) error {
 	_, err := link.Create(ctx, h.ns, link.Spec{
-		Name: hostLink(i), Up: true, Master: h.bridge,
+		Name: hostLink(i), Up: true, Master: link.Ref{Index: h.bridge},
 		Kind: link.Veth{Peer: link.Spec{
 			NS: ns, Name: "eth0", Up: true,
 			Addrs: []netip.Prefix{boxAddr(i)},

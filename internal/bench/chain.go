@@ -79,7 +79,7 @@ type container struct {
 
 // container makes one.
 func (c *chain) container(ctx context.Context, id string) (*container, error) {
-	ns, err := netns.Folder(filepath.Join(c.state, "netns")).Create(ctx, id)
+	ns, err := netns.Dir(filepath.Join(c.state, "netns")).Create(ctx, id)
 	if err != nil {
 		return nil, err
 	}

@@ -17,10 +17,10 @@ func prepareBridge(h *host, dual bool) error {
 	if err != nil {
 		return err
 	}
-	if br, err = br.Change(ctx, link.Spec{Kind: link.Bridge{MulticastSnooping: new(false)}}); err != nil || !dual {
+	if br, err = br.Update(ctx, link.Spec{Kind: link.Bridge{MulticastSnooping: new(false)}}); err != nil || !dual {
 		return err
 	}
-	return br.AddAddr(ctx, netip.PrefixFrom(gateway6, 64))
+	return br.AddPrefixes(ctx, netip.PrefixFrom(gateway6, 64))
 }
 
 // quiet is for links among very many.
@@ -38,7 +38,7 @@ func plugCrowded(ctx context.Context, h *host, ns *netns.NS, i int, dual bool) e
 		routes = append(routes, route.Default(gateway6))
 	}
 	_, err := link.Create(ctx, h.ns, link.Spec{
-		Name: hostLink(i), Up: true, Master: h.bridge, IPv6: quiet,
+		Name: hostLink(i), Up: true, Master: link.Ref{Index: h.bridge}, IPv6: quiet,
 		Kind: link.Veth{Peer: peer},
 	})
 	if err != nil {

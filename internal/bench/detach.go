@@ -78,19 +78,7 @@ func detach(name string, boxes int, remove func(context.Context, *host, []link.L
 			return 0, err
 		}
 		defer h.close()
-		spaces := make([]*netns.NS, boxes)
-		for j := range boxes {
-			if spaces[j], err = netns.New(ctx); err == nil {
-				err = plug(ctx, h, spaces[j], j)
-			}
-			if err != nil {
-				return 0, err
-			}
-		}
-		links, err := link.List(ctx, h.ns, link.Filter{Master: h.bridge})
-		if err == nil && len(links) != boxes {
-			err = fmt.Errorf("%d ports, want %d", len(links), boxes)
-		}
+		spaces, links, err := plugMany(ctx, h, boxes)
 		if err != nil {
 			return 0, err
 		}
@@ -114,4 +102,22 @@ func detach(name string, boxes int, remove func(context.Context, *host, []link.L
 		}
 		return d / time.Duration(boxes), err
 	}}
+}
+
+// plugMany makes boxes on the host's bridge, and returns them and the bridge's ports.
+func plugMany(ctx context.Context, h *host, boxes int) (spaces []*netns.NS, links []link.Link, err error) {
+	spaces = make([]*netns.NS, boxes)
+	for j := range boxes {
+		if spaces[j], err = netns.New(ctx); err == nil {
+			err = plug(ctx, h, spaces[j], j)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	links, err = link.List(ctx, h.ns, link.Filter{Master: link.Ref{Index: h.bridge}})
+	if err == nil && len(links) != boxes {
+		err = fmt.Errorf("%d ports, want %d", len(links), boxes)
+	}
+	return spaces, links, err
 }

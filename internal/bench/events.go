@@ -132,13 +132,13 @@ func (f *followed) contender(name string, follow func(ctx context.Context, ready
 
 func (f *followed) followBoxwire(ctx context.Context, ready func()) (seen int, err error) {
 	synced := false
-	for e, err := range link.Watch(ctx, f.ns, link.Links) {
+	for e, err := range link.Watch(ctx, f.ns, link.TopicLinks) {
 		switch {
 		case err != nil:
 			return seen, err
-		case e.Op == link.EventResync:
+		case e.Kind == link.EventResync:
 			return seen, errors.New("events were lost")
-		case e.Op == link.EventSynced:
+		case e.Kind == link.EventSynced:
 			synced = true
 			ready()
 		case synced && e.Link != nil && e.Link.Index == f.link.Index:

@@ -91,7 +91,7 @@ func newTables(ctx context.Context, addrs, links, routes int) (t *tables, err er
 		n := i + 1
 		prefixes[i] = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, byte(n >> 8), byte(n)}), 32)
 	}
-	if err := t.loaded.AddAddr(ctx, prefixes...); err != nil {
+	if err := t.loaded.AddPrefixes(ctx, prefixes...); err != nil {
 		return t, err
 	}
 	all := make([]route.Route, routes)

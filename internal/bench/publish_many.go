@@ -42,7 +42,7 @@ func publishMany(ctx context.Context, b *bout, ports int) error {
 			if err != nil {
 				return d, err
 			}
-			listed, err := gw.List(ctx)
+			listed, err := gw.ListPorts(ctx)
 			if err == nil && len(listed) != ports {
 				err = fmt.Errorf("%d ports are published, want %d", len(listed), ports)
 			}

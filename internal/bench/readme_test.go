@@ -10,7 +10,7 @@ import (
 
 func TestTheReadmeHasItsMarks(t *testing.T) {
 	t.Parallel()
-	if err := checkReadme("../../README.md"); err != nil {
+	if err := checkReadme("README.md"); err != nil {
 		t.Error(err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/nsconn"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
@@ -36,7 +37,7 @@ func settle(ctx context.Context) error {
 // message that the id is gone.
 func outlive(ctx context.Context, here *netns.NS) error {
 	const id = 1 << 30 // far from those that the kernel gives
-	events, err := here.Subscribe(ctx, unix.NETLINK_ROUTE, nl.EventConfig{Groups: []uint32{unix.RTNLGRP_NSID}})
+	events, err := nsconn.Subscribe(ctx, here, unix.NETLINK_ROUTE, nl.EventConfig{Groups: []uint32{unix.RTNLGRP_NSID}})
 	if err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func passing(ctx context.Context, here *netns.NS, id uint32) error {
 		return err
 	}
 	defer ns.Close()
-	conn, err := here.Exchange(unix.NETLINK_ROUTE)
+	conn, err := nsconn.Shared(here, unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}

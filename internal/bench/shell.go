@@ -57,7 +57,7 @@ func shellAttach(h *host) (*contender, error) {
 				return d, err
 			}
 			names = append(names, name)
-			f, err := os.Open(netns.Dir + "/" + name)
+			f, err := os.Open(netns.DefaultDir + "/" + name)
 			if err == nil {
 				h.boxes = append(h.boxes, f)
 			}

@@ -61,7 +61,7 @@ func (s street) attach(ctx context.Context) (box *netns.NS, err error) {
 		return nil, err
 	}
 	_, err = link.Create(ctx, s.host, link.Spec{
-		Name: "box0", Up: true, Master: br.Index,
+		Name: "box0", Up: true, Master: br.Ref(),
 		Kind: link.Veth{Peer: link.Spec{NS: box, Name: "eth0", Up: true, Addrs: []netip.Prefix{boxAddr(0)}}},
 	})
 	if err == nil {

@@ -5,8 +5,10 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/nsconn"
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,6 +22,7 @@ func isCount(t *testing.T, table Table, want int) {
 
 func TestCountIsOfTheNamespace(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	_, quiet := tracked(t)
 	ns, busy := tracked(t)
 	send(t, ns, "127.0.0.1:53", "[::1]:53", "127.0.0.2:53")
@@ -61,7 +64,7 @@ func holdOutput(t *testing.T, ns *netns.NS) (release func()) {
 		cfgCmd, cfgParams     = 1, 2
 		verdictHdr, accept    = 2, 1
 	)
-	c, err := ns.Exchange(unix.NETLINK_NETFILTER)
+	c, err := nsconn.Shared(ns, unix.NETLINK_NETFILTER)
 	if err != nil {
 		t.Fatal(err)
 	}

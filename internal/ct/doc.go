@@ -16,7 +16,7 @@
 //     the one that it names (seen in 6.18, and in the source since 5.8). It is
 //     never given one here;
 //   - the status (CTA_STATUS_MASK) since 5.15; a kernel that does not know it
-//     passes over it.
+//     ignores it.
 //
 // A filter that says too little may narrow a dump, for what a dump brings is
 // compared again here; it must never stand in a delete.

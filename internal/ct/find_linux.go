@@ -6,8 +6,8 @@ import (
 )
 
 // flowsPerDump is how many flows are read in the time of one more dump. A dump
-// walks the kernel's hash table, under a lock for each bucket: 9 ms for the usual
-// 262144 buckets, whatever the filter. What it brings costs 2 to 3 us a flow.
+// walks the kernel's whole hash table, commonly 262144 buckets with a lock for each,
+// whatever the filter.
 const flowsPerDump = 3000
 
 // find reads the flows that match, of a table with so many entries: by one dump

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,6 +16,7 @@ import (
 // it is large. Either way brings the same.
 func TestFlowsAreFoundInTablesOfEverySize(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns, table := tracked(t)
 	send(t, ns, "127.0.0.1:53", "127.0.0.1:54", "127.0.0.2:53", "[::1]:53", "[::1]:54", "[::1]:56")
 	for _, c := range []struct {
@@ -45,6 +47,7 @@ func TestFlowsAreFoundInTablesOfEverySize(t *testing.T) {
 // 7.2), and never taken for less than it says.
 func TestKernelFiltersOneFamilyInADump(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns, table := tracked(t)
 	send(t, ns, "127.0.0.1:53", "127.0.0.1:54", "[::1]:53")
 	both := selection(udp("0.0.0.0:53"))

@@ -13,7 +13,7 @@ type Tuple struct {
 	Zone     uint16
 }
 
-// ICMP is what a tuple of ICMP or ICMPv6 has in the place of ports.
+// ICMP is what a tuple of ICMP or ICMPv6 has instead of ports.
 type ICMP struct {
 	Type, Code uint8
 	ID         uint16

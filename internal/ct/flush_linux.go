@@ -20,16 +20,16 @@ type Target struct {
 
 	// Unanswered spares flows that have seen a packet in each direction. Of the
 	// others, some to the same port of other addresses may go, too: their next
-	// packet begins them anew.
+	// packet begins them again.
 	Unanswered bool
 }
 
 // maxDeletes is how many targets are deleted one by one. A delete by filter walks
-// the kernel's flows: 0.1 ms, and 0.2 us a flow.
+// all of the kernel's flows.
 const maxDeletes = 16
 
 // Flush deletes the flows of the targets. Where the namespace has no flow at all
-// it takes a few microseconds.
+// it only asks for their number.
 //
 // local says whether an address is one of the namespace. It is asked, once for
 // each address, about flows for the port of a target with an unspecified

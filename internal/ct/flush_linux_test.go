@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/nsconn"
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
@@ -22,7 +23,7 @@ func tracked(t testing.TB) (*netns.NS, Table) {
 	t.Helper()
 	ns := netnstest.New(t)
 	testutil.Run(t, ns, "nft", "add table inet t; add chain inet t c { type filter hook output priority 0; }; add rule inet t c ct state new accept")
-	c, err := ns.Exchange(unix.NETLINK_NETFILTER)
+	c, err := nsconn.Shared(ns, unix.NETLINK_NETFILTER)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,6 +78,7 @@ func unanswered(g Target) Target { g.Unanswered = true; return g }
 
 func TestListTellsWhatTheSocketsAre(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	ns, table := tracked(t)
 	sysctl := func(name, value string) string {
 		out, err := netns.Do(t.Context(), ns, func(context.Context) (string, error) {
@@ -136,6 +138,7 @@ func TestListTellsWhatTheSocketsAre(t *testing.T) {
 
 func TestFlushTakesTheTargetsOnly(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	for _, c := range []struct {
 		name    string
 		targets []Target
@@ -193,6 +196,7 @@ func TestFlushOfAnEmptyTable(t *testing.T) {
 // A connection that a program of the host has is spared.
 func TestFlushOfTheUnansweredSparesConnections(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	for _, addr := range []string{"127.0.0.1", "[::1]"} {
 		for _, many := range []bool{false, true} {
 			ns, table := tracked(t)

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/refuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,9 +27,15 @@ func (t Table) List(ctx context.Context, keep func(*Flow) bool) ([]Flow, error) 
 	return t.dump(ctx, everything(), keep)
 }
 
-// count returns how many flows the namespace has, in the table and on their way
-// into it. To read that takes the kernel no walk through its hash table, which it
-// has one of for all namespaces. A kernel that does not say may have any number.
+// Any reports whether the namespace has any flow, in the table or on its way into it.
+func (t Table) Any(ctx context.Context) (bool, error) {
+	n, err := t.count(ctx)
+	return n > 0, err
+}
+
+// count returns the number of flows of the namespace, including those that are not in the
+// table yet. The kernel counts them without a walk through its hash table, which all
+// namespaces share. If it does not report the number, there may be any number.
 func (t Table) count(ctx context.Context) (int, error) {
 	n := math.MaxInt32
 	err := t.nl.Call(ctx, nl.Request{Type: msgType(msgGetStats), Body: everything()}, func(m nl.Message) (err error) {
@@ -37,7 +44,7 @@ func (t Table) count(ctx context.Context) (int, error) {
 	})
 	var refused *nl.Error
 	if errors.As(err, &refused) {
-		return n, nil // a dump tells why
+		return n, nil // a dump reports why
 	}
 	if err != nil {
 		return 0, fmt.Errorf("counting the conntrack table: %w", err)
@@ -56,7 +63,7 @@ func (t Table) dump(ctx context.Context, body []byte, keep func(*Flow) bool) ([]
 	})
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 		// nfnetlink's answer for a subsystem that it does not have.
-		return nil, fmt.Errorf("the kernel has no conntrack over netlink (module nf_conntrack_netlink): %w: %w", err, errors.ErrUnsupported)
+		return nil, refuse.As(errors.ErrUnsupported, "the kernel has no conntrack over netlink (module nf_conntrack_netlink): %w", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the conntrack table: %w", err)
@@ -71,26 +78,16 @@ func (t Table) Delete(ctx context.Context, flows ...Flow) (int, error) {
 		reqs[i] = deletion(&flows[i])
 	}
 	n := len(reqs)
-	for len(reqs) > 0 {
-		err := t.nl.Exec(ctx, reqs, nil)
-		var some *nl.ExecError
-		if err == nil {
-			break
-		}
-		if !errors.As(err, &some) {
-			return 0, fmt.Errorf("deleting from the conntrack table: %w", err)
-		}
-		for _, f := range some.Failed {
-			n--
-			// EBUSY: a flow offloaded to a flowtable, before 6.3.
-			if !errors.Is(f.Err, os.ErrNotExist) && !errors.Is(f.Err, unix.EBUSY) {
-				return 0, fmt.Errorf("deleting from the conntrack table: %w", f.Err)
-			}
-		}
-		if some.Cause != nil {
-			return 0, some.Cause
-		}
-		reqs = reqs[some.Sent:] // the sends after one with failures were not made
+	err := t.nl.ExecAll(ctx, reqs, func(_ int, e *nl.Error) bool {
+		n--
+		return errors.Is(e, os.ErrNotExist) || errors.Is(e, unix.EBUSY) // EBUSY: offloaded to a flowtable, before 6.3
+	}, nil)
+	var many *nl.ExecError
+	switch {
+	case err == nil:
+		return n, nil
+	case errors.As(err, &many) && many.Cause != nil:
+		return 0, many.Cause
 	}
-	return n, nil
+	return 0, fmt.Errorf("deleting from the conntrack table: %w", err)
 }

@@ -52,6 +52,10 @@ type Set struct {
 	Verdicts bool // a map to verdicts
 	Interval bool
 	Counter  bool // elements count packets
+
+	// Typeof is more userdata, for what nft has no name of a type for: which
+	// expressions key and data are like.
+	Typeof []byte
 }
 
 // Batch collects the messages of one transaction on one table of the inet
@@ -61,11 +65,15 @@ type Batch struct {
 	reqs   []nl.Request
 	what   []string // what each request is about, for errors
 	nextID uint32   // of sets
+	grows  int      // elements that it adds, less those that it deletes
 	err    error    // the first expression that could not be encoded
 }
 
 // NewBatch returns an empty batch for the table.
-func NewBatch(table string) *Batch { return &Batch{table: table} }
+func NewBatch(table string) *Batch {
+	const usual = 8 // messages
+	return &Batch{table: table, reqs: make([]nl.Request, 0, usual), what: make([]string, 0, usual)}
+}
 
 // Len returns the number of messages.
 func (b *Batch) Len() int { return len(b.reqs) }
@@ -176,7 +184,7 @@ func (b *Batch) addSet(s Set, flags uint32, size int) uint32 {
 	}
 	m = nl.AppendBE32(m, unix.NFTA_SET_ID, b.nextID)
 	m = appendDesc(m, s, size)
-	m = nl.AppendAttr(m, unix.NFTA_SET_USERDATA, udata)
+	m = nl.AppendAttr(m, unix.NFTA_SET_USERDATA, append(udata, s.Typeof...))
 	if s.Counter {
 		// NFTA_SET_EXPR and not the list NFTA_SET_EXPRESSIONS, which is of 5.11.
 		e, err := expr.Marshal(unix.NFPROTO_INET, &expr.Counter{})
@@ -190,8 +198,8 @@ func (b *Batch) addSet(s Set, flags uint32, size int) uint32 {
 	return b.nextID
 }
 
-// appendDesc tells the kernel the number of elements of a constant set, and the
-// fields of a key that is looked up by ranges.
+// appendDesc appends the number of elements of a constant set, and the fields of a key that
+// is looked up by ranges.
 func appendDesc(m []byte, s Set, size int) []byte {
 	if size == 0 && (!s.Interval || len(s.Key) < 2) {
 		return m
@@ -239,12 +247,34 @@ func (b *Batch) InsertRule(at Place, comment string, exprs ...expr.Any) {
 	b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE, m, "a rule in chain "+at.Chain+" of table "+at.Table)
 }
 
+// AppendRule is InsertRule at the end of the chain.
+func (b *Batch) AppendRule(at Place, comment string, exprs ...expr.Any) {
+	b.InsertRule(at, comment, exprs...)
+	b.reqs[len(b.reqs)-1].Flags |= unix.NLM_F_APPEND
+}
+
 // DeleteRule deletes a rule that was read.
 func (b *Batch) DeleteRule(r Rule) {
 	m := nl.AppendString([]byte{r.Family, unix.NFNETLINK_V0, 0, 0}, unix.NFTA_RULE_TABLE, r.Table)
 	m = nl.AppendString(m, unix.NFTA_RULE_CHAIN, r.Chain)
 	m = nl.AppendBE64(m, unix.NFTA_RULE_HANDLE, r.Handle)
 	b.add(unix.NFT_MSG_DELRULE, 0, m, "a rule in chain "+r.Chain+" of table "+r.Table)
+}
+
+// Raw is an expression by its attributes, for what the expr package cannot say.
+type Raw struct {
+	expr.Any
+	Name string
+	Data []byte // attributes
+}
+
+func marshal(family byte, e expr.Any) ([]byte, error) {
+	r, ok := e.(Raw)
+	if !ok {
+		return expr.Marshal(family, e)
+	}
+	m := nl.AppendString(nil, unix.NFTA_EXPR_NAME, r.Name)
+	return nl.AppendAttr(m, unix.NLA_F_NESTED|unix.NFTA_EXPR_DATA, r.Data), nil
 }
 
 func (b *Batch) rule(at Place, exprs []expr.Any) []byte {
@@ -254,7 +284,7 @@ func (b *Batch) rule(at Place, exprs []expr.Any) []byte {
 	m = nl.AppendString(m, unix.NFTA_RULE_CHAIN, at.Chain)
 	m, list := nl.Begin(m, unix.NFTA_RULE_EXPRESSIONS)
 	for _, e := range exprs {
-		data, err := expr.Marshal(at.Family, e)
+		data, err := marshal(at.Family, e)
 		b.note(err, at.Chain)
 		var elem int
 		m, elem = nl.Begin(m, unix.NFTA_LIST_ELEM)

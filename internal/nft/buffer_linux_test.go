@@ -41,19 +41,19 @@ func TestAFullReceiveBufferLeavesNoDoubt(t *testing.T) {
 		}
 		return len(all)
 	}
-	err := small.Commit(t.Context(), func(context.Context) (*Batch, error) {
+	err := small.Commit(t.Context(), "ours", BuildFunc(func(context.Context) (*Batch, error) {
 		b := table("ours")
 		b.AddSet(Set{Name: "s", Key: []Field{{Type: 7, Len: 4, Order: 2}}})
 		for _, e := range elems {
 			b.AddElements("s", e) // a message for each
 		}
 		return b, nil
-	}, nil)
+	}))
 	if err != nil || count() != len(elems) {
 		t.Errorf("%d of %d elements, %v", count(), len(elems), err)
 	}
 	// Each of these is refused, with a message for each.
-	err = small.Commit(t.Context(), func(context.Context) (*Batch, error) {
+	err = small.Commit(t.Context(), "ours", BuildFunc(func(context.Context) (*Batch, error) {
 		b := NewBatch("ours")
 		b.DeleteElements("s", elems[0])
 		for _, e := range elems {
@@ -61,7 +61,7 @@ func TestAFullReceiveBufferLeavesNoDoubt(t *testing.T) {
 			b.AddElements("missing", e)
 		}
 		return b, nil
-	}, nil)
+	}))
 	if err == nil || errors.Is(err, ErrUnknown) || count() != len(elems) {
 		t.Errorf("%d of %d elements are left, %v", count(), len(elems), err)
 	}

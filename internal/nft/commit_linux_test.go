@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/nsconn"
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
@@ -15,7 +16,7 @@ import (
 
 func conn(t testing.TB, ns *netns.NS) Conn {
 	t.Helper()
-	x, err := ns.Exchange(unix.NETLINK_NETFILTER)
+	x, err := nsconn.Shared(ns, unix.NETLINK_NETFILTER)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,12 +34,12 @@ func TestCommitIsBuiltAnewWhenTheRulesetChanged(t *testing.T) {
 	ns := netnstest.New(t)
 	c := conn(t, ns)
 	tries := 0
-	err := c.Commit(t.Context(), func(context.Context) (*Batch, error) {
+	err := c.Commit(t.Context(), "ours", BuildFunc(func(context.Context) (*Batch, error) {
 		if tries++; tries < 3 {
 			testutil.Run(t, ns, "nft", "add", "table", "other"+strings.Repeat("x", tries))
 		}
 		return table("ours"), nil
-	}, nil)
+	}))
 	if err != nil || tries != 3 {
 		t.Errorf("%d tries, %v", tries, err)
 	}
@@ -51,18 +52,18 @@ func TestARulesetThatNeverRestsIsErrBusy(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)
 	c, other := conn(t, ns), 0
-	err := c.Commit(t.Context(), func(ctx context.Context) (*Batch, error) {
+	err := c.Commit(t.Context(), "ours", BuildFunc(func(ctx context.Context) (*Batch, error) {
 		other++
-		err := c.Commit(ctx, func(context.Context) (*Batch, error) {
+		err := c.Commit(ctx, "ours", BuildFunc(func(context.Context) (*Batch, error) {
 			if other%2 == 1 {
 				return table("other"), nil
 			}
 			b := NewBatch("other")
 			b.DeleteTable()
 			return b, nil
-		}, nil)
+		}))
 		return table("ours"), err
-	}, nil)
+	}))
 	if !errors.Is(err, ErrBusy) || other != maxTries {
 		t.Errorf("%d tries, %v", other, err)
 	}
@@ -72,12 +73,12 @@ func TestARefusedBatchNamesTheMessageAndCommitsNothing(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)
 	c := conn(t, ns)
-	err := c.Commit(t.Context(), func(context.Context) (*Batch, error) {
+	err := c.Commit(t.Context(), "ours", BuildFunc(func(context.Context) (*Batch, error) {
 		b := table("ours")
 		b.AddChain(Chain{Name: "one"})
 		b.AddElements("missing", Element{Key: []byte{1, 2, 3, 4}})
 		return b, nil
-	}, nil)
+	}))
 	var refused *Error
 	if !errors.As(err, &refused) || !errors.Is(err, os.ErrNotExist) || !strings.Contains(refused.What, "missing") {
 		t.Errorf("%v", err)
@@ -86,6 +87,14 @@ func TestARefusedBatchNamesTheMessageAndCommitsNothing(t *testing.T) {
 		t.Errorf("the table is there: %v", err)
 	}
 }
+
+// outcome is a transaction that is known to be committed or not.
+type outcome struct {
+	BuildFunc
+	done bool
+}
+
+func (o outcome) Committed(context.Context) (bool, error) { return o.done, nil }
 
 // What came of a transaction whose answer was lost is told by the generation and,
 // if somebody committed, by the caller.
@@ -98,8 +107,7 @@ func TestOutcomeOfALostAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	yes := func(context.Context) (bool, error) { return true, nil }
-	no := func(context.Context) (bool, error) { return false, nil }
+	yes, no := outcome{done: true}, outcome{}
 	if err := c.outcome(t.Context(), gen, lost, yes); !errors.Is(err, lost) || errors.Is(err, ErrUnknown) {
 		t.Errorf("nobody committed: %v", err)
 	}
@@ -110,7 +118,7 @@ func TestOutcomeOfALostAnswer(t *testing.T) {
 	if err := c.outcome(t.Context(), gen, lost, no); !errors.Is(err, lost) || errors.Is(err, ErrUnknown) {
 		t.Errorf("another one's commit: %v", err)
 	}
-	if err := c.outcome(t.Context(), gen, lost, nil); !errors.Is(err, ErrUnknown) {
+	if err := c.outcome(t.Context(), gen, lost, BuildFunc(nil)); !errors.Is(err, ErrUnknown) {
 		t.Errorf("no way to tell: %v", err)
 	}
 }
@@ -118,7 +126,7 @@ func TestOutcomeOfALostAnswer(t *testing.T) {
 func TestLookupGoesOnAfterMissingElements(t *testing.T) {
 	t.Parallel()
 	c := conn(t, netnstest.New(t))
-	err := c.Commit(t.Context(), func(context.Context) (*Batch, error) {
+	err := c.Commit(t.Context(), "ours", BuildFunc(func(context.Context) (*Batch, error) {
 		b := table("ours")
 		b.AddSet(Set{Name: "s", Key: []Field{{Type: 7, Len: 4, Order: 2}}})
 		for i := range 300 {
@@ -127,7 +135,7 @@ func TestLookupGoesOnAfterMissingElements(t *testing.T) {
 			}
 		}
 		return b, nil
-	}, nil)
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,10 +9,11 @@ import (
 	"time"
 
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/refuse"
 	"golang.org/x/sys/unix"
 )
 
-// maxTries bounds how often a transaction is built anew because the ruleset
+// maxTries bounds how often a transaction is built because the ruleset
 // changed underneath.
 const maxTries = 100
 
@@ -49,10 +50,21 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // Conn is nftables in one namespace.
-type Conn struct{ nl *nl.Conn }
+type Conn struct {
+	nl       *nl.Conn
+	elements *int // as Sized says, or nil
+}
 
 // New returns a Conn that talks over c, of the family unix.NETLINK_NETFILTER.
-func New(c *nl.Conn) Conn { return Conn{c} }
+func New(c *nl.Conn) Conn { return Conn{nl: c} }
+
+// Sized returns a Conn that keeps in elements how many elements the table has: Commit
+// counts what it adds and deletes, and again what it reads whole. It looks elements up
+// one by one while there are more of them than queries.
+func (c Conn) Sized(elements *int) Conn {
+	c.elements = elements
+	return c
+}
 
 // Generation reads the generation of the ruleset: a number that every commit
 // changes. Where the kernel has no nftables it is errors.ErrUnsupported.
@@ -84,43 +96,69 @@ func decodeGeneration(m nl.Message) (gen uint32, err error) {
 // noGeneration says what it means that the generation cannot be read.
 func noGeneration(err error) error {
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("the kernel has no nftables (module nf_tables): %w: %w", err, errors.ErrUnsupported)
+		return refuse.As(errors.ErrUnsupported, "the kernel has no nftables (module nf_tables): %w", err)
 	}
 	return err
 }
 
-// Commit calls build and sends the batch that it returns as one transaction. If
-// the ruleset was changed by anyone since just before build was called, it
-// begins again: what build has read is true at the commit. An empty or nil batch
-// is success.
-//
-// landed says whether the effect of the batch is there. It is asked when the
-// kernel's answer was lost and others may have committed, too; it may be nil if
-// the caller does not mind ErrUnknown then. In every other case a nil error
-// means committed, and an error that nothing was.
-//
-// The kernel's refusal is an *Error.
-func (c Conn) Commit(ctx context.Context, build func(context.Context) (*Batch, error), landed func(context.Context) (bool, error)) error {
-	return c.CommitFound(ctx, "", nil, func(ctx context.Context, _ []*Element) (*Batch, error) { return build(ctx) }, landed)
+// A Transaction is one change of the ruleset, which [Conn.Commit] carries out.
+type Transaction interface {
+	// Queries are the questions about the table that Build begins with. Commit calls
+	// it once.
+	Queries() []Query
+
+	// Build returns the batch, given what Lookup answers to the queries. What Build
+	// reads, and what was found, is true at the commit. An empty or nil batch is
+	// success.
+	Build(ctx context.Context, found []*Element) (*Batch, error)
+
+	// Committed reports whether the effect of the batch is in the ruleset. Commit asks
+	// when the kernel's answer was lost and another program may have committed, too.
+	Committed(ctx context.Context) (bool, error)
+
+	// Rollback undoes what Build did outside of the ruleset. Commit calls it after each
+	// Build whose batch is not known to be committed: before the next Build, and before
+	// it returns an error. Its context does not end.
+	Rollback(ctx context.Context) error
 }
 
-// CommitFound is Commit for a build that begins with questions about a table: it
-// gets what Lookup answers to them. They travel with that for the generation.
-func (c Conn) CommitFound(ctx context.Context, table string, ask []Query, build func(context.Context, []*Element) (*Batch, error), landed func(context.Context) (bool, error)) error {
+// BuildFunc is a Transaction that only builds a batch. Where the kernel's answer is lost
+// and another program has committed, Commit returns ErrUnknown.
+type BuildFunc func(context.Context) (*Batch, error)
+
+// Queries returns none.
+func (BuildFunc) Queries() []Query { return nil }
+
+// Build calls the function.
+func (f BuildFunc) Build(ctx context.Context, _ []*Element) (*Batch, error) { return f(ctx) }
+
+// Committed cannot tell.
+func (BuildFunc) Committed(context.Context) (bool, error) {
+	return false, errors.New("another program has committed meanwhile")
+}
+
+// Rollback has nothing to undo.
+func (BuildFunc) Rollback(context.Context) error { return nil }
+
+// Commit builds a batch and sends it as one transaction. If the ruleset was changed by
+// any program since just before the build, Commit builds it again.
+//
+// A nil error means committed. Any other means that nothing was, unless it is
+// ErrUnknown. The kernel's refusal is an *Error.
+func (c Conn) Commit(ctx context.Context, table string, tx Transaction) error {
+	ask := tx.Queries()
 	for range maxTries {
 		var gen uint32
-		found, err := c.lookup(ctx, table, &gen, ask)
+		found, err := c.find(ctx, table, &gen, ask)
 		if err != nil {
 			return err
 		}
-		b, err := build(ctx, found)
-		if err != nil || b == nil || len(b.reqs) == 0 {
-			return err
+		if err = c.try(ctx, gen, found, tx); err == nil {
+			return nil
 		}
-		if b.err != nil {
-			return b.err
+		if undone := tx.Rollback(context.WithoutCancel(ctx)); undone != nil {
+			return errors.Join(err, undone)
 		}
-		err = c.send(ctx, gen, b, landed)
 		if !errors.Is(err, unix.ERESTART) {
 			return err
 		}
@@ -128,7 +166,24 @@ func (c Conn) CommitFound(ctx context.Context, table string, ask []Query, build 
 	return ErrBusy
 }
 
-func (c Conn) send(ctx context.Context, gen uint32, b *Batch, landed func(context.Context) (bool, error)) error {
+// try builds a transaction on a generation and sends it. If another program commits
+// meanwhile, the error is ERESTART.
+func (c Conn) try(ctx context.Context, gen uint32, found []*Element, tx Transaction) error {
+	b, err := tx.Build(ctx, found)
+	if err != nil || b == nil || len(b.reqs) == 0 {
+		return err
+	}
+	if b.err != nil {
+		return b.err
+	}
+	err = c.send(ctx, gen, b, tx)
+	if err == nil && c.elements != nil {
+		*c.elements = max(0, *c.elements+b.grows)
+	}
+	return err
+}
+
+func (c Conn) send(ctx context.Context, gen uint32, b *Batch, tx Transaction) error {
 	begin := nl.Request{
 		Type: unix.NFNL_MSG_BATCH_BEGIN,
 		Body: nl.AppendBE32(batchHeader(), unix.NFNL_BATCH_GENID, gen),
@@ -150,11 +205,11 @@ func (c Conn) send(ctx context.Context, gen uint32, b *Batch, landed func(contex
 	case errors.Is(err, unix.EMSGSIZE):
 		err = fmt.Errorf("the transaction is larger than this process may send at once, which takes CAP_NET_ADMIN over the machine or a larger net.core.wmem_max: %w", err)
 	}
-	return c.outcome(ctx, gen, err, landed)
+	return c.outcome(ctx, gen, err, tx)
 }
 
 // outcome finds out what came of a transaction after the transport error cause.
-func (c Conn) outcome(ctx context.Context, gen uint32, cause error, landed func(context.Context) (bool, error)) error {
+func (c Conn) outcome(ctx context.Context, gen uint32, cause error, tx Transaction) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
 	defer cancel()
 	now, err := c.Generation(ctx)
@@ -162,12 +217,9 @@ func (c Conn) outcome(ctx context.Context, gen uint32, cause error, landed func(
 		return fmt.Errorf("%w: %w, then %w", ErrUnknown, cause, err)
 	}
 	if now == gen {
-		return cause // nobody committed, we neither
+		return cause // no program has committed
 	}
-	if landed == nil {
-		return fmt.Errorf("%w: %w", ErrUnknown, cause)
-	}
-	ok, err := landed(ctx)
+	ok, err := tx.Committed(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w, then %w", ErrUnknown, cause, err)
 	}
@@ -177,8 +229,8 @@ func (c Conn) outcome(ctx context.Context, gen uint32, cause error, landed func(
 	return cause
 }
 
-// batchHeader is the struct nfgenmsg of a batch: the subsystem in the place of
-// the resource id.
+// batchHeader is the struct nfgenmsg of a batch, which has the subsystem as its resource
+// id.
 func batchHeader() []byte {
 	return binary.BigEndian.AppendUint16([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0}, unix.NFNL_SUBSYS_NFTABLES)
 }

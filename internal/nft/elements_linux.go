@@ -21,8 +21,8 @@ func (b *Batch) AddEach(set string, elems iter.Seq[*Element]) {
 	b.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, set, 0, elems)
 }
 
-// EnsureElements adds elements to a set. One that is there with the same data
-// stays as it is, comment included; one with other data is EEXIST.
+// EnsureElements adds elements to a set. An existing one with the same data is not changed,
+// including its comment. One with other data is EEXIST.
 func (b *Batch) EnsureElements(set string, elems ...Element) {
 	b.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, set, 0, pointers(elems))
 }
@@ -48,29 +48,49 @@ func pointers(elems []Element) iter.Seq[*Element] {
 
 // elements spreads elements over as many messages as their bytes need.
 func (b *Batch) elements(msg, flags uint16, set string, id uint32, elems iter.Seq[*Element]) {
-	var m []byte
-	var list int
-	end := func() {
-		if m != nil {
-			nl.End(m, list)
-			b.add(msg, flags, m, "an element of "+set)
-		}
+	l := elementList{b: b, msg: msg, flags: flags, set: set, id: id}
+	step := 1
+	if msg == unix.NFT_MSG_DELSETELEM {
+		step = -1
 	}
 	for e := range elems {
-		if m == nil || len(m)-list >= maxElements {
-			end()
-			size := 256
-			if m != nil { // they are many
-				size = maxElements + 512
-			}
-			m = nl.AppendString(append(make([]byte, 0, size), inet[:]...), unix.NFTA_SET_ELEM_LIST_TABLE, b.table)
-			m = nl.AppendString(m, unix.NFTA_SET_ELEM_LIST_SET, set)
-			if id != 0 {
-				m = nl.AppendBE32(m, unix.NFTA_SET_ELEM_LIST_SET_ID, id)
-			}
-			m, list = nl.Begin(m, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-		}
-		m = e.append(m)
+		l.add(e)
+		b.grows += step
 	}
-	end()
+	l.end()
+}
+
+// elementList is a message with elements that is being written.
+type elementList struct {
+	b          *Batch
+	msg, flags uint16
+	set        string
+	id         uint32
+	m          []byte
+	list       int // where the list begins in m
+}
+
+func (l *elementList) add(e *Element) {
+	if l.m == nil || len(l.m)-l.list >= maxElements {
+		l.end()
+		size := 256
+		if l.m != nil { // they are many
+			size = maxElements + 512
+		}
+		l.m = nl.AppendString(append(make([]byte, 0, size), inet[:]...), unix.NFTA_SET_ELEM_LIST_TABLE, l.b.table)
+		l.m = nl.AppendString(l.m, unix.NFTA_SET_ELEM_LIST_SET, l.set)
+		if l.id != 0 {
+			l.m = nl.AppendBE32(l.m, unix.NFTA_SET_ELEM_LIST_SET_ID, l.id)
+		}
+		l.m, l.list = nl.Begin(l.m, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	}
+	l.m = e.append(l.m)
+}
+
+// end completes the message, if there is one.
+func (l *elementList) end() {
+	if l.m != nil {
+		nl.End(l.m, l.list)
+		l.b.add(l.msg, l.flags, l.m, "an element of "+l.set)
+	}
 }

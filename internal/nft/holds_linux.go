@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Holds reports whether the batch's table has the chains and the rules that the
-// batch adds, and no others, and is awake: whether nobody has changed them since it
-// was committed. Sets and their elements are not looked at.
+// Holds reports whether the batch's table is active and has exactly the chains and rules
+// that the batch adds: whether they are unchanged since the commit. It ignores sets and
+// their elements.
 func (c Conn) Holds(ctx context.Context, b *Batch) (bool, error) {
 	var wantChains []HookedChain
 	var wantRules []Rule
@@ -96,9 +96,9 @@ func (r Rule) does(w Rule) bool {
 	return true
 }
 
-// covers reports whether each attribute of want is among those of have, which the
-// kernel may have filled up. Of a lookup, the number and the pattern that an
-// anonymous set goes by in its batch are passed over.
+// covers reports whether each attribute of want is among those of have, to which the kernel
+// may have added some. It ignores the number and the pattern by which the batch names an
+// anonymous set.
 func covers(have, want []byte, lookup bool) bool {
 	w := nl.Walk(want)
 	for w.Next() {

@@ -48,7 +48,7 @@ func TestHoldsSeesEveryChange(t *testing.T) {
 	} {
 		ns := netnstest.New(t)
 		c := conn(t, ns)
-		if err := c.Commit(t.Context(), func(context.Context) (*Batch, error) { return guarded(), nil }, nil); err != nil {
+		if err := c.Commit(t.Context(), "ours", BuildFunc(func(context.Context) (*Batch, error) { return guarded(), nil })); err != nil {
 			t.Fatal(err)
 		}
 		if change != "" {

@@ -45,9 +45,9 @@ func (c Conn) table(ctx context.Context, table string) (comment string, flags ui
 // meanwhile.
 const maxReads = 20
 
-// Steady calls read until the ruleset did not change meanwhile: what it read in
-// several questions is one state then. Should others change the ruleset all the
-// time, the error is ErrBusy.
+// Steady calls read, and calls it again if the ruleset changed meanwhile. What read has
+// read in several queries is thus one state. If the ruleset keeps changing, the error is
+// ErrBusy.
 func (c Conn) Steady(ctx context.Context, read func(context.Context) error) error {
 	for range maxReads {
 		before, err := c.Generation(ctx)
@@ -72,10 +72,10 @@ func (c Conn) Elements(ctx context.Context, table, set string) ([]Element, error
 
 // ElementsOf is Elements for a table of any family (unix.NFPROTO_IPV4, ...).
 //
-// The kernel walks a hash table anew for each of its replies, past as many elements
-// as it has told. It grows the table in the background after many were added, which
-// puts them into another order and does not count as a change: some are told twice
-// then, and as many not at all. So a set with an element twice is read again.
+// For each reply the kernel walks the hash table from its start and skips as many elements
+// as it has dumped. After many insertions it resizes the table in the background. That
+// changes the order and not the generation, so a dump may repeat elements and lack as many.
+// A set with an element twice is therefore read again.
 func (c Conn) ElementsOf(ctx context.Context, family byte, table, set string) ([]Element, error) {
 	for range maxReads {
 		var all []Element
@@ -131,9 +131,9 @@ type Query struct {
 	Key []byte
 }
 
-// Lookup reads single elements, which costs the same however big their sets
-// are. The answer has an entry for each query, in order: nil for an element, a
-// set or a table that is not there.
+// Lookup reads single elements. Its cost does not depend on the size of the sets. The
+// answer has an entry for each query, in order: nil if the element, set or table is
+// missing.
 func (c Conn) Lookup(ctx context.Context, table string, queries ...Query) ([]*Element, error) {
 	return c.lookup(ctx, table, nil, queries)
 }
@@ -184,10 +184,28 @@ func (c Conn) lookup(ctx context.Context, table string, gen *uint32, queries []Q
 	return found, err
 }
 
-// Select answers queries as Lookup does, by reading the whole sets: where there
-// are about as many queries as elements, in a fraction of the time. It also returns
-// how many elements it has read. Of a set of ranges it finds those that begin with
-// the key.
+// minSelect is the number of queries from which on find reads the whole sets, unless they
+// have more elements.
+const minSelect = 32
+
+// find answers queries, and reads the generation first.
+func (c Conn) find(ctx context.Context, table string, gen *uint32, queries []Query) (found []*Element, err error) {
+	if len(queries) < minSelect || c.elements != nil && *c.elements > len(queries) {
+		return c.lookup(ctx, table, gen, queries)
+	}
+	if *gen, err = c.Generation(ctx); err != nil {
+		return nil, err
+	}
+	found, read, err := c.Select(ctx, table, queries...)
+	if err == nil && c.elements != nil {
+		*c.elements = read
+	}
+	return found, err
+}
+
+// Select answers queries as Lookup does, by reading whole sets. That is faster where there
+// are about as many queries as elements. It also returns the number of elements that it has
+// read. In a set of ranges it finds those that begin with the key.
 func (c Conn) Select(ctx context.Context, table string, queries ...Query) (found []*Element, read int, err error) {
 	found = make([]*Element, len(queries))
 	sets := make(map[string]map[string]*Element) // by name, then by key

@@ -26,14 +26,14 @@ func manyElements(t testing.TB, c Conn, n int) []Query {
 			ask = append(ask, Query{"s", k}, Query{"t", no}, Query{"s", k}, Query{"t", k}, Query{"no such set", k})
 		}
 	}
-	err := c.Commit(t.Context(), func(context.Context) (*Batch, error) {
+	err := c.Commit(t.Context(), "ours", BuildFunc(func(context.Context) (*Batch, error) {
 		b := table("ours")
 		for _, name := range []string{"s", "t"} {
 			b.AddSet(Set{Name: name, Key: []Field{{Type: 7, Len: 4, Order: 2}}})
 			b.AddElements(name, elems...)
 		}
 		return b, nil
-	}, nil)
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,23 +45,23 @@ func manyElements(t testing.TB, c Conn, n int) []Query {
 func TestAGrowingSetIsReadWhole(t *testing.T) {
 	t.Parallel()
 	c := conn(t, netnstest.New(t))
-	err := c.Commit(t.Context(), func(context.Context) (*Batch, error) {
+	err := c.Commit(t.Context(), "ours", BuildFunc(func(context.Context) (*Batch, error) {
 		b := table("ours")
 		b.AddSet(Set{Name: "s", Key: []Field{{Type: 7, Len: 4, Order: 2}}})
 		return b, nil
-	}, nil)
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	const step = 400 // several replies
 	for n := step; n <= 20*step; n += step {
-		err := c.Commit(t.Context(), func(context.Context) (*Batch, error) {
+		err := c.Commit(t.Context(), "ours", BuildFunc(func(context.Context) (*Batch, error) {
 			b := NewBatch("ours")
 			for i := n - step; i < n; i++ {
 				b.AddElements("s", Element{Key: []byte{10, 0, byte(i >> 8), byte(i)}, Comment: strings.Repeat("x", 100)})
 			}
 			return b, nil
-		}, nil)
+		}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,32 +116,86 @@ func TestSelectAnswersAsLookupDoes(t *testing.T) {
 	}
 }
 
-// What a build has found is from behind the generation that its batch names.
+// asking is a transaction with queries, which counts its builds and what undoes them.
+type asking struct {
+	ask           []Query
+	build         func(found []*Element) (*Batch, error)
+	tries, undone int
+}
+
+func (a *asking) Queries() []Query { return a.ask }
+
+func (a *asking) Build(_ context.Context, found []*Element) (*Batch, error) {
+	a.tries++
+	return a.build(found)
+}
+
+func (a *asking) Committed(context.Context) (bool, error) { return false, errors.New("not asked") }
+
+func (a *asking) Rollback(context.Context) error { a.undone++; return nil }
+
+// What a build has found is from behind the generation that its batch names, whether it
+// asks for few elements or many. What is not committed is rolled back.
 func TestWhatABuildHasFoundIsTrueAtTheCommit(t *testing.T) {
 	t.Parallel()
-	ns := netnstest.New(t)
-	c := conn(t, ns)
-	ask := manyElements(t, c, 2)[:1]
-	tries := 0
-	err := c.CommitFound(t.Context(), "ours", ask, func(ctx context.Context, found []*Element) (*Batch, error) {
-		if tries++; tries == 1 {
-			if found[0] == nil || found[0].Comment != "0" {
-				t.Errorf("found %v", found[0])
-			}
-			testutil.Run(t, ns, "nft", "delete", "element", "inet", "ours", "s", "{ 10.0.0.0 }")
-		} else if found[0] != nil {
-			t.Errorf("found %v, which is gone", found[0])
+	for _, n := range []int{1, 2 * minSelect} {
+		ns := netnstest.New(t)
+		c := conn(t, ns)
+		tx := &asking{ask: manyElements(t, c, 2)[:1]}
+		for len(tx.ask) < n {
+			tx.ask = append(tx.ask, tx.ask[0])
 		}
-		b := NewBatch("ours")
-		b.DeleteElements("t", Element{Key: ask[0].Key})
-		return b, nil
-	}, nil)
-	if err != nil || tries != 2 {
-		t.Errorf("%d tries, %v", tries, err)
+		tx.build = func(found []*Element) (*Batch, error) {
+			if tx.tries == 1 {
+				if found[0] == nil || found[0].Comment != "0" {
+					t.Errorf("found %v", found[0])
+				}
+				testutil.Run(t, ns, "nft", "delete", "element", "inet", "ours", "s", "{ 10.0.0.0 }")
+			} else if found[0] != nil {
+				t.Errorf("found %v, which is gone", found[0])
+			}
+			b := NewBatch("ours")
+			b.DeleteElements("t", Element{Key: tx.ask[0].Key})
+			return b, nil
+		}
+		if err := c.Commit(t.Context(), "ours", tx); err != nil || tx.tries != 2 || tx.undone != 1 {
+			t.Errorf("%d tries, %d undone, %v", tx.tries, tx.undone, err)
+		}
+		stop := errors.New("stop")
+		tx.build = func([]*Element) (*Batch, error) { return nil, stop }
+		if err := c.Commit(t.Context(), "ours", tx); err != stop || tx.undone != 2 {
+			t.Errorf("an error of build: %v, %d undone", err, tx.undone)
+		}
 	}
-	stop := errors.New("stop")
-	if err := c.CommitFound(t.Context(), "ours", ask, func(context.Context, []*Element) (*Batch, error) { return nil, stop }, nil); err != stop {
-		t.Errorf("an error of build: %v", err)
+}
+
+// How many elements the table has is known after each commit, and again when it was read.
+func TestElementsAreCounted(t *testing.T) {
+	t.Parallel()
+	count := 0
+	c := conn(t, netnstest.New(t)).Sized(&count)
+	ask := manyElements(t, c, 100)
+	if count != 200 {
+		t.Errorf("%d elements, want 200", count)
+	}
+	for _, del := range []bool{true, true, false} {
+		refused := c.Commit(t.Context(), "ours", BuildFunc(func(context.Context) (*Batch, error) {
+			b := NewBatch("ours")
+			b.DeleteElements("s", Element{Key: ask[0].Key})
+			if !del {
+				b = NewBatch("ours")
+				b.AddElements("s", Element{Key: ask[0].Key})
+			}
+			return b, nil
+		}))
+		if want := map[bool]int{true: 199, false: 200}[del]; count != want {
+			t.Errorf("%d elements, want %d (%v)", count, want, refused)
+		}
+	}
+	count = 0 // by mistake
+	tx := &asking{ask: ask, build: func([]*Element) (*Batch, error) { return nil, nil }}
+	if err := c.Commit(t.Context(), "ours", tx); err != nil || count != 200 {
+		t.Errorf("%d elements after reading them, %v", count, err)
 	}
 }
 

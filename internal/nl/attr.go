@@ -18,9 +18,17 @@ const attrHeader = 4
 // align rounds n up to the 4 bytes that netlink aligns everything to.
 func align(n int) int { return (n + 3) &^ 3 }
 
-// AppendAttr appends an attribute with the given payload, padded to 4 bytes.
-// An attribute's length field has 16 bits; a payload that does not fit is a
-// mistake of the calling package, and panics.
+// maxPayload is the longest payload: an attribute's length field has 16 bits and
+// counts the header.
+const maxPayload = math.MaxUint16 - attrHeader
+
+// tooLong is the length of an attribute whose payload does not fit. No attribute is
+// shorter than its header, so that the request is refused when it is to be sent (see
+// Request.check).
+const tooLong = 0
+
+// AppendAttr appends an attribute with the given payload, padded to 4 bytes. A payload
+// of more than 65,531 bytes makes the exchange refuse the request.
 func AppendAttr(b []byte, typ uint16, data []byte) []byte {
 	b = append(header(b, typ, len(data)), data...)
 	return pad(b, len(data))
@@ -77,20 +85,18 @@ func Begin(b []byte, typ uint16) ([]byte, int) {
 }
 
 // End closes the attribute that [Begin] opened at offset at: it writes the length.
-func End(b []byte, at int) {
-	n := len(b) - at
-	if n > math.MaxUint16 {
-		panic("nl: nested attribute longer than 65535 bytes")
-	}
-	binary.NativeEndian.PutUint16(b[at:], uint16(n))
-}
+func End(b []byte, at int) { binary.NativeEndian.PutUint16(b[at:], length(len(b)-at-attrHeader)) }
 
 func header(b []byte, typ uint16, payload int) []byte {
-	if payload > math.MaxUint16-attrHeader {
-		panic("nl: attribute longer than 65535 bytes")
-	}
-	b = binary.NativeEndian.AppendUint16(b, uint16(attrHeader+payload))
+	b = binary.NativeEndian.AppendUint16(b, length(payload))
 	return binary.NativeEndian.AppendUint16(b, typ)
+}
+
+func length(payload int) uint16 {
+	if payload > maxPayload {
+		return tooLong
+	}
+	return uint16(attrHeader + payload)
 }
 
 func pad(b []byte, n int) []byte {

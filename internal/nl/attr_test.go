@@ -59,28 +59,6 @@ func TestEncoderAgainstOracle(t *testing.T) {
 	}
 }
 
-func TestTooLongPayloadPanics(t *testing.T) {
-	t.Parallel()
-	for name, fn := range map[string]func(){
-		"attribute": func() { nl.AppendAttr(nil, 1, make([]byte, 1<<16)) },
-		"nested": func() {
-			b, at := nl.Begin(nil, 1)
-			b = nl.AppendAttr(b, 1, make([]byte, 40000))
-			b = nl.AppendAttr(b, 1, make([]byte, 40000))
-			nl.End(b, at)
-		},
-	} {
-		func() {
-			defer func() {
-				if recover() == nil {
-					t.Errorf("%s: no panic", name)
-				}
-			}()
-			fn()
-		}()
-	}
-}
-
 func TestWalkReadsValues(t *testing.T) {
 	t.Parallel()
 	b := nl.AppendU32(nl.AppendString(nl.AppendU8(nil, 1, 7), 2, "eth0"), 3, 1500)

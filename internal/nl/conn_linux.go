@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Conn is a netlink connection to the kernel in one network namespace. It is
@@ -12,28 +14,46 @@ import (
 type Conn struct {
 	family int
 	dial   func() (*os.File, error) // opens a socket in the namespace
+	lacks  func() string            // which capability is missing; nil where that is unknown
 
-	turn chan struct{} // holds one token: whoever has it has the fields below
-	sock *socket       // nil when there is none, or the last one broke
+	turn chan struct{}   // holds one token, which guards the fields below
+	sock *exchangeSocket // nil when there is none, or the last one broke
 	seq  uint32
 	out  []byte // send buffer, kept while small
 	done chan struct{}
 	once sync.Once
+
+	fault func(Request) Request // of a test
+	log   Logger                // nearly always nil
 }
 
 // NewConn returns a connection of the netlink family (unix.NETLINK_ROUTE, ...)
 // that opens its socket with dial: when it is first used, and again after one
 // broke. dial must open it with [Dial], in the namespace that the Conn belongs to.
 func NewConn(family int, dial func() (*os.File, error)) *Conn {
-	c := &Conn{family: family, dial: dial, turn: make(chan struct{}, 1), done: make(chan struct{})}
+	c := &Conn{family: family, dial: dial, log: log, turn: make(chan struct{}, 1), done: make(chan struct{})}
 	c.turn <- struct{}{}
 	return c
 }
 
-// Adopt gives the connection a socket that Dial or File has returned. It is called before
+// Lacks gives the connection a function that names the capability that the program lacks in
+// the namespace, or "". It is called if the kernel answers EPERM without a message. Lacks
+// must be called before the first exchange.
+func (c *Conn) Lacks(f func() string) { c.lacks = f }
+
+// refusal reads an answer that may be a refusal; see parseError.
+func (c *Conn) refusal(m Message, req *Request) *Error {
+	e := parseError(m, c.family, req)
+	if e != nil && e.Errno == unix.EPERM && e.Msg == "" && c.lacks != nil {
+		e.Hint = c.lacks()
+	}
+	return e
+}
+
+// Adopt gives the connection a socket that Dial has returned. It is called before
 // the first exchange.
 func (c *Conn) Adopt(f *os.File) error {
-	s, err := newSocket(f, false)
+	s, err := newExchangeSocket(f)
 	if err != nil {
 		return err
 	}
@@ -52,10 +72,9 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// PortID returns the number that tells the connection from others of its family
-// in the namespace (netlink(7): nl_pid): events carry the number of the
-// connection whose request caused them. It is another one after the socket broke
-// and was replaced.
+// PortID returns the number that identifies the connection among those of its family in the
+// namespace (netlink(7): nl_pid). An event carries the number of the connection whose
+// request caused it. The number changes when the socket is replaced.
 func (c *Conn) PortID(ctx context.Context) (uint32, error) {
 	if err := c.acquire(ctx); err != nil {
 		return 0, err
@@ -77,7 +96,7 @@ func (c *Conn) acquire(ctx context.Context) error {
 		return os.ErrClosed
 	default:
 	}
-	select { // nearly always free: with one case, this costs half
+	select { // nearly always free, and one case is cheaper
 	case <-c.turn:
 	default:
 		select {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/nsconn"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
@@ -24,7 +25,7 @@ func route(t testing.TB) *nl.Conn {
 
 func exchange(t testing.TB, ns *netns.NS) *nl.Conn {
 	t.Helper()
-	c, err := ns.Exchange(unix.NETLINK_ROUTE)
+	c, err := nsconn.Shared(ns, unix.NETLINK_ROUTE)
 	if err != nil {
 		t.Fatal(err)
 	}

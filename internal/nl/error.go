@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// ErrInterrupted is what a dump returns that changed underneath in every try.
+// ErrInterrupted reports a dump during which the table changed in every attempt.
 var ErrInterrupted = errors.New("the table kept changing while it was read")
 
 // Error is the kernel's refusal of one request.
@@ -20,10 +20,11 @@ type Error struct {
 	Errno syscall.Errno
 	Msg   string // the kernel's own words (extack), often empty
 	Attr  string // the attribute that offended, or was missing; often empty
+	Hint  string // the capability that is missing, where the kernel names none; often empty
 }
 
 // Error returns the errno's text and name and, where the kernel sent them, its
-// own message and the attribute it objects to.
+// own message and the attribute it objects to, or the missing capability.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Errno.Error())
@@ -35,6 +36,9 @@ func (e *Error) Error() string {
 	}
 	if e.Attr != "" {
 		b.WriteString(" [" + e.Attr + "]")
+	}
+	if e.Hint != "" {
+		b.WriteString(": " + e.Hint)
 	}
 	return b.String()
 }

@@ -44,13 +44,13 @@ func parseError(m Message, family int, req *Request) *Error {
 	return e
 }
 
-// isErrno reports whether a NLMSG_ERROR message tells of an errno.
+// isErrno reports whether an NLMSG_ERROR message has an errno.
 func isErrno(m Message, errno syscall.Errno) bool {
 	return len(m.Body) >= 4 && -int32(binary.NativeEndian.Uint32(m.Body)) == int32(errno)
 }
 
-// extack reads the attributes behind an error: they are advice, so that
-// malformed ones are passed over.
+// extack reads the attributes behind an error. They are advice, so malformed ones are
+// ignored.
 func (e *Error) extack(b []byte, family int, req *Request) {
 	nest, missing := -1, -1
 	for w := Walk(b); w.Next(); {
@@ -140,6 +140,8 @@ func headerLen(family int, typ uint16) int {
 		return unix.SizeofIfAddrmsg
 	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_GETQDISC, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_GETTFILTER:
 		return 20 // struct tcmsg
+	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP, unix.RTM_GETNEXTHOP:
+		return 8 // struct nhmsg
 	}
 	return unix.SizeofRtMsg // routes, rules and neighbours: 12 bytes each
 }

@@ -31,10 +31,10 @@ type EventConfig struct {
 	Buffer int
 }
 
-// An Events is a netlink socket that receives what the kernel tells everybody.
-// It is for one goroutine at a time.
+// An Events is a netlink socket that receives multicast events. One goroutine at a time may
+// use it.
 type Events struct {
-	sock *socket
+	sock socket // the runtime's poller knows it
 	all  bool
 	buf  []byte
 	oob  [64]byte
@@ -48,27 +48,28 @@ func Subscribe(family int, cfg EventConfig) (*Events, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := newSocket(nc, true)
+	e := &Events{all: cfg.AllIDs, buf: make([]byte, 1<<16)}
+	receive := unix.Read
+	if e.all {
+		receive = e.receiveID
+	}
+	if err = e.sock.init(nc, receive); err == nil {
+		err = e.prepare(cfg)
+	}
 	if err != nil {
 		nc.Close()
 		return nil, err
 	}
-	e := &Events{sock: s, all: cfg.AllIDs, buf: make([]byte, 1<<16)}
-	if err := e.prepare(cfg); err != nil {
-		nc.Close()
-		return nil, err
-	}
-	if e.all {
-		s.read = func(fd uintptr) bool {
-			s.n, s.errno = retry(func() (n int, err error) {
-				n, e.noob, _, _, err = unix.Recvmsg(int(fd), s.buf, e.oob[:], 0)
-				return n, err
-			})
-			return s.errno != unix.EAGAIN || !s.wait
-		}
-	}
 	return e, nil
 }
+
+// receiveID reads a datagram and the control message that comes with it.
+func (e *Events) receiveID(fd int, b []byte) (n int, err error) {
+	n, e.noob, _, _, err = unix.Recvmsg(fd, b, e.oob[:], 0)
+	return n, err
+}
+
+func (e *Events) await(ctx context.Context) error { return e.sock.await(ctx, e.sock.file, e.sock.raw) }
 
 // prepare sizes the buffer first, so that nothing is lost between joining and
 // the first read.
@@ -100,14 +101,14 @@ func (e *Events) prepare(cfg EventConfig) error {
 // Close closes the socket. A Receive under way ends with an error.
 func (e *Events) Close() error { return e.sock.file.Close() }
 
-// Receive waits for the next datagram and hands its messages to each, with the
-// id of the namespace that they come from, or NoID. It returns ErrOverflow once
-// after events were lost; what is still queued then is older than the loss.
+// Receive waits for the next datagram and hands its messages to each, with the id of the
+// namespace that they come from, or NoID. It returns ErrOverflow once after events were
+// lost. What is still queued then is older than the loss; see Skip.
 func (e *Events) Receive(ctx context.Context, each func(id int, m Message) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	b, err := e.sock.recv(ctx, e.buf)
+	b, err := e.sock.recv(ctx, e.buf, e.await)
 	switch {
 	case errors.Is(err, unix.ENOBUFS):
 		return ErrOverflow
@@ -117,8 +118,8 @@ func (e *Events) Receive(ctx context.Context, each func(id int, m Message) error
 	return e.cut(b, each)
 }
 
-// Skip throws away what is queued: after an overflow it is older than the table
-// that is read next, and would undo what that says.
+// Skip discards what is queued. After an overflow those events are older than the table
+// that is read next, and would undo it.
 func (e *Events) Skip(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err

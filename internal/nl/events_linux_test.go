@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/nsconn"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
@@ -36,9 +37,9 @@ func decodeAddr(id int, m nl.Message) (addrEvent, bool, error) {
 func addrSource(t testing.TB, ns *netns.NS, cfg nl.EventConfig) nl.Source[addrEvent] {
 	cfg.Groups = []uint32{unix.RTNLGRP_IPV4_IFADDR}
 	return nl.Source[addrEvent]{
-		Subscribe: func() (*nl.Events, error) { return ns.Subscribe(t.Context(), unix.NETLINK_ROUTE, cfg) },
+		Subscribe: func() (*nl.Events, error) { return nsconn.Subscribe(t.Context(), ns, unix.NETLINK_ROUTE, cfg) },
 		State: func(ctx context.Context) (state []addrEvent, err error) {
-			c, err := ns.Exchange(unix.NETLINK_ROUTE)
+			c, err := nsconn.Shared(ns, unix.NETLINK_ROUTE)
 			if err != nil {
 				return nil, err
 			}
@@ -190,7 +191,7 @@ func TestEventsOfOtherNamespaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := here.Subscribe(t.Context(), unix.NETLINK_ROUTE, nl.EventConfig{
+	e, err := nsconn.Subscribe(t.Context(), here, unix.NETLINK_ROUTE, nl.EventConfig{
 		Groups: []uint32{unix.RTNLGRP_IPV4_IFADDR}, AllIDs: true,
 	})
 	if err != nil {
@@ -223,7 +224,7 @@ func TestEventsNameTheirCause(t *testing.T) {
 	ns := netnstest.New(t)
 	one, two := exchange(t, ns), nl.NewConn(unix.NETLINK_ROUTE, dial(ns, unix.NETLINK_ROUTE))
 	defer two.Close()
-	e, err := ns.Subscribe(t.Context(), unix.NETLINK_ROUTE, nl.EventConfig{Groups: []uint32{unix.RTNLGRP_IPV4_IFADDR}})
+	e, err := nsconn.Subscribe(t.Context(), ns, unix.NETLINK_ROUTE, nl.EventConfig{Groups: []uint32{unix.RTNLGRP_IPV4_IFADDR}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,8 @@ package nl
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -17,10 +19,14 @@ const (
 // lastMessage is room for the message behind a transaction.
 const lastMessage = 64
 
-// Call sends one request and waits until the kernel has handled it. Messages
-// that it answers with go to reply, which may be nil. The kernel's refusal is
-// an *Error.
+// Call sends one request and waits until the kernel has handled it. reply, which may be
+// nil, gets the messages of the answer. The kernel's refusal is an *Error. As in all
+// exchanges, a request with an attribute that is too long is os.ErrInvalid, and nothing is
+// sent.
 func (c *Conn) Call(ctx context.Context, req Request, reply func(Message) error) error {
+	if err := req.check(c.family); err != nil {
+		return err
+	}
 	if err := c.acquire(ctx); err != nil {
 		return err
 	}
@@ -29,7 +35,7 @@ func (c *Conn) Call(ctx context.Context, req Request, reply func(Message) error)
 	if reply != nil {
 		x.reply = func(_ int, m Message) error { return reply(m) }
 	}
-	c.out = appendMessage(c.out[:0], &req, unix.NLM_F_REQUEST|unix.NLM_F_ACK, x.first)
+	c.out = c.append(c.out[:0], &req, unix.NLM_F_REQUEST|unix.NLM_F_ACK, x.first)
 	if err := x.run(ctx); err != nil {
 		return err
 	}
@@ -39,27 +45,40 @@ func (c *Conn) Call(ctx context.Context, req Request, reply func(Message) error)
 	return nil
 }
 
-// Exec sends the requests in order and waits until the kernel has handled them.
-// They share sends of at most 100 requests; only the last of a send asks for an
-// acknowledgement. The kernel goes on after a request that fails, to the end of
-// the send; the sends after it are not made. reply gets the messages that
-// request i is answered with; it may be nil.
+// Exec sends the requests in order and waits until the kernel has handled them. A send has
+// at most 100 requests, and only its last one asks for an acknowledgement. After a request
+// that fails, the kernel handles the others of that send, and Exec makes no further sends.
+// reply, which may be nil, gets the messages that answer request i.
 //
-// The error is nil, a *ExecError, or that of the transport. A context that is
-// done between two sends is a *ExecError, too.
+// The error is nil, a *ExecError, or that of the transport. A context that is done between
+// two sends is a *ExecError, too.
 func (c *Conn) Exec(ctx context.Context, reqs []Request, reply func(i int, m Message) error) error {
-	return c.exec(ctx, reqs, false, reply)
+	return c.exec(ctx, &exchange{reply: reply}, reqs, nil)
 }
 
-// Find is Exec for questions about what may not be there: ENOENT is an answer, and
-// no error.
+// ExecAll is Exec, but makes the next send if ignore accepts the failures of the last one.
+// ignore gets each request that the kernel refused, in order. The *ExecError has those for
+// which it returns false. ignore must not use the connection.
+func (c *Conn) ExecAll(ctx context.Context, reqs []Request, ignore func(i int, e *Error) bool, reply func(i int, m Message) error) error {
+	return c.exec(ctx, &exchange{reply: reply}, reqs, ignore)
+}
+
+// IgnoreNotExist is an ignore function for requests whose object may be gone.
+func IgnoreNotExist(_ int, e *Error) bool { return errors.Is(e, fs.ErrNotExist) }
+
+// Find is Exec for queries of objects that may be missing: ENOENT is an answer, and no
+// error.
 func (c *Conn) Find(ctx context.Context, reqs []Request, reply func(i int, m Message) error) error {
-	return c.exec(ctx, reqs, true, reply)
+	return c.exec(ctx, &exchange{reply: reply, find: true}, reqs, nil)
 }
 
-func (c *Conn) exec(ctx context.Context, reqs []Request, find bool, reply func(i int, m Message) error) error {
+// exec makes one send after the other with x, which brings the options.
+func (c *Conn) exec(ctx context.Context, x *exchange, reqs []Request, ignore func(i int, e *Error) bool) error {
 	if len(reqs) == 0 {
 		return ctx.Err()
+	}
+	if err := checkAll(c.family, reqs); err != nil {
+		return err
 	}
 	if err := c.acquire(ctx); err != nil {
 		return err
@@ -69,13 +88,15 @@ func (c *Conn) exec(ctx context.Context, reqs []Request, find bool, reply func(i
 		if err := ctx.Err(); err != nil && sent > 0 {
 			return &ExecError{Sent: sent, Cause: err}
 		}
-		n := chunk(reqs[sent:])
-		x := exchange{c: c, reqs: reqs[sent:], base: sent, first: c.seq + 1, count: n, find: find, reply: reply}
+		x.c, x.reqs, x.base, x.first, x.count = c, reqs[sent:], sent, c.seq+1, chunk(reqs[sent:])
 		x.encode()
 		if err := x.run(ctx); err != nil {
 			return err
 		}
 		sent += x.count
+		if ignore != nil {
+			x.failed = slices.DeleteFunc(x.failed, func(f Item) bool { return ignore(f.Index, f.Err) })
+		}
 		if len(x.failed) > 0 {
 			return &ExecError{Failed: x.failed, Sent: sent}
 		}
@@ -83,16 +104,19 @@ func (c *Conn) exec(ctx context.Context, reqs []Request, find bool, reply func(i
 	return nil
 }
 
-// Transaction sends begin, the requests and end as one datagram, as nfnetlink
-// wants its batches (linux/netfilter/nfnetlink.h): the kernel commits all of
-// them or none. The answer is complete with that to the last request, or with
-// an error for begin, which stands for the batch as a whole and its commit.
+// Transaction sends begin, the requests and end as one datagram, which nfnetlink requires
+// of its batches (linux/netfilter/nfnetlink.h). The kernel commits all of them or none. The
+// answer is complete with that to the last request, or with an error for begin, which is
+// about the batch as a whole or its commit.
 //
-// The error is nil, a *ExecError (nothing was committed), or that of the
-// transport, after which the caller has to find out.
+// The error is nil, a *ExecError (nothing was committed), or that of the transport. After
+// the last the caller has to find out whether the batch was committed.
 func (c *Conn) Transaction(ctx context.Context, begin Request, reqs []Request, end Request) error {
 	if len(reqs) == 0 {
 		return ctx.Err()
+	}
+	if err := checkAll(c.family, reqs); err != nil {
+		return err
 	}
 	if err := c.acquire(ctx); err != nil {
 		return err
@@ -101,7 +125,7 @@ func (c *Conn) Transaction(ctx context.Context, begin Request, reqs []Request, e
 	all := slices.Concat([]Request{begin}, reqs)
 	x := exchange{c: c, reqs: all, base: -1, first: c.seq + 1, count: len(all), firstEnds: true}
 	x.encode()
-	c.out = appendMessage(c.out, &end, unix.NLM_F_REQUEST, c.next())
+	c.out = c.append(c.out, &end, unix.NLM_F_REQUEST, c.next())
 	if err := x.run(ctx); err != nil {
 		return err
 	}
@@ -122,7 +146,10 @@ type exchange struct {
 	firstEnds bool     // an error for the first request ends the exchange
 	find      bool     // ENOENT is no error
 	reply     func(i int, m Message) error
-	failed    []Item
+
+	failed []Item
+	done   bool  // the last request is answered
+	err    error // the first that reply returned
 }
 
 // chunk returns how many of the requests go into one send.
@@ -150,50 +177,52 @@ func (x *exchange) encode() {
 		if i == x.count-1 {
 			flags |= unix.NLM_F_ACK
 		}
-		x.c.out = appendMessage(x.c.out, &x.reqs[i], flags, x.c.next())
+		x.c.out = x.c.append(x.c.out, &x.reqs[i], flags, x.c.next())
 	}
 }
 
 // run sends c.out and reads until the last request is answered. Answers to
 // other sequence numbers (an exchange that was given up) are skipped.
 func (x *exchange) run(ctx context.Context) (err error) {
-	s := x.c.sock
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	if err := s.send(x.c.out); err != nil {
+	if err := x.c.sock.send(x.c.out); err != nil {
 		x.c.drop()
 		return err
 	}
-	var replyErr error
-	for done := false; !done; {
-		b, err := s.recv(ctx, *buf)
+	x.failed, x.done, x.err = nil, false, nil
+	for !x.done {
+		b, err := x.c.recv(ctx, *buf)
 		if err != nil {
 			x.c.drop()
 			return err
 		}
 		for m, next := cutMessage(b, 0); next > 0; m, next = cutMessage(b, next) {
-			i := int(int32(m.Seq - x.first))
-			if i < 0 || i >= x.count {
-				continue
+			if i := int(int32(m.Seq - x.first)); i >= 0 && i < x.count {
+				x.answer(i, m)
 			}
-			if m.Type != unix.NLMSG_ERROR {
-				if x.reply != nil && replyErr == nil {
-					replyErr = x.reply(x.base+i, m)
-				}
-				continue
-			}
-			var e *Error
-			if !x.find || !isErrno(m, unix.ENOENT) {
-				e = parseError(m, x.c.family, x.request(i))
-			}
-			if e != nil {
-				x.failed = append(x.failed, Item{Index: x.base + i, Err: e})
-			}
-			done = done || i == x.count-1 || i == 0 && x.endsWith(e)
 		}
 	}
 	slices.SortStableFunc(x.failed, func(a, b Item) int { return a.Index - b.Index })
-	return replyErr
+	return x.err
+}
+
+// answer takes a message that answers request i of the send.
+func (x *exchange) answer(i int, m Message) {
+	if m.Type != unix.NLMSG_ERROR {
+		if x.reply != nil && x.err == nil {
+			x.err = x.reply(x.base+i, m)
+		}
+		return
+	}
+	var e *Error
+	if !x.find || !isErrno(m, unix.ENOENT) {
+		e = x.c.refusal(m, x.request(i))
+	}
+	if e != nil {
+		x.failed = append(x.failed, Item{Index: x.base + i, Err: e})
+	}
+	x.done = x.done || i == x.count-1 || i == 0 && x.endsWith(e)
 }
 
 // endsWith reports whether an error for the first request is all the answer that

@@ -6,8 +6,8 @@ import (
 	"iter"
 )
 
-// A Source is a table of the kernel that can be read whole and that the kernel
-// tells the changes of. E is the caller's type for one item, change or mark.
+// A Source is a table of the kernel that can be read whole and whose changes the kernel
+// notifies. E is the caller's type for an item, a change and a mark.
 type Source[E any] struct {
 	// Subscribe opens the socket for the changes.
 	Subscribe func() (*Events, error)
@@ -15,23 +15,22 @@ type Source[E any] struct {
 	// State reads the present table. It is called again after events were lost.
 	State func(ctx context.Context) ([]E, error)
 
-	// Decode turns a message into a change; ok is false for one that is not
-	// of interest.
+	// Decode turns a message into a change. ok is false for a message that is not of
+	// interest.
 	Decode func(id int, m Message) (e E, ok bool, err error)
 
 	Synced E // the mark that what was read so far is the whole present state
 	Resync E // the mark that events were lost: the state comes again from the start
 }
 
-// Follow yields the items of the present state, Synced, and then what changes.
-// After a loss it yields Resync, the state as it is by then, and Synced again.
+// Follow yields the items of the present state, Synced, and then the changes. After a loss
+// of events it yields Resync, the new state, and Synced again.
 //
-// A change that happened while the state was read may be yielded although the
-// state shows it already; the order of the changes of one item is always the
-// kernel's, so the last one tells how it is.
+// A change that happened while the state was read may be yielded although the state has it
+// already. The changes of one item come in the kernel's order, so the last one is right.
 //
-// The sequence ends when the loop does, or with an error: that of the context,
-// or the first other one.
+// The sequence ends when the loop does, or with an error: that of the context, or the first
+// other one.
 func Follow[E any](ctx context.Context, src Source[E]) iter.Seq2[E, error] {
 	return func(yield func(E, error) bool) {
 		var zero E
@@ -89,7 +88,7 @@ func present[E any](ctx context.Context, src *Source[E], emit func(E) error) err
 	return emit(src.Synced)
 }
 
-// changes emits what the kernel tells, until it returns an error.
+// changes emits the kernel's events until emit or the socket returns an error.
 func changes[E any](ctx context.Context, events *Events, src *Source[E], emit func(E) error) error {
 	for {
 		err := events.Receive(ctx, func(id int, m Message) error {

@@ -1,97 +1,87 @@
 package nl
 
-import (
-	"context"
-	"errors"
-	"slices"
-
-	"golang.org/x/sys/unix"
-)
-
-// join opens a socket if there is none, and lets it receive the events of
-// groups, until leave. What a dump is answered with carries the socket's own port,
-// an event any other.
-func (c *Conn) join(groups []uint32) error {
-	if err := c.ensure(); err != nil {
-		return err
-	}
-	s := c.sock
-	if slices.Equal(s.groups, groups) {
-		return nil
-	}
-	if err := s.learnPort(); err != nil {
-		return err
-	}
-	var err error
-	cerr := s.raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20) // takes CAP_NET_ADMIN
-		for _, g := range groups {
-			err = errors.Join(err, unix.SetsockoptInt(int(fd), unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, int(g)))
-		}
-	})
-	if err := errors.Join(err, cerr); err != nil {
-		return err
-	}
-	s.groups = groups
-	return nil
+// A Guard watches the changes of a table while a dump reads it, and says when the
+// dump has to be read again. [SplitGuard] is one.
+type Guard interface {
+	begin()                               // a try begins
+	watches() []uint32                    // the multicast groups of the changes
+	barrier() *Request                    // may be nil
+	boundary(last Message) (invalid bool) // a datagram ended with this entry, and more follow
+	resume(first Message)                 // the next datagram begins with this one
+	change(notice Message) (invalid bool) // an event arrived
 }
 
-// settle sends the guard's request and shows it the events up to the answer.
-func (c *Conn) settle(ctx context.Context, g *Guard, buf []byte) (void bool, err error) {
-	seq := c.next()
-	c.out = appendMessage(c.out[:0], g.Settle, unix.NLM_F_REQUEST|unix.NLM_F_ACK, seq)
-	if err := c.sock.send(c.out); err != nil {
-		return false, err
-	}
-	for {
-		b, err := c.sock.recv(ctx, buf)
-		if err != nil {
-			return false, err
-		}
-		for m, next := cutMessage(b, 0); next > 0; m, next = cutMessage(b, next) {
-			switch {
-			case m.Port != c.sock.port:
-				void = g.Event(m) || void
-			case m.Seq == seq && m.Type == unix.NLMSG_ERROR:
-				return void, nil
-			}
-		}
-	}
+// A SplitGuard is for tables that the kernel dumps without NLM_F_DUMP_INTR. One
+// reply datagram holds as many entries as fit. The kernel holds the lock of the
+// table while it fills a datagram, and releases it between two. It remembers no
+// entry, but a position: how many entries of a part of the table it has dumped.
+//
+//	first datagram         boundary         second datagram
+//	[ a | b | c | d ]                       [ e | f | g | DONE ]
+//	                "4 of this part are done"
+//	                delete b   ->           [ f | g | DONE ]          e is missing
+//	                insert x before a ->    [ d | e | f | g | DONE ]  d comes twice
+//
+// So a dump is invalid if a part of the table has both a boundary and a change. A
+// change in a part that came in one datagram does no harm. The order of the two
+// does not count: the socket queues the event of a change between the datagrams, and
+// the kernel may notify it late.
+//
+// K names the part: that within which the kernel counts.
+type SplitGuard[K comparable] struct {
+	Groups []uint32 // the multicast groups that notify the changes
+
+	// Boundary returns the part in which the last entry of a datagram is, and Change
+	// that of a change. ok is false for what makes no dump invalid.
+	Boundary, Change func(m Message) (k K, ok bool)
+
+	// Continue is called when the datagram behind a boundary goes on in the same part.
+	// It may be nil.
+	Continue func(k K)
+
+	// Barrier is sent at the end of a dump that had a boundary. It must be a request
+	// that the kernel answers only after the changes under way, and after their
+	// events. It may be nil.
+	Barrier *Request
+
+	boundaries, changes map[K]bool
+	at                  K    // where the last boundary is,
+	atPart              bool // if that is in a part
 }
 
-// leave ends the membership and throws away the events that are queued still: a
-// later exchange could take them for its answers. A socket that cannot be
-// emptied is dropped.
-func (c *Conn) leave(groups []uint32, buf []byte) {
-	s := c.sock
-	if s == nil || !slices.Equal(s.groups, groups) {
+func (g *SplitGuard[K]) begin()            { g.boundaries, g.changes, g.atPart = nil, nil, false }
+func (g *SplitGuard[K]) watches() []uint32 { return g.Groups }
+func (g *SplitGuard[K]) barrier() *Request { return g.Barrier }
+
+func (g *SplitGuard[K]) boundary(last Message) (invalid bool) {
+	if g.at, g.atPart = g.Boundary(last); !g.atPart {
+		return false
+	}
+	mark(&g.boundaries, g.at)
+	return g.changes[g.at]
+}
+
+func (g *SplitGuard[K]) resume(first Message) {
+	if g.Continue == nil || !g.atPart {
 		return
 	}
-	s.groups = nil
-	err := s.raw.Control(func(fd uintptr) {
-		s.errno = nil
-		for _, g := range groups {
-			s.errno = errors.Join(s.errno, unix.SetsockoptInt(int(fd), unix.SOL_NETLINK, unix.NETLINK_DROP_MEMBERSHIP, int(g)))
-		}
-	})
-	if err != nil || s.errno != nil || s.drain(buf) != nil {
-		c.drop()
+	if k, ok := g.Boundary(first); ok && k == g.at {
+		g.Continue(k)
 	}
 }
 
-// drain reads until nothing is queued.
-func (s *socket) drain(buf []byte) error {
-	for {
-		s.buf, s.wait = buf, false
-		err := s.raw.Read(s.read)
-		s.buf = nil
-		switch {
-		case err != nil:
-			return err
-		case s.errno == unix.EAGAIN:
-			return nil
-		case s.errno != nil && s.errno != unix.ENOBUFS:
-			return s.errno
-		}
+func (g *SplitGuard[K]) change(notice Message) (invalid bool) {
+	k, ok := g.Change(notice)
+	if !ok {
+		return false
 	}
+	mark(&g.changes, k)
+	return g.boundaries[k]
+}
+
+func mark[K comparable](set *map[K]bool, k K) {
+	if *set == nil {
+		*set = map[K]bool{}
+	}
+	(*set)[k] = true
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/nsconn"
 	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
 )
@@ -16,7 +17,7 @@ func TestDumpUnderGuard(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)
 	c := exchange(t, ns)
-	other, err := ns.OwnExchange(unix.NETLINK_ROUTE)
+	other, err := nsconn.Own(ns, unix.NETLINK_ROUTE)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,16 +26,16 @@ func TestDumpUnderGuard(t *testing.T) {
 		change(t, c, unix.RTM_NEWADDR, i)
 	}
 	req := nl.Request{Type: unix.RTM_GETADDR, Body: []byte{unix.AF_INET, 0, 0, 0, 0, 0, 0, 0}}
-	breaks, events, seen, tries := 0, 0, 0, 0
-	g := &nl.Guard{
-		Groups: []uint32{unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR},
-		Break:  func(nl.Message) bool { breaks++; return false },
-		Event: func(m nl.Message) bool {
+	boundaries, events, seen, tries := 0, 0, 0, 0
+	g := &nl.SplitGuard[int]{
+		Groups:   []uint32{unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR},
+		Boundary: func(nl.Message) (int, bool) { boundaries++; return 0, true },
+		Change: func(m nl.Message) (int, bool) {
 			events++
 			if m.Type != unix.RTM_DELADDR || binary.NativeEndian.Uint32(m.Body[4:]) != 1 {
 				t.Errorf("an event of type %d", m.Type)
 			}
-			return true
+			return 0, true
 		},
 	}
 	disturb := true
@@ -47,8 +48,8 @@ func TestDumpUnderGuard(t *testing.T) {
 	if err := c.DumpOnce(t.Context(), req, g, each); !errors.Is(err, nl.ErrInterrupted) {
 		t.Errorf("a table that changed: %v", err)
 	}
-	if breaks < 2 || events != 1 {
-		t.Errorf("%d breaks and %d events seen, want several and one", breaks, events)
+	if boundaries < 2 || events != 1 {
+		t.Errorf("%d boundaries and %d events seen, want several and one", boundaries, events)
 	}
 	change(t, other, unix.RTM_NEWADDR, 1999)
 	if err := c.DumpGuarded(t.Context(), req, g, func() { seen = 0; tries++; disturb = tries == 1 }, each); err != nil {
@@ -58,12 +59,12 @@ func TestDumpUnderGuard(t *testing.T) {
 		t.Errorf("%d addresses after %d tries, want 2000 after 2", seen, tries)
 	}
 	// A change that the kernel tells of behind the last address counts if it does
-	// so before it answers the request to settle.
+	// so before it answers the barrier.
 	disturb, seen = false, 0
-	late := &nl.Guard{Groups: g.Groups, Break: g.Break, Event: g.Event, Settle: &nl.Request{Type: unix.RTM_GETLINK, Body: make([]byte, unix.SizeofIfInfomsg)}}
-	binary.NativeEndian.PutUint32(late.Settle.Body[4:], 1)
+	late := &nl.SplitGuard[int]{Groups: g.Groups, Boundary: g.Boundary, Change: g.Change, Barrier: &nl.Request{Type: unix.RTM_GETLINK, Body: make([]byte, unix.SizeofIfInfomsg)}}
+	binary.NativeEndian.PutUint32(late.Barrier.Body[4:], 1)
 	if err := c.DumpOnce(t.Context(), req, late, each); err != nil || seen != 2000 {
-		t.Errorf("settled: %d addresses, %v", seen, err)
+		t.Errorf("with a barrier: %d addresses, %v", seen, err)
 	}
 	seen = 0
 	err = c.DumpOnce(t.Context(), req, late, func(m nl.Message) error {

@@ -11,15 +11,15 @@ import (
 
 // List reads a table as DumpGuarded does and makes a list of it. decode gets each
 // message of the dump that was complete, and a zero item for it, and reports
-// whether the item belongs in the list. g may be nil, and so may reset.
+// whether the item belongs in the list. g may be nil.
 //
 // The kernel does not say how long a table is. Its replies are kept until the last
 // has come, and the messages counted: the list is made in one piece of the right
 // size, and the connection is free while it is decoded.
-func List[T any](ctx context.Context, c *Conn, req Request, g *Guard, reset func(), decode func(m Message, item *T) (bool, error)) ([]T, error) {
+func List[T any](ctx context.Context, c *Conn, req Request, g Guard, decode func(m Message, item *T) (bool, error)) ([]T, error) {
 	var kept replies
 	defer kept.free()
-	if err := c.dumpTries(ctx, &req, maxDumps, g, reset, &kept, nil); err != nil || kept.count == 0 {
+	if err := c.dump(ctx, &req, g, maxDumps, &kept); err != nil || kept.count == 0 {
 		return nil, err
 	}
 	all := make([]T, kept.count)
@@ -69,6 +69,15 @@ var blocks = sync.Pool{New: func() any { return new([block]byte) }}
 func (r *replies) begin() {
 	r.free()
 	*r = replies{}
+}
+
+// take keeps the next reply.
+func (r *replies) take(ctx context.Context, from *reader, short []byte) error {
+	b, err := from.next(ctx, r.room(short), nil)
+	if err == nil {
+		r.keep(b, from.entries)
+	}
+	return err
 }
 
 // room is where the next reply is read to; short is for one that is not kept there.

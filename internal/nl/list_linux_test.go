@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/nsconn"
 	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
 )
@@ -50,7 +51,7 @@ func TestListIsTheTableInItsOrder(t *testing.T) {
 		if err != nil || len(want) != n+1 {
 			t.Fatalf("%d addresses, %v", len(want), err)
 		}
-		all, err := nl.List(t.Context(), c, req, nil, nil, local)
+		all, err := nl.List(t.Context(), c, req, nil, local)
 		if err != nil || len(all) != len(want) || cap(all) != len(all) {
 			t.Fatalf("a list of %d with room for %d, %v; want %d", len(all), cap(all), err, len(want))
 		}
@@ -70,7 +71,7 @@ func TestListOfSome(t *testing.T) {
 	req := manyAddresses(t, c, 1000)
 	for _, every := range []int{2, 100} {
 		i := 0
-		some, err := nl.List(t.Context(), c, req, nil, nil, func(m nl.Message, a *uint32) (bool, error) {
+		some, err := nl.List(t.Context(), c, req, nil, func(m nl.Message, a *uint32) (bool, error) {
 			if *a != 0 {
 				t.Errorf("a place holds %x", *a)
 			}
@@ -84,13 +85,13 @@ func TestListOfSome(t *testing.T) {
 		}
 	}
 	stop := errors.New("stop")
-	if _, err := nl.List(t.Context(), c, req, nil, nil, func(nl.Message, *uint32) (bool, error) { return false, stop }); err != stop {
+	if _, err := nl.List(t.Context(), c, req, nil, func(nl.Message, *uint32) (bool, error) { return false, stop }); err != stop {
 		t.Errorf("an error of decode: %v", err)
 	}
-	if all, err := nl.List(t.Context(), c, req, nil, nil, local); err != nil || len(all) != 1001 {
+	if all, err := nl.List(t.Context(), c, req, nil, local); err != nil || len(all) != 1001 {
 		t.Errorf("after that: %d entries, %v", len(all), err)
 	}
-	if _, err := nl.List(t.Context(), c, nl.Request{Type: unix.RTM_GETLINK, Body: []byte{1}}, nil, nil, local); err == nil {
+	if _, err := nl.List(t.Context(), c, nl.Request{Type: unix.RTM_GETLINK, Body: []byte{1}}, nil, local); err == nil {
 		t.Error("a request that is too short is no error")
 	}
 }
@@ -103,7 +104,7 @@ func TestListUnderGuard(t *testing.T) {
 	const n = 3000
 	ns := netnstest.New(t)
 	c := exchange(t, ns)
-	other, err := ns.OwnExchange(unix.NETLINK_ROUTE)
+	other, err := nsconn.Own(ns, unix.NETLINK_ROUTE)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,22 +121,23 @@ func TestListUnderGuard(t *testing.T) {
 	req := nl.Request{Type: unix.RTM_GETROUTE, Body: append([]byte{unix.AF_INET}, make([]byte, unix.SizeofRtMsg-1)...)}
 	for _, void := range []bool{false, true} {
 		tries, events := 0, 0
-		g := &nl.Guard{
+		c.Fault(func(r nl.Request) nl.Request { tries++; return r })
+		g := &nl.SplitGuard[int]{
 			Groups: []uint32{unix.RTNLGRP_IPV4_IFADDR},
-			Break: func(nl.Message) bool {
+			Boundary: func(nl.Message) (int, bool) {
 				for range 20 {
 					if tries == 1 {
 						toggle()
 					}
 				}
-				return false
+				return 0, true
 			},
-			Event: func(m nl.Message) bool {
+			Change: func(nl.Message) (int, bool) {
 				events++
-				return void
+				return 0, void
 			},
 		}
-		all, err := nl.List(t.Context(), c, req, g, func() { tries++ }, func(m nl.Message, r *route4) (bool, error) {
+		all, err := nl.List(t.Context(), c, req, g, func(m nl.Message, r *route4) (bool, error) {
 			if m.Type != unix.RTM_NEWROUTE {
 				t.Fatalf("a message of type %d", m.Type)
 			}
@@ -170,7 +172,7 @@ func TestListAllocations(t *testing.T) {
 	c := exchange(t, netnstest.New(t))
 	req := manyAddresses(t, c, 5000)
 	if n := testing.AllocsPerRun(20, func() {
-		if all, err := nl.List(t.Context(), c, req, nil, nil, local); err != nil || len(all) != 5001 {
+		if all, err := nl.List(t.Context(), c, req, nil, local); err != nil || len(all) != 5001 {
 			t.Fatal(len(all), err)
 		}
 	}); n > 20 {

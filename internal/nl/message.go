@@ -18,7 +18,7 @@ type Request struct {
 type Message struct {
 	Type, Flags uint16
 	Seq         uint32
-	Port        uint32 // whose request it answers, or tells of (see Conn.PortID); 0 is the kernel's own doing
+	Port        uint32 // of the connection whose request it answers or notifies (Conn.PortID); 0 is the kernel's own
 	Body        []byte
 }
 

@@ -31,8 +31,8 @@ type Walker struct {
 // Walk returns a walker over b, which holds whole attributes.
 func Walk(b []byte) Walker { return Walker{b: b} }
 
-// Next steps to the next attribute. It returns false at the end and at the
-// first malformed attribute, which Err then tells.
+// Next steps to the next attribute. It returns false at the end and at the first malformed
+// attribute, which Err then reports.
 func (w *Walker) Next() bool {
 	if at := align(w.to); at+attrHeader <= len(w.b) {
 		if n := int(binary.NativeEndian.Uint16(w.b[at:])); n >= attrHeader && n <= len(w.b)-at {

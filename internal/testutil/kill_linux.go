@@ -115,7 +115,7 @@ func (tr *tracer) run() error {
 			if err := tr.call(id); err != nil && err != unix.ESRCH {
 				return err
 			}
-		case s == unix.SIGTRAP && status.TrapCause() >= 0: // a new thread, for one
+		case s == unix.SIGTRAP && status.TrapCause() >= 0: // a new thread, for example
 		case s == unix.SIGSTOP && fresh: // its beginning
 		default:
 			signal = int(s)

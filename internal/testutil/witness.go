@@ -5,11 +5,11 @@ package testutil
 import (
 	"context"
 	"encoding/json"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/testutil/tool"
 	"github.com/boxwire/boxwire/netns"
 )
 
@@ -18,16 +18,7 @@ import (
 // BOXWIRE_REQUIRE_WITNESS is 1.
 func Witness(t testing.TB, name string) string {
 	t.Helper()
-	for _, dir := range []string{"", "/usr/sbin/", "/sbin/"} {
-		if path, err := exec.LookPath(dir + name); err == nil {
-			return path
-		}
-	}
-	if os.Getenv("BOXWIRE_REQUIRE_WITNESS") == "1" {
-		t.Fatalf("the witness %s is not installed", name)
-	}
-	t.Skipf("the witness %s is not installed", name)
-	return ""
+	return tool.Path(t, name)
 }
 
 // Run runs a witness inside the namespace and returns what it prints. The test

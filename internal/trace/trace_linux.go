@@ -38,6 +38,35 @@ func Read(ctx context.Context, c nft.Conn, except func(family byte, table string
 	return r, nil
 }
 
+// LeadsAllTo says whether the rules of a chain lead every packet to another chain:
+// by a jump without a condition, with nothing before it that decides.
+func LeadsAllTo(rules []nft.Rule, chain string) bool {
+	t := tracing{packet: &Packet{}, rules: &Ruleset{}}
+	for i := range rules {
+		if slices.ContainsFunc(rules[i].Exprs, func(e nft.Expr) bool { return e.Name == "lookup" }) {
+			continue // a condition
+		}
+		switch m, s, _ := t.rule(&rules[i]); {
+		case m != yes || t.conditional(&rules[i]):
+		case s.kind == stopJump || s.kind == stopGoto:
+			if s.chain == chain || s.kind == stopGoto {
+				return s.chain == chain
+			}
+		case s.kind != stopNone:
+			return false
+		}
+	}
+	return false
+}
+
+// conditional says whether the rule compares anything.
+func (t *tracing) conditional(rule *nft.Rule) bool {
+	return slices.ContainsFunc(rule.Exprs, func(e nft.Expr) bool {
+		a := parse(e.Data)
+		return e.Name == "cmp" || e.Name == "range" || e.Name == "match" && a.name() != "comment"
+	})
+}
+
 // Outcome is what becomes of a packet.
 type Outcome struct {
 	nft.Place
@@ -47,13 +76,14 @@ type Outcome struct {
 	Certain  bool
 }
 
-// String names the rule: "rule 7 of chain ip filter FORWARD".
+// String names the rule, "rule # handle 7 of chain ip filter FORWARD",
+// as `nft -a list chain ip filter FORWARD` shows it.
 func (o Outcome) String() string {
 	s := fmt.Sprintf("chain %s %s %s", familyName(o.Family), o.Table, o.Chain)
 	if o.Handle == 0 {
 		return "the policy of " + s
 	}
-	return fmt.Sprintf("rule %d of %s", o.Handle, s)
+	return fmt.Sprintf("rule # handle %d of %s", o.Handle, s)
 }
 
 func familyName(family byte) string {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/nft"
+	"github.com/boxwire/boxwire/internal/nsconn"
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
@@ -27,7 +28,7 @@ func trace(t *testing.T, rules string, hook uint32, p Packet) string {
 	t.Helper()
 	ns := netnstest.New(t)
 	testutil.Run(t, ns, "nft", rules)
-	c, err := ns.Exchange(unix.NETLINK_NETFILTER)
+	c, err := nsconn.Shared(ns, unix.NETLINK_NETFILTER)
 	if err != nil {
 		t.Fatal(err)
 	}

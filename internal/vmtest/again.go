@@ -11,13 +11,13 @@ import (
 	"github.com/boxwire/boxwire/internal/vmtest/protocol"
 )
 
-// runAgain runs the tests that failed once more, in a guest of their own. An
-// emulated guest is many times slower than a machine, and slowest when the one
-// beside it is busy: a bound that is generous anywhere else may run out. What
-// passes then is listed as such; what fails twice has failed.
+// runAgain runs the tests that failed once more, in a guest that runs when no
+// other does. An emulated guest is many times slower than a machine, and slowest
+// when the one beside it is busy: a bound that is generous anywhere else may run
+// out. What passes then is listed as such; what fails twice has failed.
 func (c *column) runAgain(ctx context.Context, common tree, dir string, o options) {
 	jobs, which := failedJobs(c.jobs, c.results)
-	if len(jobs) == 0 || c.err != nil {
+	if len(jobs) == 0 || c.err != nil || ctx.Err() != nil {
 		return
 	}
 	work, err := json.Marshal(protocol.Work{Modules: modules, Jobs: jobs})

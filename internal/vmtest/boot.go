@@ -42,7 +42,7 @@ func boot(ctx context.Context, k kernel, initramfs, dir string, kvm bool, record
 	args := []string{
 		"-nodefaults", "-no-reboot", "-display", "none", "-smp", "2", "-m", "1G", "-cpu", "max", "-accel", accel,
 		"-kernel", k.image(), "-initrd", initramfs,
-		"-append", "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic tsc=unstable",
+		"-append", "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic tsc=unstable " + k.parameter,
 		"-serial", "file:" + console,
 		"-serial", "stdio",
 	}

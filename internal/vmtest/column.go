@@ -88,7 +88,7 @@ func (c *column) record(ctx context.Context, r protocol.Record) {
 
 // end takes stock of a job.
 func (c *column) end(ctx context.Context, job, status int, over bool) {
-	r, err := parse(ctx, strings.NewReader(c.raw.String()), c.kernel.release)
+	r, err := parse(ctx, strings.NewReader(c.raw.String()), judge{c.kernel.release, c.kernel.parameter != ""})
 	if err != nil {
 		r = &result{output: map[string]string{"": err.Error() + "\n" + c.raw.String()}, status: 1}
 	}

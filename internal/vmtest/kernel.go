@@ -20,9 +20,18 @@ var suites = []struct{ name, suite string }{
 
 // kernel is a kernel that lies ready in the cache.
 type kernel struct {
-	name    string // as asked for: "5.10"
-	release string // as it says itself: "5.10.0-32-amd64"
-	dir     string // holds vmlinuz and lib/modules/<release>
+	name      string // as asked for: "5.10"
+	release   string // as it says itself: "5.10.0-32-amd64"
+	dir       string // holds vmlinuz and lib/modules/<release>
+	parameter string // that it boots with, of ipv6Modes
+}
+
+// booted is the kernel with IPv6 on, off or disabled.
+func (k kernel) booted(mode string) kernel {
+	if k.parameter = ipv6Modes[mode]; k.parameter != "" {
+		k.name += "-" + mode
+	}
+	return k
 }
 
 func (k kernel) image() string { return filepath.Join(k.dir, "vmlinuz") }

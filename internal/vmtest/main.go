@@ -9,8 +9,13 @@
 // and kept in the user's cache folder; to have a newer one of the same name,
 // remove it there.
 //
-// With -again, what fails is run once more in a guest of its own; the table says
-// what passed only then.
+// With -ipv6 off the kernels boot without IPv6 (ipv6.disable=1), with -ipv6
+// disabled no link has it until a program asks (ipv6.disable_ipv6=1), and -ipv6
+// off,disabled does the one beside the other. A test that needs IPv6 is skipped
+// then, and has to say so.
+//
+// With -again, what fails is run once more in a guest that has the machine for
+// itself; the table says what passed only then.
 //
 // The tests run with -test.short and in an environment that says that all
 // witnesses and all modules are there, so that a test is only skipped for what
@@ -37,6 +42,8 @@ import (
 type options struct {
 	kernels  []string
 	run      string
+	ipv6     []string // of ipv6Modes
+	root     bool
 	user     bool
 	verbose  bool
 	again    bool
@@ -44,6 +51,14 @@ type options struct {
 	parallel int
 	timeout  time.Duration
 	packages []string
+}
+
+// ipv6Modes are the values of -ipv6, with the parameter of the kernel that each
+// stands for (Documentation/networking/ipv6.rst).
+var ipv6Modes = map[string]string{
+	"on":       "",
+	"off":      "ipv6.disable=1",
+	"disabled": "ipv6.disable_ipv6=1",
 }
 
 func main() {
@@ -68,13 +83,15 @@ func parseOptions(args []string) (options, error) {
 	flags := flag.NewFlagSet("vmtest", flag.ContinueOnError)
 	kernels := flags.String("kernel", "5.10,6.1,6.12,7.2", "the `kernels` to test on")
 	flags.StringVar(&o.run, "run", "", "run only the tests that match `regexp`")
-	flags.BoolVar(&o.user, "user", false, "run the tests once more as a normal user")
+	modes := flags.String("ipv6", "on", "boot with IPv6 `on`, off or disabled, or with several of them")
+	flags.BoolVar(&o.root, "root", true, "run the tests as root")
+	flags.BoolVar(&o.user, "user", false, "run the tests as a normal user, too")
 	flags.BoolVar(&o.again, "again", false, "run a test that failed once more, in a guest of its own, and say so if it passes then")
 	flags.BoolVar(&o.verbose, "v", false, "show all that the tests print")
 	flags.BoolVar(&o.kvm, "kvm", false, "use the processor's virtualisation, on a machine whose QEMU works with it")
 	flags.IntVar(&o.parallel, "parallel", runtime.NumCPU(), "how many guests run side by side")
 	// A guest that hangs is silent, which silence bounds.
-	flags.DurationVar(&o.timeout, "timeout", 25*time.Minute, "how long a guest may take")
+	flags.DurationVar(&o.timeout, "timeout", 40*time.Minute, "how long a guest may take")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -82,6 +99,12 @@ func parseOptions(args []string) (options, error) {
 	var err error
 	if o.kernels, err = parseKernels(*kernels); err != nil {
 		return o, err
+	}
+	o.ipv6 = strings.Split(*modes, ",")
+	for _, mode := range o.ipv6 {
+		if _, ok := ipv6Modes[mode]; !ok {
+			return o, fmt.Errorf("-ipv6 %s: it can be on, off or disabled", mode)
+		}
 	}
 	if o.parallel < 1 {
 		return o, fmt.Errorf("-parallel %d: at least one guest has to run", o.parallel)
@@ -131,7 +154,9 @@ func test(ctx context.Context, o options) error {
 		if err != nil {
 			return err
 		}
-		kernels = append(kernels, k)
+		for _, mode := range o.ipv6 {
+			kernels = append(kernels, k.booted(mode))
+		}
 	}
 	if err := build(ctx, packages, tmp); err != nil {
 		return err
@@ -151,12 +176,14 @@ func test(ctx context.Context, o options) error {
 			slots <- struct{}{}
 			defer func() { <-slots }()
 			columns[i].run(ctx, common, filepath.Join(tmp, k.name), o)
-			if o.again && ctx.Err() == nil {
-				columns[i].runAgain(ctx, common, filepath.Join(tmp, k.name+"-again"), o)
-			}
 		})
 	}
 	wg.Wait()
+	if o.again {
+		for _, c := range columns {
+			c.runAgain(ctx, common, filepath.Join(tmp, c.kernel.name+"-again"), o)
+		}
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

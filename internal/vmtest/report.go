@@ -40,8 +40,8 @@ func (r *result) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// report prints the table, package by kernel, and the reasons of the skips. An
-// error means that not everything passed.
+// report prints the table, package by kernel, the reasons of the skips, and last
+// what failed. An error means that not everything passed.
 func report(w io.Writer, jobs []protocol.Job, columns []*column) error {
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
@@ -73,12 +73,34 @@ func report(w io.Writer, jobs []protocol.Job, columns []*column) error {
 			}
 		}
 	}
+	printFailures(w, jobs, columns)
 	for _, c := range columns {
 		if c.err != nil || slices.ContainsFunc(c.results, func(r *result) bool { return r == nil || !r.ok() }) {
 			return errors.New("not everything passed")
 		}
 	}
 	return nil
+}
+
+// printFailures prints each test that failed or was skipped without need, with
+// the first lines that it wrote.
+func printFailures(w io.Writer, jobs []protocol.Job, columns []*column) {
+	const most = 6
+	for _, c := range columns {
+		if c.err != nil {
+			fmt.Fprintf(w, "\n%s: %v\n", c.kernel.name, c.err)
+		}
+		for i, job := range jobs {
+			r := c.results[i]
+			if r == nil {
+				continue
+			}
+			for _, name := range slices.Concat(r.failed, r.unfounded, r.unfinished) {
+				said := strings.SplitAfterN(plain(r.output[name]), "\n", most+1)
+				fmt.Fprintf(w, "\nFAIL %s: %s %s%s\n", c.kernel.name, job.Name, name, indent(strings.Join(said[:min(len(said), most)], "")))
+			}
+		}
+	}
 }
 
 // reasons lists the skips: package, test and reason, with the kernels.

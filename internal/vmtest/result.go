@@ -41,7 +41,7 @@ func (r *result) ok() bool {
 
 // parse runs what a test binary writes with -test.v=test2json through go tool
 // test2json.
-func parse(ctx context.Context, raw io.Reader, release string) (*result, error) {
+func parse(ctx context.Context, raw io.Reader, j judge) (*result, error) {
 	cmd := exec.CommandContext(ctx, "go", "tool", "test2json")
 	cmd.Stdin = raw
 	stdout, err := cmd.StdoutPipe()
@@ -51,15 +51,15 @@ func parse(ctx context.Context, raw io.Reader, release string) (*result, error) 
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	r, err := collect(stdout, release)
+	r, err := collect(stdout, j)
 	if werr := cmd.Wait(); err == nil && werr != nil {
 		err = fmt.Errorf("go tool test2json: %w", werr)
 	}
 	return r, err
 }
 
-// collect reads the events of one package, on a kernel of that release.
-func collect(events io.Reader, release string) (*result, error) {
+// collect reads the events of one package, with what j says of its skips.
+func collect(events io.Reader, j judge) (*result, error) {
 	r := &result{reasons: map[string]string{}, output: map[string]string{}}
 	ended := map[string]string{}
 	var order []string
@@ -94,7 +94,7 @@ func collect(events io.Reader, release string) (*result, error) {
 		case ended[name] == "skip":
 			r.skip++
 			r.reasons[name] = reason(r.output[name])
-			if !founded(r.reasons[name], release) {
+			if !j.founded(r.reasons[name]) {
 				r.unfounded = append(r.unfounded, name)
 			}
 		case ended[name] == "":
@@ -143,12 +143,26 @@ const helper = "runs only in a process that another test starts"
 // kernel.
 var oldWitness = regexp.MustCompile(`the witness \S+ is too old for this kernel`)
 
-// founded says whether a test had to be skipped on a kernel: it needs a newer
-// one. A guest has all else that a test could want.
-func founded(reason, release string) bool {
-	if strings.HasSuffix(reason, helper) || oldWitness.MatchString(reason) {
+// absence is the reason of a test whose program is not given to guests.
+const absence = "the guest has no "
+
+// ipv6 is what a test says of itself that needs IPv6, as testutil.NeedIPv6 does.
+const ipv6 = "needs IPv6"
+
+// judge says whether a test had to be skipped in a guest. A guest has all that a
+// test could want, but for what its kernel is too old for or was booted without.
+type judge struct {
+	release     string
+	withoutIPv6 bool
+}
+
+func (j judge) founded(reason string) bool {
+	if strings.Contains(reason, absence) || strings.HasSuffix(reason, helper) || oldWitness.MatchString(reason) {
+		return true
+	}
+	if j.withoutIPv6 && strings.Contains(reason, ipv6) {
 		return true
 	}
 	m := minimum.FindStringSubmatch(reason)
-	return m != nil && !newEnough(release, m[1]+"."+m[2])
+	return m != nil && !newEnough(j.release, m[1]+"."+m[2])
 }

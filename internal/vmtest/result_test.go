@@ -40,7 +40,7 @@ const mixed = `§=== RUN   TestPasses
 
 func TestResultsAreCounted(t *testing.T) {
 	t.Parallel()
-	r, err := parse(t.Context(), strings.NewReader(raw(mixed)), "6.1.0-50-amd64")
+	r, err := parse(t.Context(), strings.NewReader(raw(mixed)), judge{release: "6.1.0-50-amd64"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,16 +59,22 @@ func TestResultsAreCounted(t *testing.T) {
 
 func TestSkipWithoutNeedIsAFailure(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ reason, release, want string }{
-		{"needs netkit (Linux >= 6.7; this is 6.1)", "6.1.0-50-amd64", "1 skipped"},
-		{"needs netkit (Linux >= 6.7; this is 6.12)", "6.12.117+deb13-amd64", "1 SKIPPED WITHOUT NEED"},
-		{"needs netkit (Linux >= 6.7; this is 6.7)", "6.7.0", "1 SKIPPED WITHOUT NEED"},
-		{"the witness nft is too old for this kernel: version 1.0.6", "7.2.13", "1 skipped"},
-		{"the kernel has no netkit", "5.10.0", "1 SKIPPED WITHOUT NEED"},
-		{"too slow", "5.10.0", "1 SKIPPED WITHOUT NEED"},
+	for _, c := range []struct {
+		reason, release, want string
+		withoutIPv6           bool
+	}{
+		{"needs netkit (Linux >= 6.7; this is 6.1)", "6.1.0-50-amd64", "1 skipped", false},
+		{"needs netkit (Linux >= 6.7; this is 6.12)", "6.12.117+deb13-amd64", "1 SKIPPED WITHOUT NEED", false},
+		{"needs netkit (Linux >= 6.7; this is 6.7)", "6.7.0", "1 SKIPPED WITHOUT NEED", false},
+		{"the witness nft is too old for this kernel: version 1.0.6", "7.2.13", "1 skipped", false},
+		{"the kernel has no netkit", "5.10.0", "1 SKIPPED WITHOUT NEED", false},
+		{"too slow", "5.10.0", "1 SKIPPED WITHOUT NEED", false},
+		{"needs IPv6: this kernel has none", "6.12.0", "1 skipped", true},
+		{"needs IPv6: this kernel has none", "6.12.0", "1 SKIPPED WITHOUT NEED", false},
+		{"too slow", "6.12.0", "1 SKIPPED WITHOUT NEED", true},
 	} {
 		text := raw("§=== RUN   TestX\n    x_test.go:1: " + c.reason + "\n§--- SKIP: TestX (0.00s)\n§PASS\n")
-		r, err := parse(t.Context(), strings.NewReader(text), c.release)
+		r, err := parse(t.Context(), strings.NewReader(text), judge{c.release, c.withoutIPv6})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -95,7 +101,7 @@ func TestCutShortResultsFail(t *testing.T) {
 		{"it did not start", "", true, 127, "STATUS 127"},
 		{"died before it started", "", false, 0, "DIED"},
 	} {
-		r, err := parse(t.Context(), strings.NewReader(raw(c.text)), "6.1.0")
+		r, err := parse(t.Context(), strings.NewReader(raw(c.text)), judge{release: "6.1.0"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +110,7 @@ func TestCutShortResultsFail(t *testing.T) {
 			t.Errorf("%s: %s, ok %t, want %s", c.name, got, r.ok(), c.want)
 		}
 	}
-	r, err := parse(t.Context(), strings.NewReader("testing: warning: no tests to run\n§PASS\n"), "6.1.0")
+	r, err := parse(t.Context(), strings.NewReader("testing: warning: no tests to run\n§PASS\n"), judge{release: "6.1.0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +128,7 @@ func TestReport(t *testing.T) {
 		return &result{pass: 2, skip: skips, over: true, reasons: map[string]string{"TestNetkit": "needs netkit (Linux >= 6.7)"}}
 	}
 	table := func(results ...[]*result) (string, error) {
-		names := []kernel{{"5.10", "5.10.0-32-amd64", ""}, {"7.2", "7.2.13+deb14-amd64", ""}}
+		names := []kernel{{name: "5.10", release: "5.10.0-32-amd64"}, {name: "7.2", release: "7.2.13+deb14-amd64"}}
 		var columns []*column
 		for i, r := range results {
 			c := newColumn(names[i], jobs, false)
@@ -153,7 +159,12 @@ skipped:
 			t.Errorf("report of what did not run: %v\n%s\nwant %q", err, got, part)
 		}
 	}
-	if got, err = table([]*result{good(), {pass: 1, fail: 1, over: true}}); err == nil || !strings.Contains(got, "1 passed, 1 FAILED") {
+	got, err = table([]*result{needs(1), {pass: 1, fail: 1, over: true, failed: []string{"TestTwo"}, output: map[string]string{"TestTwo": "x_test.go:7: got 1\n"}}})
+	if err == nil || !strings.Contains(got, "1 passed, 1 FAILED") {
 		t.Errorf("report of a failure: %v\n%s", err, got)
+	}
+	// What matters most ends the report, where a log that is cut keeps it.
+	if end := "\nFAIL 5.10: netns (user) TestTwo\n    x_test.go:7: got 1\n"; !strings.HasSuffix(got, end) {
+		t.Errorf("the report of a failure is\n%s\nand should end with\n%s", got, end)
 	}
 }

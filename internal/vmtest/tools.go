@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -18,6 +19,20 @@ var (
 	witnesses     = []string{"ip", "nft", "bridge", "tc", "ss", "sh"}
 	moreWitnesses = []string{"conntrack", "ethtool", "ping", "tcpdump", "wg"}
 )
+
+// never are witnesses that a guest does not get: they load plug-ins of their own.
+var never = []string{"iptables", "ip6tables", "iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"}
+
+// absent are the witnesses that guests of this machine do not have.
+func absent() []string {
+	missing := slices.Clone(never)
+	for _, name := range moreWitnesses {
+		if _, err := find(name); err != nil {
+			missing = append(missing, name)
+		}
+	}
+	return missing
+}
 
 // addTools adds the machine's witnesses with their libraries and data, and
 // busybox for everything else.

@@ -12,17 +12,16 @@ import (
 	"github.com/boxwire/boxwire/netns"
 )
 
-// pcapEnv names the folder for the files of Capture.
+// pcapEnv names the directory for the files of Capture.
 const pcapEnv = "BOXWIRE_PCAP_DIR"
 
-// Capture records the packets that a link of the namespace sends and receives, from
-// now to the end of the test, and writes them into a pcap file if the test has
-// failed. The file is in the folder that BOXWIRE_PCAP_DIR names, or else where
-// go test -artifacts keeps the test's files; the log has its path. With neither,
-// nothing is written.
+// Capture records the packets that a link of the namespace sends and receives, from now to
+// the end of the test. If the test fails, it writes them into a pcap file, whose path is in
+// the log. The file is in the directory that BOXWIRE_PCAP_DIR names, or else where go test
+// -artifacts keeps the test's files. Without both, nothing is written.
 //
-// The last 16 MiB of packets are kept in memory. A packet is recorded once the
-// kernel has handed it over, a moment after it was sent.
+// Capture keeps the last 16 MiB of packets in memory. The kernel delivers a packet a moment
+// after it was sent.
 func Capture(t testing.TB, ns *netns.NS, link string) {
 	t.Helper()
 	c := startCapture(t, ns, link)

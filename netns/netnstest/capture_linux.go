@@ -29,14 +29,14 @@ type capture struct {
 func startCapture(t testing.TB, ns *netns.NS, link string) *capture {
 	t.Helper()
 	w := wiring{t: t, ctx: t.Context()}
-	index, _ := w.link(ns, link)
+	index := w.link(ns, link).Index
 	f, err := ns.Socket(t.Context(), unix.AF_PACKET, unix.SOCK_RAW, 0)
 	if err != nil {
 		t.Fatalf("netnstest: capturing %s: %v", link, err)
 	}
 	c := &capture{linkType: linkEthernet, file: f, done: make(chan struct{}), buf: make([]byte, 1<<18)}
 	if c.raw, err = f.SyscallConn(); err == nil {
-		cerr := c.raw.Control(func(fd uintptr) { err = c.bind(int(fd), int(index)) })
+		cerr := c.raw.Control(func(fd uintptr) { err = c.bind(int(fd), index) })
 		if err == nil {
 			err = cerr
 		}

@@ -8,26 +8,29 @@
 //		...
 //	}
 //
-// [Main] runs the tests in a network and a mount namespace that end with them,
-// so that nothing they make can stay behind or touch the machine. Where the user
-// is not root, it adds a user namespace in which he is. Nothing has to be
-// installed for that, and nothing is setuid.
+// [Main] runs the tests in a network and a mount namespace that end with them. What a test
+// makes cannot stay behind or touch the machine. If the user is not root, Main adds a user
+// namespace in which it is. No installed or set-user-ID program is needed.
 //
-// [Pair], [Bridge], [On] and [Host] make namespaces with links, addresses and routes
-// in one call.
+// [Pair], [Bridge], [On] and [Host] make namespaces with links, addresses and routes in one
+// call.
 //
 // # When a test fails
 //
-// The state of its namespaces is printed: links, addresses, routes, rules,
-// neighbours, nftables and sockets. No program is needed for that. [Capture] keeps
-// the packets of a link for the case.
+// A failed test prints the state of its namespaces: links, addresses, routes, rules,
+// neighbours, nftables and sockets. [Capture] keeps the packets of a link for it.
 //
-// When all tests have passed, Main looks at what they have left behind, and fails
-// the run for it.
+// When all tests have passed, Main looks for what they have left behind, and fails the run
+// if there is something.
+//
+// # Where there is no IPv6
+//
+// On a host without IPv6 the boxes of a topology have IPv4 only. [HasIPv6] reports it, and
+// [NeedIPv6] skips a test. BOXWIRE_NETNSTEST_IPV6=disabled in the environment makes
+// namespaces as on such a host.
 //
 // # Where there are no namespaces
 //
-// Where the machine forbids user namespaces, tests that call [New] are skipped,
-// and the skip names the setting; with BOXWIRE_REQUIRE_NETNS=1 in the
-// environment they fail instead.
+// If the machine forbids user namespaces, tests that call [New] are skipped, and the skip
+// names the setting. With BOXWIRE_REQUIRE_NETNS=1 in the environment they fail instead.
 package netnstest

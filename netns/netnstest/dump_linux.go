@@ -2,15 +2,14 @@ package netnstest
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
-	"net"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/nsconn"
+	"github.com/boxwire/boxwire/internal/rtnl"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
@@ -26,7 +25,7 @@ func dump(t testing.TB, ns *netns.NS, part string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	var b strings.Builder
-	d := dumper{ctx: ctx, ns: ns, out: &b, links: map[uint32]string{}}
+	d := dumper{ctx: ctx, ns: ns, out: &b, links: map[int]string{}}
 	d.section("links", d.linkLines)
 	d.section("addresses", d.addrLines)
 	d.section("routes", d.routeLines)
@@ -44,7 +43,7 @@ type dumper struct {
 	ctx   context.Context
 	ns    *netns.NS
 	out   *strings.Builder
-	links map[uint32]string // names by index
+	links map[int]string // names by index
 }
 
 // section writes the lines that read returns below a headline. What cannot be read
@@ -69,7 +68,7 @@ func (d *dumper) section(name string, read func() ([]string, error)) {
 
 // read dumps a table and makes a line of each message; "" is left out.
 func (d *dumper) read(family int, req nl.Request, header int, line func(m nl.Message, attrs nl.Walker) (string, error)) ([]string, error) {
-	conn, err := d.ns.Exchange(family)
+	conn, err := nsconn.Shared(d.ns, family)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +90,7 @@ func (d *dumper) route(typ uint16, header int, line func(m nl.Message, attrs nl.
 	return d.read(unix.NETLINK_ROUTE, nl.Request{Type: typ, Body: make([]byte, header)}, header, line)
 }
 
-func (d *dumper) link(index uint32) string {
+func (d *dumper) link(index int) string {
 	if name := d.links[index]; name != "" {
 		return name
 	}
@@ -99,48 +98,27 @@ func (d *dumper) link(index uint32) string {
 }
 
 func (d *dumper) linkLines() ([]string, error) {
-	masters := map[int]uint32{}
-	n := 0
-	lines, err := d.route(unix.RTM_GETLINK, unix.SizeofIfInfomsg, func(m nl.Message, a nl.Walker) (string, error) {
-		index := binary.NativeEndian.Uint32(m.Body[4:])
-		flags := binary.NativeEndian.Uint32(m.Body[8:])
-		var name, kind, mac, peer string
-		var mtu uint32
-		var state uint8
-		for a.Next() {
-			switch a.Type() {
-			case unix.IFLA_IFNAME:
-				name = a.String()
-			case unix.IFLA_MTU:
-				mtu = a.U32()
-			case unix.IFLA_OPERSTATE:
-				state = a.U8()
-			case unix.IFLA_ADDRESS:
-				mac = net.HardwareAddr(a.Data()).String()
-			case unix.IFLA_MASTER:
-				masters[n] = a.U32()
-			case unix.IFLA_LINK_NETNSID:
-				peer = fmt.Sprintf(" peer in nsid %d", int32(a.U32()))
-			case unix.IFLA_LINKINFO:
-				for info := a.Nested(); info.Next(); {
-					if info.Type() == unix.IFLA_INFO_KIND {
-						kind = " " + info.String()
-					}
-				}
-			}
-		}
-		d.links[index] = name
-		n++
-		up := "down"
-		if flags&unix.IFF_UP != 0 {
+	links, err := rtnl.Links(d.ctx, d.ns)
+	for _, l := range links {
+		d.links[l.Index] = l.Name
+	}
+	var lines []string
+	for _, l := range links {
+		up, kind := "down", l.Kind
+		if l.Flags&unix.IFF_UP != 0 {
 			up = "up"
 		}
-		return fmt.Sprintf("%d %s%s %s (%s) mtu %d %s%s", index, name, kind, up, operState(state), mtu, mac, peer), a.Err()
-	})
-	for i, master := range masters {
-		if i < len(lines) {
-			lines[i] += " master " + d.link(master)
+		if kind != "" {
+			kind = " " + kind
 		}
+		line := fmt.Sprintf("%d %s%s %s (%s) mtu %d %s", l.Index, l.Name, kind, up, operState(uint8(l.State)), l.MTU, l.MAC)
+		if l.PeerNSID != nil {
+			line += fmt.Sprintf(" peer in nsid %d", *l.PeerNSID)
+		}
+		if l.Master != 0 {
+			line += " master " + d.link(l.Master)
+		}
+		lines = append(lines, line)
 	}
 	return lines, err
 }
@@ -155,60 +133,38 @@ func operState(s uint8) string {
 }
 
 func (d *dumper) addrLines() ([]string, error) {
-	return d.route(unix.RTM_GETADDR, unix.SizeofIfAddrmsg, func(m nl.Message, a nl.Walker) (string, error) {
-		var local, addr netip.Addr
-		flags := uint32(m.Body[2])
-		for a.Next() {
-			switch a.Type() {
-			case unix.IFA_LOCAL:
-				local = address(a.Data())
-			case unix.IFA_ADDRESS:
-				addr = address(a.Data())
-			case unix.IFA_FLAGS:
-				flags = a.U32()
-			}
-		}
-		if !local.IsValid() {
-			local = addr
-		}
+	addrs, err := rtnl.Addrs(d.ctx, d.ns, unix.AF_UNSPEC)
+	var lines []string
+	for _, a := range addrs {
 		state := ""
-		if flags&unix.IFA_F_TENTATIVE != 0 {
+		if a.Flags&unix.IFA_F_TENTATIVE != 0 {
 			state += " tentative"
 		}
-		if flags&unix.IFA_F_DADFAILED != 0 {
+		if a.Flags&unix.IFA_F_DADFAILED != 0 {
 			state += " duplicate"
 		}
-		return fmt.Sprintf("%s/%d on %s%s", local, m.Body[1], d.link(binary.NativeEndian.Uint32(m.Body[4:])), state), a.Err()
-	})
-}
-
-func address(b []byte) netip.Addr {
-	a, _ := netip.AddrFromSlice(b)
-	return a
+		lines = append(lines, fmt.Sprintf("%s on %s%s", a.Local, d.link(a.Link), state))
+	}
+	return lines, err
 }
 
 // neighLines leaves out the entries that need no neighbour.
 func (d *dumper) neighLines() ([]string, error) {
-	const header = 12 // struct ndmsg
 	states := map[uint16]string{
 		unix.NUD_INCOMPLETE: "incomplete", unix.NUD_REACHABLE: "reachable", unix.NUD_STALE: "stale",
 		unix.NUD_DELAY: "delay", unix.NUD_PROBE: "probe", unix.NUD_FAILED: "failed", unix.NUD_PERMANENT: "permanent",
 	}
-	return d.route(unix.RTM_GETNEIGH, header, func(m nl.Message, a nl.Walker) (string, error) {
-		state := states[binary.NativeEndian.Uint16(m.Body[8:])]
-		var addr netip.Addr
+	neighbours, err := rtnl.Neighbours(d.ctx, d.ns)
+	var lines []string
+	for _, n := range neighbours {
+		if states[n.State] == "" {
+			continue
+		}
 		mac := "no address"
-		for a.Next() {
-			switch a.Type() {
-			case unix.NDA_DST:
-				addr = address(a.Data())
-			case unix.NDA_LLADDR:
-				mac = net.HardwareAddr(a.Data()).String()
-			}
+		if n.MAC != nil {
+			mac = n.MAC.String()
 		}
-		if state == "" {
-			return "", a.Err()
-		}
-		return fmt.Sprintf("%s on %s: %s, %s", addr, d.link(binary.NativeEndian.Uint32(m.Body[4:])), mac, state), a.Err()
-	})
+		lines = append(lines, fmt.Sprintf("%s on %s: %s, %s", n.Addr, d.link(n.Link), mac, states[n.State]))
+	}
+	return lines, err
 }

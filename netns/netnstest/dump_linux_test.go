@@ -2,11 +2,11 @@ package netnstest
 
 import (
 	"fmt"
-	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/testutil/tool"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
@@ -36,10 +36,7 @@ func (f *failed) end() string {
 // command runs a command in the namespace, if it is installed.
 func command(t *testing.T, ns *netns.NS, name string, args ...string) {
 	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		t.Skip(err)
-	}
-	if out, err := ns.Command(t.Context(), name, args...).CombinedOutput(); err != nil {
+	if out, err := ns.Command(t.Context(), tool.Path(t, name), args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
 	}
 }
@@ -47,6 +44,9 @@ func command(t *testing.T, ns *netns.NS, name string, args ...string) {
 // A failed test prints what its namespaces are like.
 func TestFailedTestPrintsItsNamespaces(t *testing.T) {
 	t.Parallel()
+	NeedIPv6(t)
+	tool.Path(t, "ip")
+	tool.Path(t, "nft")
 	f := &failed{TB: t}
 	host, boxes := Bridge(f, 1)
 	command(t, host.NS, "ip", "route", "add", "198.51.100.0/24", "via", "10.88.0.2", "table", "77", "metric", "5")

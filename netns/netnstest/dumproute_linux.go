@@ -5,44 +5,41 @@ import (
 	"net/netip"
 
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
 
 // routeLines lists the routes of all tables but the kernel's own table of local
 // addresses.
 func (d *dumper) routeLines() ([]string, error) {
-	return d.route(unix.RTM_GETROUTE, unix.SizeofRtMsg, func(m nl.Message, a nl.Walker) (string, error) {
-		dst, table := prefixOf(m.Body[0], nil, m.Body[1]), uint32(m.Body[4])
-		var via, dev, metric string
-		for a.Next() {
-			switch a.Type() {
-			case unix.RTA_DST:
-				dst = prefixOf(m.Body[0], a.Data(), m.Body[1])
-			case unix.RTA_TABLE:
-				table = a.U32()
-			case unix.RTA_GATEWAY:
-				via = " via " + address(a.Data()).String()
-			case unix.RTA_OIF:
-				dev = " on " + d.link(a.U32())
-			case unix.RTA_PRIORITY:
-				metric = fmt.Sprintf(" metric %d", a.U32())
-			case unix.RTA_MULTIPATH:
-				via += " by several hops"
-			}
+	routes, err := rtnl.Routes(d.ctx, d.ns, unix.AF_UNSPEC)
+	var lines []string
+	for _, r := range routes {
+		if r.Table == unix.RT_TABLE_LOCAL || !isIP(r.Family) {
+			continue
 		}
-		if table == unix.RT_TABLE_LOCAL || !isIP(m) {
-			return "", a.Err()
+		line := routeType(r.Type) + r.Dst.String()
+		if r.Gateway.IsValid() {
+			line += " via " + r.Gateway.String()
 		}
-		in := ""
-		if table != unix.RT_TABLE_MAIN {
-			in = fmt.Sprintf(" in table %d", table)
+		if r.Multi {
+			line += " by several hops"
+		} else if r.Link() != 0 {
+			line += " on " + d.link(r.Link())
 		}
-		return routeType(m.Body[7]) + dst + via + dev + metric + in, a.Err()
-	})
+		if r.Priority != 0 {
+			line += fmt.Sprintf(" metric %d", r.Priority)
+		}
+		if r.Table != unix.RT_TABLE_MAIN {
+			line += fmt.Sprintf(" in table %d", r.Table)
+		}
+		lines = append(lines, line)
+	}
+	return lines, err
 }
 
 // isIP leaves out what the kernel has for multicast routing (RTNL_FAMILY_IPMR).
-func isIP(m nl.Message) bool { return m.Body[0] == unix.AF_INET || m.Body[0] == unix.AF_INET6 }
+func isIP(family byte) bool { return family == unix.AF_INET || family == unix.AF_INET6 }
 
 // routeType names what is not an ordinary route, with a blank behind.
 func routeType(t byte) string {
@@ -99,7 +96,7 @@ func (d *dumper) ruleLines() ([]string, error) {
 				mark = a.U32()
 			}
 		}
-		if !isIP(m) || priority == 0 && table == unix.RT_TABLE_LOCAL || table == unix.RT_TABLE_MAIN && priority == 32766 ||
+		if !isIP(m.Body[0]) || priority == 0 && table == unix.RT_TABLE_LOCAL || table == unix.RT_TABLE_MAIN && priority == 32766 ||
 			table == unix.RT_TABLE_DEFAULT && priority == 32767 {
 			return "", a.Err() // those that every namespace has
 		}
@@ -112,4 +109,9 @@ func (d *dumper) ruleLines() ([]string, error) {
 		}
 		return fmt.Sprintf("%d %s%s%s%s: table %d", priority, family, from, to, dev, table), a.Err()
 	})
+}
+
+func address(b []byte) netip.Addr {
+	a, _ := netip.AddrFromSlice(b)
+	return a
 }

@@ -27,7 +27,7 @@ func runAndLook(m *testing.M) int {
 	if isSet("test.fuzz") || isSet("test.fuzzworker") {
 		return m.Run() // its workers and their pipes are still there
 	}
-	if !isSet("test.bench") { // what is measured shall not pay for it
+	if !isSet("test.bench") { // it would add to what is measured
 		origin.Remember()
 	}
 	wakePoller()
@@ -70,8 +70,8 @@ func look() state {
 	s.children()
 	s.mounts()
 	s.threads()
-	for _, e := range readDir(netns.Dir) {
-		s["name "+e] = "the name of a namespace, " + filepath.Join(netns.Dir, e)
+	for _, e := range readDir(netns.DefaultDir) {
+		s["name "+e] = "the name of a namespace, " + filepath.Join(netns.DefaultDir, e)
 	}
 	return s
 }
@@ -153,7 +153,7 @@ func (s state) mounts() {
 	b, _ := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(b)) {
 		// 36 35 0:4 net:[4026532177] /run/netns/web rw - nsfs nsfs rw
-		if f := strings.Fields(line); len(f) > 4 && f[4] != netns.Dir {
+		if f := strings.Fields(line); len(f) > 4 && f[4] != netns.DefaultDir {
 			s["mount "+f[0]+" "+f[4]] = fmt.Sprintf("mount of %s at %s", f[3], f[4])
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/internal/testutil/tool"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
@@ -35,6 +36,7 @@ func child(test string, env ...string) (string, error) {
 func TestLeaksFailTheRun(t *testing.T) {
 	t.Parallel()
 	Need(t)
+	tool.Path(t, "sleep")
 	out, err := child("TestChildLeavesEverything")
 	if err == nil {
 		t.Error("the run has passed")

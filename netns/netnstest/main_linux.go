@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/limit"
+	"github.com/boxwire/boxwire/internal/privilege"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
@@ -26,12 +28,12 @@ const (
 )
 
 // forbidden says why there are no namespaces to be had; "" when there are.
-var forbidden = "netnstest.Main was not called: the package's TestMain should do so"
+var forbidden string
 
 // Main is what a package's TestMain calls. It runs the test binary once more, in
 // a network and a mount namespace of its own (and a user namespace if need be),
 // waits for it, and exits with its status. There, /run is an empty file system
-// of the run's own, so that named namespaces are nobody else's.
+// of the run's own, so that no other program sees named namespaces.
 //
 // When the tests have passed, it looks at what they have left: descriptors,
 // goroutines, child processes, mounts, names, and threads in another namespace.
@@ -39,6 +41,7 @@ var forbidden = "netnstest.Main was not called: the package's TestMain should do
 // known, and the status is 1. With BOXWIRE_NETNSTEST_LEAKS=allow in the
 // environment it is only printed.
 func Main(m *testing.M) {
+	called = true
 	switch os.Getenv(insideEnv) {
 	case "":
 		if code, err := again(); err != nil {
@@ -49,10 +52,8 @@ func Main(m *testing.M) {
 		skipExamples()
 		os.Exit(m.Run())
 	case stay:
-		forbidden = ""
 	default:
 		os.Setenv(insideEnv, stay)
-		forbidden = ""
 		if err := furnish(); err != nil {
 			forbidden = explain(err)
 		}
@@ -68,9 +69,9 @@ func skipExamples() {
 	}
 }
 
-// again runs this very binary in namespaces of its own and returns its status.
-// An error means that it did not run. The binary has to be executed anew because
-// a process with threads cannot enter a user namespace.
+// again runs this binary in namespaces of its own and returns its status. An error means
+// that it did not run. The binary is executed again because a process with several threads
+// cannot enter a user namespace.
 func again() (int, error) {
 	code, err := run(unix.CLONE_NEWNET | unix.CLONE_NEWNS)
 	if errors.Is(err, unix.EPERM) {
@@ -96,7 +97,15 @@ func run(flags uintptr) (int, error) {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT)
 	defer signal.Stop(signals)
-	if err := cmd.Start(); err != nil {
+	err := cmd.Start()
+	if errors.Is(err, unix.ENOSPC) {
+		kinds := []string{"net", "mnt"}
+		if flags&unix.CLONE_NEWUSER != 0 {
+			kinds = append(kinds, "user")
+		}
+		err = privilege.Explain(err, limit.Namespaces(kinds...))
+	}
+	if err != nil {
 		return 0, err
 	}
 	over := make(chan struct{})
@@ -111,7 +120,7 @@ func run(flags uintptr) (int, error) {
 			}
 		}
 	}()
-	err := cmd.Wait()
+	err = cmd.Wait()
 	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok {
 		if status.Signaled() {
 			fmt.Fprintf(os.Stderr, "netnstest: the test run was ended by a signal: %v\n", status.Signal())
@@ -122,7 +131,7 @@ func run(flags uintptr) (int, error) {
 	return 0, err
 }
 
-// furnish makes the new namespaces fit for tests.
+// furnish prepares the new namespaces for tests.
 func furnish() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making mounts private: %w", err)
@@ -130,20 +139,27 @@ func furnish() error {
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
 		return fmt.Errorf("mounting a file system of the tests' own on /run: %w", err)
 	}
-	return os.Mkdir(filepath.Clean(netns.Dir), 0o755)
+	if os.Getenv(ipv6Env) == "disabled" {
+		err := os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("%s: %w", ipv6Env, err)
+		}
+	}
+	return os.Mkdir(filepath.Clean(netns.DefaultDir), 0o755)
 }
 
-// settings are the switches that forbid user namespaces, with the value that
-// does so.
+// settings are the switches that forbid user namespaces, or to do anything in them,
+// with the value that does so.
 var settings = []struct{ path, forbids string }{
 	{"/proc/sys/kernel/unprivileged_userns_clone", "0"},
-	{"/proc/sys/user/max_user_namespaces", "0"},
-	{"/proc/sys/user/max_net_namespaces", "0"},
 	{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"},
 }
 
-// explain says which setting of the machine forbids namespaces.
+// explain says which setting or limit of the machine forbids namespaces.
 func explain(err error) string {
+	if !errors.Is(err, os.ErrPermission) {
+		return fmt.Sprintf("no namespaces for tests: %v", err)
+	}
 	for _, s := range settings {
 		b, rerr := os.ReadFile(s.path)
 		if rerr == nil && strings.TrimSpace(string(b)) == s.forbids {

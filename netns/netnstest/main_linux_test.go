@@ -3,10 +3,12 @@ package netnstest
 import (
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/testutil/tool"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,6 +17,7 @@ import (
 func TestWhereNamespacesAreForbidden(t *testing.T) {
 	t.Parallel()
 	Need(t)
+	tool.Path(t, "cat")
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestChildForbidsNamespaces$", "-test.v")
 	cmd.Env = append(os.Environ(), childEnv+"=TestChildForbidsNamespaces")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -33,8 +36,11 @@ func TestChildForbidsNamespaces(t *testing.T) {
 	if os.Getenv(childEnv) != t.Name() {
 		t.Skip("runs only in a process that another test starts")
 	}
-	if err := os.WriteFile("/proc/sys/user/max_net_namespaces", []byte("0"), 0); err != nil {
-		t.Fatal(err)
+	set := func(kind, value string) {
+		t.Helper()
+		if err := os.WriteFile("/proc/sys/user/max_"+kind+"_namespaces", []byte(value), 0); err != nil {
+			t.Fatal(err)
+		}
 	}
 	again := func(env string) (string, error) {
 		cmd := exec.Command("/proc/self/exe", "-test.run=^(TestPairTalks|Example.*)$", "-test.v")
@@ -42,15 +48,51 @@ func TestChildForbidsNamespaces(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
-	out, err := again("BOXWIRE_REQUIRE_NETNS=")
-	if err != nil || !strings.Contains(out, "--- SKIP: TestPairTalks") || !strings.Contains(out, "the setting user.max_net_namespaces is 0") {
-		t.Errorf("%v\n%s", err, out)
+	for _, kind := range []string{"net", "mnt"} {
+		set(kind, "0")
+		out, err := again("BOXWIRE_REQUIRE_NETNS=")
+		if err != nil || !strings.Contains(out, "--- SKIP: TestPairTalks") || !strings.Contains(out, "the setting user.max_"+kind+"_namespaces is 0") {
+			t.Errorf("%v\n%s", err, out)
+		}
+		if strings.Contains(out, "Example") || strings.Contains(out, "security policy") {
+			t.Errorf("an example ran, or a policy is blamed:\n%s", out)
+		}
+		set(kind, "100")
 	}
-	if strings.Contains(out, "Example") {
-		t.Errorf("an example ran:\n%s", out)
+	// Some are allowed, but not that many.
+	set("net", "1")
+	taken := exec.Command("cat")
+	taken.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
+	in, err := taken.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread()
+	if err := taken.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Wait()
+	defer in.Close()
+	out, err := again("BOXWIRE_REQUIRE_NETNS=")
+	if err != nil || !strings.Contains(out, "--- SKIP: TestPairTalks") || !strings.Contains(out, "a limit is reached: user.max_net_namespaces (1 in this user namespace") {
+		t.Errorf("%v\n%s", err, out)
 	}
 	out, err = again("BOXWIRE_REQUIRE_NETNS=1")
 	if err == nil || !strings.Contains(out, "--- FAIL: TestPairTalks") {
 		t.Errorf("required: %v\n%s", err, out)
+	}
+}
+
+// A package that has forgotten Main is not green: the tests that need it fail.
+func TestAPackageThatForgetsMain(t *testing.T) {
+	t.Parallel()
+	Need(t)
+	for _, require := range []string{"", "1"} {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestPairTalks$", "-test.v")
+		cmd.Env = append(os.Environ(), forgetEnv+"=1", "BOXWIRE_REQUIRE_NETNS="+require)
+		out, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "--- FAIL: TestPairTalks") || !strings.Contains(string(out), "netnstest.Main(m)") {
+			t.Errorf("%v\n%s", err, out)
+		}
 	}
 }

@@ -14,7 +14,8 @@ import (
 // any program.
 //
 // Where namespaces are forbidden, the test is skipped with the name of the
-// setting that forbids them, or fails if BOXWIRE_REQUIRE_NETNS is 1.
+// setting that forbids them, or fails if BOXWIRE_REQUIRE_NETNS is 1. It fails in a
+// package whose TestMain does not call [Main]: a skip would hide that nothing ran.
 func New(t testing.TB) *netns.NS {
 	t.Helper()
 	return newAs(t, "")
@@ -29,6 +30,10 @@ func newAs(t testing.TB, part string) *netns.NS {
 	if err != nil {
 		t.Fatalf("netnstest: %v", err)
 	}
+	if err := likeTheHost(t.Context(), ns); err != nil {
+		ns.Close()
+		t.Fatalf("netnstest: %v", err)
+	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			dump(t, ns, part)
@@ -40,10 +45,16 @@ func newAs(t testing.TB, part string) *netns.NS {
 	return ns
 }
 
+// called says that Main was.
+var called bool
+
 // Need skips the test, or fails it, as [New] does where namespaces are
 // forbidden. It is for tests that make their namespaces themselves.
 func Need(t testing.TB) {
 	t.Helper()
+	if !called {
+		t.Fatal("netnstest.Main was not called: the package needs func TestMain(m *testing.M) { netnstest.Main(m) }")
+	}
 	if forbidden == "" {
 		return
 	}

@@ -13,7 +13,10 @@ import (
 var forbidden = "network namespaces need Linux"
 
 // Main runs the tests. Those that need a namespace are skipped.
-func Main(m *testing.M) { os.Exit(m.Run()) }
+func Main(m *testing.M) {
+	called = true
+	os.Exit(m.Run())
+}
 
 // wiring is never used: New skips before.
 type wiring struct {

@@ -3,6 +3,7 @@ package netnstest
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"net/netip"
@@ -10,7 +11,10 @@ import (
 	"time"
 
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/nsconn"
+	"github.com/boxwire/boxwire/internal/rtnl"
 	"github.com/boxwire/boxwire/netns"
+	"github.com/jsimonetti/rtnetlink/v2"
 	"golang.org/x/sys/unix"
 )
 
@@ -58,11 +62,11 @@ func (w *wiring) ready(ns *netns.NS, name string) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.ctx, 30*time.Second)
 	defer cancel()
-	events, err := ns.Subscribe(ctx, unix.NETLINK_ROUTE, nl.EventConfig{Groups: []uint32{unix.RTNLGRP_LINK}})
+	events, err := nsconn.Subscribe(ctx, ns, unix.NETLINK_ROUTE, nl.EventConfig{Groups: []uint32{unix.RTNLGRP_LINK}})
 	w.check(ns, "link "+name, err)
 	defer events.Close()
 	for {
-		if _, state := w.link(ns, name); state == operUp {
+		if w.link(ns, name).State == rtnetlink.OperStateUp {
 			return
 		}
 		err := events.Receive(ctx, func(int, nl.Message) error { return nil })
@@ -72,27 +76,28 @@ func (w *wiring) ready(ns *netns.NS, name string) {
 	}
 }
 
-// operUp is the operational state "up" (RFC 2863, linux/if.h).
-const operUp = 6
-
-// bridge makes a bridge that is up, and returns its index.
+// bridge makes a bridge that is up, and returns its index. It has a hardware
+// address that was set: another one would change as its ports come and go.
 func (w *wiring) bridge(ns *netns.NS, name string) uint32 {
 	w.t.Helper()
+	mac := make([]byte, 6)
+	rand.Read(mac)         // never fails
+	mac[0] = mac[0]&^1 | 2 // unicast, local
 	b := nl.AppendString(ifinfomsg(0, unix.IFF_UP), unix.IFLA_IFNAME, name)
+	b = nl.AppendAttr(b, unix.IFLA_ADDRESS, mac)
 	b, info := nl.Begin(b, unix.IFLA_LINKINFO)
 	b = nl.AppendString(b, unix.IFLA_INFO_KIND, "bridge")
 	nl.End(b, info)
 	w.check(ns, "link "+name, w.call(ns, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, b))
-	index, _ := w.link(ns, name)
-	return index
+	return uint32(w.link(ns, name).Index)
 }
 
 // address gives a box's link its addresses. They are of use at once, without
 // duplicate address detection.
 func (w *wiring) address(b Box) {
 	w.t.Helper()
-	index, _ := w.link(b.NS, b.Link)
-	for _, p := range []netip.Prefix{b.Addr4, b.Addr6} {
+	index := uint32(w.link(b.NS, b.Link).Index)
+	for _, p := range b.prefixes() {
 		const size = 8 // struct ifaddrmsg: family, prefix length, flags, scope, index
 		m := append(make([]byte, 0, 64), family(p.Addr()), byte(p.Bits()), 0, 0)
 		m = binary.NativeEndian.AppendUint32(m, index)
@@ -103,7 +108,9 @@ func (w *wiring) address(b Box) {
 		}
 		w.check(b.NS, "address "+p.String(), w.call(b.NS, unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, m))
 	}
-	w.solicitable(b.NS, index, b.Addr6.Addr())
+	if b.Addr6.IsValid() {
+		w.solicitable(b.NS, index, b.Addr6.Addr())
+	}
 }
 
 // solicitable waits until neighbours can find an IPv6 address: the kernel joins the
@@ -114,7 +121,7 @@ func (w *wiring) solicitable(ns *netns.NS, index uint32, addr netip.Addr) {
 	group := netip.MustParseAddr("ff02::1:ff00:0").As16() // RFC 4291, 2.7.1
 	a := addr.As16()
 	copy(group[13:], a[13:])
-	conn, err := ns.Exchange(unix.NETLINK_ROUTE)
+	conn, err := nsconn.Shared(ns, unix.NETLINK_ROUTE)
 	w.check(ns, "address "+addr.String(), err)
 	req := nl.Request{Type: unix.RTM_GETMULTICAST, Body: []byte{unix.AF_INET6, 0, 0, 0, 0, 0, 0, 0}}
 	deadline := time.Now().Add(30 * time.Second)
@@ -144,7 +151,8 @@ func (w *wiring) solicitable(ns *netns.NS, index uint32, addr netip.Addr) {
 // defaultRoute sends what a box has no other route for to another one.
 func (w *wiring) defaultRoute(b, via Box) {
 	w.t.Helper()
-	for _, gw := range []netip.Addr{via.Addr4.Addr(), via.Addr6.Addr()} {
+	for _, p := range via.prefixes() {
+		gw := p.Addr()
 		// struct rtmsg: family, lengths of destination and source, TOS, table,
 		// protocol, scope, type, flags
 		m := append(make([]byte, 0, 64), family(gw), 0, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_STATIC,
@@ -154,34 +162,18 @@ func (w *wiring) defaultRoute(b, via Box) {
 	}
 }
 
-// link returns a link's index and operational state.
-func (w *wiring) link(ns *netns.NS, name string) (index uint32, state uint8) {
+// link reads a link.
+func (w *wiring) link(ns *netns.NS, name string) rtnl.Link {
 	w.t.Helper()
-	conn, err := ns.Exchange(unix.NETLINK_ROUTE)
-	if err == nil {
-		req := nl.Request{Type: unix.RTM_GETLINK, Body: nl.AppendString(ifinfomsg(0, 0), unix.IFLA_IFNAME, name)}
-		err = conn.Call(w.ctx, req, func(m nl.Message) error {
-			if len(m.Body) < unix.SizeofIfInfomsg {
-				return errShort
-			}
-			index = binary.NativeEndian.Uint32(m.Body[4:])
-			a := nl.Walk(m.Body[unix.SizeofIfInfomsg:])
-			for a.Next() {
-				if a.Type() == unix.IFLA_OPERSTATE {
-					state = a.U8()
-				}
-			}
-			return a.Err()
-		})
-	}
+	l, err := rtnl.LinkByName(w.ctx, ns, name)
 	w.check(ns, "link "+name, err)
-	return index, state
+	return l
 }
 
 var errShort = errors.New("malformed reply: it is too short")
 
 func (w *wiring) call(ns *netns.NS, typ, flags uint16, body []byte) error {
-	conn, err := ns.Exchange(unix.NETLINK_ROUTE)
+	conn, err := nsconn.Shared(ns, unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}

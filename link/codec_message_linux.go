@@ -1,0 +1,224 @@
+package link
+
+import (
+	"context"
+	"strconv"
+	"sync"
+
+	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
+)
+
+// The places of a link message where a set of options stands.
+const (
+	placeLink  = iota // the message itself
+	placeData         // IFLA_LINKINFO/IFLA_INFO_DATA
+	placeSlave        // IFLA_LINKINFO/IFLA_INFO_SLAVE_DATA
+	placeIPv4         // IFLA_AF_SPEC/AF_INET/IFLA_INET_CONF
+	placeIPv6         // IFLA_AF_SPEC/AF_INET6
+	placeConf6        // IFLA_AF_SPEC/AF_INET6/IFLA_INET6_CONF, for reading only
+	places
+)
+
+// state is what the kernel said of a link, by place. It points into the message.
+type state struct {
+	at        [places]attrs
+	slaveData []byte // IFLA_INFO_SLAVE_DATA as a whole
+}
+
+// states are for reading: at 18 KiB, one is most of what a creation allocates.
+var states = sync.Pool{New: func() any { return new(state) }}
+
+// fields are options, by place.
+type fields [places]attrSet
+
+// message is a request about a link that is being put together.
+type message struct {
+	b      []byte
+	have   *state  // what the link has already, which is left out; nil: nothing
+	only   *fields // what may stand in it; nil: everything
+	zero   bool    // zeros stand in it, too
+	sent   fields  // what stands in it
+	names  []string
+	unsure bool // there may be kernels that ignore part of it
+
+	scratch []byte
+}
+
+// put appends fields that stand at the end of the message.
+func (m *message) put(place int, list []field) {
+	e := encoder{b: m.b, names: m.names, zero: m.zero, scratch: m.scratch}
+	if m.have != nil {
+		e.have = &m.have.at[place]
+	}
+	if m.only != nil {
+		e.only = &m.only[place]
+	}
+	e.put(list)
+	m.b, m.names, m.unsure, m.scratch = e.b, e.names, m.unsure || e.unsure, e.scratch
+	for i, in := range e.sent {
+		m.sent[place][i] |= in
+	}
+}
+
+// begin opens an attribute.
+func (m *message) begin(typ uint16) (at int) {
+	m.b, at = nl.Begin(m.b, typ)
+	return at
+}
+
+// end closes an attribute that begin opened. One with nothing in it is left out.
+func (m *message) end(at int) {
+	const header = 4
+	if len(m.b) == at+header {
+		m.b = m.b[:at]
+		return
+	}
+	nl.End(m.b, at)
+}
+
+// kind appends the kind and its options.
+func (m *message) kind(k Kind, peerFD int) {
+	info := m.begin(unix.IFLA_LINKINFO)
+	m.b = nl.AppendString(m.b, unix.IFLA_INFO_KIND, k.name())
+	m.data(k, peerFD)
+	m.end(info)
+}
+
+func (m *message) data(k Kind, peerFD int) {
+	_, list := k.fields()
+	if peerFD >= 0 {
+		withPeerFD(list, peerFD)
+	}
+	data := m.begin(unix.IFLA_INFO_DATA)
+	m.put(placeData, list)
+	m.end(data)
+}
+
+// late appends what is of no use in the message that makes a link: the kernel
+// accepts and ignores it there, or refuses it.
+func (m *message) late(s *Spec) {
+	m.put(placeLink, s.late())
+	spec := m.begin(unix.IFLA_AF_SPEC)
+	inet := m.begin(unix.AF_INET)
+	conf := m.begin(inetConf)
+	m.put(placeIPv4, s.IPv4.fields())
+	m.end(conf)
+	m.end(inet)
+	inet6 := m.begin(unix.AF_INET6)
+	m.put(placeIPv6, s.IPv6.attributes())
+	m.end(inet6)
+	m.end(spec)
+}
+
+// all appends everything that can be changed on a link that is there, but its
+// master and what it is as a port.
+func (m *message) all(s *Spec) {
+	m.put(placeLink, s.common())
+	m.late(s)
+	m.options(s)
+}
+
+// options appends those of the kind, with its name where there are any.
+func (m *message) options(s *Spec) {
+	if s.Kind == nil {
+		return
+	}
+	before := len(m.b)
+	info := m.begin(unix.IFLA_LINKINFO)
+	m.b = nl.AppendString(m.b, unix.IFLA_INFO_KIND, s.Kind.name())
+	empty := len(m.b)
+	if m.data(s.Kind, -1); len(m.b) == empty {
+		m.b = m.b[:before]
+		return
+	}
+	m.end(info)
+}
+
+// slave appends the options of a bond's port. Any other master would take them,
+// too, for options of its own: the caller knows that it is a bond.
+func (m *message) slave(s *Spec) {
+	info := m.begin(unix.IFLA_LINKINFO)
+	data := m.begin(unix.IFLA_INFO_SLAVE_DATA)
+	m.put(placeSlave, s.BondPort.fields())
+	m.end(data)
+	m.end(info)
+}
+
+// sysctl is a setting that has no attribute.
+type sysctl struct {
+	name  string
+	value uint32
+}
+
+// key is the name of the setting for the link.
+func (v sysctl) key(link string) string { return "net/ipv6/conf/" + link + "/" + v.name }
+
+func (v sysctl) text() string { return strconv.Itoa(int(int32(v.value))) }
+
+// sysctls returns those of the spec that the link does not have already.
+func (m *message) sysctls(s *Spec) (list []sysctl) {
+	c := message{have: m.have, only: m.only, zero: m.zero}
+	c.put(placeConf6, s.IPv6.sysctls())
+	m.sent[placeConf6] = c.sent[placeConf6]
+	for w := nl.Walk(c.b); w.Next(); {
+		list = append(list, sysctl{c.names[len(list)], w.U32()})
+	}
+	return list
+}
+
+func setSysctls(ctx context.Context, ns *netns.NS, link string, list []sysctl) error {
+	for _, v := range list {
+		if err := ns.SetSysctl(ctx, v.key(link), v.text()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parse sorts the attributes of an RTM_NEWLINK message. It keeps b.
+func (st *state) parse(b []byte) error {
+	if len(b) < unix.SizeofIfInfomsg {
+		return errShort
+	}
+	err := st.at[placeLink].index(b[unix.SizeofIfInfomsg:])
+	for w := nl.Walk(st.at[placeLink][unix.IFLA_LINKINFO]); err == nil && w.Next(); {
+		switch w.Type() {
+		case unix.IFLA_INFO_DATA:
+			err = st.at[placeData].index(w.Data())
+		case unix.IFLA_INFO_SLAVE_DATA:
+			st.slaveData = w.Data()
+			err = st.at[placeSlave].index(w.Data())
+		}
+	}
+	for w := nl.Walk(st.at[placeLink][unix.IFLA_AF_SPEC]); err == nil && w.Next(); {
+		switch w.Type() {
+		case unix.AF_INET:
+			for in := w.Nested(); in.Next(); {
+				if in.Type() == inetConf {
+					st.at[placeIPv4].array(in.Data(), 1)
+				}
+			}
+		case unix.AF_INET6:
+			err = st.at[placeIPv6].index(w.Data())
+			st.at[placeConf6].array(st.at[placeIPv6][inet6Conf], 0)
+		}
+	}
+	return err
+}
+
+// array sorts numbers of 32 bits that stand one behind the other; the first is
+// that of the given type.
+func (a *attrs) array(b []byte, first int) {
+	for t := first; t < maxAttr && len(b) >= 4; t++ {
+		a[t], b = b[:4:4], b[4:]
+	}
+}
+
+const (
+	inetConf  = 1 // IFLA_INET_CONF
+	inet6Conf = 2 // IFLA_INET6_CONF
+
+	netnsImmutable = 67 // IFLA_NETNS_IMMUTABLE
+)

@@ -1,0 +1,263 @@
+package link
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/boxwire/boxwire/internal/nl"
+	"golang.org/x/sys/unix"
+)
+
+// step is one thing that a creation does. Its requests go in one send, in the
+// namespace of its side, where they are given the index of the link.
+type step struct {
+	kind stepKind
+	side side
+	left leftover // by the message that made the link
+
+	spec     *Spec          // create: the link as the message has it
+	echo     bool           // create: the kernel shows the link in its answer
+	echoed   echoed         // read: when the echo makes a request superfluous
+	reqs     []nl.Request   // create: questions in the same send; send: all of them
+	prefixes []netip.Prefix // send: the addresses among reqs, in order
+	up       bool           // send: it brings the link up
+	read     bool           // send: the last request reads the link
+	compare  bool           // send: what it reads is compared with the spec
+	sysctls  []sysctl       // sysctl
+	addrs    []netip.Addr   // wait
+}
+
+type stepKind uint8
+
+const (
+	stepCreate  stepKind = iota // sends the message that makes the link
+	stepTun                     // makes a TUN or TAP device by ioctls
+	stepPersist                 // makes the device stay without a descriptor
+	stepRead                    // reads the link that was made, for its index
+	stepBond                    // refuses a master that is no bond
+	stepSend                    // sends what the message that made the link cannot do
+	stepSysctl                  // writes settings that have no attribute
+	stepWait                    // waits until the addresses are usable
+)
+
+// side is an end of what is made.
+type side uint8
+
+const (
+	outer side = iota // the link itself
+	inner             // the other end of a pair
+)
+
+// echoed says when an echo shows the final link. The echo of a port shows the link
+// before its master took it; a bridge changes nothing else of its ports.
+type echoed uint8
+
+const (
+	echoNever echoed = iota
+	echoAlways
+	echoOfBridgePort
+)
+
+// leftover is what the message that makes a link does not do to an end.
+type leftover struct{ common, mtu, master, up bool }
+
+// circumstances are what a plan depends on beside the spec.
+type circumstances struct {
+	moved bool // the link is made in another namespace than that of the message
+	late  bool // the kernel refuses to make a link that is up a port of this master
+}
+
+// plan returns the steps that make a link. It is a pure function: all that a
+// kernel may answer is in the steps' conditions.
+func plan(s *Spec, c circumstances) []step {
+	steps := make([]step, 0, 6)
+	var left leftover
+	p, late := pairOf(s.Kind), s.lateAttrs()
+	addrs, linkLocal := s.newAddrs()
+	if k, ok := s.Kind.(Tun); ok {
+		steps = append(steps, step{kind: stepTun}, step{kind: stepRead})
+		if k.Persist { // once nothing else of it can fail
+			steps = append(steps, step{kind: stepPersist})
+		}
+		left = leftover{common: true, master: s.Master.Index != 0, up: s.Up}
+	} else {
+		// The kernel brings a new link up before it looks at a later message.
+		left.up = s.Up && (c.late || late.any() || len(linkLocal) > 0)
+		left.mtu = isBridge(s.Kind) && s.MTU != 0
+		steps = append(steps, planMake(s, left, c.moved)...)
+	}
+	ends := make([]endPlan, 1, 2)
+	ends[0] = endPlan{side: outer, spec: s, left: left, late: late, addrs: addrs, linkLocal: linkLocal}
+	// A link without another end may have its carrier by now.
+	ends[0].read = left.common || left.up && p == nil
+	if p != nil {
+		e := endPlan{side: inner, spec: p, left: leftover{master: p.Master.Index != 0, up: p.Up}, late: p.lateAttrs()}
+		e.addrs, e.linkLocal = p.newAddrs()
+		ends = append(ends, e)
+	}
+	for i := range ends {
+		steps = ends[i].append(steps)
+	}
+	for i := range ends {
+		steps = ends[i].appendWait(steps)
+	}
+	return steps
+}
+
+// planMake plans the message that makes the link and the reading of it.
+//
+// The kernel shows a new link in an echo (>= 6.2). That saves more than a request:
+// since 6.14 a request for a link makes the kernel work off that link's changes of
+// carrier first, and an end of a pair whose other end is down has just lost its.
+func planMake(s *Spec, left leftover, moved bool) []step {
+	in := s
+	if left.mtu || left.up {
+		in = new(*s)
+		in.Up = s.Up && !left.up
+	}
+	if left.mtu {
+		// A bridge's MTU follows its ports unless it was ever changed: it is made
+		// with another MTU, and then changed.
+		if in.MTU--; in.MTU < minMTU {
+			in.MTU = minMTU + 1
+		}
+	}
+	create, read := step{kind: stepCreate, left: left, spec: in, echo: true}, step{kind: stepRead, left: left, echoed: echoAlways}
+	switch {
+	case moved, s.Master.Index != 0 && sendsMLD(s):
+		// The echo would show the link before it moved.
+		create.echo, read.echoed = false, echoNever
+	case s.Master.Index != 0:
+		create.reqs, read.echoed = []nl.Request{getLink("", s.Master.Index)}, echoOfBridgePort
+	}
+	return []step{create, read}
+}
+
+func isBridge(k Kind) bool {
+	_, ok := k.(Bridge)
+	return ok
+}
+
+// sendsMLD reports whether the other end sends MLD reports for its IPv6 addresses as
+// it comes up, which a bridge floods to all its ports. The bridge drops them where the
+// kernel has noticed before that the port has no carrier, and a request for the link
+// makes it notice. On a bridge with many ports the floods cost more than the rest of
+// an attachment.
+func sendsMLD(s *Spec) bool {
+	p := pairOf(s.Kind)
+	return p != nil && slices.ContainsFunc(p.Addrs, isIPv6)
+}
+
+// lateAttrs are the settings that the kernel ignores or refuses in the message that
+// makes a link, and that have to be there before the link comes up.
+type lateAttrs struct {
+	link, slave message
+	sysctls     []sysctl
+	port        bool
+}
+
+func (s *Spec) lateAttrs() lateAttrs {
+	l := lateAttrs{port: s.Port != (PortOptions{})}
+	if s.Alias == "" && s.IPv4 == (IPv4Conf{}) && s.IPv6 == (IPv6Conf{}) && s.BondPort == (BondPort{}) {
+		return l
+	}
+	l.link.late(s)
+	l.slave.slave(s)
+	l.sysctls = l.link.sysctls(s)
+	return l
+}
+
+func (l *lateAttrs) any() bool {
+	return l.port || len(l.link.names) > 0 || len(l.slave.names) > 0 || len(l.sysctls) > 0
+}
+
+// endPlan plans what an end needs after it was made.
+type endPlan struct {
+	side             side
+	spec             *Spec
+	left             leftover
+	late             lateAttrs
+	addrs, linkLocal []Addr
+	read             bool // the link is read at the end in any case
+}
+
+// append appends the steps: what has to be there when the link comes up, then the
+// link comes up, then its addresses.
+func (e *endPlan) append(steps []step) []step {
+	s := e.spec
+	if len(e.late.slave.names) > 0 {
+		steps = append(steps, step{kind: stepBond, side: e.side})
+	}
+	send := step{kind: stepSend, side: e.side, left: e.left, reqs: e.settings()}
+	if len(e.late.sysctls) > 0 {
+		if len(send.reqs) > 0 {
+			steps = append(steps, send)
+		}
+		steps = append(steps, step{kind: stepSysctl, side: e.side, sysctls: e.late.sysctls})
+		send.reqs = nil
+	}
+	for i := range e.linkLocal {
+		// Before the link comes up: then the kernel would make the same address
+		// with detection. One that is there all the same stays.
+		send.reqs = append(send.reqs, encodeAddr(0, &e.linkLocal[i], editReplace))
+		send.prefixes = append(send.prefixes, s.Addrs[slices.IndexFunc(s.Addrs, isIPv6)]) // it comes with that one
+	}
+	if send.up = e.left.up; send.up {
+		// Not with the master in one message: before Linux 6.0 the kernel brings
+		// the link up first then, and a bond takes only ports that are down.
+		send.reqs = append(send.reqs, setFlags(0, true))
+	}
+	for i := range e.addrs {
+		send.reqs = append(send.reqs, encodeAddr(0, &e.addrs[i], editAdd))
+	}
+	send.prefixes = append(send.prefixes, s.Addrs...)
+	send.compare = e.late.port || len(e.late.slave.names) > 0 || e.left.mtu || e.left.common || e.late.link.unsure
+	if send.read = e.read || send.compare; send.read {
+		get := getLink("", 0)
+		if s.IPv6.AddrGenMode != nil || s.IPv6.Token.IsValid() {
+			get = withStats(get) // without them, Linux 5.10 leaves these two out
+		}
+		send.reqs = append(send.reqs, get)
+	}
+	if len(send.reqs) > 0 {
+		steps = append(steps, send)
+	}
+	return steps
+}
+
+// settings returns the requests for what has to be there when the link comes up.
+func (e *endPlan) settings() (reqs []nl.Request) {
+	s := e.spec
+	if e.left.common || e.left.mtu || e.left.master || len(e.late.link.b) > 0 {
+		m := message{b: appendIfInfo(make([]byte, 0, 128), 0, 0, 0)}
+		if e.left.common {
+			m.put(placeLink, s.common())
+		}
+		if e.left.mtu {
+			m.put(placeLink, s.mtu())
+		}
+		if e.left.master {
+			m.b = nl.AppendU32(m.b, unix.IFLA_MASTER, uint32(s.Master.Index))
+		}
+		reqs = append(reqs, nl.Request{Type: unix.RTM_NEWLINK, Body: append(m.b, e.late.link.b...), Names: linkNames})
+	}
+	if len(e.late.slave.names) > 0 {
+		reqs = append(reqs, nl.Request{Type: unix.RTM_NEWLINK, Body: append(appendIfInfo(nil, 0, 0, 0), e.late.slave.b...), Names: linkNames})
+	}
+	if e.late.port {
+		reqs = append(reqs, setPort(0, &s.Port))
+	}
+	if len(s.AltNames) > 0 {
+		reqs = append(reqs, linkProps(unix.RTM_NEWLINKPROP, 0, s.AltNames))
+	}
+	return reqs
+}
+
+// appendWait appends the wait for the addresses of a link that is up.
+func (e *endPlan) appendWait(steps []step) []step {
+	addrs := nodad(e.linkLocal, e.addrs)
+	if !e.spec.Up || len(addrs) == 0 {
+		return steps
+	}
+	return append(steps, step{kind: stepWait, side: e.side, addrs: addrs})
+}

@@ -1,0 +1,134 @@
+package link_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/boxwire/boxwire/link"
+	"github.com/boxwire/boxwire/netns"
+)
+
+// At every start of a daemon: the bridge is made, or found and made to match.
+func ExampleEnsure() {
+	ctx := context.Background()
+	host, err := netns.New(ctx)
+	check(err)
+	defer host.Close()
+	spec := link.Spec{
+		Name: "boxwire0", Up: true,
+		Addrs: []netip.Prefix{netip.MustParsePrefix("10.88.0.1/16")},
+		Kind:  link.Bridge{AgeingTime: new(time.Minute), MulticastSnooping: new(false)},
+		IPv4:  link.IPv4Conf{Forwarding: new(true)},
+	}
+	first, err := link.Ensure(ctx, host, spec)
+	check(err)
+	again, err := link.Ensure(ctx, host, spec)
+	check(err)
+	fmt.Println(again.Name, "is the same link:", first.Index == again.Index)
+	// Output: boxwire0 is the same link: true
+}
+
+// A box directly on the network of the host's eth0. The link is made inside the box; its parent is meant in the host.
+func ExampleCreate_macvlan() {
+	ctx := context.Background()
+	host, err := netns.Current()
+	check(err)
+	defer host.Close()
+	web, err := netns.Open(ctx, "web")
+	check(err)
+	defer web.Close()
+	eth0, err := link.Get(ctx, host, "eth0")
+	check(err)
+	_, err = link.Create(ctx, host, link.Spec{
+		Name: "lan0", NS: web, Parent: eth0.Ref(), Up: true,
+		Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.10/24")},
+		Kind:  link.Macvlan{Mode: link.MacvlanBridge},
+	})
+	check(err)
+}
+
+// Only what is named changes, and if the last of it fails nothing has.
+func ExampleLink_Update() {
+	ctx := context.Background()
+	host, web := wire(ctx)
+	defer host.Close()
+	defer web.Close()
+	br, err := link.Get(ctx, host, "boxwire0")
+	check(err)
+	br, err = br.Update(ctx, link.Spec{
+		MTU: 1400, Alias: "boxes of the shop",
+		Kind: link.Bridge{AgeingTime: new(30 * time.Second)},
+	})
+	check(err)
+	fmt.Println("packets have up to", br.MTU, "bytes now")
+	// Output: packets have up to 1400 bytes now
+}
+
+// Into another namespace, with another name, in one message.
+func ExampleLink_Move() {
+	ctx := context.Background()
+	host, web := wire(ctx)
+	defer host.Close()
+	defer web.Close()
+	web0, err := link.Get(ctx, host, "web0")
+	check(err)
+	inside, err := web0.Move(ctx, web, link.MoveOptions{Name: "eth1", Up: true})
+	check(err)
+	fmt.Println(inside.Name, "is in the box:", inside.NS().Equal(web))
+	// Output: eth1 is in the box: true
+}
+
+// All boxes of a bridge, in the time that a few take one by one. What is gone already does not matter.
+func ExampleDeleteAll() {
+	ctx := context.Background()
+	host, web := wire(ctx)
+	defer host.Close()
+	defer web.Close()
+	br, err := link.Get(ctx, host, "boxwire0")
+	check(err)
+	ports, err := link.List(ctx, host, link.Filter{Kind: "veth", Master: br.Ref()})
+	check(err)
+	check(netns.IgnoreNotExist(link.DeleteAll(ctx, ports...)))
+
+	ports, err = link.List(ctx, host, link.Filter{Master: br.Ref()})
+	check(err)
+	fmt.Println(len(ports), "ports")
+	// Output: 0 ports
+}
+
+// What the kernel reports of a link, its kind's options included.
+func ExampleLink_Details() {
+	ctx := context.Background()
+	host, web := wire(ctx)
+	defer host.Close()
+	defer web.Close()
+	br, err := link.Get(ctx, host, "boxwire0")
+	check(err)
+	d, err := br.Details(ctx)
+	check(err)
+	if br, ok := d.Spec.Kind.(link.Bridge); ok && br.AgeingTime != nil {
+		fmt.Println("addresses are forgotten after", *br.AgeingTime)
+	}
+	// Output: addresses are forgotten after 5m0s
+}
+
+// A program as the other end of a link: it reads and writes IP packets.
+func ExampleOpenTun() {
+	ctx := context.Background()
+	web, err := netns.Open(ctx, "web")
+	check(err)
+	defer web.Close()
+	_, queues, err := link.OpenTun(ctx, web, link.Spec{
+		Name: "tun0", Up: true, MTU: 1400,
+		Addrs: []netip.Prefix{netip.MustParsePrefix("10.9.0.1/24")},
+		Kind:  link.Tun{},
+	}, 1)
+	check(err)
+	defer queues[0].Close() // which removes the link
+	packet := make([]byte, 1400)
+	n, err := queues[0].Read(packet)
+	check(err)
+	fmt.Println("IP version", packet[0]>>4, "in", n, "bytes")
+}

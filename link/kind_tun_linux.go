@@ -1,0 +1,207 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/boxwire/boxwire/internal/fail"
+	"github.com/boxwire/boxwire/internal/privilege"
+	"github.com/boxwire/boxwire/internal/refuse"
+	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
+)
+
+const tunDevice = "/dev/net/tun"
+
+// OpenTun makes a TUN or TAP device as spec says, whose Kind is a [Tun], and
+// returns its queues: one, or with Tun.MultiQueue as many as asked for. Each
+// queue is a descriptor that gives and takes one packet a call; it works with
+// deadlines, and is the caller's to close. It goes on working wherever the
+// link is moved.
+//
+// Otherwise it is like [Create]. A /dev/net/tun that is missing is
+// errors.ErrUnsupported.
+func OpenTun(ctx context.Context, ns *netns.NS, spec Spec, queues int) (Link, []*os.File, error) {
+	c := creation{op: "link.OpenTun", ctx: ctx, ns: ns, spec: &spec, queues: queues}
+	k, ok := spec.Kind.(Tun)
+	switch {
+	case !ok:
+		return Link{}, nil, c.fail(refuse.Input("Kind is a %T, not a link.Tun", spec.Kind))
+	case queues < 1 || queues > 256:
+		return Link{}, nil, c.fail(refuse.Input("%d queues are out of range (1 to 256)", queues))
+	case queues > 1 && !k.MultiQueue:
+		return Link{}, nil, c.fail(refuse.Input("%d queues need MultiQueue", queues))
+	}
+	l, err := c.run()
+	if err != nil {
+		return Link{}, nil, err
+	}
+	return l, c.files, nil
+}
+
+// OpenQueues attaches to a TUN or TAP device and returns so many descriptors of
+// it, see [OpenTun]. Without Tun.MultiQueue there is one, and os.ErrExist
+// means that it is in use.
+func (l Link) OpenQueues(ctx context.Context, queues int) ([]*os.File, error) {
+	const op = "link.OpenQueues"
+	d, err := l.Details(ctx)
+	if err != nil {
+		return nil, err
+	}
+	k, ok := d.Spec.Kind.(Tun)
+	if !ok {
+		return nil, fail.New(op, l.ns, l.subject(), refuse.Input("the link is of kind %q, not a TUN or TAP device", d.Kind))
+	}
+	if queues < 1 || queues > 1 && !k.MultiQueue {
+		return nil, fail.New(op, l.ns, l.subject(), refuse.Input("the device has no %d queues to open", queues))
+	}
+	files, err := openQueues(ctx, l.ns, d.Name, 0, k, queues, false)
+	if errors.Is(err, unix.EBUSY) {
+		err = exist(err, "the device is in use")
+	}
+	return files, fail.New(op, l.ns, l.subject(), err)
+}
+
+// checkTun refuses a Tun that could not live, or not as asked.
+func (c *creation) checkTun() error {
+	k, ok := c.spec.Kind.(Tun)
+	switch {
+	case !ok:
+		return nil
+	case c.queues == 0 && !k.Persist:
+		return refuse.Input("a Tun without Persist lives as long as its descriptors: use OpenTun")
+	case c.spec.TxQueues != 0 || c.spec.RxQueues != 0:
+		return refuse.Input("a Tun has as many queues as descriptors: TxQueues and RxQueues must be 0")
+	}
+	return nil
+}
+
+// openTun makes the link by ioctls on the descriptors of its queues.
+func (c *creation) openTun() error {
+	e := &c.end
+	if err := c.ctx.Err(); err != nil {
+		return err
+	}
+	var err error
+	c.files, err = openQueues(context.WithoutCancel(c.ctx), e.ns, c.spec.Name, c.spec.Index, c.spec.Kind.(Tun), max(c.queues, 1), true)
+	switch {
+	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST), errors.Is(err, unix.EINVAL):
+		if c.named(c.spec.Name) {
+			return exist(err, "the name %s is taken in netns %s", c.spec.Name, e.ns)
+		}
+		if l, ok := c.look(e, c.spec.Index); ok && c.spec.Index != 0 {
+			return exist(err, "index %d is taken in netns %s, by link %s", c.spec.Index, e.ns, l.Name)
+		}
+	case err == nil:
+		c.undo = delName(c.spec.Name)
+	}
+	return err
+}
+
+// persist makes a new device stay, and keeps no descriptor that was not asked for.
+func (c *creation) persist() error {
+	if err := persist(c.files[0]); err != nil {
+		return err
+	}
+	if c.queues == 0 {
+		c.files[0].Close()
+		c.files = nil
+	}
+	return nil
+}
+
+// openQueues opens descriptors of the device with the name; the first makes it,
+// when create is set.
+func openQueues(ctx context.Context, ns *netns.NS, name string, index int, k Tun, queues int, create bool) ([]*os.File, error) {
+	// A descriptor belongs to the namespace that it was opened in.
+	fds, err := netns.Do(ctx, ns, func(context.Context) (fds []int, err error) {
+		for range queues {
+			fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
+				err = &causeError{text: "it is missing, or the kernel's module tun: " + err.Error(), is: errors.ErrUnsupported, err: err}
+			}
+			if errors.Is(err, unix.EACCES) {
+				err = privilege.Explain(err, privilege.DACOverride.Missing())
+			}
+			if err != nil {
+				return fds, fmt.Errorf("opening %s: %w", tunDevice, err)
+			}
+			fds = append(fds, fd)
+		}
+		return fds, nil
+	})
+	for i, fd := range fds {
+		if err == nil {
+			err = attach(fd, name, index, k, create && i == 0)
+			if errors.Is(err, unix.EPERM) {
+				err = privilege.Explain(err, privilege.NetAdmin.MissingIn(ns))
+			}
+		}
+	}
+	var files []*os.File
+	for _, fd := range fds {
+		if err != nil {
+			unix.Close(fd)
+			continue
+		}
+		// Not before it is attached: until then the kernel reports an error to
+		// a poller, and Go's would remember it.
+		files = append(files, os.NewFile(uintptr(fd), tunDevice))
+	}
+	return files, err
+}
+
+// persist makes the device stay when its last descriptor is closed.
+func persist(f *os.File) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := raw.Control(func(fd uintptr) { err = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 1) })
+	return errors.Join(os.NewSyscallError("TUNSETPERSIST", err), cerr)
+}
+
+// attach makes the descriptor a queue of the device.
+func attach(fd int, name string, index int, k Tun, create bool) error {
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	flags := uint16(unix.IFF_TUN)
+	if k.Tap {
+		flags = unix.IFF_TAP
+	}
+	for _, b := range []struct {
+		on  bool
+		bit uint16
+	}{
+		{!k.PacketInfo, unix.IFF_NO_PI}, {k.VirtioHeader, unix.IFF_VNET_HDR},
+		{k.MultiQueue, unix.IFF_MULTI_QUEUE}, {create, unix.IFF_TUN_EXCL},
+	} {
+		if b.on {
+			flags |= b.bit
+		}
+	}
+	req.SetUint16(flags)
+	if create && index != 0 {
+		if err := unix.IoctlSetPointerInt(fd, unix.TUNSETIFINDEX, index); err != nil {
+			return fmt.Errorf("TUNSETIFINDEX: %w", err)
+		}
+	}
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+		return fmt.Errorf("TUNSETIFF: %w", err)
+	}
+	if create && k.Owner != nil {
+		if err := unix.IoctlSetInt(fd, unix.TUNSETOWNER, int(*k.Owner)); err != nil {
+			return fmt.Errorf("TUNSETOWNER: %w", err)
+		}
+	}
+	if create && k.Group != nil {
+		if err := unix.IoctlSetInt(fd, unix.TUNSETGROUP, int(*k.Group)); err != nil {
+			return fmt.Errorf("TUNSETGROUP: %w", err)
+		}
+	}
+	return nil
+}

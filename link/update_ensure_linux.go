@@ -1,0 +1,102 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"github.com/boxwire/boxwire/internal/fail"
+	"github.com/boxwire/boxwire/netns"
+)
+
+// Ensure makes sure that there is a link as spec says: it creates one that is not
+// there, as [Create] does, and changes one that is, as [Link.Update] does, both
+// ends of a pair. It is safe to repeat. What spec does not name is left alone.
+//
+// A link of the name that is of another kind, has another index or parent, or
+// whose other end is not where spec has it, is os.ErrExist: Ensure deletes
+// nothing.
+func Ensure(ctx context.Context, ns *netns.NS, spec Spec) (Link, error) {
+	const op = "link.Ensure"
+	if err := spec.check(ns); err != nil {
+		return Link{}, fail.New(op, ns, subject(spec.Name), err)
+	}
+	if err := spec.resolve(ctx, ns); err != nil {
+		return Link{}, fail.New(op, ns, subject(spec.Name), err)
+	}
+	spec.pairUp()
+	at := ns
+	if spec.NS != nil {
+		at = spec.NS
+	}
+	for try := 0; ; try++ {
+		l, err := ensure(ctx, op, at, &spec)
+		if !errors.Is(err, errAbsent) {
+			return l, err
+		}
+		if l, err = Create(ctx, ns, spec); err == nil || !errors.Is(err, os.ErrExist) || try > 2 {
+			return l, err
+		}
+		// Somebody else made it in between.
+	}
+}
+
+var errAbsent = errors.New("there is no such link")
+
+// ensure changes a link that is there; errAbsent says that it is not.
+func ensure(ctx context.Context, op string, at *netns.NS, spec *Spec) (Link, error) {
+	a := update{ctx: ctx, op: op, ns: at, want: spec}
+	conn, err := route(at)
+	if err == nil {
+		a.conn = conn
+		err = a.read(spec.Name, 0)
+		if errors.Is(err, os.ErrNotExist) {
+			return Link{}, errAbsent
+		}
+		if err == nil && a.before.Name != spec.Name {
+			err = exist(os.ErrExist, "%s is an alternative name of link %s", spec.Name, a.before.Name)
+		}
+	}
+	if err != nil {
+		return Link{}, a.fail(err)
+	}
+	if k, ok := spec.Kind.(Other); ok {
+		k.addUnreported(&a.state.at[placeData])
+	}
+	p := pairOf(spec.Kind)
+	if p == nil {
+		if err := a.run(); err != nil {
+			return Link{}, err
+		}
+		return a.link, nil
+	}
+	b := update{ctx: ctx, op: op, ns: p.NS, want: p}
+	if b.ns == nil {
+		b.ns = at
+	}
+	if b.conn, err = route(b.ns); err == nil {
+		err = b.readPeer(&a)
+	}
+	if err != nil {
+		return Link{}, b.fail(err)
+	}
+	if err := a.run(); err != nil {
+		return Link{}, err
+	}
+	if err := b.run(); err != nil {
+		return Link{}, errors.Join(err, a.undo())
+	}
+	return a.link, nil
+}
+
+// readPeer reads the other end of a pair, and refuses one that is not where it
+// should be.
+func (u *update) readPeer(outer *update) error {
+	err := u.read(u.want.Name, 0)
+	is := err == nil && u.before.Kind == outer.before.Kind &&
+		u.before.PeerIndex == outer.before.Index && outer.before.PeerIndex == u.before.Index
+	if errors.Is(err, os.ErrNotExist) || err == nil && !is {
+		return exist(os.ErrExist, "the other end of link %s is not %s in netns %s", outer.before.Name, u.want.Name, u.ns)
+	}
+	return err
+}

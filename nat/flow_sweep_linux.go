@@ -1,0 +1,245 @@
+package nat
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+
+	"github.com/boxwire/boxwire/internal/ct"
+	"github.com/boxwire/boxwire/internal/rtnl"
+	"golang.org/x/sys/unix"
+)
+
+// A sweep ends flows that contradict the present table: that it would not let begin, or would
+// translate otherwise. After a change, it looks at the flows of changed networks. The first Sync of
+// a program looks at all flows.
+//
+// Some flows cannot be decided by the present table alone. Such a flow ends only if the previous
+// table explains it and the present one does not: by a pinhole, a published port or a masquerade
+// that is gone. Otherwise it stays, because its pinhole may have been deleted earlier
+// (DeletePinholes leaves flows), or it belongs to another program.
+type sweep struct {
+	n       *NAT
+	had, is []item // the table before the change and after
+	all     bool   // look at all flows, and not only at those of networks that changed
+	rebuilt bool   // the table was missing or damaged: any flow may have begun meanwhile
+
+	old, now *flowPolicy         // the policies of had and is
+	kinds    map[netip.Addr]byte // route types by address
+	links    map[int]string
+	err      error // the first failed route lookup
+}
+
+// changedNetworks returns the networks, before and after, whose flows are let in or translated
+// otherwise.
+func changedNetworks(old, now []NetworkState) (nets []NetworkState) {
+	in := func(all []NetworkState, n Network) bool {
+		return slices.ContainsFunc(all, func(o NetworkState) bool { return reflect.DeepEqual(o.ruled(), n.ruled()) })
+	}
+	for _, n := range old {
+		if !in(now, n.Network) {
+			nets = append(nets, n)
+		}
+	}
+	for _, n := range now {
+		if !in(old, n.Network) {
+			nets = append(nets, n)
+		}
+	}
+	return nets
+}
+
+// ruled returns the network with the fields that a flowPolicy depends on.
+func (n Network) ruled() Network {
+	n.ClampMSS = false
+	return n
+}
+
+// run ends the stale flows. It follows a commit, so it ignores the end of ctx. It reads nothing if
+// no network changed or nothing is tracked.
+func (s *sweep) run(ctx context.Context) error {
+	old, err := networksOf(s.had)
+	if err != nil {
+		return err
+	}
+	now, err := networksOf(s.is)
+	if err != nil {
+		return err
+	}
+	nets := changedNetworks(old, now)
+	if !s.all && len(nets) == 0 {
+		return nil
+	}
+	table, err := s.n.flows()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
+	if any, err := table.Any(ctx); err != nil || !any {
+		return notEnded(err)
+	}
+	if s.old, err = newFlowPolicy(s.had, old); err != nil {
+		return err
+	}
+	if s.now, err = newFlowPolicy(s.is, now); err != nil {
+		return err
+	}
+	if len(old)+len(now)+s.old.ports()+s.now.ports() == 0 {
+		return nil
+	}
+	// First select the flows that may end. The kernel is asked for the addresses of these only.
+	stale, err := table.List(ctx, func(f *ct.Flow) bool {
+		return (s.all || meets(nets, f)) && (s.mayEnd(ctx, f, true) || s.mayEnd(ctx, f, false))
+	})
+	stale = slices.DeleteFunc(stale, func(f ct.Flow) bool { return !s.ends(ctx, &f) })
+	if s.err != nil { // whatever it is: a kernel without conntrack has no flow to ask about
+		return errNotEnded(errors.Join(err, s.err))
+	}
+	if err == nil {
+		_, err = table.Delete(ctx, stale...)
+	}
+	return notEnded(err)
+}
+
+// meets reports whether a flow has an address of the networks.
+func meets(nets []NetworkState, f *ct.Flow) bool {
+	for _, a := range []netip.AddrPort{f.Orig.Src, f.Orig.Dst, f.Reply.Src} {
+		if networkOf(nets, a.Addr()) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// mayEnd reports whether a flow may end, assuming that its destination is an address of the host or
+// not (toHost).
+func (s *sweep) mayEnd(ctx context.Context, f *ct.Flow, toHost bool) bool {
+	switch j := s.now.verdict(f, false, toHost); j {
+	case flowHidden:
+		return s.hadFixed(f) || !s.isLocal(ctx, f.Reply.Dst.Addr())
+	case flowStranger:
+		return meets(s.old.nets, f)
+	default:
+		return s.mustEnd(f, j, false, toHost)
+	}
+}
+
+// ends reports whether a flow ends.
+func (s *sweep) ends(ctx context.Context, f *ct.Flow) bool {
+	dst := f.Orig.Dst.Addr()
+	if s.kind(ctx, dst) == unix.RTN_BROADCAST { // the host's, and not translated
+		return false
+	}
+	fromHost, toHost := s.isLocal(ctx, f.Orig.Src.Addr()), s.isLocal(ctx, dst)
+	switch j := s.now.verdict(f, fromHost, toHost); j {
+	case flowHidden:
+		// Behind an address that is none of the host's, or the fixed one that the
+		// network had, where the masquerade takes another.
+		a := f.Reply.Dst.Addr()
+		return !s.isLocal(ctx, a) || s.hadFixed(f) && s.route(ctx, dst).Source != a
+	case flowStranger:
+		return s.hasBlockedUplink(ctx, f)
+	default:
+		return s.mustEnd(f, j, fromHost, toHost)
+	}
+}
+
+// mustEnd reports whether a flow with this verdict ends.
+func (s *sweep) mustEnd(f *ct.Flow, j flowVerdict, fromHost, toHost bool) bool {
+	switch j {
+	case flowWrong:
+		return true
+	case flowMoved:
+		if s.all {
+			return true
+		}
+	case flowClosed:
+		if s.rebuilt {
+			return true
+		}
+	case flowForeign:
+	default:
+		return false
+	}
+	switch s.old.verdict(f, fromHost, toHost) {
+	case flowRight, flowHidden, flowStranger:
+		return true
+	}
+	return false
+}
+
+// hadFixed reports whether a flow is translated to the SNAT address that its network had.
+func (s *sweep) hadFixed(f *ct.Flow) bool {
+	net := networkOf(s.old.nets, f.Orig.Src.Addr())
+	if net == nil {
+		return false
+	}
+	a, ok := net.fixed(f.Orig.Src.Addr().Is6())
+	return ok && a == f.Reply.Dst.Addr()
+}
+
+// hasBlockedUplink reports whether a flow of a former network comes in by a link that forwards for
+// networks only.
+func (s *sweep) hasBlockedUplink(ctx context.Context, f *ct.Flow) bool {
+	src := f.Orig.Src.Addr()
+	enabled := s.now.enabled[0]
+	if src.Is6() {
+		enabled = s.now.enabled[1]
+	}
+	if !meets(s.old.nets, f) || len(enabled) == 0 {
+		return false
+	}
+	if net := networkOf(s.old.nets, src); net != nil {
+		return enabled[net.Interface]
+	}
+	h := s.route(ctx, src)
+	if s.links == nil {
+		links, err := readLinks(ctx, s.n.ns)
+		s.err = cmp.Or(s.err, err)
+		s.links = make(map[int]string, len(links))
+		for _, l := range links {
+			s.links[l.Index] = l.Name
+		}
+	}
+	return enabled[s.links[h.Link()]]
+}
+
+func (s *sweep) isLocal(ctx context.Context, a netip.Addr) bool {
+	return s.kind(ctx, a) == unix.RTN_LOCAL
+}
+
+// kind returns the route type of an address. It asks the kernel once for each.
+func (s *sweep) kind(ctx context.Context, a netip.Addr) byte {
+	kind, asked := s.kinds[a]
+	if !asked {
+		kind = s.route(ctx, a).Type
+		if s.kinds == nil {
+			s.kinds = make(map[netip.Addr]byte)
+		}
+		s.kinds[a] = kind
+	}
+	return kind
+}
+
+func (s *sweep) route(ctx context.Context, a netip.Addr) rtnl.Route {
+	h, err := s.n.route(ctx, a)
+	s.err = cmp.Or(s.err, err)
+	return h
+}
+
+// notEnded says that older flows were not ended. Without conntrack in the kernel there are none.
+func notEnded(err error) error {
+	if err == nil || errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	return errNotEnded(err)
+}
+
+func errNotEnded(err error) error {
+	return fmt.Errorf("the change is made, but older flows were not ended: %w", err)
+}

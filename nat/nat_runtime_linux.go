@@ -1,0 +1,42 @@
+package nat
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/boxwire/boxwire/internal/portlock"
+)
+
+// runtimeState is what a NAT holds in this process: locks, sockets, and what the kernel does not
+// report any more.
+type runtimeState struct {
+	turn         chan struct{}  // holds a token while a change is under way, which has ports
+	ports        *portlock.Lock // reserved ports
+	elements     int            // of the table, as far as this program has changed it
+	staleFlushed bool           // flows that the table contradicts were flushed
+
+	mu      sync.Mutex // guards the following fields
+	facts   []item     // what the table said about the host when it was last read
+	closed  bool
+	proxies map[*Proxy]bool
+}
+
+// remember keeps the facts of the host among the items. They are lost to the kernel once another
+// program removes the table.
+func (n *NAT) remember(items []item) {
+	facts := itemsOf(items, kindFact)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.facts = facts
+}
+
+// forgotten returns the remembered facts that are not among the items.
+func (n *NAT) forgotten(items []item) []item {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(n.facts), func(fact item) bool {
+		return slices.ContainsFunc(items, func(it item) bool {
+			return it.setKey() == fact.setKey()
+		})
+	})
+}

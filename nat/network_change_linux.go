@@ -1,0 +1,192 @@
+package nat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/boxwire/boxwire/internal/nft"
+	"github.com/boxwire/boxwire/internal/refuse"
+)
+
+// networkTx has what all transactions about one network share.
+type networkTx struct {
+	tableTx
+	iface string
+	want  []item // the network's elements after the change; nil for none
+	had   []item // its elements before, with the AllowTo of others that goes with it
+	plan  *plan  // for the host's links
+}
+
+func (ch *networkTx) subject() string { return "network " + ch.iface }
+
+// Committed reports whether the table holds exactly the wanted items of the network.
+func (ch *networkTx) Committed(ctx context.Context) (bool, error) {
+	have, err := ch.n.held(ctx, ch.c, ch.iface)
+	b := nft.NewBatch(ch.n.table)
+	changeItems(b, have, ch.want)
+	return b.Len() == 0, err
+}
+
+// putNetwork adds a network. With replace, it replaces an existing one.
+func (n *NAT) putNetwork(ctx context.Context, op string, net Network, replace bool) error {
+	tx := &putNetworkTx{replace: replace}
+	tx.iface = net.Interface
+	var err error
+	if tx.net, err = net.checked(); err != nil {
+		return n.fail(op, tx.subject(), err)
+	}
+	tx.want = tx.net.items()
+	return n.transact(ctx, op, tx)
+}
+
+// putNetworkTx adds or replaces a network.
+type putNetworkTx struct {
+	networkTx
+	net     Network // checked
+	replace bool    // one that is there
+}
+
+// Build returns the batch, and plans the changes of links.
+func (ch *putNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.Batch, err error) {
+	if ch.plan, err = ch.n.plan(ctx, ch.c, ch.net); err != nil {
+		return nil, err
+	}
+	if ch.had, err = ch.n.held(ctx, ch.c, ch.iface); err != nil {
+		return nil, err
+	}
+	if ch.had != nil && !ch.replace {
+		return nil, refuse.As(os.ErrExist, "the interface has a network already")
+	}
+	if err := ch.n.overlaps(ctx, ch.c, ch.net); err != nil {
+		return nil, err
+	}
+	b = nft.NewBatch(ch.n.table)
+	changeItems(b, ch.had, ch.want)
+	ch.plan.record(b)
+	return b, nil
+}
+
+// finish writes the settings of links, and ends the flows that the network would not let begin.
+func (ch *putNetworkTx) finish(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
+	defer cancel()
+	if err := ch.plan.apply(ctx, ch.n.ns); err != nil {
+		return errors.Join(err, ch.undo(ctx))
+	}
+	return ch.n.explain(ctx, ch.c, ch.sweep(ctx))
+}
+
+// undo undoes the change, when a setting could not be written.
+func (ch *putNetworkTx) undo(ctx context.Context) error {
+	back := &undoNetworkTx{networkTx: ch.networkTx}
+	back.want, back.had = ch.had, ch.want
+	back.reverted = ch.plan.revert(ctx, ch.n.ns)
+	if err := errors.Join(back.reverted, ch.n.run(ctx, ch.c, back)); err != nil {
+		return fmt.Errorf("undoing the change: %w", err)
+	}
+	return nil
+}
+
+// undoNetworkTx undoes a putNetworkTx.
+type undoNetworkTx struct {
+	networkTx
+	reverted error // the error of restoring settings; the records stay then
+}
+
+// Build returns the batch that restores the former network.
+func (ch *undoNetworkTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error) {
+	have, err := ch.n.held(ctx, ch.c, ch.iface)
+	if err != nil {
+		return nil, err
+	}
+	b := nft.NewBatch(ch.n.table)
+	changeItems(b, have, ch.want)
+	if ch.reverted == nil {
+		err = ch.n.unrecord(ctx, ch.c, b, ch.plan)
+	}
+	return b, err
+}
+
+func (ch *undoNetworkTx) finish(context.Context) error { return nil }
+
+// deleteNetworkTx deletes a network, and the AllowTo of other networks that name it.
+type deleteNetworkTx struct{ networkTx }
+
+// Build returns the batch that deletes the network.
+func (ch *deleteNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.Batch, err error) {
+	n, c := ch.n, ch.c
+	if ch.had, err = n.held(ctx, c, ch.iface); err != nil {
+		return nil, err
+	}
+	if ch.had == nil {
+		if err := n.gone(ctx, c); err != nil {
+			return nil, err
+		}
+		return nil, refuse.As(os.ErrNotExist, "the interface has no network")
+	}
+	pairs, err := c.Elements(ctx, n.table, "pair")
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range pairs {
+		if from, to := pairOf(e.Key); to == ch.iface && from != ch.iface {
+			ch.had = append(ch.had, item{"pair", e})
+		}
+	}
+	if ch.plan, err = n.plan(ctx, c); err != nil {
+		return nil, err
+	}
+	b = nft.NewBatch(n.table)
+	changeItems(b, ch.had, nil)
+	ch.plan.record(b)
+	return b, n.revoke(ctx, c, b, func(name string) bool { return name == ch.iface })
+}
+
+// finish ends the network's flows and restores the links.
+func (ch *deleteNetworkTx) finish(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
+	defer cancel()
+	if err := errors.Join(ch.sweep(ctx), ch.n.restoreLinks(ctx, ch.c)); err != nil {
+		return fmt.Errorf("the network is removed, but: %w", err)
+	}
+	return nil
+}
+
+// sweep ends the flows that the change made stale. If nothing is tracked or nothing changed, it
+// reads nothing.
+func (ch *networkTx) sweep(ctx context.Context) error {
+	b := nft.NewBatch(ch.n.table)
+	if changeItems(b, ch.had, ch.want); b.Len() == 0 {
+		return nil
+	}
+	table, err := ch.n.flows()
+	if err != nil {
+		return err
+	}
+	if any, err := table.Any(ctx); err != nil || !any {
+		return notEnded(err)
+	}
+	now, err := ch.n.readItems(ctx, ch.c, setsOfKind(kindNetwork, kindOwned, kindFact)...)
+	if err != nil {
+		return notEnded(err)
+	}
+	s := sweep{n: ch.n, had: replaceItems(now, ch.want, ch.had), is: now}
+	return s.run(ctx)
+}
+
+// replaceItems returns items without out and with in.
+func replaceItems(items, out, in []item) []item {
+	gone := make(map[setKey]bool, len(out))
+	for _, it := range out {
+		gone[it.setKey()] = true
+	}
+	all := make([]item, 0, len(items)+len(in))
+	for _, it := range items {
+		if !gone[it.setKey()] {
+			all = append(all, it)
+		}
+	}
+	return append(all, in...)
+}

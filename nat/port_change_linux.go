@@ -1,0 +1,89 @@
+package nat
+
+import (
+	"context"
+
+	"github.com/boxwire/boxwire/internal/nft"
+	"github.com/boxwire/boxwire/netns"
+)
+
+// portsTx has what all transactions about published ports share: elements to delete, ports to add,
+// and what follows from both.
+type portsTx struct {
+	tableTx
+	del  []item // elements of published ports to delete
+	gone []Port // the ports that they are
+	add  []Port // to publish
+
+	refs     refChange      // the counts that change
+	reserved *reservedPorts // nil without long ranges
+	fault    Port           // the port that an error is about, if it is one port's
+}
+
+func (tx *portsTx) subject() string {
+	switch {
+	case tx.fault != (Port{}):
+		return tx.fault.String()
+	case len(tx.add) > 0:
+		return portsSubject(tx.add)
+	}
+	return portsSubject(tx.gone)
+}
+
+// batch returns the batch that changes the ports. counts are the first reference counts, which were
+// read already.
+func (tx *portsTx) batch(ctx context.Context, counts []*nft.Element) (*nft.Batch, error) {
+	n, c := tx.n, tx.c
+	reserved, recorded, err := n.reserveRanges(ctx, c, tx.gone, tx.add)
+	if err != nil {
+		return nil, err
+	}
+	if counts, err = tx.refs.read(ctx, c, n.table, counts); err != nil {
+		return nil, err
+	}
+	b := nft.NewBatch(n.table)
+	deleteItems(b, tx.del)
+	deleteItems(b, ownItems(tx.gone))
+	addPorts(b, tx.add)
+	addItems(b, ownItems(tx.add))
+	tx.refs.write(b, counts)
+	if err := n.respan(ctx, c, b, tx.gone, tx.add); err != nil {
+		return nil, err
+	}
+	if reserved != nil {
+		changeItems(b, recorded, reserved.record)
+	}
+	tx.reserved = reserved
+	return b, reserved.shrink(ctx)
+}
+
+// Rollback restores the sysctl with reserved ports.
+func (tx *portsTx) Rollback(ctx context.Context) error {
+	reserved := tx.reserved
+	tx.reserved = nil
+	return reserved.rollback(ctx)
+}
+
+// have reports whether all ports are published as given (want), or none is (!want).
+func (n *NAT) have(ctx context.Context, c nft.Conn, ports []Port, want bool) (bool, error) {
+	items := portItems(ports)
+	found, err := c.Lookup(ctx, n.table, queries(items)...)
+	if err != nil {
+		return false, netns.IgnoreNotExist(err)
+	}
+	for i, e := range found {
+		if there := e != nil && e.Equal(&items[i].elem); there != want {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// queries returns the lookups of the items' keys. For a range it looks up the first port.
+func queries(items []item) []nft.Query {
+	q := make([]nft.Query, len(items), 2*len(items)) // with room for their reference counts
+	for i, it := range items {
+		q[i] = nft.Query{Set: it.set, Key: it.elem.Key}
+	}
+	return q
+}

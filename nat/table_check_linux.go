@@ -1,0 +1,92 @@
+package nat
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/boxwire/boxwire/internal/nft"
+	"github.com/boxwire/boxwire/internal/nsconn"
+	"github.com/boxwire/boxwire/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Check reports whether the named table in the namespace ns is whole: whether it has exactly the
+// rules that Open installs, and all networks and ports of a state. It ignores other networks and
+// ports, and changes nothing. The name "" is "boxwire".
+//
+// Errors: os.ErrNotExist for a missing table; [ErrDamaged] for a table whose rules another program
+// changed, that lacks something of the state, or that an older version of this library installed;
+// os.ErrExist for a table that is not ours, or of a newer version; os.ErrInvalid for bad input. The
+// error of a damaged table names what is wrong.
+func Check(ctx context.Context, ns *netns.NS, name string, state State) error {
+	const op = "nat.Check"
+	table, err := tableName(name)
+	n := &NAT{ns: ns, table: table}
+	if err != nil {
+		return n.fail(op, n.String(), err)
+	}
+	nets, subject, err := state.check()
+	if err != nil {
+		return n.fail(op, subject, err)
+	}
+	x, err := nsconn.Shared(ns, unix.NETLINK_NETFILTER)
+	if err == nil {
+		c := nft.New(x)
+		err = c.Steady(ctx, func(ctx context.Context) error {
+			err := n.checkRules(ctx, c)
+			if err == nil {
+				err = n.checkItems(ctx, c, nets, state.Ports)
+			}
+			return err
+		})
+	}
+	return n.fail(op, n.String(), err)
+}
+
+func (n *NAT) checkRules(ctx context.Context, c nft.Conn) error {
+	comment, err := c.TableComment(ctx, n.table)
+	if err != nil {
+		return err
+	}
+	whole, err := checkVersion(comment)
+	if err != nil {
+		return err
+	}
+	if !whole {
+		return fmt.Errorf("%w: an older version of this library has installed it (its comment is %q, not %q)", ErrDamaged, comment, skeletonComment)
+	}
+	if whole, err = c.Holds(ctx, skeleton(n.table)); err == nil && !whole {
+		err = fmt.Errorf("%w: another program changed its rules", ErrDamaged)
+	}
+	return err
+}
+
+func (n *NAT) checkItems(ctx context.Context, c nft.Conn, nets []Network, ports []Port) error {
+	var want []item
+	var of []string // what each of want is of
+	for _, net := range nets {
+		items := net.items()
+		want, of = append(want, items...), append(of, slices.Repeat([]string{"network " + net.Interface}, len(items))...)
+	}
+	for _, p := range ports {
+		items := portItems([]Port{p})
+		want, of = append(want, items...), append(of, slices.Repeat([]string{"port " + p.String()}, len(items))...)
+	}
+	have, err := n.readItems(ctx, c, setsOf(want)...)
+	if err != nil {
+		return err
+	}
+	there := make(map[setKey]nft.Element, len(have))
+	for _, it := range have {
+		there[it.setKey()] = it.elem
+	}
+	for i, w := range want {
+		if e, ok := there[w.setKey()]; !ok {
+			return fmt.Errorf("%w: %s has no element in the set %s", ErrDamaged, of[i], w.set)
+		} else if !e.Equal(&w.elem) {
+			return fmt.Errorf("%w: %s has another element in the set %s", ErrDamaged, of[i], w.set)
+		}
+	}
+	return nil
+}

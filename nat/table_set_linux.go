@@ -1,0 +1,103 @@
+package nat
+
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Only its set says what an element is about. Keys of different sets can have the same length: a
+// pair of interfaces and an IPv6 prefix with its interface, for example.
+
+// kind is what the elements of a set are about.
+type kind int
+
+const (
+	kindNetwork kind = iota // a network, by its interface
+	kindOwned               // a port or a pinhole, by its owner
+	kindDerived             // derived from elements of other sets
+	kindFact                // the host
+)
+
+func kindOf(set string) kind {
+	switch set {
+	case "lo_ok", "localnet", "listed", "bridged":
+		return kindFact
+	case "spans":
+		return kindDerived
+	}
+	for _, f := range families {
+		switch set {
+		case f.pub, f.any, f.rng, f.route, f.echo:
+			return kindOwned
+		case f.refs, f.own, f.owns:
+			return kindDerived
+		case f.enabled:
+			return kindFact
+		}
+	}
+	return kindNetwork
+}
+
+// setsOfKind are the sets whose elements are about one of the kinds.
+func setsOfKind(kinds ...kind) (sets []string) {
+	for _, set := range setNames {
+		if slices.Contains(kinds, kindOf(set)) {
+			sets = append(sets, set)
+		}
+	}
+	return sets
+}
+
+// itemsOf are those of the items that are about a kind.
+func itemsOf(items []item, k kind) (some []item) {
+	for _, it := range items {
+		if kindOf(it.set) == k {
+			some = append(some, it)
+		}
+	}
+	return some
+}
+
+// familyOfSet returns the family of the addresses in a set: IPv6 for the sets of IPv6, else IPv4.
+func familyOfSet(set string) *family46 {
+	six := families[1]
+	switch set {
+	case six.pub, six.any, six.rng, six.refs, six.route, six.masq, six.snat, six.same, six.enabled,
+		six.nets, six.behind, six.translated, six.own, six.owns, six.echo:
+		return six
+	}
+	return families[0]
+}
+
+// nameAt is where the first name of an interface begins in the keys of each set that
+// has one in them. Each field of a key is padded to 4 bytes (NFT_REG32_SIZE).
+var nameAt = func() map[string]int {
+	at := make(map[string]int)
+	for _, s := range skeletonSets() {
+		i := slices.Index(s.Key, typeIfname)
+		if i < 0 {
+			continue
+		}
+		n := 0
+		for _, f := range s.Key[:i] {
+			n += (int(f.Len) + 3) &^ 3
+		}
+		at[s.Name] = n
+	}
+	return at
+}()
+
+// network returns the interface of the network that the element is about: for a pair the first one,
+// for a subnet in nets4 or nets6 the one in the comment. It is "" for an element without an
+// interface.
+func (it item) network() string {
+	if it.set == families[0].nets || it.set == families[1].nets {
+		return it.elem.Comment
+	}
+	at, ok := nameAt[it.set]
+	if !ok || len(it.elem.Key) < at+unix.IFNAMSIZ {
+		return ""
+	}
+	return nameOf(it.elem.Key[at : at+unix.IFNAMSIZ])
+}

@@ -1,0 +1,63 @@
+package nat
+
+import (
+	"context"
+
+	"github.com/boxwire/boxwire/internal/nft"
+)
+
+// A transaction is one change of the table, with what belongs to it outside of the table: reserved
+// ports, settings of links, flows. run calls its methods.
+type transaction interface {
+	nft.Transaction
+
+	// finish does what follows the commit. Its context does not end.
+	finish(ctx context.Context) error
+
+	// explain says what it means that nothing was committed.
+	explain(ctx context.Context, err error) error
+
+	// over names the table that the transaction is about.
+	over(n *NAT, c nft.Conn)
+
+	// subject says what an error is about.
+	subject() string
+}
+
+// tableTx has what all transactions share.
+type tableTx struct {
+	n *NAT
+	c nft.Conn
+}
+
+func (tx *tableTx) over(n *NAT, c nft.Conn) { tx.n, tx.c = n, c }
+
+func (tx *tableTx) subject() string { return tx.n.String() }
+
+func (tx *tableTx) explain(ctx context.Context, err error) error {
+	return tx.n.explain(ctx, tx.c, err)
+}
+
+func (tx *tableTx) Queries() []nft.Query { return nil }
+
+func (tx *tableTx) Rollback(context.Context) error { return nil }
+
+// transact runs a transaction while no other change is under way in the namespace. It is all that a
+// method does after the check of its arguments.
+func (n *NAT) transact(ctx context.Context, op string, tx transaction) error {
+	tx.over(n, nft.Conn{})
+	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error { return n.run(ctx, c, tx) })
+	if err != nil {
+		err = n.fail(op, tx.subject(), err)
+	}
+	return err
+}
+
+// run commits a transaction, or rolls it back, and does what follows from it.
+func (n *NAT) run(ctx context.Context, c nft.Conn, tx transaction) error {
+	tx.over(n, c)
+	if err := c.Sized(&n.elements).Commit(ctx, n.table, tx); err != nil {
+		return tx.explain(ctx, err)
+	}
+	return tx.finish(context.WithoutCancel(ctx))
+}
