@@ -4,7 +4,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -19,7 +18,6 @@ func main() {
 	ctx := context.Background()
 	gateway, address := netip.MustParsePrefix("10.88.0.1/24"), netip.MustParsePrefix("10.88.0.2/24")
 	outer, inner := netip.MustParseAddrPort("0.0.0.0:8080"), netip.AddrPortFrom(address.Addr(), 80)
-
 	host := must(netns.Current()) // the namespace of this program, as a value
 	defer host.Close()
 	box := must(netns.New(ctx)) // unnamed: it ends with its handle. netns.Create makes one that `ip netns` lists
@@ -28,31 +26,27 @@ func main() {
 	bridge := link.Spec{Name: "boxwire0", Up: true, Kind: link.Bridge{}, Addrs: []netip.Prefix{gateway}}
 	br := must(link.Ensure(ctx, host, bridge)) // may be there already
 	defer br.Delete(ctx)
-	eth := must(link.Create(ctx, host, link.Spec{ // both ends, in both namespaces, or nothing
-		Name: "box0", Up: true, Master: br.Ref(),
-		Kind: link.Veth{Peer: link.Spec{NS: box, Name: "eth0", Up: true, Addrs: []netip.Prefix{address}}},
-	}))
+	inside := link.Spec{NS: box, Name: "eth0", Up: true, Addrs: []netip.Prefix{address}}
+	outside := link.Spec{Name: "box0", Up: true, Master: br.Ref(), Kind: link.Veth{Peer: inside}}
+	eth := must(link.Create(ctx, host, outside)) // both ends, in both namespaces, or nothing
 	defer eth.Delete(ctx)
 	check(route.Add(ctx, box, route.Default(gateway.Addr())))
 	check(eth.WaitReachable(ctx)) // from here on not even the first packet is lost
 
 	gw := must(nat.Open(ctx, host, nat.Options{Name: "hello"})) // an nftables table of that name
 	defer gw.Delete(ctx)
-	check(gw.Sync(ctx, nat.State{ // exactly this, whatever an earlier run has left
-		Networks: []nat.Network{{Interface: "boxwire0", Subnets: []netip.Prefix{gateway.Masked()}, Masquerade: true}},
-		Ports:    []nat.Port{{Owner: "box", Proto: nat.TCP, Host: outer, Box: inner}},
-	}))
+	network := nat.Network{Interface: br.Name, Subnets: []netip.Prefix{gateway.Masked()}, Masquerade: true}
+	port := nat.Port{Owner: "box", Proto: nat.TCP, Host: outer, Box: inner}
+	check(gw.Sync(ctx, nat.State{Networks: []nat.Network{network}, Ports: []nat.Port{port}})) // exactly these
 
-	ln := must(box.Listen(ctx, "tcp", ":80")) // a listener inside the box, used from any goroutine
+	ln := must(box.Listen(ctx, "tcp", ":80")) // a socket of the box, used from any goroutine
 	defer ln.Close()
-	go func() {
-		visitor := must(ln.Accept())
-		defer visitor.Close()
-		fmt.Fprintf(visitor, "hello %v, this is the box\n", visitor.RemoteAddr())
-	}()
 	c := must(net.Dial("tcp", "127.0.0.1:8080"))
 	defer c.Close()
-	io.Copy(os.Stdout, c)
+	visitor := must(ln.Accept())
+	fmt.Fprintf(visitor, "hello %v, this is the box\n", visitor.RemoteAddr())
+	visitor.Close()
+	os.Stdout.ReadFrom(c)
 }
 
 func must[T any](v T, err error) T { check(err); return v }
