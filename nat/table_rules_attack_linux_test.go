@@ -203,10 +203,14 @@ func TestANeighbourGetsNothingButPublishedPorts(t *testing.T) {
 	beyond := listen(t, s.beyond, ":9")
 	const me4, me6 = "203.0.113.9", "2001:db8:1::9"
 	attacks := []attack{
-		{name: "to a port published on 127.0.0.1", src: me4, dst: "127.0.0.1:9090", at: box, chain: "guard", rule: toLoopback},
-		{name: "to a service of the host on 127.0.0.1", src: me4, dst: "127.0.0.1:5353", at: local, chain: "guard", rule: toLoopback},
-		{name: "from 127.0.0.2 to a service of the host", src: "127.0.0.2", dst: "203.0.113.1:7777", at: service, chain: "guard", rule: fromLoopback},
-		{name: "from 127.0.0.2 to a published port", src: "127.0.0.2", dst: "203.0.113.1:8080", at: box, chain: "guard", rule: fromLoopback},
+		{name: "to a port published on 127.0.0.1", src: me4, dst: "127.0.0.1:9090", at: box, chain: "guard", rule: toLoopback, others: [][2]string{{"prerouting", toLoopback}}},
+		{name: "before the guard, to a port published on 127.0.0.1", src: me4, dst: "127.0.0.1:9090", at: box, chain: "prerouting", rule: toLoopback, others: [][2]string{{"guard", toLoopback}}},
+		{name: "to a service of the host on 127.0.0.1", src: me4, dst: "127.0.0.1:5353", at: local, chain: "guard", rule: toLoopback, others: [][2]string{{"prerouting", toLoopback}}},
+		{name: "before the guard, to a service of the host on 127.0.0.1", src: me4, dst: "127.0.0.1:5353", at: local, chain: "prerouting", rule: toLoopback, others: [][2]string{{"guard", toLoopback}}},
+		{name: "from 127.0.0.2 to a service of the host", src: "127.0.0.2", dst: "203.0.113.1:7777", at: service, chain: "guard", rule: fromLoopback, others: [][2]string{{"prerouting", fromLoopback}}},
+		{name: "before the guard, from 127.0.0.3 to a service of the host", src: "127.0.0.3", dst: "203.0.113.1:7777", at: service, chain: "prerouting", rule: fromLoopback, others: [][2]string{{"guard", fromLoopback}}},
+		{name: "from 127.0.0.2 to a published port", src: "127.0.0.2", dst: "203.0.113.1:8080", at: box, chain: "guard", rule: fromLoopback, others: [][2]string{{"prerouting", fromLoopback}}},
+		{name: "before the guard, from 127.0.0.3 to a published port", src: "127.0.0.3", dst: "203.0.113.1:8080", at: box, chain: "prerouting", rule: fromLoopback, others: [][2]string{{"guard", fromLoopback}}},
 		{name: "to a box's address", src: me4, dst: "10.88.0.2:80", at: box, chain: "to_box", rule: theRest},
 		{name: "to a box's address over IPv6", src: me6, dst: "[fd88::2]:80", at: box, chain: "to_box", rule: theRest},
 		{name: "to an unpublished port", src: me4, dst: "10.88.0.2:81", at: unpublished, chain: "to_box", rule: theRest},
@@ -255,8 +259,9 @@ func TestABoxGetsNothingOfOthers(t *testing.T) {
 			atBox, atSibling, atOther, atOutside := listen(t, s.box, ":80"), listen(t, s.sibling, ":80"), listen(t, s.other, ":80"), listen(t, s.outside, ":80")
 			const me4, me6, you4, you6 = "10.88.0.2", "fd88::2", "10.89.0.2", "fd89::2"
 			attacks := []attack{
-				{name: "to a service of the host on 127.0.0.1", src: me4, dst: "127.0.0.1:5353", at: local, chain: "guard", rule: toLoopback},
-				{name: "from 127.0.0.2 to a service of the host", src: "127.0.0.2", dst: "10.88.0.1:7777", at: service, chain: "guard", rule: fromLoopback, others: [][2]string{{"guard", ownSources}}},
+				{name: "to a service of the host on 127.0.0.1", src: me4, dst: "127.0.0.1:5353", at: local, chain: "guard", rule: toLoopback, others: [][2]string{{"prerouting", toLoopback}}},
+				{name: "before the guard, to a service of the host on 127.0.0.1", src: me4, dst: "127.0.0.1:5353", at: local, chain: "prerouting", rule: toLoopback, others: [][2]string{{"guard", toLoopback}}},
+				{name: "from 127.0.0.2 to a service of the host", src: "127.0.0.2", dst: "10.88.0.1:7777", at: service, chain: "guard", rule: fromLoopback, others: [][2]string{{"guard", ownSources}, {"prerouting", fromLoopback}}},
 				{name: "to another network", src: me4, dst: "10.89.0.2:80", at: atOther, chain: "to_box", rule: theRest},
 				{name: "to another network over IPv6", src: me6, dst: "[fd89::2]:80", at: atOther, chain: "to_box", rule: theRest},
 				{name: "to the sibling through the host", src: me4, dst: "10.88.0.3:80", at: atSibling, chain: "icc_off", rule: theRest},

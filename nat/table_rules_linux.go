@@ -19,6 +19,14 @@ const (
 // ports.
 func incoming(b *nft.Batch) {
 	local := append(addrType(true), eq(host32(unix.RTN_LOCAL)...))
+	// The chains of a table that is added do not come into force at the same moment
+	// (nf_tables_commit): a packet may pass guard before it has rules, and this chain after. So
+	// what would be translated is looked at again.
+	elsewhere := exprs{
+		meta(expr.MetaKeyIIFNAME, regA), &expr.Lookup{SourceRegister: regA, SetName: "lo_ok", Invert: true},
+	}
+	b.AddRule("prerouting", rule(ip4(), exprs{network(dst4, 1, regA), eq(127)}, elsewhere, drop())...)
+	b.AddRule("prerouting", rule(ip4(), exprs{network(src4, 1, regA), eq(127)}, elsewhere, drop())...)
 	b.AddRule("prerouting", rule(ip6(), linkLocalSource(), leave())...)
 	b.AddRule("prerouting", rule(local, gotoChain("publish"))...)
 
