@@ -10,55 +10,54 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// Addr is an address of a link, as the kernel describes it.
+// Addr is an address of a link (ip-address(8)).
 type Addr struct {
-	// Prefix is the address with the length of its subnet. The host bits
-	// are kept: 10.88.0.2/16.
+	// Prefix is the address with the length of its subnet. The host bits are the
+	// address: 10.88.0.2/16.
 	Prefix netip.Prefix
 
-	// Peer is the address of the other side of a point-to-point link, the
-	// zero Addr where there is none. The subnet is then the peer's.
+	// Peer is the address of the other side of a point-to-point link; the subnet
+	// is then the peer's. The zero Addr is none.
 	Peer netip.Addr
 
-	// Broadcast is the subnet's broadcast address, IPv4 only; the zero Addr
-	// when none is set.
+	// Broadcast is the subnet's broadcast address, IPv4 only. The zero Addr is
+	// none.
 	Broadcast netip.Addr
 
-	// Scope says how far the address is valid; the kernel finds it out
-	// itself for IPv6.
+	// Scope says how far the address is valid. For IPv6 the kernel sets it.
 	Scope AddrScope
 
-	// Flags are the kernel's IFA_F_* bits. Of a new address those count that
-	// are not the kernel's own to set: AddrNoDAD, AddrOptimistic, AddrHome,
-	// AddrManageTemp, AddrNoPrefixRoute, AddrMulticastJoin, and
-	// AddrDeprecated, which stands for a preferred lifetime that is over.
+	// Flags are the kernel's IFA_F_* bits. In a new address these count:
+	// AddrNoDAD, AddrOptimistic, AddrHome, AddrManageTemp, AddrNoPrefixRoute,
+	// AddrMulticastJoin, and AddrDeprecated, which is a preferred lifetime of
+	// zero. The kernel sets the others.
 	Flags AddrFlags
 
-	// Link is the index of the link that has the address. Where the link is
-	// given otherwise, to AddAddrs say, it is not looked at.
+	// Link is the index of the link that has the address. [Link.AddAddrs] and
+	// the like ignore it.
 	Link int
 
-	// Label is an IPv4 address's name, up to 15 bytes; "" stands for the
-	// link's own name (IFA_LABEL). IPv6 addresses have none.
+	// Label is the name of an IPv4 address, up to 15 bytes; "" is the link's
+	// name (IFA_LABEL). IPv6 addresses have none.
 	Label string
 
 	// Metric is that of the route to the subnet; 0 is the kernel's default
-	// (IFA_RT_PRIORITY, Linux >= 4.18).
+	// (IFA_RT_PRIORITY).
 	Metric uint32
 
-	// Protocol says who made the address (IFA_PROTO, Linux >= 5.18).
+	// Protocol says what made the address (IFA_PROTO, Linux 5.18).
 	Protocol AddrProtocol
 
 	// Valid is how long the address lasts from now, Preferred how long new
-	// connections should use it: whole seconds, rounded up. Zero means for
-	// ever for Valid and as long as Valid for Preferred.
+	// connections should use it, in whole seconds, rounded up. A Valid of 0 is
+	// for ever, a Preferred of 0 is as long as Valid.
 	Valid, Preferred time.Duration
 }
 
-// StaticAddr is a prefix as [Link.AddPrefixes] gives it to a link: an IPv4 address
-// with its subnet's broadcast address (none for /31 and /32), an IPv6 address
-// without duplicate address detection, for the reason given at Spec.DAD. It is
-// where the full form of an address begins:
+// StaticAddr returns a prefix as [Link.AddPrefixes] adds it. An IPv4 address has
+// its subnet's broadcast address, unless that is a /31 or /32. An IPv6 address has
+// no duplicate address detection; Spec.DAD gives the reason. Begin with it if an
+// address needs more:
 //
 //	a := link.StaticAddr(netip.MustParsePrefix("10.88.0.2/16"))
 //	a.Flags |= link.AddrNoPrefixRoute

@@ -99,7 +99,7 @@ func (e *end) verifyMade(body []byte) error {
 }
 
 // verify compares the rest with what the kernel shows.
-func (e *end) verify(left leftover, body []byte) error {
+func (e *end) verify(left pending, body []byte) error {
 	have := states.Get().(*state)
 	*have = state{}
 	defer states.Put(have)

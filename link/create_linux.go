@@ -19,27 +19,25 @@ import (
 // undoTimeout bounds the removal of a link whose creation failed half-way.
 const undoTimeout = 5 * time.Second
 
-// Create makes a link as spec says in the namespace ns, or in Spec.NS, and reads
-// it back. A veth's peer is made in its own namespace in the same message, then
-// brought up and given its addresses there.
+// Create makes a link as spec says and reads it back. The link is made in ns, or in
+// Spec.NS. The peer of a pair is made in its own namespace by the same message;
+// then it is brought up and gets its addresses.
 //
-// What the kernel does not take is an error, also where the kernel reports none:
-// a kernel ignores options that are newer than itself, and Create finds that
-// out by reading them back.
+// Create does everything or leaves nothing behind. If a later step fails, or ctx is
+// done between two steps, it deletes the link again, both ends of a pair, and
+// returns the error of that step.
 //
-// It succeeds whole or leaves nothing behind: when a later step fails, or ctx
-// is done between two steps, the link is deleted again (both ends of a veth),
-// and the error is that of the step.
+// An option that the kernel ignores is an error, too: a kernel ignores options that
+// are newer than itself, and Create finds them by reading the link back.
 //
-// The Link describes the outer end as it was made. Its Running and OperState
-// are those of the moment before the peer came up; read it again for later
-// ones.
+// The Link that is returned describes the outer end as it was made. Running and
+// OperState are from before the peer came up; [Get] reads later ones.
 //
-// Errors: os.ErrInvalid for a spec that cannot work, os.ErrExist when a name or
-// index is taken (the error says in which namespace), os.ErrNotExist for a
-// master or parent that is not there, errors.ErrUnsupported for a kind or an
-// option the kernel does not have, os.ErrPermission without CAP_NET_ADMIN over the
-// namespaces, os.ErrClosed for a closed one.
+// Errors: os.ErrInvalid for a spec that cannot work; os.ErrExist if a name or index
+// is taken, and the error says in which namespace; os.ErrNotExist for a master or
+// parent that is missing; errors.ErrUnsupported for a kind or an option that the
+// kernel lacks; os.ErrPermission without CAP_NET_ADMIN over the namespaces;
+// os.ErrClosed for a closed one.
 func Create(ctx context.Context, ns *netns.NS, spec Spec) (Link, error) {
 	c := creation{op: "link.Create", ctx: ctx, ns: ns, spec: &spec}
 	l, err := c.run()
@@ -112,11 +110,11 @@ func (c *creation) run() (Link, error) {
 	return Link{}, err
 }
 
-// carryOut does one step after the other. A bond takes its ports while they are
-// down, and the kernel brings a new link up before it gives it to its master: where
-// it refuses that, nothing was made, and the plan changes.
+// carryOut does one step after the other. The kernel brings a new link up before it
+// gives it to its master, and a bond takes ports that are down only. If the kernel
+// refuses the first step for that, nothing was made, and the plan changes.
 func (c *creation) carryOut() error {
-	now := circumstances{moved: !c.end.ns.Equal(c.ns)}
+	now := conditions{moved: !c.end.ns.Equal(c.ns)}
 	steps := plan(c.spec, now)
 	for len(steps) > 0 {
 		err := c.do(&steps[0])

@@ -13,7 +13,7 @@ import (
 type step struct {
 	kind stepKind
 	side side
-	left leftover // by the message that made the link
+	left pending // by the message that made the link
 
 	spec     *Spec          // create: the link as the message has it
 	echo     bool           // create: the kernel shows the link in its answer
@@ -58,20 +58,20 @@ const (
 	echoOfBridgePort
 )
 
-// leftover is what the message that makes a link does not do to an end.
-type leftover struct{ common, mtu, master, up bool }
+// pending is what the message that makes a link leaves undone at an end.
+type pending struct{ common, mtu, master, up bool }
 
-// circumstances are what a plan depends on beside the spec.
-type circumstances struct {
+// conditions are what a plan depends on besides the spec.
+type conditions struct {
 	moved bool // the link is made in another namespace than that of the message
 	late  bool // the kernel refuses to make a link that is up a port of this master
 }
 
 // plan returns the steps that make a link. It is a pure function: all that a
 // kernel may answer is in the steps' conditions.
-func plan(s *Spec, c circumstances) []step {
+func plan(s *Spec, c conditions) []step {
 	steps := make([]step, 0, 6)
-	var left leftover
+	var left pending
 	p, late := pairOf(s.Kind), s.lateAttrs()
 	addrs, linkLocal := s.newAddrs()
 	if k, ok := s.Kind.(Tun); ok {
@@ -79,7 +79,7 @@ func plan(s *Spec, c circumstances) []step {
 		if k.Persist { // once nothing else of it can fail
 			steps = append(steps, step{kind: stepPersist})
 		}
-		left = leftover{common: true, master: s.Master.Index != 0, up: s.Up}
+		left = pending{common: true, master: s.Master.Index != 0, up: s.Up}
 	} else {
 		// The kernel brings a new link up before it looks at a later message.
 		left.up = s.Up && (c.late || late.any() || len(linkLocal) > 0)
@@ -91,7 +91,7 @@ func plan(s *Spec, c circumstances) []step {
 	// A link without another end may have its carrier by now.
 	ends[0].read = left.common || left.up && p == nil
 	if p != nil {
-		e := endPlan{side: inner, spec: p, left: leftover{master: p.Master.Index != 0, up: p.Up}, late: p.lateAttrs()}
+		e := endPlan{side: inner, spec: p, left: pending{master: p.Master.Index != 0, up: p.Up}, late: p.lateAttrs()}
 		e.addrs, e.linkLocal = p.newAddrs()
 		ends = append(ends, e)
 	}
@@ -109,7 +109,7 @@ func plan(s *Spec, c circumstances) []step {
 // The kernel shows a new link in an echo (>= 6.2). That saves more than a request:
 // since 6.14 a request for a link makes the kernel work off that link's changes of
 // carrier first, and an end of a pair whose other end is down has just lost its.
-func planMake(s *Spec, left leftover, moved bool) []step {
+func planMake(s *Spec, left pending, moved bool) []step {
 	in := s
 	if left.mtu || left.up {
 		in = new(*s)
@@ -175,7 +175,7 @@ func (l *lateAttrs) any() bool {
 type endPlan struct {
 	side             side
 	spec             *Spec
-	left             leftover
+	left             pending
 	late             lateAttrs
 	addrs, linkLocal []Addr
 	read             bool // the link is read at the end in any case

@@ -38,62 +38,62 @@ func TestPlan(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		spec  Spec
-		after circumstances
+		after conditions
 		want  []string
 	}{
-		{"bridge", of(Spec{}, Bridge{}), circumstances{}, []string{"create ECHO NEWLINK IFNAME LINKINFO", "read echo"}},
-		{"bridge that is up, with an address", of(Spec{Up: true, Addrs: v4}, Bridge{}), circumstances{}, []string{
+		{"bridge", of(Spec{}, Bridge{}), conditions{}, []string{"create ECHO NEWLINK IFNAME LINKINFO", "read echo"}},
+		{"bridge that is up, with an address", of(Spec{Up: true, Addrs: v4}, Bridge{}), conditions{}, []string{
 			"create ECHO NEWLINK up IFNAME LINKINFO", "read echo", "outer: NEWADDR 10.0.0.2"}},
-		{"bridge with an MTU", of(Spec{MTU: 1400, Up: true}, Bridge{}), circumstances{}, []string{
+		{"bridge with an MTU", of(Spec{MTU: 1400, Up: true}, Bridge{}), conditions{}, []string{
 			"create ECHO NEWLINK up IFNAME MTU(1399) LINKINFO", "read echo", "outer: NEWLINK MTU(1400); GETLINK compare"}},
-		{"bridge with the smallest MTU", of(Spec{MTU: minMTU}, Bridge{}), circumstances{}, []string{
+		{"bridge with the smallest MTU", of(Spec{MTU: minMTU}, Bridge{}), conditions{}, []string{
 			"create ECHO NEWLINK IFNAME MTU(69) LINKINFO", "read echo", "outer: NEWLINK MTU(68); GETLINK compare"}},
-		{"bridge with IPv6", of(Spec{MAC: mac, Up: true, Addrs: dual}, Bridge{}), circumstances{}, []string{
+		{"bridge with IPv6", of(Spec{MAC: mac, Up: true, Addrs: dual}, Bridge{}), conditions{}, []string{
 			"create ECHO NEWLINK IFNAME ADDRESS LINKINFO", "read echo",
 			"outer: NEWADDR fe80::ff:fe00:1; NEWLINK up; NEWADDR 10.0.0.2; NEWADDR fd00::2; GETLINK", "outer: wait 2"}},
-		{"pair that is down", veth(Spec{}, Spec{}), circumstances{}, []string{pair, "read echo"}},
-		{"usual attachment", veth(Spec{Up: true, Master: Ref{Index: 7}}, Spec{Up: true, Addrs: v4}), circumstances{}, []string{
+		{"pair that is down", veth(Spec{}, Spec{}), conditions{}, []string{pair, "read echo"}},
+		{"usual attachment", veth(Spec{Up: true, Master: Ref{Index: 7}}, Spec{Up: true, Addrs: v4}), conditions{}, []string{
 			upped + " MASTER; GETLINK", "read echo of a bridge's port", "inner: NEWLINK up; NEWADDR 10.0.0.2"}},
-		{"usual attachment, dual stack", veth(Spec{Up: true, Master: Ref{Index: 7}}, Spec{MAC: mac, Up: true, Addrs: dual}), circumstances{}, []string{
+		{"usual attachment, dual stack", veth(Spec{Up: true, Master: Ref{Index: 7}}, Spec{MAC: mac, Up: true, Addrs: dual}), conditions{}, []string{
 			"create NEWLINK up IFNAME NUM_TX_QUEUES NUM_RX_QUEUES LINKINFO MASTER", "read",
 			"inner: NEWADDR fe80::ff:fe00:1; NEWLINK up; NEWADDR 10.0.0.2; NEWADDR fd00::2", "inner: wait 2"}},
-		{"the same without link-local addresses", veth(Spec{Up: true, Master: Ref{Index: 7}}, Spec{MAC: mac, Up: true, Addrs: dual, IPv6: IPv6Conf{AddrGenMode: new(AddrGenNone)}}), circumstances{}, []string{
+		{"the same without link-local addresses", veth(Spec{Up: true, Master: Ref{Index: 7}}, Spec{MAC: mac, Up: true, Addrs: dual, IPv6: IPv6Conf{AddrGenMode: new(AddrGenNone)}}), conditions{}, []string{
 			"create NEWLINK up IFNAME NUM_TX_QUEUES NUM_RX_QUEUES LINKINFO MASTER", "read",
 			"inner: NEWLINK AF_SPEC; NEWLINK up; NEWADDR 10.0.0.2; NEWADDR fd00::2", "inner: wait 1"}},
-		{"the same with detection", veth(Spec{}, Spec{MAC: mac, Up: true, DAD: true, Addrs: dual}), circumstances{}, []string{
+		{"the same with detection", veth(Spec{}, Spec{MAC: mac, Up: true, DAD: true, Addrs: dual}), conditions{}, []string{
 			pair, "read echo", "inner: NEWLINK up; NEWADDR 10.0.0.2; NEWADDR fd00::2"}},
-		{"peer with a master", veth(Spec{Up: true}, Spec{Up: true, Master: Ref{Index: 9}}), circumstances{}, []string{
+		{"peer with a master", veth(Spec{Up: true}, Spec{Up: true, Master: Ref{Index: 9}}), conditions{}, []string{
 			upped, "read echo", "inner: NEWLINK MASTER; NEWLINK up"}},
-		{"alias of either end", veth(Spec{Up: true, Alias: "x"}, Spec{Up: true, Alias: "y"}), circumstances{}, []string{
+		{"alias of either end", veth(Spec{Up: true, Alias: "x"}, Spec{Up: true, Alias: "y"}), conditions{}, []string{
 			pair, "read echo", "outer: NEWLINK IFALIAS; NEWLINK up", "inner: NEWLINK IFALIAS; NEWLINK up"}},
-		{"port options", veth(Spec{Up: true, Master: Ref{Index: 7}, Port: PortOptions{Isolated: new(true)}}, Spec{}), circumstances{}, []string{
+		{"port options", veth(Spec{Up: true, Master: Ref{Index: 7}, Port: PortOptions{Isolated: new(true)}}, Spec{}), conditions{}, []string{
 			pair + " MASTER; GETLINK", "read echo of a bridge's port", "outer: SETLINK PROTINFO; NEWLINK up; GETLINK compare"}},
-		{"alternative names", veth(Spec{AltNames: []string{"x", "y"}}, Spec{Up: true}), circumstances{}, []string{
+		{"alternative names", veth(Spec{AltNames: []string{"x", "y"}}, Spec{Up: true}), conditions{}, []string{
 			pair, "read echo", "outer: NEWLINKPROP PROP_LIST", "inner: NEWLINK up"}},
-		{"settings of IPv4", veth(Spec{IPv4: IPv4Conf{Forwarding: new(true)}}, Spec{}), circumstances{}, []string{
+		{"settings of IPv4", veth(Spec{IPv4: IPv4Conf{Forwarding: new(true)}}, Spec{}), conditions{}, []string{
 			pair, "read echo", "outer: NEWLINK AF_SPEC; GETLINK compare"}},
-		{"sysctls", veth(Spec{}, Spec{Up: true, Alias: "x", Addrs: v4, IPv6: IPv6Conf{AcceptRA: new(0)}}), circumstances{}, []string{
+		{"sysctls", veth(Spec{}, Spec{Up: true, Alias: "x", Addrs: v4, IPv6: IPv6Conf{AcceptRA: new(0)}}), conditions{}, []string{
 			pair, "read echo", "inner: NEWLINK IFALIAS", "inner: accept_ra 0", "inner: NEWLINK up; NEWADDR 10.0.0.2"}},
-		{"sysctls alone", veth(Spec{}, Spec{Up: true, IPv6: IPv6Conf{AcceptRA: new(0)}}), circumstances{}, []string{
+		{"sysctls alone", veth(Spec{}, Spec{Up: true, IPv6: IPv6Conf{AcceptRA: new(0)}}), conditions{}, []string{
 			pair, "read echo", "inner: accept_ra 0", "inner: NEWLINK up"}},
-		{"port of a bond", of(Spec{Up: true, Master: Ref{Index: 7}, BondPort: BondPort{Queue: new(uint16(1))}}, Dummy{}), circumstances{}, []string{
+		{"port of a bond", of(Spec{Up: true, Master: Ref{Index: 7}, BondPort: BondPort{Queue: new(uint16(1))}}, Dummy{}), conditions{}, []string{
 			"create ECHO NEWLINK IFNAME LINKINFO MASTER; GETLINK", "read echo of a bridge's port", "outer: master is a bond",
 			"outer: NEWLINK LINKINFO; NEWLINK up; GETLINK compare"}},
-		{"bond refuses a port that is up", veth(Spec{Up: true, Master: Ref{Index: 7}}, Spec{Up: true}), circumstances{late: true}, []string{
+		{"bond refuses a port that is up", veth(Spec{Up: true, Master: Ref{Index: 7}}, Spec{Up: true}), conditions{late: true}, []string{
 			pair + " MASTER; GETLINK", "read echo of a bridge's port", "outer: NEWLINK up", "inner: NEWLINK up"}},
-		{"bond", of(Spec{Up: true}, Bond{Mode: new(BondActiveBackup), MIIMonitor: new(100 * time.Millisecond)}), circumstances{}, []string{
+		{"bond", of(Spec{Up: true}, Bond{Mode: new(BondActiveBackup), MIIMonitor: new(100 * time.Millisecond)}), conditions{}, []string{
 			"create ECHO NEWLINK up IFNAME LINKINFO", "read echo"}},
-		{"VLAN", of(Spec{Parent: Ref{Index: 3}, Up: true}, VLAN{ID: 5}), circumstances{}, []string{
+		{"VLAN", of(Spec{Parent: Ref{Index: 3}, Up: true}, VLAN{ID: 5}), conditions{}, []string{
 			"create ECHO NEWLINK up IFNAME LINK LINKINFO", "read echo"}},
-		{"macvlan in a box", of(Spec{Parent: Ref{Index: 3}, Up: true, Addrs: v4}, Macvlan{Mode: MacvlanBridge}), circumstances{moved: true}, []string{
+		{"macvlan in a box", of(Spec{Parent: Ref{Index: 3}, Up: true, Addrs: v4}, Macvlan{Mode: MacvlanBridge}), conditions{moved: true}, []string{
 			"create NEWLINK up IFNAME LINK LINKINFO NET_NS_FD", "read", "outer: NEWADDR 10.0.0.2"}},
-		{"ifb of a limit", of(Spec{Up: true, TxQueueLen: new(32)}, IFB{}), circumstances{}, []string{
+		{"ifb of a limit", of(Spec{Up: true, TxQueueLen: new(32)}, IFB{}), conditions{}, []string{
 			"create ECHO NEWLINK up IFNAME TXQLEN LINKINFO", "read echo"}},
-		{"tap", of(Spec{MAC: mac, MTU: 1400, Master: Ref{Index: 7}, Up: true, Addrs: v4}, Tun{Tap: true, Persist: true}), circumstances{}, []string{
+		{"tap", of(Spec{MAC: mac, MTU: 1400, Master: Ref{Index: 7}, Up: true, Addrs: v4}, Tun{Tap: true, Persist: true}), conditions{}, []string{
 			"tun", "read", "persist", "outer: NEWLINK IFNAME MTU(1400) ADDRESS MASTER; NEWLINK up; NEWADDR 10.0.0.2; GETLINK compare"}},
-		{"tun that goes with its descriptors", of(Spec{}, Tun{}), circumstances{}, []string{
+		{"tun that goes with its descriptors", of(Spec{}, Tun{}), conditions{}, []string{
 			"tun", "read", "outer: NEWLINK IFNAME; GETLINK compare"}},
-		{"everything", veth(everything("a", 7), Spec{}), circumstances{}, []string{
+		{"everything", veth(everything("a", 7), Spec{}), conditions{}, []string{
 			"create ECHO NEWLINK IFNAME MTU(1400) ADDRESS GROUP TXQLEN NUM_TX_QUEUES NUM_RX_QUEUES GSO_MAX_SIZE GSO_MAX_SEGS LINKINFO MASTER; GETLINK",
 			"read echo of a bridge's port", "outer: NEWLINK IFALIAS AF_SPEC; SETLINK PROTINFO; NEWLINKPROP PROP_LIST",
 			"outer: accept_ra 0; proxy_ndp 1; dad_transmits 0", "outer: NEWLINK up; NEWADDR 192.0.2.1; NEWADDR 2001:db8::1; GETLINK compare", "outer: wait 1"}},

@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Delete removes the link, and with it the other end of a veth and the link that
-// SetRate made. A link that is gone already is os.ErrNotExist.
+// Delete removes the link, and with it the other end of a pair and the ifb link of
+// [Link.SetRate]. A link that is gone is os.ErrNotExist. A link of hardware or of
+// the kernel, such as lo, cannot be deleted (EOPNOTSUPP).
 func (l Link) Delete(ctx context.Context) error {
 	const op = "link.Delete"
 	err := l.bound()
@@ -36,17 +37,17 @@ func (l Link) Delete(ctx context.Context) error {
 
 const notDeletable = "the link belongs to hardware or to the kernel and cannot be deleted"
 
-// DeleteAll removes links, and with them the other ends of pairs and what SetRate
-// made, those of a namespace together: the kernel waits for a grace period of its own each time it
-// is asked to delete, which makes 300 links one by one take longer than 300
-// together by a factor of 30 and more.
+// DeleteAll removes links, and with each the other end of a pair and the ifb link
+// of [Link.SetRate]. The links of one namespace are removed together. The kernel
+// waits for a grace period in each call that deletes, so 300 links one by one take
+// over 30 times as long as 300 together.
 //
-// A link that is gone already is os.ErrNotExist and does not keep the others from
-// going; the error names each. Apart from that all links of a namespace go or
-// none does: a link that cannot be deleted, such as lo, is refused by name.
+// A link that is gone is os.ErrNotExist, and the error names it; the others are
+// removed all the same. Otherwise all links of a namespace are removed or none: a
+// link that cannot be deleted, such as lo, is os.ErrInvalid.
 //
-// Links are put into a group of their own for it (Spec.Group), one that no other
-// link is in; if the kernel does not delete them they get their groups back.
+// DeleteAll puts the links into a group that no other link is in (Spec.Group) and
+// deletes that group. If that fails, they get their groups back.
 func DeleteAll(ctx context.Context, links ...Link) error {
 	const op = "link.DeleteAll"
 	for _, l := range links {
@@ -124,7 +125,7 @@ func deleteGroup(ctx context.Context, op string, ns *netns.NS, links []Link) err
 	return errors.Join(append(errs, fail.New(op, ns, subject, err))...)
 }
 
-// deleteLinks puts the links into the group and deletes that.
+// deleteLinks puts the links into the group and deletes the group.
 func deleteLinks(ctx context.Context, conn *nl.Conn, links []Link, group uint32) error {
 	if len(links) == 0 {
 		return nil
@@ -149,8 +150,8 @@ func deleteLinks(ctx context.Context, conn *nl.Conn, links []Link, group uint32)
 	return err
 }
 
-// setGroups puts each link into a group, and returns how many were tried. Links
-// that are gone are ignored.
+// setGroups puts each link into a group, and returns how many requests were sent.
+// It ignores links that are gone.
 func setGroups(ctx context.Context, conn *nl.Conn, links []Link, group func(Link) uint32) (n int, err error) {
 	reqs := make([]nl.Request, len(links))
 	for i, l := range links {

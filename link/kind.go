@@ -6,24 +6,24 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// Kind says what a new link is, with the options of that kind: [Bridge], [Veth],
+// Kind says what a link is, with the options of that kind: [Bridge], [Veth],
 // [Dummy], [IFB], [VLAN], [Macvlan], [Macvtap], [IPVLAN], [IPVTAP], [VXLAN],
-// [Geneve], [VRF], [Bond], [Tun], [Netkit], [WireGuard], or [Other] for the rest.
-// The set is closed: other packages cannot implement Kind.
+// [Geneve], [VRF], [Bond], [Tun], [Netkit], [WireGuard], or [Other] for any other
+// kind of the kernel. The set is closed: other packages cannot implement Kind.
 //
-// In all of them a zero field is left to the kernel, and read back from it a
-// field is set wherever the kernel says something. Which of them can be changed
-// after the link was made is the kernel's to say.
+// The kernel sets a field that is zero. In what [Link.Details] reads, a field is
+// set if the kernel reports it. The kernel decides which options can be changed
+// later.
 type Kind interface {
 	// name is the kernel's name of the kind (IFLA_INFO_KIND).
 	name() string
 
-	// check refuses bad options, as far as their ranges do not say it all.
+	// check refuses bad options that fields does not refuse by their ranges.
 	// outer is the spec that holds the kind.
 	check(outer *Spec) error
 
-	// fields declares the contents of IFLA_INFO_DATA. The values are those of a
-	// copy, which it returns as a pointer.
+	// fields declares the contents of IFLA_INFO_DATA. It returns a pointer to a
+	// copy of the kind, and the fields point into that copy.
 	fields() (Kind, []field)
 }
 
@@ -101,7 +101,8 @@ func checkKind(k Kind, outer *Spec) error {
 	return k.check(outer)
 }
 
-// checkOptions refuses a kind that is none and options that are out of range.
+// checkOptions refuses a value that is not one of the kinds, and options that are
+// out of range.
 func checkOptions(k Kind) error {
 	switch k.(type) { // as kindOf has them
 	case Bridge, Veth, Dummy, IFB, VLAN, Macvlan, Macvtap, IPVLAN, IPVTAP, VXLAN, Geneve, VRF, Bond, Tun, Netkit, WireGuard, Other:
@@ -115,9 +116,8 @@ func checkOptions(k Kind) error {
 	return checkFields(fields)
 }
 
-// hasOwnMAC reports whether the kernel would draw a hardware address for a new link
-// of the kind, and keeps one that it is given. What a kind that is not known has to
-// do with addresses is not known either.
+// hasOwnMAC reports whether the kernel draws a hardware address for a new link of
+// the kind, and keeps one that is given. Of an unknown kind that is not known.
 func hasOwnMAC(k Kind) bool {
 	switch k := k.(type) {
 	case Bridge, Veth, Dummy, IFB, VRF:
@@ -138,8 +138,8 @@ func hasOwnMAC(k Kind) bool {
 	return false
 }
 
-// Attr is one netlink attribute as it stands in a message, in the machine's byte
-// order.
+// Attr is one netlink attribute as it stands in a message (netlink(7)). Numbers in
+// Data are in the machine's byte order unless the uapi header says otherwise.
 type Attr struct {
 	Type uint16 // without the flag bits, see netlink(7)
 	Data []byte // the payload, without header and padding

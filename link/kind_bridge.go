@@ -5,104 +5,103 @@ import (
 	"time"
 )
 
-// Bridge is an Ethernet bridge in the kernel. Other links become its ports by
-// naming it as their Spec.Master; it takes at most 1,023 of them.
+// Bridge is an Ethernet bridge in the kernel. A link becomes its port by Spec.Master or [Link.SetMaster]. A bridge takes at
+// most 1,023 ports.
 //
-// A bridge keeps the hardware address that Create gives it. (One whose address
-// was never set carries the lowest of its ports, and changes it as they come and
-// go: the neighbours' entries for it go wrong each time.) Without Spec.MTU its
-// MTU follows its ports. A bridge has a carrier only while at least one port has.
+// A bridge keeps the hardware address that Create sets. (Without one it has the lowest address of its ports and changes it as
+// they come and go, which makes neighbours' entries for it stale.) Without Spec.MTU its MTU follows its ports. A bridge has a
+// carrier while at least one port has.
 //
-// Needs the kernel's module "bridge". Times are kept in hundredths of a second.
-// See ip-link(8) for the options, and IFLA_BR_* in linux/if_link.h (in
-// parentheses).
+// It needs the kernel's module bridge. Times are multiples of 10 ms. A comment on a field gives its default
+// last, and IFLA_BR_* of linux/if_link.h in parentheses. See ip-link(8).
 //
 // # Many boxes on one bridge
 //
-// With the kernel's defaults each further box on a bridge costs more than the one before, above all with IPv6. What a box sends
-// to multicast groups when it comes up (duplicate address detection, router solicitation, group reports) goes to every other
-// box. For each port that comes up, a bridge with multicast snooping restarts two timers of every port. Where the addresses of
-// boxes are assigned by a program, neither is needed:
+// With the kernel's defaults each further box on a bridge costs more than the one before, above all with IPv6. The bridge
+// floods what a box sends to multicast groups when it comes up (duplicate address detection, router solicitations, group
+// reports) to every other box. With multicast snooping it restarts two timers of every port for each port that comes up. Where
+// a program assigns the boxes' addresses, neither is needed:
 //
 //	br, err := link.Create(ctx, host, link.Spec{
 //		Name: "boxwire0", Up: true, MAC: mac, Addrs: gateways,
 //		Kind: link.Bridge{MulticastSnooping: new(false)},
 //	})
 //	eth, err := link.Create(ctx, host, link.Spec{
-//		Name: "web0", Up: true, Master: br.Index,
+//		Name: "web0", Up: true, Master: br.Ref(),
 //		Kind: link.Veth{Peer: link.Spec{
 //			NS: web, Name: "eth0", Up: true, Addrs: addrs,
 //			IPv6: link.IPv6Conf{AddrGenMode: new(link.AddrGenNone)},
 //		}},
 //	})
 //
-// The box then has no link-local IPv6 address, and its others are usable at once (see Spec.DAD). Neighbour discovery finds it as
-// soon as its port forwards, for which [Link.WaitForwarding] waits. The other way is to let the bridge know the members of each
-// group and send nothing else to boxes: MulticastQuerier, and Spec.Port with MulticastFlood off. It keeps multicast streams to
-// their members, but the bridge then asks every box again for each port that comes up. For IPv6 it works only once the bridge
-// has a link-local address and has asked for the first time.
+// The box then has no link-local IPv6 address, and its other addresses are usable at once (see Spec.DAD). Neighbour discovery
+// finds the box as soon as its port forwards, for which [Link.WaitForwarding] waits.
 //
-// The rest of the cost is the kernel's: adding a port to a bridge walks over all others several times.
+// The other way is that the bridge knows the members of each group and sends multicast to no other box: MulticastQuerier, and
+// Spec.Port with MulticastFlood off. Multicast streams then reach their members only. But the bridge queries every box again
+// for each port that comes up, and IPv6 needs a link-local address on the bridge and a first query.
+//
+// The kernel adds the rest of the cost: adding a port to a bridge walks over all other ports several times.
 type Bridge struct {
 	// Spanning tree.
 	STP          *bool          // runs the spanning tree protocol; off (STP_STATE)
-	STPMode      *BridgeSTPMode // who runs it; Linux 7.1 (STP_MODE)
-	Priority     *uint16        // of this bridge; the default is 32768 (PRIORITY)
-	ForwardDelay *time.Duration // 15 s; 2 s to 30 s while STP is on (FORWARD_DELAY)
-	HelloTime    time.Duration  // 1 s to 10 s; 2 s (HELLO_TIME)
-	MaxAge       time.Duration  // 6 s to 40 s; 20 s (MAX_AGE)
+	STPMode      *BridgeSTPMode // what runs it; BridgeSTPAuto; Linux 7.1 (STP_MODE)
+	Priority     *uint16        // of this bridge, the lowest becomes root; 32768 (PRIORITY)
+	ForwardDelay *time.Duration // in each of listening and learning, 2 s to 30 s while STP is on; 15 s (FORWARD_DELAY)
+	HelloTime    time.Duration  // between hello packets, 1 s to 10 s; 2 s (HELLO_TIME)
+	MaxAge       time.Duration  // of a hello packet, 6 s to 40 s; 20 s (MAX_AGE)
 
 	// Forwarding and learning.
-	AgeingTime       *time.Duration   // learned addresses are forgotten after it; 5 min, 0: nothing is learned (AGEING_TIME)
-	GroupForwardMask uint16           // which of 01:80:c2:00:00:0x are forwarded, one bit each (GROUP_FWD_MASK)
-	GroupAddress     net.HardwareAddr // where BPDUs go: 01:80:c2:00:00:00 (GROUP_ADDR)
-	MaxLearned       *uint32          // how many addresses are learned at most, 0: any number; Linux 6.7 (FDB_MAX_LEARNED)
+	AgeingTime       *time.Duration   // after it a learned address expires, 0: nothing is learned; 5 min (AGEING_TIME)
+	GroupForwardMask uint16           // which of 01:80:c2:00:00:0x are forwarded, bit x each; 0 (GROUP_FWD_MASK)
+	GroupAddress     net.HardwareAddr // where BPDUs go; 01:80:c2:00:00:00 (GROUP_ADDR)
+	MaxLearned       *uint32          // how many addresses are learned at most, 0: no limit; 0; Linux 6.7 (FDB_MAX_LEARNED)
 	LinkLocalLearn   *bool            // source addresses of link-local frames are learned; on (MULTI_BOOLOPT)
 
 	// VLANs. The kernel may lack them (CONFIG_BRIDGE_VLAN_FILTERING).
-	VLANFiltering    *bool        // ports pass their own VLANs only; off (VLAN_FILTERING)
-	VLANProtocol     VLANProtocol // 802.1Q (VLAN_PROTOCOL)
-	VLANDefaultPVID  *uint16      // VLAN of untagged frames at new ports; 1, 0: none (VLAN_DEFAULT_PVID)
+	VLANFiltering    *bool        // a port passes its own VLANs only, see Link.AddVLANs; off (VLAN_FILTERING)
+	VLANProtocol     VLANProtocol // of the tags that are filtered; VLAN8021Q (VLAN_PROTOCOL)
+	VLANDefaultPVID  *uint16      // VLAN of untagged frames at new ports, 0: none; 1 (VLAN_DEFAULT_PVID)
 	VLANStats        *bool        // counts by VLAN; off (VLAN_STATS_ENABLED)
 	VLANStatsPerPort *bool        // counts by port and VLAN; off (VLAN_STATS_PER_PORT)
-	LocalVLAN0       *bool        // own addresses are kept once, not once a VLAN; Linux 6.18 (MULTI_BOOLOPT)
-	MST              *bool        // spanning trees by VLAN; Linux 5.18 (MULTI_BOOLOPT)
+	LocalVLAN0       *bool        // own addresses are kept once, not once a VLAN; off; Linux 6.18 (MULTI_BOOLOPT)
+	MST              *bool        // a spanning tree for each instance of VLANs; off; Linux 5.18 (MULTI_BOOLOPT)
 
-	// Multicast: where members are learned from IGMP and MLD, packets to a
-	// group go only to its members' ports and to those of routers.
+	// Multicast. With snooping, the bridge learns members from IGMP and MLD, and
+	// sends packets to a group to its members' and routers' ports only.
 	MulticastSnooping     *bool            // learns members; on (MCAST_SNOOPING)
-	MulticastVLANSnooping *bool            // does so by VLAN; Linux 5.15 (MULTI_BOOLOPT)
-	MulticastQuerier      *bool            // sends queries, so that members answer; off. IPv6 queries need a link-local address on the bridge (MCAST_QUERIER)
-	QueryUseIfAddr        *bool            // queries come from the bridge's address and not from 0.0.0.0; off (MCAST_QUERY_USE_IFADDR)
-	MulticastRouter       *MulticastRouter // whether the bridge itself gets all of it (MCAST_ROUTER)
-	MulticastHashMax      uint32           // groups at most, a power of two; 4096 (MCAST_HASH_MAX)
-	MulticastStats        *bool            // counts by type of message; off (MCAST_STATS_ENABLED)
+	MulticastVLANSnooping *bool            // learns them by VLAN; off; Linux 5.15 (MULTI_BOOLOPT)
+	MulticastQuerier      *bool            // sends queries, which members answer; for IPv6 the bridge needs a link-local address; off (MCAST_QUERIER)
+	QueryUseIfAddr        *bool            // IGMP queries come from the bridge's address and not from 0.0.0.0; off (MCAST_QUERY_USE_IFADDR)
+	MulticastRouter       *MulticastRouter // whether the host itself gets every group; MulticastRouterAuto (MCAST_ROUTER)
+	MulticastHashMax      uint32           // how many groups at most, a power of two; 4096 (MCAST_HASH_MAX)
+	MulticastStats        *bool            // counts messages by type; off (MCAST_STATS_ENABLED)
 	IGMPVersion           uint8            // 2 or 3; 2 (MCAST_IGMP_VERSION)
 	MLDVersion            uint8            // 1 or 2; 1 (MCAST_MLD_VERSION)
-	LastMemberCount       uint32           // queries after a member left; 2 (MCAST_LAST_MEMBER_CNT)
+	LastMemberCount       uint32           // queries after a member has left; 2 (MCAST_LAST_MEMBER_CNT)
 	StartupQueryCount     uint32           // queries at the start; 2 (MCAST_STARTUP_QUERY_CNT)
-	LastMemberInterval    time.Duration    // between those after a member left; 1 s (MCAST_LAST_MEMBER_INTVL)
-	MembershipInterval    time.Duration    // a member that was not heard of for so long is forgotten; 260 s (MCAST_MEMBERSHIP_INTVL)
-	QuerierInterval       time.Duration    // another querier that was not heard of for so long is gone; 255 s (MCAST_QUERIER_INTVL)
+	LastMemberInterval    time.Duration    // between queries after a member has left; 1 s (MCAST_LAST_MEMBER_INTVL)
+	MembershipInterval    time.Duration    // a membership without a report expires after it; 260 s (MCAST_MEMBERSHIP_INTVL)
+	QuerierInterval       time.Duration    // another querier without a query expires after it; 255 s (MCAST_QUERIER_INTVL)
 	QueryInterval         time.Duration    // between queries; 125 s (MCAST_QUERY_INTVL)
-	QueryResponseInterval time.Duration    // members answer within; 10 s (MCAST_QUERY_RESPONSE_INTVL)
+	QueryResponseInterval time.Duration    // within it members answer; 10 s (MCAST_QUERY_RESPONSE_INTVL)
 	StartupQueryInterval  time.Duration    // between queries at the start; 31.25 s (MCAST_STARTUP_QUERY_INTVL)
-	MDBOffloadFail        *bool            // reports when hardware does not take a group; Linux 6.16 (MULTI_BOOLOPT)
+	MDBOffloadFail        *bool            // reports a group that hardware does not take; off; Linux 6.16 (MULTI_BOOLOPT)
 
-	// Bridged packets pass through the firewall of the layer above; off.
-	// Needs the module br_netfilter.
+	// Bridged packets pass iptables, ip6tables and arptables; off. They need the
+	// module br_netfilter.
 	CallIPTables  *bool // (NF_CALL_IPTABLES)
 	CallIP6Tables *bool // (NF_CALL_IP6TABLES)
 	CallARPTables *bool // (NF_CALL_ARPTABLES)
 }
 
-// BridgeSTPMode says who runs the spanning tree protocol, BR_STP_MODE_* in
+// BridgeSTPMode says what runs the spanning tree protocol, BR_STP_MODE_* in
 // linux/if_link.h.
 type BridgeSTPMode uint32
 
 // The values of BridgeSTPMode.
 const (
-	BridgeSTPAuto   BridgeSTPMode = 0 // a program, where one is installed, and else the kernel
+	BridgeSTPAuto   BridgeSTPMode = 0 // a program if one is installed (/sbin/bridge-stp), or the kernel
 	BridgeSTPUser   BridgeSTPMode = 1 // a program
 	BridgeSTPKernel BridgeSTPMode = 2 // the kernel
 )

@@ -1,9 +1,7 @@
 package link
 
-// Dummy is a link that drops what is sent into it: a place for addresses. It has
-// a carrier whenever it is up.
-//
-// Needs the kernel's module "dummy". See ip-link(8).
+// Dummy is a link that drops what is sent into it, a place for addresses. It has a
+// carrier whenever it is up. It needs the kernel's module dummy. See ip-link(8).
 type Dummy struct{}
 
 func (Dummy) name() string { return "dummy" }

@@ -7,27 +7,27 @@ import (
 )
 
 // Geneve carries Ethernet frames over UDP to one other host (RFC 8926). The UDP
-// packets pass through the namespace in which it was made, also where Spec.NS
-// puts the link itself into another.
+// packets pass through the namespace given to Create, also if Spec.NS puts the link
+// into another one.
 //
-// Needs the kernel's module "geneve". See ip-link(8), IFLA_GENEVE_* in
-// linux/if_link.h (in parentheses).
+// It needs the kernel's module geneve. A comment on a field gives its default last,
+// and IFLA_GENEVE_* of linux/if_link.h in parentheses. See ip-link(8).
 type Geneve struct {
 	ID     *uint32    // network identifier, 0 to 16777215; required without External (ID)
 	Remote netip.Addr // the other host; required without External (REMOTE, REMOTE6)
-	Local  netip.Addr // source address; newer than Linux 7.2 (LOCAL, LOCAL6)
+	Local  netip.Addr // source address; the route decides; newer than Linux 7.2 (LOCAL, LOCAL6)
 
 	Port               uint16    // UDP port of the other host; 6081 (PORT)
-	SourcePorts        PortRange // UDP source ports, chosen by the inner flow; Linux 6.16 (PORT_RANGE)
-	TTL                uint8     // of the UDP packets; the route's (TTL)
-	TTLInherit         bool      // TTL of the inner packet; Linux 4.20 (TTL_INHERIT)
-	TOS                uint8     // 1: of the inner packet (TOS)
-	DF                 TunnelDF  // the "don't fragment" bit, IPv4; Linux 5.1 (DF)
-	FlowLabel          uint32    // IPv6, 0 to 1048575 (LABEL)
+	SourcePorts        PortRange // UDP source ports, chosen by a hash of the inner flow; Linux 6.16 (PORT_RANGE)
+	TTL                uint8     // of the UDP packets, 0: the route's; 0 (TTL)
+	TTLInherit         bool      // the TTL is the inner packet's (TTL_INHERIT)
+	TOS                uint8     // of the UDP packets, 1: the inner packet's; 0 (TOS)
+	DF                 TunnelDF  // the "don't fragment" bit, IPv4 (DF)
+	FlowLabel          uint32    // IPv6 flow label, 0 to 1048575 (LABEL)
 	UDPChecksum        *bool     // sends checksums, IPv4; on (UDP_CSUM)
-	UDPZeroChecksum6Tx bool      // sends none, IPv6 (UDP_ZERO_CSUM6_TX)
-	UDPZeroChecksum6Rx bool      // takes packets without, IPv6 (UDP_ZERO_CSUM6_RX)
-	InnerProtoInherit  bool      // IP packets without a MAC; Linux 6.0 (INNER_PROTO_INHERIT)
+	UDPZeroChecksum6Tx bool      // sends no checksums, IPv6 (UDP_ZERO_CSUM6_TX)
+	UDPZeroChecksum6Rx bool      // accepts packets without a checksum, IPv6 (UDP_ZERO_CSUM6_RX)
+	InnerProtoInherit  bool      // carries IP packets without an Ethernet header; Linux 6.0 (INNER_PROTO_INHERIT)
 
 	// External takes identifier and addresses from each packet's metadata
 	// (COLLECT_METADATA).

@@ -2,34 +2,34 @@ package link
 
 import "github.com/boxwire/boxwire/internal/refuse"
 
-// IPVLAN shares the hardware address of the link below (Spec.Parent, required):
-// packets are distinguished by their IP address. Made with Spec.NS it hangs a box on
-// the parent's network where switches allow one hardware address only. The
-// parent itself and its ipvlans do not reach each other.
+// IPVLAN shares the hardware address of its Spec.Parent, which is required; the
+// kernel chooses the link by the packet's IP address. With Spec.NS it puts a box on
+// the parent's network where a switch allows one hardware address a port. The
+// parent and its ipvlans do not reach each other.
 //
-// Needs the kernel's module "ipvlan". See ip-link(8), IFLA_IPVLAN_* in
-// linux/if_link.h.
+// It needs the kernel's module ipvlan. See ip-link(8) and IFLA_IPVLAN_* in
+// linux/if_link.h (in parentheses).
 type IPVLAN struct {
-	Mode *IPVLANMode // IPVLANL3; one for all of a parent (MODE)
+	Mode *IPVLANMode // the same for all ipvlans of a parent; IPVLANL3 (MODE)
 
-	// Private ones of a parent do not reach each other; with VEPA they meet
-	// on an outside switch that sends packets back. Not both; one setting
-	// for all of a parent. (FLAGS)
+	// Private keeps the ipvlans of a parent from each other. VEPA sends what is
+	// between them to the outside switch, which sends it back. At most one of
+	// them may be set, and it holds for all ipvlans of the parent. (FLAGS)
 	Private, VEPA bool
 }
 
 // IPVTAP is an [IPVLAN] whose packets a program reads and writes at /dev/tapN,
-// where N is the link's index. Needs the kernel's module "ipvtap".
+// where N is the link's index. It needs the kernel's module ipvtap.
 type IPVTAP struct{ IPVLAN }
 
-// IPVLANMode says on which layer an ipvlan works, IPVLAN_MODE_* in
+// IPVLANMode is the layer that an ipvlan works on, IPVLAN_MODE_* in
 // linux/if_link.h.
 type IPVLANMode uint16
 
 // The values of IPVLANMode.
 const (
 	IPVLANL2  IPVLANMode = 0 // Ethernet: ARP and multicast work
-	IPVLANL3  IPVLANMode = 1 // routed: neither does
+	IPVLANL3  IPVLANMode = 1 // routed: ARP and multicast do not work
 	IPVLANL3S IPVLANMode = 2 // routed, and seen by the parent's connection tracking
 )
 

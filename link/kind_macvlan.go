@@ -9,47 +9,47 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// Macvlan gives the link below (Spec.Parent, required) another hardware address:
-// frames to Spec.MAC come out of this link. Made with Spec.NS it hangs a box
-// directly on the parent's network. The parent itself and its macvlans do not
-// reach each other.
+// Macvlan gives its Spec.Parent, which is required, another hardware address:
+// frames to Spec.MAC come out of this link. With Spec.NS it puts a box directly on
+// the parent's network. The parent and its macvlans do not reach each other.
 //
-// Needs the kernel's module "macvlan". See ip-link(8), IFLA_MACVLAN_* in
+// It needs the kernel's module macvlan. See ip-link(8) and IFLA_MACVLAN_* in
 // linux/if_link.h (in parentheses).
 type Macvlan struct {
-	Mode      MacvlanMode // MacvlanVEPA is the kernel's default (MODE)
-	NoPromisc bool        // the parent is not made promiscuous; passthru only (FLAGS)
-	NoDst     bool        // source mode: a frame that has a source link does not go to others, too; Linux 5.10 (FLAGS)
+	Mode      MacvlanMode // how macvlans of the parent reach each other; MacvlanVEPA (MODE)
+	NoPromisc bool        // does not make the parent promiscuous, MacvlanPassthru only (FLAGS)
+	NoDst     bool        // a frame from one of Sources goes to no other link, MacvlanSource only (FLAGS)
 
-	// Sources are the addresses that a link in source mode takes frames
-	// from, in order when read. Given to a change they replace those before.
-	// (MACADDR_DATA)
+	// Sources are the source addresses whose frames a link in mode MacvlanSource
+	// accepts; sorted if read. Update replaces the whole list. (MACADDR_DATA)
 	Sources []net.HardwareAddr
 
-	// BroadcastQueue is how many broadcast frames may wait; the parent uses
-	// the largest of its macvlans' (1000); Linux 5.11. (BC_QUEUE_LEN)
+	// BroadcastQueue is how many broadcast frames may wait. The parent uses the
+	// largest of its macvlans' numbers. The default is 1000; Linux 5.11.
+	// (BC_QUEUE_LEN)
 	BroadcastQueue uint32
 
-	// BroadcastCutoff: with more macvlans than that, broadcast frames to a
-	// group are queued; 1, -1: never; Linux 6.4. (BC_CUTOFF)
+	// BroadcastCutoff is how many macvlans may be members of a group before the
+	// kernel queues frames to it; -1 queues none. The default is 1; Linux 6.4.
+	// (BC_CUTOFF)
 	BroadcastCutoff *int32
 }
 
 // Macvtap is a [Macvlan] whose frames a program reads and writes at /dev/tapN,
-// where N is the link's index. Needs the kernel's module "macvtap".
+// where N is the link's index. It needs the kernel's module macvtap.
 type Macvtap struct{ Macvlan }
 
-// MacvlanMode says what macvlans of one parent have to do with each other,
-// MACVLAN_MODE_* in linux/if_link.h.
+// MacvlanMode says how the macvlans of a parent reach each other, MACVLAN_MODE_* in
+// linux/if_link.h.
 type MacvlanMode uint32
 
 // The values of MacvlanMode.
 const (
-	MacvlanPrivate  MacvlanMode = 1  // nothing
-	MacvlanVEPA     MacvlanMode = 2  // they meet on an outside switch that sends frames back
-	MacvlanBridge   MacvlanMode = 4  // they reach each other directly
-	MacvlanPassthru MacvlanMode = 8  // there is only one; it has the parent to itself
-	MacvlanSource   MacvlanMode = 16 // each takes frames from its Sources only
+	MacvlanPrivate  MacvlanMode = 1  // they do not
+	MacvlanVEPA     MacvlanMode = 2  // through an outside switch that sends frames back
+	MacvlanBridge   MacvlanMode = 4  // directly
+	MacvlanPassthru MacvlanMode = 8  // the parent has this macvlan alone
+	MacvlanSource   MacvlanMode = 16 // each accepts frames from its Sources only
 )
 
 func (Macvlan) name() string { return "macvlan" }
@@ -84,7 +84,7 @@ func (Macvtap) name() string { return "macvtap" }
 
 func (k Macvtap) fields() (Kind, []field) { return &k, k.list() }
 
-// macvlanSources has IFLA_MACVLAN_MACADDR_MODE before it, which says what is to be done
+// macvlanSources is preceded by IFLA_MACVLAN_MACADDR_MODE, which says what to do
 // with the list: MACVLAN_MACADDR_SET.
 var macvlanSources = &special{codec: macList{}, lead: nl.AppendU32(nil, 3, 3)}
 

@@ -1,27 +1,26 @@
 package link
 
-// Netkit is a pair of links like a veth's, made for BPF programs: what they
-// decide happens before a packet changes namespaces. Deleting either end deletes
-// both.
+// Netkit is a pair of links, as a [Veth] is, for BPF programs: they act on a packet
+// before it enters the other namespace. Deleting either end deletes both.
 //
-// Needs Linux 6.7 with CONFIG_NETKIT. See ip-link(8), IFLA_NETKIT_* in
-// linux/if_link.h (in parentheses).
+// It needs Linux 6.7 with CONFIG_NETKIT. A comment on a field gives its default
+// last, and IFLA_NETKIT_* of linux/if_link.h in parentheses. See ip-link(8).
 type Netkit struct {
-	Peer Spec // the other end, as that of a [Veth] (PEER_INFO)
+	Peer Spec // the other end, see [Veth] (PEER_INFO)
 
-	Mode *NetkitMode // NetkitL3; for both ends (MODE)
+	Mode *NetkitMode // of both ends; NetkitL3 (MODE)
 
-	// What becomes of packets where no program is attached: at this end and
-	// at the other; NetkitForward. (POLICY, PEER_POLICY)
+	// Policy and PeerPolicy say what happens to packets of this end and of the
+	// other if no program is attached; NetkitForward. (POLICY, PEER_POLICY)
 	Policy, PeerPolicy *NetkitPolicy
 
-	// Whether mark and priority of packets are cleared before the program at
-	// this end, and at the other, sees them; NetkitScrubDefault; Linux 6.13.
-	// (SCRUB, PEER_SCRUB)
+	// Scrub and PeerScrub say whether the kernel clears a packet's mark and
+	// priority before the program of this end, or of the other, runs;
+	// NetkitScrubDefault; Linux 6.13. (SCRUB, PEER_SCRUB)
 	Scrub, PeerScrub *NetkitScrub
 
-	// Room kept free before and behind packets, in bytes; Linux 6.14.
-	// (HEADROOM, TAILROOM)
+	// Headroom and Tailroom are the bytes kept free before and behind packets;
+	// Linux 6.14. (HEADROOM, TAILROOM)
 	Headroom, Tailroom uint16
 }
 
@@ -34,24 +33,24 @@ const (
 	NetkitL3 NetkitMode = 1 // IP packets
 )
 
-// NetkitPolicy says what becomes of packets without a program, netkit_action in
-// linux/if_link.h.
+// NetkitPolicy says what happens to packets where no program is attached,
+// netkit_action in linux/if_link.h.
 type NetkitPolicy uint32
 
 // The values of NetkitPolicy.
 const (
-	NetkitForward   NetkitPolicy = 0 // go to the other end (NETKIT_PASS)
-	NetkitBlackhole NetkitPolicy = 2 // are dropped (NETKIT_DROP)
+	NetkitForward   NetkitPolicy = 0 // they go to the other end (NETKIT_PASS)
+	NetkitBlackhole NetkitPolicy = 2 // they are dropped (NETKIT_DROP)
 )
 
-// NetkitScrub says what is cleared of packets, NETKIT_SCRUB_* in
+// NetkitScrub says what the kernel clears in a packet, NETKIT_SCRUB_* in
 // linux/if_link.h.
 type NetkitScrub uint32
 
 // The values of NetkitScrub.
 const (
 	NetkitScrubNone    NetkitScrub = 0 // nothing
-	NetkitScrubDefault NetkitScrub = 1 // mark and priority, between namespaces
+	NetkitScrubDefault NetkitScrub = 1 // mark and priority, if the ends are in different namespaces
 )
 
 func (Netkit) name() string { return "netkit" }

@@ -7,17 +7,16 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// Other is a kind that this package does not spell out: tunnels such as "gre",
-// "sit" and "ipip", "macsec", "xfrm" and so on. Its options are netlink
-// attributes, in the form that linux/if_link.h and linux/if_tunnel.h give them.
+// Other is a kind for which this package has no type: tunnels such as "gre", "sit"
+// and "ipip", "macsec", "xfrm" and others. Its options are netlink attributes, in
+// the form of linux/if_link.h and linux/if_tunnel.h.
 //
-// An attribute that the kernel shows otherwise than it was given fails the call, as an
-// option does. Of one that it does not show, such as the descriptors of a gtp,
-// nothing can be said: Create takes the kernel's silence for consent, and Ensure of a
-// link that is there leaves it alone.
+// An attribute that the kernel reports with another value fails the call. About one
+// that it does not report, such as the descriptors of a gtp, nothing is known:
+// Create takes it as accepted, and Ensure does not change it on an existing link.
 type Other struct {
 	Name string // the kernel's name of the kind (IFLA_INFO_KIND)
-	Data []Attr // what stands in IFLA_INFO_DATA
+	Data []Attr // the contents of IFLA_INFO_DATA
 }
 
 func (k Other) name() string { return k.Name }

@@ -2,30 +2,30 @@ package link
 
 import "github.com/boxwire/boxwire/internal/refuse"
 
-// Tun is a link whose other end is a program: what is sent into it the program
-// reads from a descriptor, and what the program writes comes out of it. Without
-// Tap it carries IP packets, with Tap Ethernet frames.
+// Tun is a link whose other end is a program. The program reads from a descriptor
+// what is sent into the link, and what it writes comes out of the link. The link
+// carries IP packets, with Tap Ethernet frames.
 //
-// [OpenTun] makes one and returns its descriptors; it goes when the last of them
-// is closed, unless it is Persist. [Create] makes one without descriptors, which
-// has to be Persist; a program attaches to it by [Link.OpenQueues].
+// [OpenTun] makes a link and returns its descriptors. The link is deleted when the
+// last of them is closed, unless Persist is set. [Create] makes a link without
+// descriptors, for which Persist is required; [Link.OpenQueues] attaches to it.
 //
-// Needs the kernel's module "tun" and the device /dev/net/tun. See
-// Documentation/networking/tuntap.rst in the kernel's source, ip-tuntap(8), and
-// IFLA_TUN_* in linux/if_link.h.
+// It needs the kernel's module tun and the device /dev/net/tun. See ip-tuntap(8),
+// Documentation/networking/tuntap.rst in the kernel's source, and IFLA_TUN_* in
+// linux/if_link.h.
 type Tun struct {
-	Tap        bool // Ethernet frames (IFF_TAP)
-	MultiQueue bool // may have several descriptors, between which flows are spread (IFF_MULTI_QUEUE)
-	Persist    bool // stays without a descriptor (TUNSETPERSIST)
+	Tap        bool // carries Ethernet frames (IFF_TAP)
+	MultiQueue bool // may have several descriptors, and the kernel spreads flows over them (IFF_MULTI_QUEUE)
+	Persist    bool // outlives its descriptors (TUNSETPERSIST)
 
-	// What stands before each packet at the descriptor: 4 bytes of struct
-	// tun_pi, and a struct virtio_net_hdr of 10 bytes. Without them a read
-	// gives the bare packet.
+	// Headers before each packet at the descriptor: struct tun_pi of 4 bytes
+	// and struct virtio_net_hdr of 10 bytes. Without them a read returns the
+	// bare packet.
 	PacketInfo   bool // (without IFF_NO_PI)
 	VirtioHeader bool // (IFF_VNET_HDR)
 
-	// Who may attach to it without CAP_NET_ADMIN: a user or the members of a
-	// group, by their ids. Nil: no one. (TUNSETOWNER, TUNSETGROUP)
+	// Owner and Group are the ids of a user and of a group that may attach
+	// without CAP_NET_ADMIN. Nil: none may. (TUNSETOWNER, TUNSETGROUP)
 	Owner, Group *uint32
 }
 
@@ -38,7 +38,7 @@ func (k Tun) check(outer *Spec) error {
 	return nil
 }
 
-// fields are only read: a Tun is made by ioctls on its descriptor.
+// fields are read only: a Tun is made by ioctls on its descriptor.
 func (k Tun) fields() (Kind, []field) {
 	return &k, []field{
 		{1, "IFLA_TUN_OWNER", &k.Owner, u32},
@@ -73,7 +73,7 @@ func noMAC(what string, s *Spec) error {
 	return nil
 }
 
-// needParent refuses a kind that lies on another link, without one.
+// needParent refuses a kind that lies on another link if the spec has no Parent.
 func needParent(what string, s *Spec) error {
 	if s.Parent == (Ref{}) {
 		return refuse.Input("%s needs a Parent", what)

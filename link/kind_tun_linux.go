@@ -15,14 +15,16 @@ import (
 
 const tunDevice = "/dev/net/tun"
 
-// OpenTun makes a TUN or TAP device as spec says, whose Kind is a [Tun], and
-// returns its queues: one, or with Tun.MultiQueue as many as asked for. Each
-// queue is a descriptor that gives and takes one packet a call; it works with
-// deadlines, and is the caller's to close. It goes on working wherever the
-// link is moved.
+// OpenTun makes a TUN or TAP device, a link of kind [Tun], and returns its queues:
+// one, or with Tun.MultiQueue up to 256. Each queue is a descriptor. A call to its
+// Read or Write moves one packet, and deadlines work. The caller closes the
+// descriptors; they stay attached when the link is moved.
 //
-// Otherwise it is like [Create]. A /dev/net/tun that is missing is
-// errors.ErrUnsupported.
+//	l, queues, err := link.OpenTun(ctx, ns, link.Spec{Name: "tun0", Up: true, Kind: link.Tun{}}, 1)
+//	n, err := queues[0].Read(packet)
+//
+// Otherwise it does what [Create] does. Without /dev/net/tun or the module tun the
+// error is errors.ErrUnsupported.
 func OpenTun(ctx context.Context, ns *netns.NS, spec Spec, queues int) (Link, []*os.File, error) {
 	c := creation{op: "link.OpenTun", ctx: ctx, ns: ns, spec: &spec, queues: queues}
 	k, ok := spec.Kind.(Tun)
@@ -41,9 +43,9 @@ func OpenTun(ctx context.Context, ns *netns.NS, spec Spec, queues int) (Link, []
 	return l, c.files, nil
 }
 
-// OpenQueues attaches to a TUN or TAP device and returns so many descriptors of
-// it, see [OpenTun]. Without Tun.MultiQueue there is one, and os.ErrExist
-// means that it is in use.
+// OpenQueues attaches to a TUN or TAP device and returns that many descriptors; see
+// [OpenTun]. Without Tun.MultiQueue a device has one, and os.ErrExist means that it
+// is in use. A link of another kind is os.ErrInvalid.
 func (l Link) OpenQueues(ctx context.Context, queues int) ([]*os.File, error) {
 	const op = "link.OpenQueues"
 	d, err := l.Details(ctx)
@@ -64,7 +66,8 @@ func (l Link) OpenQueues(ctx context.Context, queues int) ([]*os.File, error) {
 	return files, fail.New(op, l.ns, l.subject(), err)
 }
 
-// checkTun refuses a Tun that could not live, or not as asked.
+// checkTun refuses a Tun that would be deleted at once, and queues that it cannot
+// have.
 func (c *creation) checkTun() error {
 	k, ok := c.spec.Kind.(Tun)
 	switch {
@@ -100,7 +103,8 @@ func (c *creation) openTun() error {
 	return err
 }
 
-// persist makes a new device stay, and keeps no descriptor that was not asked for.
+// persist makes a new device outlive its descriptors, and closes the one that was
+// not asked for.
 func (c *creation) persist() error {
 	if err := persist(c.files[0]); err != nil {
 		return err
@@ -112,8 +116,8 @@ func (c *creation) persist() error {
 	return nil
 }
 
-// openQueues opens descriptors of the device with the name; the first makes it,
-// when create is set.
+// openQueues opens descriptors of the device with the name. With create the first
+// of them makes it.
 func openQueues(ctx context.Context, ns *netns.NS, name string, index int, k Tun, queues int, create bool) ([]*os.File, error) {
 	// A descriptor belongs to the namespace that it was opened in.
 	fds, err := netns.Do(ctx, ns, func(context.Context) (fds []int, err error) {
@@ -146,14 +150,14 @@ func openQueues(ctx context.Context, ns *netns.NS, name string, index int, k Tun
 			unix.Close(fd)
 			continue
 		}
-		// Not before it is attached: until then the kernel reports an error to
+		// Only once it is attached: until then the kernel reports an error to
 		// a poller, and Go's would remember it.
 		files = append(files, os.NewFile(uintptr(fd), tunDevice))
 	}
 	return files, err
 }
 
-// persist makes the device stay when its last descriptor is closed.
+// persist makes the device outlive its last descriptor.
 func persist(f *os.File) error {
 	raw, err := f.SyscallConn()
 	if err != nil {

@@ -5,14 +5,14 @@ import (
 	"github.com/boxwire/boxwire/internal/nl"
 )
 
-// unreporter is a kind with options that the kernel takes and does not report.
+// unreporter is a kind with options that the kernel accepts and does not report.
 type unreporter interface {
-	// addUnreported adds them to what the kernel reports of a link, so that its silence
-	// is not taken for a refusal.
+	// addUnreported adds these options to what the kernel reports, so that a
+	// missing report does not count as a refusal.
 	addUnreported(have *attrs)
 }
 
-// The kernel takes IFLA_VXLAN_MC_ROUTE from Linux 6.17 on and does not report it.
+// The kernel accepts IFLA_VXLAN_MC_ROUTE from Linux 6.17 on and does not report it.
 func (k VXLAN) addUnreported(have *attrs) {
 	if kernel.AtLeast(6, 17) {
 		fillIn(k, have, 34)
@@ -23,7 +23,7 @@ func (k VXLAN) addUnreported(have *attrs) {
 // _AD_ACTOR_SYSTEM only to callers with CAP_NET_ADMIN in the first user namespace.
 func (k Bond) addUnreported(have *attrs) { fillIn(k, have, 24, 25, 26) }
 
-// Which attributes of another kind the kernel does not report is not known: a gtp's
+// Which attributes of another kind the kernel does not report is unknown. A gtp's
 // descriptors and a macsec's port are examples.
 func (k Other) addUnreported(have *attrs) {
 	for _, a := range k.Data {

@@ -8,18 +8,17 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// Veth is a pair of Ethernet links joined back to back: what is sent into one
-// end comes out of the other. Deleting either end deletes both, and so does
-// the end of either namespace. An end has a carrier only while both are up.
+// Veth is a pair of Ethernet links: what is sent into one end comes out of the
+// other. Deleting either end deletes both, and so does the end of either namespace.
+// An end has a carrier while both ends are up.
 //
-// Needs the kernel's module "veth". See veth(4), VETH_INFO_PEER in
+// It needs the kernel's module veth. See veth(4) and VETH_INFO_PEER in
 // linux/veth.h.
 type Veth struct {
-	// Peer is the other end. Its Name is required; its NS is the namespace
-	// in which it is made, at once and not by a later move (nil: the same
-	// namespace as the outer end). Index and Master are meant in that
-	// namespace; the kernel uses its Index only if the outer end has one,
-	// too, so that Create refuses it otherwise. Its Kind must be nil.
+	// Peer is the other end. Its Name is required, and its Kind must be nil. Its
+	// NS is the namespace in which it is made at once; nil is that of the outer
+	// end. Its Index and Master are meant in that namespace. The kernel ignores
+	// its Index unless the outer end has one, too, so Create refuses it without.
 	Peer Spec
 }
 
@@ -31,7 +30,7 @@ func (v Veth) fields() (Kind, []field) {
 	return &v, []field{{1, "VETH_INFO_PEER", &v.Peer, vethPeer}}
 }
 
-// oneQueue appends the numbers of queues of a veth whose spec has none.
+// oneQueue appends the numbers of queues of a veth whose spec does not have them.
 func (s *Spec) oneQueue(b []byte) []byte {
 	if s.TxQueues == 0 {
 		b = nl.AppendU32(b, 31, 1) // IFLA_NUM_TX_QUEUES
@@ -73,15 +72,15 @@ func checkPeer(kind string, peer, outer *Spec) error {
 	return nil
 }
 
-// peer is the other end of a pair: a whole struct ifinfomsg with attributes
-// behind it, which the kernel does not report. Its flags must stay 0: IFF_UP
-// there makes the kernel refuse a veth with ENOTCONN, as the first end it brings
-// up has no peer yet. The peer's IFLA_MASTER would be accepted and ignored. Both come
-// after it was made.
+// peer is the other end of a pair: a whole struct ifinfomsg with attributes behind
+// it, which the kernel does not report. Its flags must be 0: with IFF_UP the kernel
+// refuses a veth with ENOTCONN, as the first end that it brings up has no peer yet.
+// The kernel accepts and ignores the peer's IFLA_MASTER. Flags and master are set
+// after the pair is made.
 type peer struct {
 	readOnly
-	oneQueue bool // the peer has one queue each way where the spec says nothing
-	fd       int  // of the peer's namespace; -1: the one of the message
+	oneQueue bool // one queue each way is asked for if the spec has no number
+	fd       int  // of the peer's namespace; -1: that of the message
 }
 
 // The forms of a peer in the namespace of the message.
@@ -121,7 +120,7 @@ func withPeerFD(fields []field, fd int) {
 	}
 }
 
-// pairOf returns the other end that a kind asks for, nil where there is none.
+// pairOf returns the other end that a kind asks for, or nil.
 func pairOf(k Kind) *Spec {
 	switch k := k.(type) {
 	case Veth:
@@ -132,7 +131,7 @@ func pairOf(k Kind) *Spec {
 	return nil
 }
 
-// pairUp gives either end of a pair the MTU of the other, where it has none.
+// pairUp gives an end of a pair that has no MTU that of the other.
 func (s *Spec) pairUp() {
 	p := pairOf(s.Kind)
 	if p == nil || p.Name == "" || p.MTU == s.MTU {
@@ -147,7 +146,7 @@ func (s *Spec) pairUp() {
 	s.Kind = withPeer(s.Kind, *p)
 }
 
-// withPeer is the kind with another spec for its other end.
+// withPeer returns the kind with another spec for its other end.
 func withPeer(k Kind, p Spec) Kind {
 	switch k := k.(type) {
 	case Veth:

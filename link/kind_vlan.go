@@ -5,29 +5,35 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// VLAN is one VLAN of the link below (Spec.Parent, required): what is sent into
-// it leaves the parent with a tag, and the parent's frames with that tag come
-// out of it.
+// VLAN is one VLAN of its Spec.Parent, which is required. What is sent into it
+// leaves the parent with the tag, and frames of the parent with that tag come out
+// of it.
 //
-// Needs the kernel's module "8021q". See ip-link(8), IFLA_VLAN_* in
-// linux/if_link.h (in parentheses).
+//	v, err := link.Create(ctx, ns, link.Spec{
+//		Name: "eth0.100", Up: true, Parent: link.Ref{Name: "eth0"}, Kind: link.VLAN{ID: 100},
+//	})
+//
+// The VLANs of a bridge's ports are another thing: [Link.AddVLANs].
+//
+// It needs the kernel's module 8021q. A comment on a field gives its default last,
+// and IFLA_VLAN_* of linux/if_link.h in parentheses. See ip-link(8).
 type VLAN struct {
 	ID       uint16       // 1 to 4094, required (ID)
-	Protocol VLANProtocol // 802.1Q (PROTOCOL)
+	Protocol VLANProtocol // of the tag; VLAN8021Q (PROTOCOL)
 
-	ReorderHeader *bool // the tag is hidden from packet sockets; on (FLAGS)
-	GVRP          *bool // registers itself with switches; off. Needs the kernel's CONFIG_VLAN_8021Q_GVRP (FLAGS)
-	MVRP          *bool // the same by the newer protocol; off (FLAGS)
+	ReorderHeader *bool // hides the tag from packet sockets; on (FLAGS)
+	GVRP          *bool // registers with switches by GVRP, CONFIG_VLAN_8021Q_GVRP; off (FLAGS)
+	MVRP          *bool // registers with switches by MVRP, CONFIG_VLAN_8021Q_MVRP; off (FLAGS)
 	LooseBinding  *bool // its state does not follow the parent's; off (FLAGS)
-	BridgeBinding *bool // its carrier follows the bridge's ports that are in the VLAN; off. The parent is a bridge (FLAGS)
+	BridgeBinding *bool // its carrier follows the ports in the VLAN, if the parent is a bridge; off (FLAGS)
 
-	// EgressQoS gives a packet's priority (SO_PRIORITY) the priority bits of
-	// the tag, 0 to 7, and IngressQoS the other way round. Entries can be
-	// added and replaced, but not removed. (EGRESS_QOS, INGRESS_QOS)
+	// EgressQoS maps the priority of a packet (SO_PRIORITY) to the priority bits
+	// of the tag, 0 to 7. IngressQoS maps them back. Entries can be added and
+	// replaced, but not removed. (EGRESS_QOS, INGRESS_QOS)
 	EgressQoS, IngressQoS []VLANQoS
 }
 
-// VLANQoS is an entry of a VLAN's map of priorities.
+// VLANQoS is one entry of a VLAN's map of priorities.
 type VLANQoS struct{ From, To uint32 }
 
 // VLANProtocol is the EtherType of a VLAN tag.
@@ -92,7 +98,7 @@ func (qosMap) parse(b []byte, v any, _ *store) {
 	*v.(*[]VLANQoS) = list
 }
 
-// equal looks for the entries of want alone: those that there are stay.
+// equal looks for the entries of want. The kernel keeps those that there were.
 func (c qosMap) equal(want, have []byte) bool {
 	var w, h []VLANQoS
 	c.parse(want, &w, nil)
@@ -102,7 +108,7 @@ func (c qosMap) equal(want, have []byte) bool {
 		m[q.From] = q.To
 	}
 	for _, q := range w {
-		if m[q.From] != q.To { // 0 is what is not listed
+		if m[q.From] != q.To { // a priority that is not listed is 0
 			return false
 		}
 	}

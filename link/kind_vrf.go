@@ -2,13 +2,13 @@ package link
 
 import "github.com/boxwire/boxwire/internal/refuse"
 
-// VRF is a virtual routing and forwarding domain: links that name it as their
-// Spec.Master use its routing table instead of the main one.
+// VRF is a virtual routing and forwarding domain. The links that have it as
+// Spec.Master use its routing table and not the main one.
 //
-// Needs the kernel's module "vrf". See ip-link(8), IFLA_VRF_* in
-// linux/if_link.h.
+// It needs the kernel's module vrf. See ip-link(8), IFLA_VRF_TABLE in
+// linux/if_link.h, and Documentation/networking/vrf.rst in the kernel's source.
 type VRF struct {
-	Table uint32 // the routing table, required: 1 to 4294967295 (TABLE)
+	Table uint32 // number of the routing table, required: 1 to 4294967295
 }
 
 func (VRF) name() string { return "vrf" }

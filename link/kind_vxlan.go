@@ -8,64 +8,65 @@ import (
 )
 
 // VXLAN carries Ethernet frames over UDP (RFC 7348). The UDP packets pass through
-// the namespace in which it was made, also where Spec.NS puts the link itself into
-// another.
+// the namespace given to Create, also if Spec.NS puts the link into another one.
 //
-// Where frames go is the link's forwarding database: entries with a destination,
-// learned or added; Remote is the entry for everything else.
+// The link's forwarding database says which host a frame is sent to. Entries are
+// learned, or added by [Link.AddFDBEntries]; Remote is the entry for all other
+// addresses.
 //
-// Needs the kernel's module "vxlan". See ip-link(8), IFLA_VXLAN_* in
-// linux/if_link.h (in parentheses).
+// It needs the kernel's module vxlan. A comment on a field gives its default last,
+// and IFLA_VXLAN_* of linux/if_link.h in parentheses. See ip-link(8).
 type VXLAN struct {
 	ID     *uint32    // network identifier, 0 to 16777215; required without External (ID)
-	Remote netip.Addr // where unknown frames go: a host, or a multicast group with Underlay (GROUP, GROUP6)
-	Local  netip.Addr // source address (LOCAL, LOCAL6)
+	Remote netip.Addr // host for addresses without an entry, or a multicast group, which needs Underlay (GROUP, GROUP6)
+	Local  netip.Addr // source address; the route decides (LOCAL, LOCAL6)
 
-	// Underlay is the link that the UDP packets leave by, in the namespace
-	// given to Create (LINK).
+	// Underlay is the link that the UDP packets leave by. It is in the namespace
+	// given to Create. (LINK)
 	Underlay Ref
 
-	Port                uint16         // UDP port of the other ends; the kernel's default is 8472, IANA's is 4789 (PORT)
-	SourcePorts         PortRange      // UDP source ports, chosen by the inner flow; the local port range (PORT_RANGE)
-	TTL                 uint8          // of the UDP packets; the route's, and 1 for multicast (TTL)
-	TTLInherit          bool           // TTL of the inner packet; Linux 4.18 (TTL_INHERIT)
-	TOS                 uint8          // 1: of the inner packet (TOS)
-	DF                  TunnelDF       // the "don't fragment" bit, IPv4; Linux 5.1 (DF)
-	FlowLabel           uint32         // IPv6, 0 to 1048575 (LABEL)
-	FlowLabelInherit    bool           // that of the inner packet; Linux 6.8 (LABEL_POLICY)
-	Learning            *bool          // remote addresses are learned from what arrives; on, off with External (LEARNING)
-	Ageing              *time.Duration // learned addresses are forgotten after it, whole seconds; 5 min, 0: never (AGEING)
-	MaxAddresses        uint32         // learned at most; any number (LIMIT)
+	Port                uint16         // UDP port of all ends, by IANA 4789; 8472 (PORT)
+	SourcePorts         PortRange      // UDP source ports, chosen by a hash of the inner flow; the local port range (PORT_RANGE)
+	TTL                 uint8          // of the UDP packets, 0: the route's, for multicast 1; 0 (TTL)
+	TTLInherit          bool           // the TTL is the inner packet's (TTL_INHERIT)
+	TOS                 uint8          // of the UDP packets, 1: the inner packet's; 0 (TOS)
+	DF                  TunnelDF       // the "don't fragment" bit, IPv4 (DF)
+	FlowLabel           uint32         // IPv6 flow label, 0 to 1048575 (LABEL)
+	FlowLabelInherit    bool           // the flow label is the inner packet's; Linux 6.8 (LABEL_POLICY)
+	Learning            *bool          // learns remote addresses from what arrives; on, off with External (LEARNING)
+	Ageing              *time.Duration // after it a learned address expires, whole seconds, 0: never; 5 min (AGEING)
+	MaxAddresses        uint32         // how many entries the database has at most, 0: no limit; 0 (LIMIT)
 	Proxy               bool           // answers ARP and neighbour solicitations from its own table (PROXY)
-	RouteShortCircuit   bool           // (RSC)
-	L2Miss, L3Miss      bool           // notifies listeners about unknown addresses (L2MISS, L3MISS)
+	RouteShortCircuit   bool           // routes to the next hop itself where the database names it a router (RSC)
+	L2Miss, L3Miss      bool           // reports unknown hardware and IP addresses as events (L2MISS, L3MISS)
 	UDPChecksum         *bool          // sends checksums, IPv4; on (UDP_CSUM)
-	UDPZeroChecksum6Tx  bool           // sends none, IPv6 (UDP_ZERO_CSUM6_TX)
-	UDPZeroChecksum6Rx  bool           // takes packets without, IPv6 (UDP_ZERO_CSUM6_RX)
-	RemoteChecksumTx    bool           // remote checksum offload (REMCSUM_TX)
-	RemoteChecksumRx    bool           // (REMCSUM_RX)
-	RemoteChecksumWhole bool           // no partial ones (REMCSUM_NOPARTIAL)
+	UDPZeroChecksum6Tx  bool           // sends no checksums, IPv6 (UDP_ZERO_CSUM6_TX)
+	UDPZeroChecksum6Rx  bool           // accepts packets without a checksum, IPv6 (UDP_ZERO_CSUM6_RX)
+	RemoteChecksumTx    bool           // sends with remote checksum offload (REMCSUM_TX)
+	RemoteChecksumRx    bool           // accepts remote checksum offload (REMCSUM_RX)
+	RemoteChecksumWhole bool           // completes the checksum on receipt and leaves no partial one (REMCSUM_NOPARTIAL)
 
-	External       bool  // takes identifier and addresses from each packet's metadata: routes with encapsulation, BPF (COLLECT_METADATA)
-	VNIFilter      bool  // with External: takes only the identifiers it was given; Linux 5.18 (VNIFILTER)
+	External       bool  // each packet's metadata has identifier and addresses: route.IPEncap, BPF (COLLECT_METADATA)
+	VNIFilter      bool  // accepts listed identifiers only; needs External; Linux 5.18 (VNIFILTER)
 	GBP            bool  // group policy extension (GBP)
-	GPE            bool  // generic protocol extension: IP packets without a MAC; needs External (GPE)
-	LocalBypass    *bool // packets to this host's own VXLANs take a short way; on; Linux 6.5 (LOCALBYPASS)
-	MulticastRoute *bool // multicast UDP packets are routed; Linux 6.17 (MC_ROUTE)
+	GPE            bool  // generic protocol extension: IP packets without an Ethernet header; needs External (GPE)
+	LocalBypass    *bool // packets to this host's own VXLANs skip the UDP stack; on; Linux 6.5 (LOCALBYPASS)
+	MulticastRoute *bool // routes its multicast UDP packets; off; Linux 6.17 (MC_ROUTE)
 }
 
-// PortRange is a range of UDP ports, both ends included; the zero value is none.
+// PortRange is a range of UDP ports, both ends included. The zero value is no
+// range.
 type PortRange struct{ Low, High uint16 }
 
-// TunnelDF says what a tunnel does about the "don't fragment" bit of its IPv4
-// packets, VXLAN_DF_* and GENEVE_DF_* in linux/if_link.h.
+// TunnelDF says how a tunnel sets the "don't fragment" bit of its IPv4 packets,
+// VXLAN_DF_* and GENEVE_DF_* in linux/if_link.h.
 type TunnelDF uint8
 
 // The values of TunnelDF.
 const (
-	TunnelDFUnset   TunnelDF = 0
-	TunnelDFSet     TunnelDF = 1
-	TunnelDFInherit TunnelDF = 2 // as the inner packet has it
+	TunnelDFUnset   TunnelDF = 0 // clear
+	TunnelDFSet     TunnelDF = 1 // set
+	TunnelDFInherit TunnelDF = 2 // that of the inner packet
 )
 
 func (VXLAN) name() string { return "vxlan" }
@@ -139,8 +140,8 @@ func (k VXLAN) fields() (Kind, []field) {
 	}
 }
 
-// forNew returns the kind as a new link has it: the kernel does not see by itself that
-// an external VXLAN learns nothing, and then refuses GPE.
+// forNew returns the kind that Create sends. The kernel leaves learning on for an
+// external VXLAN, which cannot learn, and then refuses GPE.
 func forNew(k Kind) Kind {
 	if v, ok := k.(VXLAN); ok && v.External && v.Learning == nil {
 		v.Learning = new(false)

@@ -1,14 +1,13 @@
 package link
 
-// WireGuard is a WireGuard tunnel: a link for IP packets without a hardware
-// address. Keys and peers are given to it by others, such as the package
-// golang.zx2c4.com/wireguard/wgctrl or wg(8).
+// WireGuard is a WireGuard tunnel, a link for IP packets without a hardware
+// address. This package makes the link; wg(8) and the package
+// golang.zx2c4.com/wireguard/wgctrl set its keys and peers.
 //
-// Its encrypted packets pass through the namespace in which it was made, also
-// where Spec.NS puts the link itself into another: a box with no other way out
-// than the tunnel.
+// The encrypted packets pass through the namespace given to Create, also if Spec.NS
+// puts the link into another one. A box then has no way out but the tunnel.
 //
-// Needs Linux 5.6 and the kernel's module "wireguard". See ip-link(8).
+// It needs Linux 5.6 and the kernel's module wireguard. See ip-link(8).
 type WireGuard struct{}
 
 func (WireGuard) name() string { return "wireguard" }

@@ -7,12 +7,12 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// Rate is a speed in bits per second, counted in whole frames from the Ethernet
+// Rate is a speed in bits per second. It counts whole frames from the Ethernet
 // header on, without preamble and checksum.
 type Rate uint64
 
-// The usual multiples, powers of ten: 100 * link.Mbit is 100,000,000 bits per
-// second.
+// Multiples of a bit per second, powers of ten: 100 * link.Mbit is 100,000,000 bits
+// per second.
 const (
 	Kbit Rate = 1e3
 	Mbit Rate = 1e6
@@ -34,27 +34,28 @@ func (r Rate) String() string {
 
 // Limit is how much may pass in one direction; see [Link.SetRate].
 type Limit struct {
-	// Rate is the speed in the long run, at least 8 bits per second; 0 is no
-	// limit. It is rounded down to whole bytes per second.
+	// Rate is the speed in the long run, at least 8 bits per second. It is
+	// rounded down to whole bytes per second. 0 is no limit.
 	Rate Rate
 
-	// Burst is how many bytes may pass at once after a pause. 0 stands for
-	// what passes in 10 ms, and for ten frames of the link's MTU if that is
-	// more: a bucket of a few frames is empty again before a fast link's timer
-	// fills it. A burst that does not hold a frame of the link's MTU with 18 bytes
-	// of headers is refused, since every such frame would be lost, and so is one
-	// that takes longer than 274 s at the rate, which the kernel cannot show.
+	// Burst is how many bytes may pass at once after a pause. 0 is what passes
+	// in 10 ms, and at least ten frames of the link's MTU: a smaller bucket is
+	// empty before the timer of a fast link fills it again.
+	//
+	// A burst that holds no frame of the link's MTU with 18 bytes of headers is
+	// os.ErrInvalid, as every such frame would be lost. So is one that takes
+	// longer than 274 s at the rate: the kernel has no number for it.
 	Burst int
 
-	// Latency is how long a packet may wait for its turn; what would wait
-	// longer is dropped. 0 stands for 50 ms. It has no meaning where the
-	// kernel drops instead of delaying; SetRate says when.
+	// Latency is how long a packet may wait, up to a minute; the kernel drops a
+	// packet that would wait longer. 0 is 50 ms. A policer drops packets and
+	// does not delay them, so it ignores Latency; see SetRate.
 	Latency time.Duration
 }
 
 const defaultLatency = 50 * time.Millisecond
 
-// check refuses what the kernel would cut off.
+// check refuses what the kernel would truncate.
 func (m Limit) check(what string) error {
 	switch {
 	case m.Rate == 0 && (m.Burst != 0 || m.Latency != 0):
@@ -74,7 +75,8 @@ func (m Limit) check(what string) error {
 // longestBurst is the time that the kernel has a number for: 32 bits of 64 ns.
 const longestBurst = (1<<32 - 1) * 64 * time.Nanosecond
 
-// checkFor refuses a limit, with its defaults, that a link with the MTU cannot have.
+// checkFor refuses a limit, with its defaults, that does not fit a link with the
+// MTU.
 func (m Limit) checkFor(what string, mtu int) error {
 	switch bytes := float64(m.Rate) / 8; {
 	case m.Rate == 0:
@@ -109,7 +111,7 @@ func (m Limit) filled(mtu int) Limit {
 	return m
 }
 
-// queue is how many bytes may wait or pass at once: the queue's limit.
+// queue returns how many bytes may wait or pass at once, the limit of the queue.
 func (m Limit) queue() uint32 {
 	return uint32(min(float64(m.Rate)/8*m.Latency.Seconds()+float64(m.Burst), 1<<32-1))
 }

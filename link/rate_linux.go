@@ -12,27 +12,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetRate limits what leaves through the link (egress) and what comes in through
-// it (ingress), as the link's own namespace sees it: the host's end of a box's
-// veth has the box's downloads as egress. It may be called again to change the
-// limits; a zero Limit takes one away and puts back the kernel's default. Either
-// both are as given afterwards, or what they were. Update and Ensure refuse an MTU
-// whose frames a limit's burst would not hold.
+// SetRate limits what leaves through the link (egress) and what comes in through it
+// (ingress). The directions are those of the link's own namespace: for the host's
+// end of a box's veth, egress is what the box downloads.
 //
-// Egress goes through a token bucket (tc-tbf(8)) as the link's root qdisc, which
-// delays what is above the rate and drops what would wait longer than Latency.
-// What comes in is redirected to a link of kind "ifb" made for the purpose, named
-// "bwifb" and the link's index, and limited there in the same way. Delete and
-// DeleteAll take it along; it stays when the kernel removes the limited link by
-// itself, as it does when the namespace with a veth's other end goes. A kernel
-// without ifb gets a policer instead, which drops what is above the rate and
-// ignores Latency; it goes with the link. Limits do not follow a link into
-// another namespace: take them away before Move.
+//	err := web0.SetRate(ctx, link.Limit{Rate: 100 * link.Mbit}, link.Limit{Rate: 20 * link.Mbit})
 //
-// A root or ingress qdisc of another program is left alone, and so is ours once
-// another program has added filters to it: os.ErrExist.
-// It needs the kernel's modules sch_tbf, sch_ingress, cls_u32, and act_mirred or
-// act_police.
+// SetRate may be repeated. A zero Limit removes a limit and restores the kernel's
+// default. If SetRate fails, both limits are what they were. [Link.Update] and
+// [Ensure] refuse an MTU whose frames a limit's burst would not hold. Limits do not
+// follow a link into another namespace; remove them before [Link.Move].
+//
+// For egress, a token bucket (tc-tbf(8)) becomes the link's root qdisc. It delays
+// what is above the rate and drops what would wait longer than Latency. Ingress is
+// redirected to a link of kind ifb, named "bwifb" and the link's index, which has
+// such a token bucket. [Link.Delete] and [DeleteAll] remove it with the link. It
+// stays if the kernel itself removes the limited link, as it does at the end of the
+// namespace of a veth's other end. Without ifb, ingress gets a policer, which drops
+// what is above the rate and ignores Latency.
+//
+// A root or ingress qdisc of another program is os.ErrExist, and so is one of
+// SetRate with filters of another program. Without the kernel's modules sch_tbf,
+// sch_ingress, cls_u32, and act_mirred or act_police, the error is
+// errors.ErrUnsupported.
 func (l Link) SetRate(ctx context.Context, egress, ingress Limit) error {
 	err := l.bound()
 	if err == nil {
@@ -44,8 +46,8 @@ func (l Link) SetRate(ctx context.Context, egress, ingress Limit) error {
 	return fail.New("link.SetRate", l.ns, l.subject(), err)
 }
 
-// Rates reads the limits that SetRate set; zero is none. The kernel keeps a burst
-// as the time that it takes, in steps of 64 ns, so that its bytes may be rounded.
+// Rates returns the limits that [Link.SetRate] has set; the zero Limit is none. The
+// kernel keeps a burst as a time in steps of 64 ns, so its bytes may be rounded.
 func (l Link) Rates(ctx context.Context) (egress, ingress Limit, err error) {
 	err = l.bound()
 	var s rateState
@@ -58,20 +60,19 @@ func (l Link) Rates(ctx context.Context) (egress, ingress Limit, err error) {
 	return s.egress, s.ingress, nil
 }
 
-// rateState is what a link has of ours.
+// rateState is what SetRate has made of a link.
 type rateState struct {
 	conn            *nl.Conn
 	egress, ingress Limit
-	limited         bool // what comes in is limited
-	ifb             int  // index of the ifb link, 0 where there is none
+	limited         bool // ingress is limited
+	ifb             int  // index of the ifb link, or 0
 	otherRoot       string
 	otherIngress    string
 }
 
 func ifbName(index int) string { return fmt.Sprintf("bwifb%d", index) }
 
-// findIFB returns what was made for the limits of the link, the zero Link where there
-// is nothing.
+// findIFB returns the ifb link of the link's limits, or the zero Link.
 func (l Link) findIFB(ctx context.Context) (Link, error) {
 	ifb, err := get(ctx, l.ns, ifbName(l.Index), 0)
 	switch {
@@ -141,7 +142,7 @@ func (l Link) rateState(ctx context.Context) (s rateState, err error) {
 	return s, nil
 }
 
-// readQdisc asks for one qdisc; a link without one there gives the zero value.
+// readQdisc reads one qdisc. It returns the zero value if there is none.
 func readQdisc(ctx context.Context, conn *nl.Conn, index int, parent uint32) (o tcObject, err error) {
 	err = conn.Call(ctx, getQdisc(index, parent), func(m nl.Message) error {
 		if m.Type != unix.RTM_NEWQDISC {
@@ -149,14 +150,14 @@ func readQdisc(ctx context.Context, conn *nl.Conn, index int, parent uint32) (o 
 		}
 		return decodeTC(&o, m.Body)
 	})
-	// ENOENT: none. EINVAL: one that the kernel does not show, noqueue.
+	// ENOENT: there is none. EINVAL: the kernel does not show it (noqueue).
 	if _, e, ok := refused(err); ok && (e.Errno == unix.ENOENT || e.Errno == unix.EINVAL) {
 		return tcObject{}, nil
 	}
 	return o, err
 }
 
-// setRate sets the limits; shape is how what comes in is limited.
+// setRate sets the limits. shape limits ingress.
 func (l Link) setRate(ctx context.Context, egress, ingress Limit, shape func(context.Context, *rateState, Limit) error) error {
 	now, err := get(ctx, l.ns, "", l.Index)
 	if err != nil {
@@ -203,7 +204,7 @@ func (l Link) setEgress(ctx context.Context, s *rateState, m Limit) error {
 	return nil
 }
 
-// setIngress leaves what was there, or what was asked for.
+// setIngress sets the ingress limit, or restores what was there.
 func (l Link) setIngress(ctx context.Context, s rateState, m Limit, shape func(context.Context, *rateState, Limit) error) error {
 	switch {
 	case m.Rate == 0 && !s.limited:
@@ -236,8 +237,7 @@ func (l Link) setIngress(ctx context.Context, s rateState, m Limit, shape func(c
 	return err
 }
 
-// clearIngress takes the ingress qdisc, and its filter with it, and the ifb away,
-// as far as they are there.
+// clearIngress removes the ingress qdisc with its filter, and the ifb.
 func (l Link) clearIngress(ctx context.Context, s *rateState) error {
 	err := s.conn.Call(ctx, delQdisc(l.Index, tcIngress), nil)
 	if _, e, ok := refused(err); ok && (e.Errno == unix.ENOENT || e.Errno == unix.EINVAL) {
@@ -251,8 +251,8 @@ func (l Link) clearIngress(ctx context.Context, s *rateState) error {
 	return err
 }
 
-// shapeIngress limits what comes in by way of an ifb, or by a policer where the
-// kernel has none.
+// shapeIngress limits ingress through an ifb, or by a policer if the kernel has no
+// ifb.
 func (l Link) shapeIngress(ctx context.Context, s *rateState, m Limit) error {
 	err := l.redirectIngress(ctx, s, m)
 	if errors.Is(err, errors.ErrUnsupported) && s.ifb == 0 {
@@ -262,7 +262,7 @@ func (l Link) shapeIngress(ctx context.Context, s *rateState, m Limit) error {
 }
 
 func (l Link) redirectIngress(ctx context.Context, s *rateState, m Limit) error {
-	// One that was left behind by a link with the same index is taken over.
+	// An ifb that an earlier link with the same index has left is reused.
 	ifb, err := read(ctx, l.ns, s.conn, ifbName(l.Index), 0)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -302,8 +302,8 @@ func (l Link) policeIngress(ctx context.Context, s *rateState, m Limit) error {
 	return tcCause(s.conn.Call(ctx, police(l.Index, m), nil), "u32 and police (cls_u32, act_police)")
 }
 
-// tcCause says what the kernel lacks: it answers ENOENT for a qdisc, classifier
-// or action that it does not know.
+// tcCause says what the kernel lacks. The kernel answers ENOENT for an unknown
+// qdisc, classifier or action.
 func tcCause(err error, what string) error {
 	if _, e, ok := refused(err); ok && e.Errno == unix.ENOENT {
 		return refuse.As(errors.ErrUnsupported, "the kernel has no %s: %v", what, e)
@@ -311,7 +311,7 @@ func tcCause(err error, what string) error {
 	return err
 }
 
-// taken is os.ErrExist in words.
+// taken returns an os.ErrExist with a text.
 func taken(format string, args ...any) error {
 	return refuse.As(os.ErrExist, format, args...)
 }

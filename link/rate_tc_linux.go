@@ -16,7 +16,7 @@ const (
 
 	tcRoot    = 0xffffffff // TC_H_ROOT
 	tcIngress = 0xfffffff1 // TC_H_INGRESS
-	ingressID = 0xffff0000 // what an ingress qdisc is called always
+	ingressID = 0xffff0000 // the handle of every ingress qdisc
 
 	tcaKind, tcaOptions = 1, 2
 
@@ -43,9 +43,9 @@ func tcMsg(index int, handle, parent, info uint32) []byte {
 	return binary.NativeEndian.AppendUint32(b, info)
 }
 
-// newTBF builds the message that makes a token bucket (tc-tbf(8)) the link's
-// root qdisc, or changes it. Its rate table is left out: a qdisc that is given
-// its link layer needs none (Linux >= 3.8).
+// newTBF builds the message that makes a token bucket (tc-tbf(8)) the link's root
+// qdisc, or changes it. It has no rate table: a qdisc that gets its link layer
+// needs none.
 func newTBF(index int, m Limit) nl.Request {
 	b := tcMsg(index, rateHandle, tcRoot, 0)
 	b = nl.AppendString(b, tcaKind, "tbf")
@@ -88,8 +88,8 @@ func delQdisc(index int, parent uint32) nl.Request {
 	return nl.Request{Type: unix.RTM_DELQDISC, Body: tcMsg(index, handle, parent, 0)}
 }
 
-// getQdisc asks for one qdisc. Without NLM_F_ECHO the kernel answers everybody
-// who listens and not the one who asks.
+// getQdisc asks for one qdisc. Without NLM_F_ECHO the kernel sends the answer to
+// the listeners of the group and not to the caller.
 func getQdisc(index int, parent uint32) nl.Request {
 	return nl.Request{Type: unix.RTM_GETQDISC, Flags: unix.NLM_F_ECHO, Body: tcMsg(index, 0, parent, 0)}
 }
@@ -103,9 +103,9 @@ func getFilters(index int) nl.Request {
 	return nl.Request{Type: unix.RTM_GETTFILTER, Body: tcMsg(index, 0, ingressID, 0)}
 }
 
-// newFilter builds the message of a filter on what comes in (tc-u32(8), with a
-// key that matches everything: it is there where the simpler "matchall" is not)
-// with one action.
+// newFilter builds the message of a filter on ingress with one action. It is a u32
+// filter (tc-u32(8)) with a key that matches everything; some kernels lack the
+// simpler matchall.
 func newFilter(index int, action string, options func([]byte) []byte) nl.Request {
 	info := uint32(ratePrio)<<16 | uint32(htons(unix.ETH_P_ALL))
 	b := tcMsg(index, 0, ingressID, info)
@@ -146,8 +146,8 @@ func police(index int, m Limit) nl.Request {
 		binary.NativeEndian.PutUint32(p[12:], burstTicks(m))
 		p = appendRateSpec(p, bytes)
 		b = nl.AppendAttr(b, policeTBF, p[:cap(p)])
-		// The rate table has to be there, and is used by kernels older than
-		// 3.8 only: the ticks that 8, 16, ... 2048 bytes take.
+		// The kernel requires the rate table and does not read it: the ticks that
+		// 8, 16, ... 2048 bytes take.
 		table := make([]byte, 0, 1024)
 		for i := range 256 {
 			cell := burstTicks(Limit{Rate: m.Rate, Burst: (i + 1) * 8})
@@ -165,7 +165,7 @@ func htons(v uint16) uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
 }
 
-// tcObject is a qdisc or a filter as the kernel shows it.
+// tcObject is a qdisc or a filter as the kernel reports it.
 type tcObject struct {
 	index                int
 	handle, parent, info uint32

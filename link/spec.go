@@ -21,128 +21,142 @@ const (
 	minMTUIPv6  = 1280  // RFC 8200: the kernel runs no IPv6 on a smaller link
 )
 
-// Spec says what a link should be. The zero value of every field means the
-// kernel's default, but for MAC, DAD and the queues of a veth. It is a plain
-// value: Create keeps nothing of it.
+// Spec says what a link should be. The zero value of a field is the kernel's
+// default; MAC, DAD and the queues of a veth have defaults of their own. Create
+// keeps no reference to a Spec.
 type Spec struct {
-	// Name is the link's name, required: 1 to 15 bytes without '/', ':',
-	// '%' and white space, and neither "." nor "..".
+	// Name is the link's name (IFLA_IFNAME). It is required: 1 to 15 bytes
+	// without '/', ':', '%' and white space, and not ".", "..", "all" or
+	// "default".
 	Name string
 
-	// NS is the namespace in which the link is made, at once and not by a
-	// later move; nil means the one given to Create, and for a peer that of
-	// the outer end. Where it is another one, Parent is still in the
-	// namespace given to Create, and the packets of tunnels pass through
-	// that: a macvlan of the host's link is made inside a box.
+	// NS is the namespace in which the link is made. Nil is the namespace given
+	// to Create, and for a peer that of the outer end. The link is made there at
+	// once and not moved there later.
+	//
+	// Parent is always in the namespace given to Create: a macvlan of a host's
+	// link is made inside a box that way. The packets of a tunnel also pass
+	// through the namespace given to Create.
 	NS *netns.NS
 
-	// Index is the interface index; 0 lets the kernel choose. An
-	// index that is taken in the namespace is os.ErrExist.
+	// Index is the interface index, 1 to 2147483647; 0 lets the kernel choose.
+	// An index that is taken in the namespace is os.ErrExist.
 	Index int
 
-	// MTU is the largest packet in bytes, 68 to 65535, and at least 1280
-	// with an IPv6 address; 0 is the kind's default (1500), and for one end
-	// of a pair what the other has: an end drops what is longer than its own
-	// MTU without an error.
+	// MTU is the size of the largest packet in bytes (IFLA_MTU), 68 to 65535,
+	// and at least 1280 with an IPv6 address. 0 is the kind's default, 1500 for
+	// most. For one end of a pair, 0 is the MTU of the other end: an end drops
+	// what is longer than its own MTU without an error.
 	MTU int
 
-	// MAC is the hardware address, six bytes, unicast and not all zero. With
-	// nil, Create draws a random local one and sets it, where the kernel
-	// would draw one: on both ends of a pair, bridges, macvlans, dummies,
-	// IFBs, TAP devices, VXLAN, Geneve and VRFs. An address that was set
-	// stays. One that the kernel draws does not: systemd-udevd replaces it
-	// a moment later (MACAddressPolicy= in systemd.link(5), which looks at
-	// /sys/class/net/LINK/addr_assign_type), and so do the ports of a
-	// bridge.
+	// MAC is the hardware address (IFLA_ADDRESS): six bytes, unicast, not all
+	// zero.
 	//
-	// Nil stands for another link's address where the kernel takes over
-	// one: the parent's on a VLAN, an IPVLAN and a macvlan in passthru
-	// mode, the first port's on a bond. Of [Other] the kernel decides.
+	// With nil, Create draws a random local address and sets it on the kinds for
+	// which the kernel would draw one: both ends of a veth pair, bridges,
+	// macvlans, dummies, IFBs, TAP devices, VXLAN, Geneve, VRFs, and a netkit
+	// pair in mode L2. A link keeps an address that was set. One that the kernel
+	// draws changes: systemd-udevd replaces it a moment later (MACAddressPolicy=
+	// in systemd.link(5) goes by /sys/class/net/LINK/addr_assign_type), and a
+	// bridge takes that of a port.
+	//
+	// Nil is another link's address where the kernel takes that: the parent's on
+	// a VLAN, an IPVLAN and a macvlan in passthru mode, the first port's on a
+	// bond. For [Other] the kernel decides.
 	MAC net.HardwareAddr
 
-	// Master is the bridge, bond or VRF that the link becomes a port of; the
-	// zero Ref is none. It is in the link's own namespace.
+	// Master is the bridge, bond or VRF that the link becomes a port of
+	// (IFLA_MASTER). It is in the link's own namespace. The zero Ref is none.
 	Master Ref
 
-	// Port are the link's settings as the port of a bridge, BondPort those as
-	// the port of a bond. They hold before the link comes up.
+	// Port has the link's settings as the port of a bridge, BondPort those as
+	// the port of a bond. They are set before the link comes up. Without a
+	// Master both must be zero.
 	Port     PortOptions
 	BondPort BondPort
 
-	// Parent is the link below, for kinds that lie on one: VLAN, Macvlan,
-	// IPVLAN, their like and Other; every other kind has none. (A VXLAN's
-	// is an option of it.) It is in the namespace given to Create.
-	// (IFLA_LINK)
+	// Parent is the link that this one lies on (IFLA_LINK). It is in the
+	// namespace given to Create. VLAN, Macvlan, Macvtap, IPVLAN and IPVTAP need
+	// one, Other may have one, every other kind must not. (The link below a
+	// VXLAN is VXLAN.Underlay.)
 	Parent Ref
 
-	// Up brings the link up (IFF_UP).
+	// Up brings the link up (IFF_UP). False leaves a new link down, and an
+	// existing one in [Link.Update] and [Ensure] unchanged.
 	Up bool
 
-	// Kind says what to make. Required, and nil in a peer.
+	// Kind is what the link is, with its options. It is required, and nil in a
+	// peer.
 	Kind Kind
 
-	// Group is a number that distinguishes links, for deleting them
-	// together; 0 is the group of every link. (IFLA_GROUP)
+	// Group is a number that several links may share (IFLA_GROUP); [Filter]
+	// selects by it. 0 is the group that links are in by default.
 	Group uint32
 
-	// Alias is a text for people, up to 255 bytes (IFLA_IFALIAS), AltNames
-	// are further names of up to 127 bytes that the link can be found by;
-	// they are unique in the namespace, too; Linux 5.5.
+	// Alias is a text for people, up to 255 bytes (IFLA_IFALIAS). AltNames are
+	// further names by which the link is found, up to 127 bytes each, unique in
+	// the namespace (IFLA_ALT_IFNAME, Linux 5.5).
 	Alias    string
 	AltNames []string
 
-	// TxQueueLen is how many packets may wait to be sent; nil is the kind's
-	// default. With 0 some queueing disciplines drop everything.
+	// TxQueueLen is how many packets may wait to be sent (IFLA_TXQLEN). Nil is
+	// the kind's default. With 0, some queueing disciplines drop every packet.
 	TxQueueLen *int
 
-	// TxQueues and RxQueues are numbers of queues, up to 4096. 0 is one for
-	// either end of a veth, and the kernel's default for every other kind.
-	// (Of a veth, Linux 5.15 and later would make one for each possible
-	// processor and take all but the first out of use again: time that grows
-	// with the number of processors, for what only `ethtool -L` can use. Who
-	// wants that gives the number.) They cannot be changed.
+	// TxQueues and RxQueues are the numbers of queues, up to 4096
+	// (IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES). They cannot be changed later. 0
+	// is one queue for either end of a veth, and the kernel's default for every
+	// other kind.
+	//
+	// For a veth without these numbers, Linux 5.15 and later make one queue for
+	// each possible processor and then leave one in use. That takes time in
+	// proportion to the processors and serves `ethtool -L` alone, so Create asks
+	// for one.
 	TxQueues, RxQueues int
 
-	// How large the packets may become that the kernel handles as one when
-	// sending (GSO) and receiving (GRO), in bytes, and of how many segments;
-	// 0 is the default, 65536 and 65535. Above 65536 needs Linux 5.19; the
-	// sizes of GRO, too; those for IPv4 alone Linux 6.3.
+	// GSOMaxSize and GROMaxSize limit the packets that the kernel handles as one
+	// when it sends and receives, in bytes; GSOMaxSegs limits their segments.
+	// The fields for IPv4 hold for IPv4 alone. 0 is the default: 65536 bytes,
+	// 65535 segments. GROMaxSize and sizes above 65536 need Linux 5.19, the
+	// fields for IPv4 Linux 6.3. (IFLA_GSO_MAX_SIZE and the like)
 	GSOMaxSize, GSOMaxSegs, GROMaxSize int
 	GSOIPv4MaxSize, GROIPv4MaxSize     int
 
-	// IPv4 and IPv6 are settings of the protocols on this link.
+	// IPv4 and IPv6 are the settings of the two protocols on this link.
 	IPv4 IPv4Conf
 	IPv6 IPv6Conf
 
-	// Addrs are given to the link, each with the length of its subnet
-	// ("10.88.0.2/16"); the host bits are the address. An IPv4 address gets
-	// its subnet's broadcast address, unless the subnet is a /31 or /32.
+	// Addrs are the link's addresses, each with the length of its subnet
+	// ("10.88.0.2/16"); the host bits are the address. An IPv4 address gets its
+	// subnet's broadcast address, unless the subnet is a /31 or /32. On a link
+	// that is up, an address can be dialled and answers its neighbours as soon
+	// as Create returns.
 	//
-	// A link with an IPv6 address gets its link-local one with it, the one
-	// that the kernel makes from the hardware address, and without
-	// detection: a router asks for the neighbours of the packets that it
-	// passes on from that address alone, and the kernel's own is of no use
-	// for a second or two from the link's first carrier on. There is none
-	// where Addrs has a link-local address, with DAD, with an AddrGenMode
-	// other than AddrGenEUI64, and where Create does not know the MAC.
-	//
-	// An address of a link that is up can be dialled, and is found by its
-	// neighbours, as soon as Create returns.
+	// With an IPv6 address the link also gets its link-local address, the one
+	// that the kernel derives from the hardware address (EUI-64), without
+	// duplicate address detection. A router sends the neighbour solicitations
+	// for forwarded packets from that address, and the kernel's own is tentative
+	// for a second or two after the first carrier. Create makes none if Addrs has
+	// a link-local address, if DAD is set, if IPv6.AddrGenMode is not
+	// AddrGenEUI64, or if it does not know the MAC.
 	Addrs []netip.Prefix
 
-	// DAD asks for duplicate address detection of the IPv6 addresses in
-	// Addrs. Without it they carry IFA_F_NODAD and can be bound to and used
-	// as soon as Create returns: a box's address is assigned by the program
-	// that makes the box, so no other host can have it, and detection would keep
-	// it unusable ("tentative") for a second or more, and for ever on a
-	// bridge without ports. With DAD the kernel checks first; see
-	// Addr.Tentative and Addr.DADFailed. It does not concern IPv4, nor
-	// link-local addresses that the kernel makes itself.
+	// DAD asks for duplicate address detection of the IPv6 addresses in Addrs.
+	// An address is then tentative until the kernel has found no other host with
+	// it; see [Addr.Tentative], [Addr.DADFailed] and [Link.WaitAddr].
+	//
+	// Without DAD the addresses carry IFA_F_NODAD and can be bound to as soon as
+	// Create returns. The program that makes a box also assigns the box's
+	// address, so no other host has it, and detection would keep it unusable for
+	// a second or more, and on a bridge without ports for ever.
+	//
+	// DAD does not concern IPv4, nor the link-local addresses that the kernel
+	// makes itself.
 	DAD bool
 }
 
-// check refuses what the kernel would refuse without saying why, and what it
-// would accept and ignore. ns is the namespace given to Create.
+// check refuses what the kernel would refuse without a reason, and what it would
+// accept and ignore. ns is the namespace given to Create.
 func (s *Spec) check(ns *netns.NS) error {
 	if ns == nil {
 		return refuse.Input("the namespace is nil")
@@ -158,8 +172,8 @@ func (s *Spec) check(ns *netns.NS) error {
 	return checkKind(s.Kind, outer)
 }
 
-// common walks over the attributes that a message to make or change a link has
-// for either end of a pair; the kernel reads them in no particular order.
+// common returns the attributes that a message to make or change a link has for
+// either end of a pair. The kernel reads them in no particular order.
 func (s *Spec) common() []field {
 	return []field{
 		{3, "IFLA_IFNAME", &s.Name, sureText},
@@ -177,8 +191,8 @@ func (s *Spec) common() []field {
 	}
 }
 
-// Forms of attributes that every kernel takes or refuses. Without others, a new link
-// need not be compared with what was asked for.
+// The forms of attributes that every kernel takes or refuses. If a new link has no
+// others, it need not be compared with its spec.
 var (
 	sureText  = &special{codec: text{}, sure: true}
 	sureAlias = &special{codec: alias{}, sure: true}
@@ -188,11 +202,11 @@ var (
 
 func (s *Spec) mtu() []field { return []field{{4, "IFLA_MTU", &s.MTU, u32}} }
 
-// late are those that the kernel accepts in the message that makes a link and then
-// ignores.
+// late returns the attributes that the kernel accepts in the message that makes a
+// link and then ignores.
 func (s *Spec) late() []field { return []field{{20, "IFLA_IFALIAS", &s.Alias, sureAlias}} }
 
-// alias is a string that the kernel reports with a NUL and takes without.
+// alias is a string that is sent without a NUL and reported with one.
 type alias struct{ sameBytes }
 
 func (alias) isSet(v any, zero bool) bool     { return zero || *v.(*string) != "" }
@@ -242,7 +256,7 @@ func (s *Spec) checkCommon() error {
 
 func isIPv6(p netip.Prefix) bool { return p.Addr().Is6() }
 
-// checkRest checks what a plain link does not have.
+// checkRest checks the fields that most links leave zero.
 func (s *Spec) checkRest() error {
 	if err := s.Parent.check("parent"); err != nil {
 		return err
@@ -307,8 +321,8 @@ func checkMAC(mac net.HardwareAddr) error {
 	return refuse.Input("the hardware address %s is all zero", mac)
 }
 
-// causeError says in words what a bare errno means here. err stays reachable
-// for errors.Is and errors.As, and so does is, when there is one.
+// causeError says in words what a bare errno means here. errors.Is and errors.As
+// find err, and is if there is one.
 type causeError struct {
 	text string
 	is   error // os.ErrExist and the like; may be nil

@@ -9,13 +9,13 @@ import (
 	"github.com/boxwire/boxwire/netns"
 )
 
-// Ensure makes sure that there is a link as spec says: it creates one that is not
-// there, as [Create] does, and changes one that is, as [Link.Update] does, both
-// ends of a pair. It is safe to repeat. What spec does not name is left alone.
+// Ensure makes the link match spec, and creates it if there is none. It creates as
+// [Create] does and changes as [Link.Update] does, both ends of a pair. It may be
+// repeated. What spec does not name keeps its value.
 //
-// A link of the name that is of another kind, has another index or parent, or
-// whose other end is not where spec has it, is os.ErrExist: Ensure deletes
-// nothing.
+// Ensure deletes nothing. A link of that name is os.ErrExist if it is of another
+// kind, has another index or parent, or if its other end is not where spec has it.
+// Other errors are those of Create and Update.
 func Ensure(ctx context.Context, ns *netns.NS, spec Spec) (Link, error) {
 	const op = "link.Ensure"
 	if err := spec.check(ns); err != nil {
@@ -37,13 +37,13 @@ func Ensure(ctx context.Context, ns *netns.NS, spec Spec) (Link, error) {
 		if l, err = Create(ctx, ns, spec); err == nil || !errors.Is(err, os.ErrExist) || try > 2 {
 			return l, err
 		}
-		// Somebody else made it in between.
+		// Another program has made it in between.
 	}
 }
 
 var errAbsent = errors.New("there is no such link")
 
-// ensure changes a link that is there; errAbsent says that it is not.
+// ensure changes a link. errAbsent means that there is none.
 func ensure(ctx context.Context, op string, at *netns.NS, spec *Spec) (Link, error) {
 	a := update{ctx: ctx, op: op, ns: at, want: spec}
 	conn, err := route(at)
@@ -89,8 +89,8 @@ func ensure(ctx context.Context, op string, at *netns.NS, spec *Spec) (Link, err
 	return a.link, nil
 }
 
-// readPeer reads the other end of a pair, and refuses one that is not where it
-// should be.
+// readPeer reads the other end of a pair, and refuses one that is not where spec
+// has it.
 func (u *update) readPeer(outer *update) error {
 	err := u.read(u.want.Name, 0)
 	is := err == nil && u.before.Kind == outer.before.Kind &&

@@ -16,15 +16,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Update makes the link match what s names: a zero field leaves alone what it
-// stands for, and a nil Kind all options of the kind. Addrs and AltNames are
-// added to those that there are; a Name renames the link, which before Linux 6.2
-// must be down for that. Only what differs is sent.
+// Update changes what s names and returns the link as read afterwards. A zero field
+// keeps the link's value, a nil Kind all options of the kind. A Name renames the
+// link; before Linux 6.2 the link must be down for that. Addrs and AltNames are
+// added to those that the link has. Only what differs is sent.
 //
-// Either all of it holds afterwards or what was before. What the kernel does not
-// change on a link that exists is errors.ErrUnsupported; Kind cannot be another
-// than the link's (os.ErrExist), nor can Index, Parent and numbers of queues. The
-// other end of a pair is changed by its own Link: a Peer is refused.
+//	l, err = l.Update(ctx, link.Spec{MTU: 1400})
+//
+// Update changes everything or brings back what was before. An option that the
+// kernel does not change on an existing link is errors.ErrUnsupported. Another
+// kind, index, parent or number of queues is os.ErrExist. A Peer is os.ErrInvalid:
+// each end of a pair is updated by its own Link. A link that is gone is
+// os.ErrNotExist.
 func (l Link) Update(ctx context.Context, s Spec) (Link, error) {
 	const op = "link.Update"
 	u := update{ctx: ctx, op: op, ns: l.ns, want: &s}
