@@ -38,22 +38,13 @@ import (
 //
 // Rules of iptables-legacy cannot be changed.
 func (n *NAT) AcceptForward(ctx context.Context) error {
-	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
-		return n.explain(ctx, c, n.acceptForward(ctx, c))
-	})
-	return n.fail("nat.AcceptForward", n.String(), err)
+	return n.transact(ctx, "nat.AcceptForward", new(acceptTx))
 }
 
 // RevokeForward removes the rules that [NAT.AcceptForward] added to chains of iptables-nft. Without
 // such rules it does nothing.
 func (n *NAT) RevokeForward(ctx context.Context) error {
-	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
-		return c.Commit(ctx, n.table, nft.BuildFunc(func(ctx context.Context) (*nft.Batch, error) {
-			b := nft.NewBatch(n.table)
-			return b, n.revoke(ctx, c, b, nil)
-		}))
-	})
-	return n.fail("nat.RevokeForward", n.String(), err)
+	return n.transact(ctx, "nat.RevokeForward", new(revokeTx))
 }
 
 // foreignChains are those that AcceptForward may write to.
@@ -105,24 +96,35 @@ func answers() *xt.Unknown {
 	return &info
 }
 
-func (n *NAT) acceptForward(ctx context.Context, c nft.Conn) error {
-	return c.Commit(ctx, n.table, nft.BuildFunc(func(ctx context.Context) (*nft.Batch, error) {
-		elems, err := c.Elements(ctx, n.table, "ifs")
-		if err != nil {
+// acceptTx adds the rules of AcceptForward.
+type acceptTx struct{ tableTx }
+
+// Build returns the batch that adds the missing rules.
+func (tx *acceptTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error) {
+	elems, err := tx.c.Elements(ctx, tx.n.table, "ifs")
+	if err != nil {
+		return nil, err
+	}
+	var ifs []string
+	for _, e := range elems {
+		ifs = append(ifs, nameOf(e.Key))
+	}
+	b := nft.NewBatch(tx.n.table)
+	for _, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
+		if err := tx.n.acceptIn(ctx, tx.c, b, family, ifs); err != nil {
 			return nil, err
 		}
-		var ifs []string
-		for _, e := range elems {
-			ifs = append(ifs, nameOf(e.Key))
-		}
-		b := nft.NewBatch(n.table)
-		for _, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
-			if err := n.acceptIn(ctx, c, b, family, ifs); err != nil {
-				return nil, err
-			}
-		}
-		return b, nil
-	}))
+	}
+	return b, nil
+}
+
+// revokeTx deletes the rules of AcceptForward.
+type revokeTx struct{ tableTx }
+
+// Build returns the batch that deletes the rules.
+func (tx *revokeTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error) {
+	b := nft.NewBatch(tx.n.table)
+	return b, tx.n.revoke(ctx, tx.c, b, "")
 }
 
 // acceptIn adds the missing rules to a family's chains, and deletes those in the wrong chain.
@@ -131,26 +133,25 @@ func (n *NAT) acceptIn(ctx context.Context, c nft.Conn, b *nft.Batch, family byt
 	if err != nil {
 		return err
 	}
-	have := make(map[acceptPlace]bool)
-	err = n.eachAccept(ctx, c, family, func(r nft.Rule, p acceptRule) {
-		i := slices.IndexFunc(want, func(s acceptPlace) bool { return s.acceptRule == p && s.at == r.Place })
-		if i >= 0 && !have[want[i]] {
-			have[want[i]] = true
-		} else {
-			b.DeleteRule(r)
-		}
-	})
+	there, err := n.accepts(ctx, c, family)
 	if err != nil {
 		return err
 	}
-	for _, s := range slices.Backward(want) {
-		if !s.end && !have[s] {
-			b.InsertRule(s.at, n.String(), s.exprs()...)
+	for _, r := range there {
+		if i := slices.IndexFunc(want, r.is); i >= 0 {
+			want = slices.Delete(want, i, i+1)
+		} else {
+			b.DeleteRule(r.rule)
 		}
 	}
-	for _, s := range want {
-		if s.end && !have[s] {
-			b.AppendRule(s.at, n.String(), s.exprs()...)
+	for _, p := range slices.Backward(want) {
+		if !p.end {
+			b.InsertRule(p.at, n.String(), p.exprs()...)
+		}
+	}
+	for _, p := range want {
+		if p.end {
+			b.AppendRule(p.at, n.String(), p.exprs()...)
 		}
 	}
 	return nil
@@ -191,41 +192,54 @@ func (n *NAT) lacksAccepts(ctx context.Context, c nft.Conn, family byte, iface s
 	if err != nil {
 		return false, err
 	}
-	err = n.eachAccept(ctx, c, family, func(r nft.Rule, p acceptRule) {
-		want = slices.DeleteFunc(want, func(s acceptPlace) bool { return s.acceptRule == p && s.at == r.Place })
-	})
+	there, err := n.accepts(ctx, c, family)
+	for _, r := range there {
+		want = slices.DeleteFunc(want, r.is)
+	}
 	return len(want) > 0, err
 }
 
-// revoke deletes the rules for the interfaces that of reports true for; nil means all.
-func (n *NAT) revoke(ctx context.Context, c nft.Conn, b *nft.Batch, of func(iface string) bool) error {
+// revoke deletes the rules for an interface; "" means all.
+func (n *NAT) revoke(ctx context.Context, c nft.Conn, b *nft.Batch, iface string) error {
 	for _, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
-		err := n.eachAccept(ctx, c, family, func(r nft.Rule, p acceptRule) {
-			if of == nil || of(p.in) || of(p.out) {
-				b.DeleteRule(r)
-			}
-		})
+		there, err := n.accepts(ctx, c, family)
 		if err != nil {
 			return err
+		}
+		for _, r := range there {
+			if iface == "" || r.in == iface || r.out == iface {
+				b.DeleteRule(r.rule)
+			}
 		}
 	}
 	return nil
 }
 
-// eachAccept finds our rules in the chains of others.
-func (n *NAT) eachAccept(ctx context.Context, c nft.Conn, family byte, each func(nft.Rule, acceptRule)) error {
+// foundAccept is an acceptRule that a chain has.
+type foundAccept struct {
+	acceptRule
+	rule nft.Rule
+}
+
+// is reports whether the rule is the wanted one, in its chain.
+func (r foundAccept) is(want acceptPlace) bool {
+	return r.acceptRule == want.acceptRule && r.rule.Place == want.at
+}
+
+// accepts finds our rules in the chains of others.
+func (n *NAT) accepts(ctx context.Context, c nft.Conn, family byte) (all []foundAccept, err error) {
 	for _, name := range foreignChains {
 		rules, err := c.RulesIn(ctx, nft.Place{Family: family, Table: "filter", Chain: name})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, r := range rules {
 			if p, own := acceptOf(r, n.String()); own {
-				each(r, p)
+				all = append(all, foundAccept{p, r})
 			}
 		}
 	}
-	return nil
+	return all, nil
 }
 
 // acceptOf decodes a rule. It is ours if it has our comment: in its userdata, as this package

@@ -89,7 +89,12 @@ func (n *NAT) forwardLinks(ctx context.Context, nets []Network) (bool, error) {
 	// It holds the lock: DeleteNetwork could otherwise restore a link in between and delete its
 	// record, and the link would forward for strangers.
 	tx := &forwardTx{nets: nets}
-	err = n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error { return n.run(ctx, c, tx) })
+	c, err := n.lock(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer n.unlock()
+	err = n.run(ctx, c, tx)
 	return tx.plan.writes(), err
 }
 
@@ -153,10 +158,19 @@ func (n *NAT) forward(ctx context.Context, c nft.Conn, p *plan) error {
 	if rerr := p.revert(ctx, n.ns); rerr != nil { // the records stay, and say what to restore
 		return errors.Join(err, rerr)
 	}
-	return errors.Join(err, c.Commit(ctx, n.table, nft.BuildFunc(func(ctx context.Context) (*nft.Batch, error) {
-		b := nft.NewBatch(n.table)
-		return b, n.unrecord(ctx, c, b, p)
-	})))
+	return errors.Join(err, n.run(ctx, c, &unrecordTx{plan: p}))
+}
+
+// unrecordTx undoes the records of a plan.
+type unrecordTx struct {
+	tableTx
+	plan *plan
+}
+
+// Build returns the batch that undoes the records.
+func (tx *unrecordTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error) {
+	b := nft.NewBatch(tx.n.table)
+	return b, tx.n.unrecord(ctx, tx.c, b, tx.plan)
 }
 
 // unrecord undoes record.

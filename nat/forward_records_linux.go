@@ -113,8 +113,6 @@ func (tx *restoreLinksTx) explain(_ context.Context, err error) error {
 	return netns.IgnoreNotExist(err)
 }
 
-func (tx *restoreLinksTx) finish(context.Context) error { return nil }
-
 // restore writes the previous settings of the links. If the global switch was set meanwhile, the
 // links go on forwarding.
 func (r records) restore(ctx context.Context, ns *netns.NS) error {

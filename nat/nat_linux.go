@@ -44,12 +44,15 @@ func Open(ctx context.Context, ns *netns.NS, opts Options) (*NAT, error) {
 }
 
 func (n *NAT) install(ctx context.Context) error {
-	return n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error {
-		if err := n.upgrade(ctx, c); err != nil {
-			return n.supported(err)
-		}
-		return n.run(ctx, c, new(installTx))
-	})
+	c, err := n.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer n.unlock()
+	if err := n.upgrade(ctx, c); err != nil {
+		return n.supported(err)
+	}
+	return n.run(ctx, c, new(installTx))
 }
 
 // installTx installs the table, or adds loopback links to an existing one.
@@ -83,8 +86,6 @@ func (tx *installTx) Committed(ctx context.Context) (bool, error) {
 }
 
 func (tx *installTx) explain(_ context.Context, err error) error { return tx.n.supported(err) }
-
-func (tx *installTx) finish(context.Context) error { return nil }
 
 // loopbackItems returns the elements of lo_ok for the links of the options that the table lacks.
 func (n *NAT) loopbackItems(have map[string]bool) (items []item) {
@@ -215,7 +216,7 @@ func (d *deleteTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.Batch, e
 	}
 	d.facts = slices.DeleteFunc(itemsOf(d.had, kindFact), func(it item) bool { return it.set == "lo_ok" })
 	b = nft.NewBatch(n.table)
-	if err := n.revoke(ctx, d.c, b, nil); err != nil {
+	if err := n.revoke(ctx, d.c, b, ""); err != nil {
 		return nil, err
 	}
 	b.DeleteTable()
@@ -239,14 +240,20 @@ func (d *deleteTx) restore(ctx context.Context) error {
 	if err := errors.Join(r.restore(ctx, d.n.ns), d.n.unreserve(ctx, d.c)); err != nil {
 		return err
 	}
-	return d.c.Commit(ctx, d.n.table, nft.BuildFunc(func(ctx context.Context) (*nft.Batch, error) {
-		if err := d.n.checkOwned(ctx, d.c); err != nil {
-			return nil, netns.IgnoreNotExist(err)
-		}
-		b := nft.NewBatch(d.n.table)
-		b.DeleteTable()
-		return b, nil
-	}))
+	return d.n.run(ctx, d.c, new(dropTx))
+}
+
+// dropTx deletes the table, if it is there.
+type dropTx struct{ tableTx }
+
+// Build returns the batch that deletes the table.
+func (tx *dropTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error) {
+	if err := tx.n.checkOwned(ctx, tx.c); err != nil {
+		return nil, netns.IgnoreNotExist(err)
+	}
+	b := nft.NewBatch(tx.n.table)
+	b.DeleteTable()
+	return b, nil
 }
 
 // conn returns a connection to nftables in the namespace.

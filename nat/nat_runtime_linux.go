@@ -10,7 +10,8 @@ import (
 // runtimeState is what a NAT holds in this process: locks, sockets, and what the kernel does not
 // report any more.
 type runtimeState struct {
-	turn         chan struct{}  // holds a token while a change is under way, which has ports
+	turn         chan struct{}  // holds a token while a change is under way, which has the following fields
+	unlockFile   func()         // releases the lock file
 	ports        *portlock.Lock // reserved ports
 	elements     int            // of the table, as far as this program has changed it
 	staleFlushed bool           // flows that the table contradicts were flushed

@@ -109,8 +109,6 @@ func (ch *undoNetworkTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batc
 	return b, err
 }
 
-func (ch *undoNetworkTx) finish(context.Context) error { return nil }
-
 // deleteNetworkTx deletes a network, and the AllowTo of other networks that name it.
 type deleteNetworkTx struct{ networkTx }
 
@@ -141,7 +139,7 @@ func (ch *deleteNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.
 	b = nft.NewBatch(n.table)
 	changeItems(b, ch.had, nil)
 	ch.plan.record(b)
-	return b, n.revoke(ctx, c, b, func(name string) bool { return name == ch.iface })
+	return b, n.revoke(ctx, c, b, ch.iface)
 }
 
 // finish ends the network's flows and restores the links.

@@ -85,8 +85,6 @@ func (tx *pinholesTx) Committed(ctx context.Context) (bool, error) {
 	return !undone, err
 }
 
-func (tx *pinholesTx) finish(context.Context) error { return nil }
-
 // readPinholes reads the pinholes, and the subnets of all networks.
 func (n *NAT) readPinholes(ctx context.Context, c nft.Conn) (open []Pinhole, subnets []netip.Prefix, err error) {
 	items, err := n.readItems(ctx, c, pinholeSets...)

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 
-	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/internal/portlock"
 	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/internal/relay"
@@ -36,7 +35,7 @@ func (n *NAT) Proxy(ctx context.Context, port Port) (*Proxy, error) {
 	p := &Proxy{host: port.Host, box: port.Box, proto: port.Proto, proxy: proxy{nat: n}}
 	err := port.checkProxied()
 	if err == nil {
-		err = n.exclusive(ctx, func(ctx context.Context, _ nft.Conn) error { return p.start(ctx) })
+		err = p.start(ctx)
 	}
 	if errors.Is(err, unix.EADDRINUSE) {
 		err = refuse.As(os.ErrExist, "%w", err)
@@ -68,7 +67,12 @@ func (n *NAT) closeProxies() {
 	}
 }
 
-func (p *Proxy) start(ctx context.Context) (err error) {
+func (p *Proxy) start(ctx context.Context) error {
+	_, err := p.nat.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer p.nat.unlock()
 	if p.proto == TCP {
 		var ln net.Listener
 		if ln, err = p.listen(ctx); err == nil {

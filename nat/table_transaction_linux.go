@@ -1,7 +1,9 @@
 package nat
 
 import (
+	"cmp"
 	"context"
+	"errors"
 
 	"github.com/boxwire/boxwire/internal/nft"
 )
@@ -20,11 +22,12 @@ type transaction interface {
 	// over names the table that the transaction is about.
 	over(n *NAT, c nft.Conn)
 
-	// subject says what an error is about.
+	// subject says what an error is about; "" is the table.
 	subject() string
 }
 
-// tableTx has what all transactions share.
+// tableTx has what all transactions share: the answers of one that looks nothing up, cannot tell
+// whether it was committed, and changes nothing outside of the table.
 type tableTx struct {
 	n *NAT
 	c nft.Conn
@@ -32,7 +35,7 @@ type tableTx struct {
 
 func (tx *tableTx) over(n *NAT, c nft.Conn) { tx.n, tx.c = n, c }
 
-func (tx *tableTx) subject() string { return tx.n.String() }
+func (tx *tableTx) subject() string { return "" }
 
 func (tx *tableTx) explain(ctx context.Context, err error) error {
 	return tx.n.explain(ctx, tx.c, err)
@@ -40,15 +43,24 @@ func (tx *tableTx) explain(ctx context.Context, err error) error {
 
 func (tx *tableTx) Queries() []nft.Query { return nil }
 
+func (tx *tableTx) Committed(context.Context) (bool, error) {
+	return false, errors.New("another program has committed meanwhile")
+}
+
 func (tx *tableTx) Rollback(context.Context) error { return nil }
+
+func (tx *tableTx) finish(context.Context) error { return nil }
 
 // transact runs a transaction while no other change is under way in the namespace. It is all that a
 // method does after the check of its arguments.
 func (n *NAT) transact(ctx context.Context, op string, tx transaction) error {
-	tx.over(n, nft.Conn{})
-	err := n.exclusive(ctx, func(ctx context.Context, c nft.Conn) error { return n.run(ctx, c, tx) })
+	c, err := n.lock(ctx)
+	if err == nil {
+		defer n.unlock()
+		err = n.run(ctx, c, tx)
+	}
 	if err != nil {
-		err = n.fail(op, tx.subject(), err)
+		err = n.fail(op, cmp.Or(tx.subject(), n.String()), err)
 	}
 	return err
 }
