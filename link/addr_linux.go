@@ -22,11 +22,14 @@ var addrTable = &table[Addr]{
 	},
 }
 
-// AddPrefixes adds addresses to the link in one send: all of them, or none when one is
-// refused. An address that the link has is os.ErrExist. IPv6 addresses are added
-// without duplicate address detection (see Spec.DAD). On a link that is up they can be
-// dialled as soon as AddPrefixes returns: the kernel answers earlier, and AddPrefixes
-// waits. [Link.AddAddrs] takes addresses with all properties.
+// AddPrefixes adds addresses to the link in one send: all of them or none. An
+// address that the link has is os.ErrExist. An IPv4 address gets its subnet's
+// broadcast address, and an IPv6 address no duplicate address detection (see
+// Spec.DAD). On a link that is up they can be dialled as soon as AddPrefixes
+// returns; it waits for the kernel, which answers earlier. [Link.AddAddrs] adds
+// addresses with other properties.
+//
+//	err := eth.AddPrefixes(ctx, netip.MustParsePrefix("10.88.0.2/16"))
 func (l Link) AddPrefixes(ctx context.Context, addrs ...netip.Prefix) error {
 	full := make([]Addr, len(addrs))
 	for i, p := range addrs {
@@ -35,11 +38,10 @@ func (l Link) AddPrefixes(ctx context.Context, addrs ...netip.Prefix) error {
 	return l.addAddrs(ctx, "link.AddPrefixes", full, checkAddrs(addrs))
 }
 
-// AddAddrs adds addresses with all their properties, and otherwise does what
-// AddPrefixes does. Nothing is filled in: an IPv6 address without AddrNoDAD goes
-// through duplicate address detection, and an IPv4 address without Broadcast has none.
-// [StaticAddr] returns an Addr with both. An Addr that [Link.Addrs] read makes the same
-// address again.
+// AddAddrs adds addresses with all their properties, all of them or none. It fills
+// nothing in: an IPv6 address without AddrNoDAD undergoes duplicate address
+// detection, and an IPv4 address without Broadcast has none. [StaticAddr] returns
+// an Addr with both. An Addr of [Link.Addrs] makes the same address again.
 func (l Link) AddAddrs(ctx context.Context, addrs ...Addr) error {
 	return l.addAddrs(ctx, "link.AddAddrs", addrs, checkFullAddrs(addrs))
 }
@@ -52,12 +54,11 @@ func (l Link) addAddrs(ctx context.Context, op string, addrs []Addr, bad error) 
 	return b.allOrNone(ctx)
 }
 
-// ReplaceAddrs adds addresses to the link, and changes those that it has: lifetimes,
-// metric and protocol, and of IPv6 addresses the peer and flags. The kernel cannot
-// change the label, broadcast address and scope of an address, the flags of an IPv4
-// address and the length of an IPv6 prefix: a difference there is
-// errors.ErrUnsupported; delete such an address first. Either all of it is done or
-// nothing.
+// ReplaceAddrs adds addresses to the link, and changes those that it has, all or
+// none. It changes lifetimes, metric and protocol, and of IPv6 addresses the peer
+// and flags. The kernel cannot change the label, broadcast address and scope of an
+// address, the flags of an IPv4 address, or the length of an IPv6 prefix. A
+// difference there is errors.ErrUnsupported; delete such an address first.
 func (l Link) ReplaceAddrs(ctx context.Context, addrs ...Addr) error {
 	b, err := addrTable.batch(l, "link.ReplaceAddrs", editReplace, addrs, checkFullAddrs(addrs))
 	if err != nil || len(addrs) == 0 {
@@ -143,13 +144,13 @@ func (a *Addr) differs(got *Addr, name string) string {
 	return ""
 }
 
-// DeleteAddrs deletes addresses of the link, each with its prefix length, in one send.
-// An address that the link does not have is os.ErrNotExist. The others are deleted all
-// the same; the error names each that was not. An
-// IPv4 address with a Peer outside its own subnet is deleted by [Link.FlushAddrs] only.
+// DeleteAddrs deletes addresses of the link, each with its prefix length, in one
+// send. One that the link does not have is os.ErrNotExist. The others are deleted
+// all the same; the error names each that was not. An IPv4 address with a Peer
+// outside its own subnet is deleted by [Link.FlushAddrs] only.
 //
-// Removing the first IPv4 address of a subnet takes the others of that subnet
-// with it, unless the sysctl promote_secondaries is set.
+// With the first IPv4 address of a subnet the kernel removes the others of that
+// subnet, unless the sysctl promote_secondaries is set.
 func (l Link) DeleteAddrs(ctx context.Context, addrs ...netip.Prefix) error {
 	full := make([]Addr, len(addrs))
 	for i, p := range addrs {
@@ -158,22 +159,22 @@ func (l Link) DeleteAddrs(ctx context.Context, addrs ...netip.Prefix) error {
 	return addrTable.each(ctx, l, "link.DeleteAddrs", editDelete, full, checkAddrs(addrs))
 }
 
-// FlushAddrs deletes every address of the link for which match returns true, and all of
-// them if match is nil, also the kernel's own link-local ones. An address that the
-// kernel removes with another is not an error (see DeleteAddrs).
+// FlushAddrs deletes the addresses of the link for which match returns true, with
+// nil all of them, the kernel's own link-local ones included. An address that the
+// kernel removes with another is no error (see [Link.DeleteAddrs]).
 func (l Link) FlushAddrs(ctx context.Context, match func(Addr) bool) error {
 	return addrTable.flush(ctx, l, "link.FlushAddrs", match)
 }
 
-// Addrs reads the link's addresses, IPv4 first, in the kernel's order. A link
+// Addrs returns the link's addresses, IPv4 first, in the kernel's order. A link
 // that is gone is os.ErrNotExist.
 func (l Link) Addrs(ctx context.Context) ([]Addr, error) {
 	return addrTable.read(ctx, l, "link.Addrs")
 }
 
-// ListAddrs reads the addresses of all links of the namespace, IPv4 first, by link. The
-// list is complete: it is read again when addresses changed meanwhile so that it may
-// lack one. After 50 tries the error is [ErrInterrupted].
+// ListAddrs returns the addresses of all links of the namespace, IPv4 first, by
+// link. The list is complete: if a change during the read may have hidden an
+// address, the list is read again. After 50 attempts the error is [ErrInterrupted].
 func ListAddrs(ctx context.Context, ns *netns.NS) ([]Addr, error) {
 	conn, err := route(ns)
 	var addrs []Addr

@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetAlias sets the link's alias (Spec.Alias); "" deletes it.
+// SetAlias sets the link's alias (Spec.Alias); "" removes it. A link that is gone
+// is os.ErrNotExist.
 func (l Link) SetAlias(ctx context.Context, alias string) error {
 	const op = "link.SetAlias"
 	switch {
@@ -23,7 +24,8 @@ func (l Link) SetAlias(ctx context.Context, alias string) error {
 	return fail.New(op, l.ns, l.subject(), l.call(ctx, nl.Request{Type: unix.RTM_NEWLINK, Body: b, Names: linkNames}))
 }
 
-// SetGroup puts the link into a group (Spec.Group); 0 is the group of every link.
+// SetGroup puts the link into a group (Spec.Group); 0 is the default group. A link
+// that is gone is os.ErrNotExist.
 func (l Link) SetGroup(ctx context.Context, group uint32) error {
 	b := nl.AppendU32(appendIfInfo(nil, l.Index, 0, 0), unix.IFLA_GROUP, group)
 	return fail.New("link.SetGroup", l.ns, l.subject(), l.call(ctx, nl.Request{Type: unix.RTM_NEWLINK, Body: b, Names: linkNames}))

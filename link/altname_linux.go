@@ -28,9 +28,9 @@ var altNameTable = &table[string]{
 	},
 }
 
-// DeleteAltNames deletes alternative names (Spec.AltNames) of the link. One that is not
-// there, or is another link's, is os.ErrNotExist. The others are deleted all the same;
-// the error names each that was not. Linux 5.5.
+// DeleteAltNames removes alternative names (Spec.AltNames) from the link. A name
+// that is missing or another link's is os.ErrNotExist. The others are removed all
+// the same; the error names each that was not. [Link.Update] adds names. Linux 5.5.
 func (l Link) DeleteAltNames(ctx context.Context, names ...string) error {
 	return altNameTable.each(ctx, l, "link.DeleteAltNames", editDelete, names, checkAltNames(names))
 }

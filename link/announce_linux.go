@@ -16,17 +16,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Announce informs the neighbours on the link that these addresses are at its
-// hardware address, so that they correct what they remember: after an address
-// has moved here from another box, say. Without addresses it announces all that
-// the link has and that can be used. IPv4 goes out as a gratuitous ARP request
-// (RFC 5227, section 3), IPv6 as an unsolicited neighbour advertisement with the
-// override flag (RFC 4861, section 7.2.6), each once; neighbours that have no
-// entry for an address learn none.
+// Announce informs the link's neighbours that the addresses are at its hardware
+// address. It is for an address that has moved here from another box: neighbours
+// replace the hardware address that they have cached. Without addresses it
+// announces all usable addresses of the link.
 //
-// Nothing of that is lost on the way: Announce first waits until packets pass both
-// ways, as [Link.WaitReachable] does. The link has to be up, and to have an Ethernet
-// address. It needs CAP_NET_RAW over the namespace.
+// IPv4 goes out as a gratuitous ARP request (RFC 5227, section 3), IPv6 as an
+// unsolicited neighbour advertisement with the override flag (RFC 4861, section
+// 7.2.6), each once. A neighbour that has no entry for an address makes none.
+//
+// Announce first waits until packets pass both ways, as [Link.WaitReachable] does,
+// so none of them is lost. The link must be up and have an Ethernet address.
+// Announce needs CAP_NET_RAW over the namespace.
 func (l Link) Announce(ctx context.Context, addrs ...netip.Addr) error {
 	err := l.bound()
 	if err == nil {
@@ -97,7 +98,7 @@ func (l Link) announce(ctx context.Context, addrs []netip.Addr) error {
 	return errors.Join(errs...)
 }
 
-// gratuitousARP is an ARP request for an address by the one who has it, RFC 826.
+// gratuitousARP returns an ARP request of a host for its own address, RFC 826.
 func gratuitousARP(mac net.HardwareAddr, a netip.Addr) []byte {
 	ip := a.As4()
 	b := []byte{0, 1, 8, 0, 6, 4, 0, 1} // Ethernet, IPv4, sizes of their addresses, request
@@ -106,7 +107,8 @@ func gratuitousARP(mac net.HardwareAddr, a netip.Addr) []byte {
 	return append(b, ip[:]...)
 }
 
-// neighbourAdvertisement is an IPv6 packet to all nodes, RFC 4861, section 4.4.
+// neighbourAdvertisement returns an IPv6 packet to all nodes, RFC 4861, section
+// 4.4.
 func neighbourAdvertisement(mac net.HardwareAddr, a netip.Addr) []byte {
 	const size = 32 // of the ICMPv6 message
 	ip := a.As16()

@@ -9,26 +9,26 @@ import (
 // maxVLAN is the last VLAN that can be used, IEEE 802.1Q.
 const maxVLAN = 4094
 
-// PortVLAN is a VLAN, or a range of them, that a bridge port lets through or
-// that a bridge takes part in itself; see bridge(8), "bridge vlan". The bridge
-// has to filter VLANs for it to count.
+// PortVLAN is a VLAN of a bridge port, or a range of them: frames of other VLANs do
+// not pass the port. A bridge has VLANs itself, in which the host takes part. They
+// count while Bridge.VLANFiltering is on. See bridge(8), "bridge vlan".
 type PortVLAN struct {
 	ID  uint16 // 1 to 4094
-	End uint16 // the last of a range that begins with ID; 0 is ID alone
+	End uint16 // the last of a range that begins with ID; 0: ID alone
 
-	// PVID makes it the VLAN of frames that come in without a tag. A port
-	// has at most one; it is not possible for a range.
+	// PVID makes it the VLAN of frames that come in without a tag. A port has at
+	// most one, and a range cannot be it.
 	PVID bool
 
-	// Untagged takes the tag off frames that go out.
+	// Untagged removes the tag from frames that go out.
 	Untagged bool
 
-	// Tunnel is the tunnel id, a VXLAN's VNI, that frames of the VLAN carry
-	// behind the port, and vice versa; 0 is none. In a range they go up
-	// together. The port needs PortOptions.VLANTunnel.
+	// Tunnel is the tunnel id (a VXLAN's VNI) that stands for the VLAN behind
+	// the port; 0 is none. In a range the ids ascend with the VLANs. The port
+	// needs PortOptions.VLANTunnel.
 	Tunnel uint32
 
-	// State is the VLAN's own spanning tree state; it is read only.
+	// State is the VLAN's own spanning tree state. It is read only.
 	State PortState
 }
 
@@ -50,7 +50,7 @@ func (v PortVLAN) String() string {
 	return s
 }
 
-// checkVLANs refuses what the kernel would refuse without saying why.
+// checkVLANs refuses what the kernel would refuse without a reason.
 func checkVLANs(list []PortVLAN) error {
 	var seen [maxVLAN + 1]bool
 	pvid := uint16(0)
@@ -81,7 +81,8 @@ func checkVLANs(list []PortVLAN) error {
 	return nil
 }
 
-// vlanSet is the VLANs of a port one by one; a zero ID is not there.
+// vlanSet has the VLANs of a port one by one. A zero ID is a VLAN that the port
+// lacks.
 type vlanSet [maxVLAN + 1]PortVLAN
 
 // add puts single VLANs of the ranges into the set.

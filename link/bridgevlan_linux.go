@@ -42,12 +42,11 @@ const (
 	vlanTunnelID    = 1 // BRIDGE_VLANDB_TINFO_ID
 )
 
-// AddVLANs adds VLANs to the link, a bridge port or a bridge: they pass the port, or the
-// bridge itself takes part in them. A VLAN that is there gets the properties given.
-// Either all of it is done or nothing.
+// AddVLANs adds VLANs to a bridge port, or to a bridge itself. A VLAN that the link
+// has gets the properties given. AddVLANs does all of it or nothing.
 //
-// A kernel without VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING), or older than
-// 5.6, is errors.ErrUnsupported.
+// A link that is no bridge and no port of one is os.ErrInvalid. A kernel without
+// VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING) is errors.ErrUnsupported.
 func (l Link) AddVLANs(ctx context.Context, vlans ...PortVLAN) error {
 	return l.changeVLANs(ctx, "link.AddVLANs", vlans, func(s *vlanSet) error {
 		s.add(vlans...)
@@ -55,8 +54,9 @@ func (l Link) AddVLANs(ctx context.Context, vlans ...PortVLAN) error {
 	})
 }
 
-// DeleteVLANs deletes VLANs of the link; ID and End find them. A range that is not there
-// as a whole is os.ErrNotExist: then nothing is deleted.
+// DeleteVLANs deletes VLANs of a bridge port, or of a bridge itself. ID and End
+// find them. A range that is not there as a whole is os.ErrNotExist, and nothing is
+// deleted.
 func (l Link) DeleteVLANs(ctx context.Context, vlans ...PortVLAN) error {
 	return l.changeVLANs(ctx, "link.DeleteVLANs", vlans, func(s *vlanSet) error {
 		var missing []string
@@ -72,9 +72,9 @@ func (l Link) DeleteVLANs(ctx context.Context, vlans ...PortVLAN) error {
 	})
 }
 
-// SyncVLANs makes the link's VLANs exactly those given. VLAN 1, which a bridge gives to
-// every new port, is deleted unless it is given. Only differences are sent. Either all
-// of it is done or nothing.
+// SyncVLANs makes the VLANs of a bridge port, or of a bridge itself, exactly those
+// given. It deletes VLAN 1, which a bridge gives to every new port, unless that is
+// given. Only differences are sent. SyncVLANs does all of it or nothing.
 func (l Link) SyncVLANs(ctx context.Context, vlans ...PortVLAN) error {
 	return l.changeVLANs(ctx, "link.SyncVLANs", vlans, func(s *vlanSet) error {
 		*s = vlanSet{}
@@ -83,8 +83,8 @@ func (l Link) SyncVLANs(ctx context.Context, vlans ...PortVLAN) error {
 	})
 }
 
-// VLANs reads the VLANs of the link, a bridge port or a bridge, in their order,
-// with ranges where neighbours are alike.
+// VLANs returns the VLANs of a bridge port, or of a bridge itself, in ascending
+// order. VLANs with the same properties form a range.
 func (l Link) VLANs(ctx context.Context) ([]PortVLAN, error) {
 	err := l.bound()
 	var list []PortVLAN

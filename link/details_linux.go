@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Details reads the link with everything the kernel says about it. A link that is
+// Details reads everything that the kernel reports about the link. A link that is
 // gone is os.ErrNotExist.
 func (l Link) Details(ctx context.Context) (Details, error) {
 	d, err := l.details(ctx)
@@ -34,7 +34,8 @@ func (l Link) details(ctx context.Context) (Details, error) {
 	return d, err
 }
 
-// readDetails asks for one link, by name or by index, and keeps the message.
+// readDetails asks for one link, by name or by index, and returns its details and
+// the message.
 func readDetails(ctx context.Context, ns *netns.NS, conn *nl.Conn, name string, index int) (d Details, body []byte, err error) {
 	req := withStats(getLink(name, index))
 	err = conn.Call(ctx, req, func(m nl.Message) error {
@@ -51,8 +52,8 @@ func readDetails(ctx context.Context, ns *netns.NS, conn *nl.Conn, name string, 
 	return d, body, err
 }
 
-// Stats reads what passed the link, in a message of its own, which is the
-// cheapest way. A link that is gone is os.ErrNotExist.
+// Stats reads the link's counters. It is cheaper than Details. A link that is gone
+// is os.ErrNotExist.
 func (l Link) Stats(ctx context.Context) (Stats, error) {
 	s, err := l.stats(ctx)
 	if err != nil {

@@ -3,8 +3,8 @@
 //
 // # A box on a bridge
 //
-// [Create] makes a link whole from a [Spec]: name, MTU, hardware address, master, addresses and, for a veth pair, the other end
-// in another namespace. It succeeds in everything or leaves nothing behind in either namespace.
+// Create makes a link whole from a Spec: name, MTU, hardware address, master, addresses and, for a veth pair, the other end in
+// another namespace. It does everything or leaves nothing behind in either namespace.
 //
 //	br, err := link.Create(ctx, host, link.Spec{
 //		Name: "boxwire0", Up: true, Kind: link.Bridge{},
@@ -19,35 +19,53 @@
 //	})
 //	err = web0.WaitReachable(ctx) // from here on no packet is lost, in or out
 //
-// There is a type for each [Kind] of link. Zero fields are the kernel's defaults. The link is read back: an option that the
-// kernel ignored is an error that names it.
+// Each [Kind] of link has a type. A zero field is the kernel's default. Create reads the link back: an option that the kernel
+// ignored is an error that names it.
+//
+// # From ip to link
+//
+//	ip link add ... type vlan id 100     Create, with Kind: VLAN{ID: 100} and Parent
+//	ip link set dev X mtu 1400           Link.Update(ctx, Spec{MTU: 1400}); also name, MAC, kind options
+//	ip link set dev X up, down           Link.SetUp, Link.SetDown
+//	ip link set dev X master br0         Link.SetMaster
+//	ip link set dev X netns web          Link.Move; better is Spec.NS
+//	ip link show, del                    Get, List, Link.Details, Link.Stats; Link.Delete, DeleteAll
+//	ip link show group 7                 List(ctx, ns, Filter{Group: 7}); also Master, Kind, AliasPrefix
+//	ip address add, del, flush, show     Link.AddPrefixes, Link.DeleteAddrs, Link.FlushAddrs, Link.Addrs
+//	ip neighbour, bridge fdb             Link.AddNeighbours ..., Link.AddFDBEntries ...
+//	bridge link set, bridge vlan         Link.SetPort; Link.AddVLANs, Link.SyncVLANs
+//	tc qdisc add ... tbf rate 100mbit    Link.SetRate, both directions
+//	ip tuntap add                        OpenTun, with its descriptors
+//	ip monitor link address              Watch
+//	ethtool -k, -K; arping -U            Link.Features, Link.SetFeatures; Link.Announce
 //
 // # Make, ensure, update, delete
 //
-// Create fails with os.ErrExist where there is such a link. [Ensure] makes it or changes it to match, and may be repeated.
-// [Link.Update] changes what is named and leaves the rest alone. [DeleteAll] removes many links in the time of a few.
+// Create fails with os.ErrExist if there is such a link. Ensure makes it or changes it to match, and may be repeated. Update
+// changes what is named. DeleteAll removes many links in the time of a few.
 //
 //	br, err = link.Ensure(ctx, host, spec)                  // at every start of a daemon
 //	br, err = br.Update(ctx, link.Spec{MTU: 1400})
 //	ports, err := link.List(ctx, host, link.Filter{Master: br.Ref()})
 //	err = link.DeleteAll(ctx, ports...)
 //
-// # What a link has
+// The verbs for what a link has are the same everywhere. Add fails with os.ErrExist and does all or nothing. Replace also changes
+// what is there. Delete continues past what is missing and names it. Flush deletes what a function selects.
 //
-// Methods change and read addresses ([Link.AddAddrs]), neighbours, settings as a bridge port ([Link.SetPort]) and VLANs there
-// ([Link.SyncVLANs]), forwarding databases, rates and offloads. Calls that take many things send them together.
+// # Rates
 //
-//	err = web0.SetPort(ctx, link.PortOptions{Isolated: new(true)})
+// SetRate limits what leaves a link and what comes in, in bits per second. The host's end of a box's veth sends what the box
+// downloads:
+//
 //	err = web0.SetRate(ctx, link.Limit{Rate: 100 * link.Mbit}, link.Limit{Rate: 20 * link.Mbit})
-//	details, err := web0.Details(ctx)                       // options, statistics, unknown attributes
-//
-// The verbs are the same everywhere. Add fails with os.ErrExist and then leaves nothing of the call behind. Replace also changes
-// what is there. Delete goes on past what is missing and names it. Flush removes what a function chooses.
 //
 // # Wait and watch
 //
-// [Watch] yields the present state, marks when it is complete, and then yields every change. When events were lost, it marks
-// that and yields the state again. [WatchAll] does so for all namespaces that have an id in this one.
+// Link.WaitUp, WaitCarrier, WaitForwarding, WaitAddr and WaitGone sleep until the kernel reports what they wait for. A box that
+// was just plugged in loses packets until its port and the bridge have a carrier and forward: WaitReachable waits for all of it.
+//
+// Watch yields the present state, marks when it is complete, and then yields every change. After a loss of events it marks that
+// and yields the state again. WatchAll does so for all namespaces that have an id in this one.
 //
 //	for e, err := range link.Watch(ctx, host, link.TopicLinks) {
 //		if err == nil && e.Kind == link.EventChanged {
@@ -55,24 +73,20 @@
 //		}
 //	}
 //
-// [Link.WaitUp], [Link.WaitCarrier], [Link.WaitForwarding], [Link.WaitAddr] and [Link.WaitGone] sleep until the kernel reports
-// what they wait for. A box that was just plugged in loses packets until its port and the bridge have a carrier and forward:
-// [Link.WaitReachable] waits for all of it. [Link.Announce] corrects what neighbours remember of an address.
-//
 // # A Link is a value
 //
-// A [Link] is what the kernel said when it was read, and the namespace it was read in. Its methods act there by the link's index,
-// so a rename does not lead them astray. It does not follow later changes; read it again with [Get] or [ByIndex]. It does not
-// keep its namespace alive: once the handle is closed, its methods return os.ErrClosed. All functions may be called from many
-// goroutines, on any thread.
+// A Link is what the kernel reported when it was read, and the namespace it was read in. Its methods find the link by index, so
+// a rename does not matter. It does not follow later changes: Get and ByIndex read it again. It does not keep its namespace
+// alive: once the handle is closed, its methods return os.ErrClosed. All functions may be called from many goroutines, on any
+// thread.
 //
 // # Errors, cancellation, kernels
 //
 // Errors are *netns.Error: operation, namespace, subject and cause. errors.Is finds os.ErrExist, os.ErrNotExist, os.ErrPermission
 // (CAP_NET_ADMIN is missing), errors.ErrUnsupported (the kernel lacks the kind or option), os.ErrInvalid (refused before anything
-// was sent), os.ErrClosed, [ErrInterrupted] (a list that could not be completed) and the errors of ctx.
+// was sent), os.ErrClosed, ErrInterrupted (a list that could not be completed) and the errors of ctx.
 //
-// When ctx is done before a call, nothing is sent. The kernel carries out a request inside the system call that sends it, so
-// calls that change something wait for the answer; Create looks at ctx between its steps and undoes what was done. Reads stop at
+// If ctx is done before a call, nothing is sent. The kernel carries out a request inside the system call that sends it, so a call
+// that changes something waits for the answer; Create looks at ctx between its steps and undoes what it has done. Reads stop at
 // once. Everything works on Linux 5.10 and newer unless a comment says otherwise.
 package link

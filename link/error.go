@@ -2,6 +2,6 @@ package link
 
 import "github.com/boxwire/boxwire/internal/nl"
 
-// ErrInterrupted is in the errors of lists that were not complete because the
-// table changed while it was read, in each of 50 tries.
+// ErrInterrupted is in the error of a list that could not be completed: the table
+// changed during each of 50 attempts to read it.
 var ErrInterrupted = nl.ErrInterrupted

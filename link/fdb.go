@@ -10,30 +10,30 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// FDBEntry is an entry of a forwarding database: where frames to a hardware
-// address go. Bridges have one, which their ports share; a VXLAN has one that
-// says behind which host an address is; other links list there the addresses
-// that they take in. See bridge(8), "bridge fdb".
+// FDBEntry is an entry of a forwarding database, which says where frames to a
+// hardware address go. The ports of a bridge share one. That of a VXLAN says which
+// host has an address. In that of any other link are the addresses that the link
+// accepts. See bridge(8), "bridge fdb".
 type FDBEntry struct {
-	Link int              // index of the port or of the link itself; not looked at where the link is given otherwise
-	MAC  net.HardwareAddr // six bytes; all zero in a VXLAN is the way for unknown addresses
-	VLAN uint16           // 1 to 4094, one of the port's; 0 is none, and in a new entry each of the port's
+	Link int              // index of the port or link; ignored by methods of a Link
+	MAC  net.HardwareAddr // six bytes; all zero in a VXLAN: for addresses without an entry
+	VLAN uint16           // 1 to 4094; 0: none, and in a new entry each VLAN of the port
 
-	// Self says that the entry is in the link's own table, that of a VXLAN
-	// or of a bridge for itself (NTF_SELF), and not in that of the bridge
+	// Self says that the entry is in the link's own table (NTF_SELF), that of a
+	// VXLAN or of a bridge itself. Otherwise it is in the table of the bridge
 	// that the link is a port of (NTF_MASTER).
 	Self bool
 
-	// Type says whether the entry ages. Of links that are neither a bridge
-	// port nor a VXLAN the own table takes only FDBLocal.
+	// Type says whether the entry ages. A link that is neither a bridge port nor
+	// a VXLAN takes FDBLocal only.
 	Type FDBType
 
 	Flags FDBFlags
 
-	// Where a VXLAN sends frames: to a host, on another UDP port than its
-	// own, with another VNI (VXLAN network identifier), through the link with
-	// the index Via in the VXLAN's namespace; and, for a VXLAN with external
-	// set, the VNI that the entry is for. Zero fields are the VXLAN's own.
+	// Where a VXLAN sends frames: to the host Dst, on the UDP port Port, with
+	// the VNI (VXLAN network identifier) VNI, through the link with the index
+	// Via in the VXLAN's namespace. SrcVNI is the VNI that the entry is for, in
+	// an external VXLAN. A zero field is the VXLAN's own value.
 	Dst    netip.Addr
 	Port   uint16
 	VNI    uint32
@@ -41,49 +41,48 @@ type FDBEntry struct {
 	Via    int
 
 	// NextHop is the id of a next-hop group of hosts, in place of Dst
-	// (NDA_NH_ID, Linux >= 5.8).
+	// (NDA_NH_ID).
 	NextHop uint32
 
 	Master int // index of the bridge whose table it is in; read only
 
-	// How long ago the address was last used as a destination and last seen
-	// as a source, in steps of 10 ms. Read only.
+	// How long ago the address was last a destination, and last a source, in
+	// steps of 10 ms. Read only.
 	Used, Updated time.Duration
 }
 
-// FDBType says how an entry came to be and how long it stays.
+// FDBType says how an entry is kept.
 type FDBType uint8
 
 // The values of FDBType.
 const (
 	FDBStatic  FDBType = 0 // stays until it is deleted
-	FDBDynamic FDBType = 1 // ages, as a learned one does
+	FDBDynamic FDBType = 1 // ages, as a learned entry does
 	FDBLocal   FDBType = 2 // stays, and frames to it are for this host (NUD_PERMANENT)
 )
 
-// FDBFlags are bits NTF_* and, from the ninth on, NTF_EXT_* of
-// linux/neighbour.h.
+// FDBFlags are the bits NTF_* of linux/neighbour.h, from bit 8 on NTF_EXT_*.
 type FDBFlags uint32
 
 // The values of FDBFlags.
 const (
-	FDBUse        FDBFlags = 0x01  // of a new entry: as if the address had just been used
-	FDBExtLearned FDBFlags = 0x10  // learned by a program, which keeps it
-	FDBOffloaded  FDBFlags = 0x20  // known to the hardware; read only
+	FDBUse        FDBFlags = 0x01  // in a new entry: the address counts as just used
+	FDBExtLearned FDBFlags = 0x10  // a program has learned it and manages it
+	FDBOffloaded  FDBFlags = 0x20  // in the hardware as well; read only
 	FDBSticky     FDBFlags = 0x40  // does not move to another port
-	FDBRouter     FDBFlags = 0x80  // of a VXLAN: a router, for route short-circuiting
-	FDBLocked     FDBFlags = 0x200 // the address waits to be let in at a locked port (PortOptions.MAB); Linux >= 6.2
+	FDBRouter     FDBFlags = 0x80  // in a VXLAN: a router, see VXLAN.RouteShortCircuit
+	FDBLocked     FDBFlags = 0x200 // a locked port has not let the address in, see PortOptions.MAB; Linux 6.2
 )
 
-// FDBFilter chooses entries of a list. The zero value chooses all. The kernel
+// FDBFilter selects entries of a list. The zero value selects all. The kernel
 // filters.
 type FDBFilter struct {
-	Link   Ref // those of this port, or link
-	Bridge Ref // those of this bridge and of its ports
+	Link   Ref // entries of this port or link
+	Bridge Ref // entries of this bridge and its ports
 }
 
-// String returns the entry as bridge(8) begins its line:
-// "02:00:00:00:00:01 vlan 7 dst 10.0.0.9".
+// String returns the entry as the line of bridge(8) begins: "02:00:00:00:00:01 vlan
+// 7 dst 10.0.0.9".
 func (e FDBEntry) String() string {
 	var b strings.Builder
 	b.WriteString(e.MAC.String())
@@ -96,7 +95,7 @@ func (e FDBEntry) String() string {
 	return b.String()
 }
 
-// checkFDB refuses what the kernel would refuse without saying why.
+// checkFDB refuses what the kernel would refuse without a reason.
 func checkFDB(list []FDBEntry) error {
 	for i := range list {
 		e := &list[i]

@@ -26,8 +26,8 @@ var fdbTable = &table[FDBEntry]{
 	},
 }
 
-// AddFDBEntries adds entries for the link, a port or a VXLAN, in one send: all of them,
-// or none when one is refused. An address that has an entry there, be it a learned one,
+// AddFDBEntries adds entries for the link, a bridge port or a VXLAN, in one send:
+// all of them or none. An address that has an entry there, a learned one included,
 // is os.ErrExist.
 func (l Link) AddFDBEntries(ctx context.Context, list ...FDBEntry) error {
 	b, err := fdbTable.batch(l, "link.AddFDBEntries", editAdd, list, checkFDB(list))
@@ -115,11 +115,10 @@ func (s *spread) undo(ctx context.Context) (reqs []nl.Request, err error) {
 	return reqs, err
 }
 
-// AppendFDBEntries adds destinations to entries of a VXLAN, and otherwise does what
-// AddFDBEntries does. The VXLAN sends a frame to all destinations of an entry. Only
-// entries for groups and for the all-zero address may have several: a second
-// destination for another address is os.ErrExist, and so is a destination that the
-// entry has.
+// AppendFDBEntries adds destinations to entries of a VXLAN, all of them or none.
+// The VXLAN sends a frame to all destinations of an entry. Only a group and the
+// all-zero address may have several. A second destination for another address is
+// os.ErrExist, and so is one that the entry has.
 func (l Link) AppendFDBEntries(ctx context.Context, list ...FDBEntry) error {
 	b, err := fdbTable.batch(l, "link.AppendFDBEntries", editAdd, list, checkFDB(list))
 	if err != nil || len(list) == 0 {
@@ -179,22 +178,24 @@ func (k *VXLAN) sends(e *FDBEntry) fdbKey {
 	return to
 }
 
-// ReplaceFDBEntries adds entries for the link, or changes those for the same addresses,
-// in one send. An address behind another port of the bridge moves to this one. When one
-// is refused the others are made all the same; the error names each that was not.
+// ReplaceFDBEntries adds entries for the link, and changes those of the same
+// addresses, in one send. An address behind another port of the bridge moves to
+// this one. If one is refused, the others are made all the same; the error names
+// each that was not.
 func (l Link) ReplaceFDBEntries(ctx context.Context, list ...FDBEntry) error {
 	return fdbTable.each(ctx, l, "link.ReplaceFDBEntries", editReplace, list, checkFDB(list))
 }
 
-// DeleteFDBEntries deletes entries of the link's table, or without Self of the bridge's.
-// MAC, VLAN and a VXLAN's destination find the entry; other fields are ignored. One that
-// is not there is os.ErrNotExist; the others are deleted all the same.
+// DeleteFDBEntries deletes entries from the link's own table if Self is set,
+// otherwise from that of its bridge. MAC, VLAN and a VXLAN's destination find an
+// entry; other fields are ignored. One that is missing is os.ErrNotExist; the
+// others are deleted all the same.
 func (l Link) DeleteFDBEntries(ctx context.Context, list ...FDBEntry) error {
 	return fdbTable.each(ctx, l, "link.DeleteFDBEntries", editDelete, list, checkFDB(list))
 }
 
-// FlushFDB deletes every entry of the link for which match returns true; with nil, those
-// that were learned.
+// FlushFDB deletes the entries of the link for which match returns true, with nil
+// the learned ones.
 func (l Link) FlushFDB(ctx context.Context, match func(FDBEntry) bool) error {
 	if match == nil {
 		match = func(e FDBEntry) bool { return e.Type == FDBDynamic && e.Flags&FDBExtLearned == 0 }
@@ -202,11 +203,11 @@ func (l Link) FlushFDB(ctx context.Context, match func(FDBEntry) bool) error {
 	return fdbTable.flush(ctx, l, "link.FlushFDB", match)
 }
 
-// ListFDB reads the entries of forwarding databases that the filter chooses, in no
-// particular order. An entry that is learned or ages out meanwhile may or may not be in
-// the list. The others are in it once: the list is read again when an entry was deleted
-// between two of the kernel's replies. After 50 tries the error is [ErrInterrupted]. A
-// VXLAN's entry with several destinations is in the list once for each.
+// ListFDB returns the entries of forwarding databases that the filter selects, in
+// no particular order. A VXLAN's entry with several destinations is in it once for
+// each. An entry that comes or goes during the read may be in the list or not. All
+// others are in it once: if an entry is deleted between two of the kernel's
+// replies, the list is read again. After 50 attempts the error is [ErrInterrupted].
 func ListFDB(ctx context.Context, ns *netns.NS, f FDBFilter) ([]FDBEntry, error) {
 	list, err := listFDB(ctx, ns, f)
 	if err != nil {

@@ -6,12 +6,12 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// Feature is an offload feature of a link, something that hardware or driver
-// does in place of the kernel's stack; see ethtool(8), --show-features.
+// Feature is an offload feature of a link: work that hardware or driver does in
+// place of the kernel's stack (ethtool(8), --show-features).
 type Feature struct {
 	Name   string // the kernel's name, "tx-checksum-ip-generic"
-	Active bool   // it is on
-	Wanted bool   // it was asked to be on; it may be off as another feature that it needs is
+	Active bool   // the feature is on
+	Wanted bool   // it was switched on; it is off all the same while a feature that it needs is off
 	Fixed  bool   // the link cannot switch it
 }
 

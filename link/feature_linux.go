@@ -36,9 +36,9 @@ const (
 	ethBitsetBitVal  = 3
 )
 
-// Features reads the offload features of the link, in the kernel's order, by the
-// names that ethtool(8) shows: "tx-checksum-ip-generic", "tx-tcp-segmentation",
-// "rx-gro", ... It needs Linux 5.7 with CONFIG_ETHTOOL_NETLINK.
+// Features returns the offload features of the link, in the kernel's order, with
+// the names of ethtool(8): "tx-checksum-ip-generic", "tx-tcp-segmentation",
+// "rx-gro". A kernel without CONFIG_ETHTOOL_NETLINK is errors.ErrUnsupported.
 func (l Link) Features(ctx context.Context) ([]Feature, error) {
 	err := l.bound()
 	var list []Feature
@@ -51,11 +51,11 @@ func (l Link) Features(ctx context.Context) ([]Feature, error) {
 	return list, nil
 }
 
-// SetFeatures switches offload features of the link on and off by name, and
-// reads them back. One that the link cannot switch, or not to that, is
-// errors.ErrUnsupported; then all of those named are as they were. Features that
-// depend on others (segmentation on checksums) may change along with them, as
-// with ethtool(8).
+// SetFeatures switches offload features of the link on and off by name, and reads
+// them back. A feature that the link cannot switch that way is
+// errors.ErrUnsupported, and all those named are what they were. Features that
+// depend on others (segmentation on checksums) may change with them, as with
+// ethtool(8).
 func (l Link) SetFeatures(ctx context.Context, set map[string]bool) error {
 	const op = "link.SetFeatures"
 	err := l.bound()

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Get reads the link with the given name, or alternative name. A link that is
-// not there is os.ErrNotExist.
+// Get returns the link with the name, which may be an alternative name. A missing
+// link is os.ErrNotExist.
 func Get(ctx context.Context, ns *netns.NS, name string) (Link, error) {
 	l, err := get(ctx, ns, name, 0)
 	if err != nil {
@@ -29,8 +29,7 @@ func Get(ctx context.Context, ns *netns.NS, name string) (Link, error) {
 	return l, nil
 }
 
-// ByIndex reads the link with the given index. A link that is not there is
-// os.ErrNotExist.
+// ByIndex returns the link with the index. A missing link is os.ErrNotExist.
 func ByIndex(ctx context.Context, ns *netns.NS, index int) (Link, error) {
 	l, err := get(ctx, ns, "", index)
 	if err != nil {
@@ -68,17 +67,17 @@ func read(ctx context.Context, ns *netns.NS, conn *nl.Conn, name string, index i
 	return l, nil
 }
 
-// ListByAlias reads the links with the given alias (Spec.Alias), ordered by index.
-// Aliases need not be unique; none is os.ErrNotExist. The kernel does not find
-// links by it: all are read.
+// ListByAlias returns the links with the alias (Spec.Alias), ordered by index.
+// Several links may have the same alias. If none has it, the error is
+// os.ErrNotExist. The kernel does not filter by alias, so all links are read.
 func ListByAlias(ctx context.Context, ns *netns.NS, alias string) ([]Link, error) {
 	links, err := listByAttr(ctx, ns, unix.IFLA_IFALIAS, []byte(alias), "alias")
 	return links, fail.New("link.ListByAlias", ns, fmt.Sprintf("link with alias %q", alias), err)
 }
 
-// ListByMAC reads the links with the given hardware address, ordered by index: a VLAN
-// has that of its parent, and bridges have one of their ports'. None is
-// os.ErrNotExist. The kernel does not find links by it: all are read.
+// ListByMAC returns the links with the hardware address, ordered by index. A VLAN
+// has that of its parent, so there may be several. If none has it, the error is
+// os.ErrNotExist. The kernel does not filter by address, so all links are read.
 func ListByMAC(ctx context.Context, ns *netns.NS, mac net.HardwareAddr) ([]Link, error) {
 	links, err := listByAttr(ctx, ns, unix.IFLA_ADDRESS, mac, "hardware address")
 	return links, fail.New("link.ListByMAC", ns, fmt.Sprintf("link with hardware address %s", mac), err)
@@ -107,9 +106,10 @@ func linkAttr(body []byte, typ uint16) []byte {
 	return nil
 }
 
-// List reads the links of the namespace that f chooses, ordered by index. The
-// list is of one moment: when links come or go while it is read, it is read
-// again, up to 50 times, and is [ErrInterrupted] then.
+// List returns the links of the namespace that f selects, ordered by index. The
+// list is that of one moment: if links come or go while it is read, it is read
+// again, and the error after 50 attempts is [ErrInterrupted]. A Master of f that is
+// missing is os.ErrNotExist.
 func List(ctx context.Context, ns *netns.NS, f Filter) ([]Link, error) {
 	links, err := list(ctx, ns, f, nil)
 	if err != nil {

@@ -7,45 +7,45 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// IPv4Conf are a link's IPv4 settings. Nil fields are left alone; a new link
-// takes them from net.ipv4.conf.default. Read from the kernel all are set that it
-// has.
+// IPv4Conf has a link's IPv4 settings. A nil field keeps the link's value; a new
+// link takes it from net.ipv4.conf.default. What [Link.Details] reads has all
+// fields that the kernel knows.
 //
 // They are the sysctls net.ipv4.conf.LINK.x of
-// Documentation/networking/ip-sysctl.rst in the kernel's source, but set over
-// netlink (IPV4_DEVCONF_* in linux/ip.h): that works without /proc too, takes one
-// message for all, and costs the same however many namespaces there are.
+// Documentation/networking/ip-sysctl.rst in the kernel's source, but go over
+// netlink (IPV4_DEVCONF_* in linux/ip.h). That needs no /proc, takes one message
+// for all, and its cost does not grow with the number of namespaces.
 type IPv4Conf struct {
-	Forwarding           *bool // packets that come in here are routed on
+	Forwarding           *bool // routes packets that come in here
 	MulticastForwarding  *bool // read only: a multicast routing daemon runs
-	BroadcastForwarding  *bool // directed broadcasts are routed on; Linux 5.0
-	RouteLocalnet        *bool // 127.0.0.0/8 is routed as any other network
-	RPFilter             *int  // 1: packets must come in where their source is reached, 2: be reached at all
-	AcceptLocal          *bool // packets with a source address of this host are taken
-	SourceValidMark      *bool // RPFilter looks at the packet's mark
-	AcceptSourceRoute    *bool // packets may name their way
-	LogMartians          *bool
-	IgnoreLinkDownRoutes *bool // routes through it count only with a carrier
+	BroadcastForwarding  *bool // routes directed broadcasts
+	RouteLocalnet        *bool // routes 127.0.0.0/8 like any other network
+	RPFilter             *int  // 0: off; 1: the route to a source must lead here; 2: there must be a route to it
+	AcceptLocal          *bool // accepts packets with a source address of this host
+	SourceValidMark      *bool // RPFilter's lookup includes the packet's mark
+	AcceptSourceRoute    *bool // accepts packets with source routing
+	LogMartians          *bool // logs packets with impossible addresses
+	IgnoreLinkDownRoutes *bool // ignores routes through the link while it has no carrier
 
-	ProxyARP             *bool // answers for addresses that it has a route to
-	ProxyARPPVLAN        *bool // even where that goes out here again
-	ARPFilter            *bool // answers only where it would send to the asker
-	ARPAnnounce          *int  // 0 to 2: which source address its questions carry
-	ARPIgnore            *int  // 0 to 8: which questions it answers
-	ARPAccept            *int  // 1: gratuitous ARP makes entries, 2: within the subnet (Linux 5.19)
-	ARPNotify            *bool // announces itself when it comes up
-	ARPEvictNoCarrier    *bool // entries go with the carrier; Linux 5.16
-	DropGratuitousARP    *bool
-	DropUnicastInL2Mcast *bool // drops IP unicast in Ethernet multicast
+	ProxyARP             *bool // answers ARP requests for addresses that another link leads to
+	ProxyARPPVLAN        *bool // also for addresses that this link leads to
+	ARPFilter            *bool // answers only where the route to the sender leads
+	ARPAnnounce          *int  // 0 to 2: which source address its requests have
+	ARPIgnore            *int  // 0 to 8: which requests it answers
+	ARPAccept            *int  // 1: gratuitous ARP makes entries; 2: within the subnet, Linux 5.19
+	ARPNotify            *bool // sends gratuitous ARP when it comes up
+	ARPEvictNoCarrier    *bool // removes neighbours when it loses its carrier; Linux 5.16
+	DropGratuitousARP    *bool // ignores gratuitous ARP
+	DropUnicastInL2Mcast *bool // drops unicast packets in Ethernet multicast frames
 
-	SendRedirects      *bool
-	AcceptRedirects    *bool
-	SecureRedirects    *bool // only from gateways
+	SendRedirects      *bool // sends ICMP redirects
+	AcceptRedirects    *bool // accepts ICMP redirects
+	SecureRedirects    *bool // accepts them from gateways only
 	SharedMedia        *bool // other networks are on the same wire
-	PromoteSecondaries *bool // when an address goes, another of its subnet takes its place
-	NoXfrm             *bool // no IPsec on what goes out (disable_xfrm)
-	NoPolicy           *bool // nor on what comes in (disable_policy)
-	IGMPVersion        *int  // forced; 0: not (force_igmp_version)
+	PromoteSecondaries *bool // a secondary address takes the place of a primary one that is removed
+	NoXfrm             *bool // no IPsec on outgoing packets (disable_xfrm)
+	NoPolicy           *bool // no IPsec policy check on incoming packets (disable_policy)
+	IGMPVersion        *int  // the version that is forced, 0: none (force_igmp_version)
 }
 
 func (c *IPv4Conf) fields() []field {
@@ -81,38 +81,39 @@ func (c *IPv4Conf) fields() []field {
 	}
 }
 
-// IPv6Conf are a link's IPv6 settings. Nil fields are left alone; a new link
-// takes them from net.ipv6.conf.default. Read from the kernel all are set.
+// IPv6Conf has a link's IPv6 settings. A nil field keeps the link's value; a new
+// link takes it from net.ipv6.conf.default. What [Link.Details] reads has all of
+// them.
 //
-// AddrGenMode and Token go over netlink. For the others the kernel has only the
-// sysctls net.ipv6.conf.LINK.x (Documentation/networking/ip-sysctl.rst in its
-// source), which need a writable /proc and cost more the more namespaces there
-// are; a box that must start fast is better off with AddrGenMode.
+// AddrGenMode and Token go over netlink. The kernel has the others only as sysctls
+// net.ipv6.conf.LINK.x (Documentation/networking/ip-sysctl.rst in its source).
+// These need a writable /proc, and their cost grows with the number of namespaces.
+// For a box that must start fast, AddrGenMode does what is needed.
 //
-// Where the kernel has no IPv6 (ipv6.disable=1), what asks for the absence of
-// something is met and not sent: AddrGenNone, Disable true, and Forwarding,
-// Autoconf, ProxyNDP and AcceptRA off. Any other setting fails there.
+// On a kernel without IPv6 (ipv6.disable=1), settings that ask for nothing hold
+// already and are not sent: AddrGenNone, Disable true, and Forwarding, Autoconf,
+// ProxyNDP and AcceptRA off. Any other setting fails.
 type IPv6Conf struct {
-	// AddrGenMode says how the link makes addresses by itself. With
-	// AddrGenNone it makes none, not even a link-local one: no multicast
-	// then leaves a link when it comes up.
+	// AddrGenMode says how the link makes addresses by itself. With AddrGenNone
+	// it makes none, not even a link-local one, and sends no multicast when it
+	// comes up.
 	AddrGenMode *AddrGenMode
 
-	// Token are the last 64 bits of the addresses it makes from router
-	// advertisements, such as ::53. The link must accept them.
+	// Token is the last 64 bits of the addresses that the link makes from router
+	// advertisements, such as ::53. The link must accept advertisements.
 	Token netip.Addr
 
-	Disable      *bool // no IPv6 at all
-	Forwarding   *bool // packets that come in here are routed on: all sysctls of a router follow
-	AcceptRA     *int  // router advertisements are accepted: 0 never, 1 unless it forwards, 2 always
-	Autoconf     *bool // makes addresses from them
-	ProxyNDP     *bool // answers for the addresses in its table of proxies
+	Disable      *bool // the link has no IPv6
+	Forwarding   *bool // the link is a router's: other sysctls follow, see ip-sysctl.rst
+	AcceptRA     *int  // accepts router advertisements: 0 never, 1 unless it forwards, 2 always
+	Autoconf     *bool // makes addresses from router advertisements
+	ProxyNDP     *bool // answers for the addresses of its proxy neighbours
 	AcceptDAD    *int  // 0: no duplicate address detection, 2: a duplicate link-local address disables IPv6
-	DADTransmits *int  // questions asked by it; 1
+	DADTransmits *int  // solicitations that detection sends; 1
 }
 
-// AddrGenMode says how a link makes IPv6 addresses by itself,
-// IN6_ADDR_GEN_MODE_* in linux/if_link.h.
+// AddrGenMode says how a link makes IPv6 addresses by itself, IN6_ADDR_GEN_MODE_*
+// in linux/if_link.h.
 type AddrGenMode uint8
 
 // The values of AddrGenMode.

@@ -30,6 +30,19 @@ func ExampleEnsure() {
 	// Output: boxwire0 is the same link: true
 }
 
+// VLAN 100 of the host's eth0, with an address.
+func ExampleCreate_vlan() {
+	ctx := context.Background()
+	host, err := netns.Current()
+	check(err)
+	defer host.Close()
+	_, err = link.Create(ctx, host, link.Spec{
+		Name: "eth0.100", Up: true, Parent: link.Ref{Name: "eth0"}, Kind: link.VLAN{ID: 100},
+		Addrs: []netip.Prefix{netip.MustParsePrefix("10.100.0.2/24")},
+	})
+	check(err)
+}
+
 // A box directly on the network of the host's eth0. The link is made inside the box; its parent is meant in the host.
 func ExampleCreate_macvlan() {
 	ctx := context.Background()

@@ -8,47 +8,47 @@ import (
 	"github.com/boxwire/boxwire/netns"
 )
 
-// Link is a link as the kernel described it at one moment, bound to the
-// namespace it was read in. Its methods act on that namespace and find the
-// link by Index. The zero Link belongs to no namespace: its methods return
-// os.ErrInvalid.
+// Link is a link as the kernel reported it at one moment, with the namespace it was
+// read in. Its methods act in that namespace and find the link by Index. It does
+// not change when the link does. The zero Link belongs to no namespace, and its
+// methods return os.ErrInvalid.
 type Link struct {
 	Index int    // number in its namespace, from 1
-	Name  string // IFLA_IFNAME
+	Name  string // name in its namespace
 	Kind  string // the kernel's name of the kind ("bridge", "veth", ...); "" for hardware and lo
 
 	MTU    int              // bytes
-	MAC    net.HardwareAddr // hardware address; nil where the kind has none
-	Master int              // index of the bridge (or bond, VRF, ...) it is a port of; 0: none
+	MAC    net.HardwareAddr // hardware address; nil if the kind has none
+	Master int              // index of the bridge, bond or VRF that it is a port of; 0: none
 	Group  uint32           // Spec.Group; 0 by default
 
-	// Up is what the administrator asked for (IFF_UP), Running what the
-	// kernel sees: up and with a carrier (IFF_RUNNING, IFF_LOWER_UP).
-	// OperState says it in the words of RFC 2863.
+	// Up says that the link was set up (IFF_UP). Running says that it is up and
+	// has a carrier (IFF_RUNNING, IFF_LOWER_UP). OperState is the state by RFC
+	// 2863.
 	Up        bool
 	Running   bool
 	OperState OperState
 
-	// PeerIndex is the index of the other end of a veth or netkit pair, in
-	// the other end's namespace; ParentIndex that of the link below a VLAN,
-	// macvlan and the like. 0: there is none. (IFLA_LINK)
+	// PeerIndex is the index of the other end of a veth or netkit pair, in the
+	// other end's namespace. ParentIndex is the index of the link that a VLAN,
+	// macvlan or the like lies on. 0 is none. (IFLA_LINK)
 	PeerIndex   int
 	ParentIndex int
 
-	// LinkNSID is this namespace's number for the namespace that PeerIndex
-	// or ParentIndex belongs to; -1 when it is this namespace itself, or
-	// not known. (IFLA_LINK_NETNSID)
+	// LinkNSID is this namespace's id for the namespace that PeerIndex or
+	// ParentIndex belongs to. -1 is this namespace itself, or an unknown one.
+	// (IFLA_LINK_NETNSID; netns.NS.OpenNSID opens it)
 	LinkNSID int
 
 	ns *netns.NS
 }
 
-// NS returns the namespace the link was read in, nil for the zero Link. It is
-// the handle that was given to the call that made or read the link, not a
-// duplicate: its owner closes it.
+// NS returns the namespace that the link was read in, or nil for the zero Link. It
+// is the handle given to the call that made or read the link, and not a duplicate
+// of it.
 func (l Link) NS() *netns.NS { return l.ns }
 
-// String returns the link's name and index, for messages.
+// String returns the link's name and index: "web0 (7)".
 func (l Link) String() string { return fmt.Sprintf("%s (%d)", l.Name, l.Index) }
 
 // bound refuses a Link that no read gave.

@@ -15,19 +15,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Move moves the link into another namespace, with a new name, MTU and hardware address
-// where o names them, and returns it as read there. The other end of a pair stays. The
-// kernel waits for all readers of the link: make a link for another namespace there in
-// the first place (Spec.NS).
+// Move moves the link into another namespace and returns it as read there. o may
+// give it a new name, MTU and hardware address. The other end of a pair stays. A
+// link for another namespace is better made there in the first place (Spec.NS): for
+// a move the kernel waits for all readers of the link.
 //
-// A link that is moved goes down, leaves its master, and loses its addresses, routes,
-// neighbours and limits (see SetRate). If the kernel refuses a part after the move, Move
-// brings the link back with what it had, but without its limits and the routes that the
-// kernel did not make. Before Linux 5.13 it may come back with another index, which the
-// error names.
+//	eth, err := l.Move(ctx, web, link.MoveOptions{Name: "eth0", Up: true})
 //
-// Errors: os.ErrExist when the name or the index is taken there; what cannot be
-// moved (lo, a bridge before Linux 6.15 ...) is refused by the kernel.
+// The link goes down, leaves its master, and loses its addresses, routes,
+// neighbours and limits (see [Link.SetRate]). If the kernel refuses a part after
+// the move, Move brings the link back with what it had, except its limits and the
+// routes that a program has made. Before Linux 5.13 it may come back with another
+// index, which the error names.
+//
+// A name or index that is taken in the new namespace is os.ErrExist. The kernel
+// refuses to move some links (EINVAL): lo, and a bridge before Linux 6.15, for
+// example.
 func (l Link) Move(ctx context.Context, to *netns.NS, o MoveOptions) (Link, error) {
 	const op = "link.Move"
 	m := move{link: l, to: to, o: o}

@@ -11,34 +11,33 @@ import (
 )
 
 // Neighbour is an entry of the neighbour tables, ARP's for IPv4 and neighbour
-// discovery's for IPv6: the hardware address of a host on the link, ip-neighbour(8).
+// discovery's for IPv6: the hardware address of a host on the link
+// (ip-neighbour(8)).
 type Neighbour struct {
-	Link int              // index of the link; not looked at where the link is given otherwise
+	Link int              // index of the link; ignored by methods of a Link
 	Addr netip.Addr       // the host's address
-	MAC  net.HardwareAddr // its hardware address; nil while it is not known, and in a proxy entry
+	MAC  net.HardwareAddr // the host's hardware address; nil while it is unknown, and in a proxy entry
 
-	// State is one of the states. Zero in a new entry stands for
-	// NeighbourPermanent where there is a MAC, and else for an entry that
-	// the kernel resolves when it is used.
+	// State is one of the states. In a new entry zero is NeighbourPermanent if
+	// there is a MAC; without one the kernel resolves the entry when it is used.
 	State NeighbourState
 
 	Flags NeighbourFlags
 
-	// Protocol says who made the entry; numbers are those of routes, RTPROT_*
-	// in linux/rtnetlink.h (NDA_PROTOCOL, Linux >= 5.0).
+	// Protocol says what made the entry, by the numbers of routes: RTPROT_* in
+	// linux/rtnetlink.h (NDA_PROTOCOL).
 	Protocol uint8
 
-	// How long ago the host was last heard to be there, the entry was last
-	// used and last changed, in steps of 10 ms. They are read only, and zero
-	// in a proxy entry.
+	// How long ago the host last answered, and the entry was last used and last
+	// changed, in steps of 10 ms. Read only, and zero in a proxy entry.
 	Confirmed, Used, Updated time.Duration
 
 	Probes int // requests sent without an answer; read only
 }
 
-// NeighbourState says how much the kernel knows of a neighbour (NUD_* in
-// linux/neighbour.h, RFC 4861 section 7.3.2). The values are bits, so that a
-// filter may ask for several.
+// NeighbourState says what the kernel knows of a neighbour (NUD_* in
+// linux/neighbour.h, RFC 4861 section 7.3.2). The values are bits, so that a filter
+// may name several.
 type NeighbourState uint16
 
 // The values of NeighbourState.
@@ -53,33 +52,32 @@ const (
 	NeighbourPermanent  NeighbourState = 0x80 // set by the administrator, never checked
 )
 
-// NeighbourFlags are the bits NTF_* and, from the ninth on, NTF_EXT_* of
-// linux/neighbour.h.
+// NeighbourFlags are the bits NTF_* of linux/neighbour.h, from bit 8 on NTF_EXT_*.
 type NeighbourFlags uint32
 
 // The values of NeighbourFlags.
 const (
-	NeighbourUse         NeighbourFlags = 0x01  // resolve it at once; only of new entries
+	NeighbourUse         NeighbourFlags = 0x01  // in a new entry: the kernel resolves it at once
 	NeighbourProxy       NeighbourFlags = 0x08  // the link answers for this address
-	NeighbourExtLearned  NeighbourFlags = 0x10  // learned by a program, which keeps it
-	NeighbourOffloaded   NeighbourFlags = 0x20  // known to the hardware; read only
+	NeighbourExtLearned  NeighbourFlags = 0x10  // a program has learned it and manages it
+	NeighbourOffloaded   NeighbourFlags = 0x20  // in the hardware as well; read only
 	NeighbourRouter      NeighbourFlags = 0x80  // an IPv6 router
-	NeighbourManaged     NeighbourFlags = 0x100 // the kernel keeps it resolved; Linux >= 5.16
-	NeighbourExtValidate NeighbourFlags = 0x400 // learned by a program, checked by the kernel; Linux >= 6.18
+	NeighbourManaged     NeighbourFlags = 0x100 // the kernel keeps it resolved; Linux 5.16
+	NeighbourExtValidate NeighbourFlags = 0x400 // a program has learned it, the kernel checks it; Linux 6.18
 )
 
-// NeighbourFilter chooses neighbours of a list. The zero value chooses all that
-// are not proxy entries. The kernel filters by Link, Master, Proxy and family.
+// NeighbourFilter selects neighbours of a list. The zero value selects all but
+// proxy entries. The kernel filters by Link, Master, Proxy and Family.
 type NeighbourFilter struct {
-	Link   Ref            // those of this link
-	Master Ref            // those of the ports of this bridge, bond or VRF
-	Proxy  bool           // the proxy entries instead
-	States NeighbourState // those in one of these states
-	Family netns.Family   // those of this family; 0: both
+	Link   Ref            // entries of this link
+	Master Ref            // entries of the ports of this bridge, bond or VRF
+	Proxy  bool           // proxy entries only
+	States NeighbourState // entries in one of these states; 0: any
+	Family netns.Family   // entries of this family; 0: both
 }
 
-// String returns the neighbour as ip-neighbour(8) begins its line:
-// "10.0.0.5 lladdr 02:00:00:00:00:01".
+// String returns the neighbour as the line of ip-neighbour(8) begins: "10.0.0.5
+// lladdr 02:00:00:00:00:01".
 func (n Neighbour) String() string {
 	switch {
 	case n.Flags&NeighbourProxy != 0:
@@ -90,7 +88,7 @@ func (n Neighbour) String() string {
 	return n.Addr.String()
 }
 
-// checkNeighbours refuses what the kernel would refuse without saying why.
+// checkNeighbours refuses what the kernel would refuse without a reason.
 func checkNeighbours(list []Neighbour) error {
 	for i := range list {
 		n := &list[i]

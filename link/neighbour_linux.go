@@ -24,9 +24,8 @@ var neighbourTable = &table[Neighbour]{
 	},
 }
 
-// AddNeighbours adds neighbours to the link in one send: all of them, or none when one
-// is refused. An address that the link has an entry for is os.ErrExist, even if it is
-// not resolved yet.
+// AddNeighbours adds neighbours to the link in one send: all of them or none. An
+// address that has an entry, an unresolved one included, is os.ErrExist.
 func (l Link) AddNeighbours(ctx context.Context, list ...Neighbour) error {
 	b, err := neighbourTable.batch(l, "link.AddNeighbours", editAdd, list, checkNeighbours(list))
 	if err != nil || len(list) == 0 {
@@ -69,22 +68,23 @@ func neighbourSubject(n *Neighbour, link string) string {
 	return fmt.Sprintf("neighbour %s on link %s", n, link)
 }
 
-// ReplaceNeighbours adds neighbours to the link, or changes the entries that it has for
-// the same addresses, in one send. When one is refused the others are made all the
-// same; the error names each that was not.
+// ReplaceNeighbours adds neighbours to the link, and changes the entries of the
+// same addresses, in one send. If one is refused, the others are made all the same;
+// the error names each that was not.
 func (l Link) ReplaceNeighbours(ctx context.Context, list ...Neighbour) error {
 	return neighbourTable.each(ctx, l, "link.ReplaceNeighbours", editReplace, list, checkNeighbours(list))
 }
 
-// DeleteNeighbours deletes neighbours of the link. Addr and the flag NeighbourProxy find
-// them; other fields are ignored. One that is not there is os.ErrNotExist; the others
-// are deleted all the same.
+// DeleteNeighbours deletes neighbours of the link. Addr and the flag NeighbourProxy
+// find an entry; other fields are ignored. One that is missing is os.ErrNotExist;
+// the others are deleted all the same.
 func (l Link) DeleteNeighbours(ctx context.Context, list ...Neighbour) error {
 	return neighbourTable.each(ctx, l, "link.DeleteNeighbours", editDelete, list, checkNeighbours(list))
 }
 
-// FlushNeighbours deletes every neighbour of the link for which match returns true; with
-// nil, all but the permanent ones and those that need no resolution. Proxy entries stay.
+// FlushNeighbours deletes the neighbours of the link for which match returns true,
+// with nil all but those in the states NeighbourPermanent and NeighbourNoARP. It
+// keeps proxy entries.
 func (l Link) FlushNeighbours(ctx context.Context, match func(Neighbour) bool) error {
 	if match == nil {
 		match = func(n Neighbour) bool { return n.State&(NeighbourPermanent|NeighbourNoARP) == 0 }
@@ -92,21 +92,21 @@ func (l Link) FlushNeighbours(ctx context.Context, match func(Neighbour) bool) e
 	return neighbourTable.flush(ctx, l, "link.FlushNeighbours", match)
 }
 
-// Neighbours reads the link's neighbours, proxy entries excepted.
+// Neighbours returns the link's neighbours without proxy entries.
 func (l Link) Neighbours(ctx context.Context) ([]Neighbour, error) {
 	return neighbourTable.read(ctx, l, "link.Neighbours")
 }
 
-// ListNeighbours reads the neighbours that the filter chooses, IPv4 first, in no
-// particular order. An entry that comes or goes meanwhile may or may not be in the list.
-// The others are in it once: the list is read again when an entry was deleted between
-// two of the kernel's replies (32 KiB each, some 400 entries). After 50 tries the error
-// is [ErrInterrupted].
+// ListNeighbours returns the neighbours that the filter selects, IPv4 first,
+// otherwise in no particular order. An entry that comes or goes during the read may
+// be in the list or not. All others are in it once: if an entry is deleted between
+// two of the kernel's replies (32 KiB each, some 400 entries), the list is read
+// again. After 50 attempts the error is [ErrInterrupted].
 //
-// The kernel keeps the neighbours of all namespaces in one hash table. It does not
-// notify the changes of other namespaces, nor that it enlarged the table, which it does
-// when the number of neighbours on the machine has doubled. If one of these happens
-// between two replies, a long list can lack an entry.
+// A long list may still lack an entry. The kernel keeps the neighbours of all
+// namespaces in one hash table. It does not report the changes of other namespaces,
+// nor that it has enlarged the table, which it does when the number of neighbours
+// on the machine has doubled. Such a change between two replies goes unnoticed.
 func ListNeighbours(ctx context.Context, ns *netns.NS, f NeighbourFilter) ([]Neighbour, error) {
 	list, err := neighbours(ctx, ns, f)
 	if err != nil {

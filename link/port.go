@@ -8,99 +8,99 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// PortOptions are the settings of a bridge port. Nil fields are left alone, so
-// that the zero value changes nothing; to switch one off, write new(false).
-// Read from the kernel, a field is nil when the kernel does not have it, and
-// BackupPort and BackupNextHop also when there is none.
+// PortOptions has the settings of a bridge port. A nil field keeps the port's
+// value, so the zero value changes nothing; new(false) switches a setting off. In
+// what [Link.Port] reads, a field is nil if the kernel lacks it, and BackupPort and
+// BackupNextHop also if there is none.
 //
-// The meaning of each is that of the option in bridge(8), "bridge link set"
-// (in parentheses: IFLA_BRPORT_* in linux/if_link.h), there in every kernel
-// that the package supports unless a newer one is named.
+// The meaning is that of the option in bridge(8), "bridge link set". A comment on a
+// field gives the default last, and IFLA_BRPORT_* of linux/if_link.h in
+// parentheses.
 type PortOptions struct {
-	// State is the port's state for the spanning tree (STATE). It can be set
-	// only where the bridge does not run the protocol itself, and to
-	// another one than PortDisabled only while the port has a carrier. A
-	// bridge without the protocol makes a blocking port forward at once.
+	// State is the port's state in the spanning tree (STATE). It can be set only
+	// if the bridge does not run the protocol itself, and to other values than
+	// PortDisabled only while the port has a carrier. A bridge without the
+	// protocol makes a blocking port forward at once.
 	State *PortState
 
-	Priority *int // of the port in the spanning tree, 0 to 63; the default is 32 (PRIORITY)
-	Cost     *int // of the path through the port, 1 to 65535; the default follows the speed, 2 for a veth (COST)
+	Priority *int // in the spanning tree, 0 to 63; 32 (PRIORITY)
+	Cost     *int // of the path through the port, 1 to 65535; follows the speed, 2 for a veth (COST)
 
-	Hairpin   *bool // frames may go out where they came in; off (MODE)
+	Hairpin   *bool // sends frames out of the port that they came in by; off (MODE)
 	Guard     *bool // a BPDU that comes in disables the port; off (GUARD)
 	RootBlock *bool // the port cannot become the root port; off (PROTECT)
-	Learning  *bool // source addresses that come in are learned; on (LEARNING)
+	Learning  *bool // learns source addresses that come in; on (LEARNING)
 
-	// What is sent to every port is sent to this one, too; all on.
-	UnicastFlood   *bool // frames to unknown addresses (UNICAST_FLOOD)
-	MulticastFlood *bool // to groups that no port is known to have joined (MCAST_FLOOD)
-	BroadcastFlood *bool // (BCAST_FLOOD)
+	// Which frames the bridge floods to the port; all on.
+	UnicastFlood   *bool // to unknown addresses (UNICAST_FLOOD)
+	MulticastFlood *bool // to groups without a known member (MCAST_FLOOD)
+	BroadcastFlood *bool // to the broadcast address (BCAST_FLOOD)
 
-	// Isolated keeps the port from exchanging frames with other isolated
-	// ports; it reaches those that are not. Off (ISOLATED).
+	// Isolated drops frames between this port and other isolated ports. Other
+	// ports reach it. Off (ISOLATED).
 	Isolated *bool
 
-	// Locked takes frames only from addresses that are in the forwarding
-	// database for this port. Off (LOCKED; Linux >= 5.18).
+	// Locked accepts frames only from addresses that the forwarding database has
+	// for this port. Off; Linux 5.18 (LOCKED).
 	Locked *bool
 
-	// MAB lets the addresses that Locked keeps out appear in the database
-	// as locked entries, for a program to let in. It needs Locked and
-	// Learning. Off (MAB; Linux >= 6.2).
+	// MAB puts the addresses that Locked rejects into the database as locked
+	// entries, which a program may unlock (FDBLocked). It needs Locked and
+	// Learning. Off; Linux 6.2 (MAB).
 	MAB *bool
 
-	// The bridge answers ARP requests and neighbour solicitations, from what
-	// it knows, instead of sending them out of the port; all off.
-	ProxyARP              *bool // for the port's neighbours (PROXYARP)
-	ProxyARPWiFi          *bool // as IEEE 802.11 and Hotspot 2.0 want it (PROXYARP_WIFI)
+	// The bridge answers ARP requests and neighbour solicitations from its own
+	// tables and does not send them out of the port; all off.
+	ProxyARP              *bool // answers for the port (PROXYARP)
+	ProxyARPWiFi          *bool // answers as IEEE 802.11 and Hotspot 2.0 require (PROXYARP_WIFI)
 	NeighbourSuppress     *bool // for VXLAN ports (NEIGH_SUPPRESS)
-	NeighbourVLANSuppress *bool // chosen for each VLAN (NEIGH_VLAN_SUPPRESS; Linux >= 6.4)
+	NeighbourVLANSuppress *bool // set for each VLAN; Linux 6.4 (NEIGH_VLAN_SUPPRESS)
 
-	// VLANTunnel maps the VLANs of the port to tunnel ids, see
-	// Link.AddVLANs. Off (VLAN_TUNNEL).
+	// VLANTunnel maps the VLANs of the port to tunnel ids, see PortVLAN.Tunnel.
+	// Off (VLAN_TUNNEL).
 	VLANTunnel *bool
 
-	// GroupForwardMask lets link-local groups pass that a bridge keeps:
-	// bit n is 01:80:c2:00:00:0n. Bits 0 to 2 are refused by the kernel. None
-	// (GROUP_FWD_MASK).
+	// GroupForwardMask forwards link-local groups that a bridge drops: bit n is
+	// 01:80:c2:00:00:0n. The kernel refuses bits 0 to 2. 0 (GROUP_FWD_MASK).
 	GroupForwardMask *uint16
 
-	// How the port takes part in multicast snooping; for kernels that have it.
+	// Multicast snooping, on kernels that have it.
 	MulticastRouter    *MulticastRouter // whether a router is behind it; MulticastRouterAuto (MULTICAST_ROUTER)
-	FastLeave          *bool            // a leave message ends a membership at once; off (FAST_LEAVE)
-	MulticastToUnicast *bool            // each member gets a unicast copy; off (MCAST_TO_UCAST)
-	EHTHostsLimit      *int             // tracked hosts of the port, at least 1; 512 (MCAST_EHT_HOSTS_LIMIT; Linux >= 5.12)
-	MaxGroups          *int             // memberships of the port, 0 is no limit; 0 (MCAST_MAX_GROUPS; Linux >= 6.3)
+	FastLeave          *bool            // ends a membership at once on a leave message; off (FAST_LEAVE)
+	MulticastToUnicast *bool            // sends each member a unicast copy; off (MCAST_TO_UCAST)
+	EHTHostsLimit      *int             // tracked hosts of the port at most, 1 or more; 512; Linux 5.12 (MCAST_EHT_HOSTS_LIMIT)
+	MaxGroups          *int             // memberships of the port at most, 0: no limit; 0; Linux 6.3 (MCAST_MAX_GROUPS)
 
-	// Where frames go while the port has no carrier.
-	BackupPort    *int    // the index of another port of the bridge, 0 for none (BACKUP_PORT)
-	BackupNextHop *uint32 // the id of a next-hop object, for VXLAN backup ports; 0 for none (BACKUP_NHID; Linux >= 6.6)
+	// Where the bridge sends frames while the port has no carrier.
+	BackupPort    *int    // index of another port of the bridge, 0: none; 0 (BACKUP_PORT)
+	BackupNextHop *uint32 // id of a next-hop object, for VXLAN backup ports, 0: none; 0; Linux 6.6 (BACKUP_NHID)
 }
 
-// Port is a bridge port: its settings and what the bridge reports about it.
+// Port is a bridge port: its settings and what the bridge reports about it
+// (IFLA_BRPORT_* in linux/if_link.h).
 type Port struct {
 	PortOptions
 
-	Number int    // of the port within its bridge, from 1 (NO)
-	ID     uint16 // priority and number as the spanning tree has them (ID)
+	Number int    // of the port in its bridge, from 1 (NO)
+	ID     uint16 // priority and number in the spanning tree (ID)
 
-	// What the spanning tree protocol found out, IEEE 802.1D.
+	// Results of the spanning tree protocol, IEEE 802.1D.
 	DesignatedRoot   BridgeID
 	DesignatedBridge BridgeID
 	DesignatedPort   uint16
 	DesignatedCost   int
-	TopologyChange   bool // a change was acknowledged (TOPOLOGY_CHANGE_ACK)
+	TopologyChange   bool // a topology change was acknowledged (TOPOLOGY_CHANGE_ACK)
 	ConfigPending    bool // a BPDU waits to be sent
 
-	// What is left on the timers, in steps of 10 ms; 0 for one that does not run.
+	// The rest of each timer, in steps of 10 ms; 0 if it does not run.
 	MessageAgeTimer   time.Duration
 	ForwardDelayTimer time.Duration
 	HoldTimer         time.Duration
 
-	MRPRingOpen         bool // no ring, as the media redundancy protocol sees it
-	MRPInterconnectOpen bool
-	EHTHosts            int // tracked hosts (MCAST_EHT_HOSTS_CNT; Linux >= 5.12)
-	Groups              int // memberships (MCAST_N_GROUPS; Linux >= 6.3)
+	MRPRingOpen         bool // the ring of the media redundancy protocol is open
+	MRPInterconnectOpen bool // so is its interconnection
+	EHTHosts            int  // tracked hosts; Linux 5.12 (MCAST_EHT_HOSTS_CNT)
+	Groups              int  // memberships; Linux 6.3 (MCAST_N_GROUPS)
 }
 
 // PortState is a bridge port's state (BR_STATE_* in linux/if_bridge.h).
@@ -108,28 +108,28 @@ type PortState uint8
 
 // The values of PortState.
 const (
-	PortDisabled   PortState = 0 // nothing passes
-	PortListening  PortState = 1 // only the protocol's frames are looked at
-	PortLearning   PortState = 2 // addresses are learned, nothing is forwarded
-	PortForwarding PortState = 3 // everything passes
-	PortBlocking   PortState = 4 // kept out by the protocol
+	PortDisabled   PortState = 0 // no frame passes
+	PortListening  PortState = 1 // the port receives the protocol's frames alone
+	PortLearning   PortState = 2 // the port learns addresses and forwards no frame
+	PortForwarding PortState = 3 // frames pass
+	PortBlocking   PortState = 4 // the protocol keeps the port out of the tree
 )
 
-// MulticastRouter says whether a bridge, or one of its ports, counts as leading
-// to a multicast router, which gets every group (MDB_RTR_TYPE_* in
+// MulticastRouter says whether a bridge port, or the host itself, counts as a
+// multicast router, to which the bridge sends every group (MDB_RTR_TYPE_* in
 // linux/if_bridge.h).
 type MulticastRouter uint8
 
 // The values of MulticastRouter.
 const (
-	MulticastRouterNever     MulticastRouter = 0
-	MulticastRouterAuto      MulticastRouter = 1 // as long as queries come from there
-	MulticastRouterAlways    MulticastRouter = 2
-	MulticastRouterTemporary MulticastRouter = 3 // for a while, as if one had been heard; of ports only
+	MulticastRouterNever     MulticastRouter = 0 // it is none
+	MulticastRouterAuto      MulticastRouter = 1 // it is one while queries come from there; the default
+	MulticastRouterAlways    MulticastRouter = 2 // it is one
+	MulticastRouterTemporary MulticastRouter = 3 // it is one for a while, as after a query; ports only
 )
 
-// BridgeID is what the spanning tree knows a bridge by: two bytes of priority
-// and its hardware address (struct ifla_bridge_id).
+// BridgeID identifies a bridge in the spanning tree: two bytes of priority and its
+// hardware address (struct ifla_bridge_id).
 type BridgeID [8]byte
 
 // Priority returns the priority.
@@ -143,7 +143,7 @@ func (id BridgeID) String() string {
 	return fmt.Sprintf("%x.%s", id.Priority(), net.HardwareAddr(id[2:]))
 }
 
-// check refuses what the kernel would cut off or refuse without a word.
+// check refuses what the kernel would truncate, or refuse without a reason.
 func (o *PortOptions) check() error {
 	for _, r := range []struct {
 		name     string

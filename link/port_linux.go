@@ -11,13 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetPort changes the settings of the link as a bridge port, all in one message,
-// and reads them back. Either all of them hold afterwards or what they were
-// before: kernels ignore settings that they do not know and report no error, which
-// is errors.ErrUnsupported here and names the kernel that brings the setting.
+// SetPort changes the settings of the link as a bridge port, in one message, and
+// reads them back. If it fails, the settings are what they were. A kernel ignores
+// settings that it does not know; that is errors.ErrUnsupported, and the error
+// names the kernel that has the setting.
 //
-// A link that is not the port of a bridge is os.ErrInvalid, a BackupPort that is
-// not a port of the same bridge is refused by the kernel (EINVAL).
+// A link that is no port of a bridge is os.ErrInvalid. The kernel refuses a
+// BackupPort that is no port of the same bridge (EINVAL).
 func (l Link) SetPort(ctx context.Context, o PortOptions) error {
 	const op = "link.SetPort"
 	err := l.bound()
@@ -30,8 +30,8 @@ func (l Link) SetPort(ctx context.Context, o PortOptions) error {
 	return fail.New(op, l.ns, l.subject(), err)
 }
 
-// Port reads the link as a port of its bridge. A link that is none is
-// os.ErrInvalid.
+// Port returns the link's settings and state as a port of its bridge. A link that
+// is no port of a bridge is os.ErrInvalid.
 func (l Link) Port(ctx context.Context) (Port, error) {
 	var p Port
 	err := l.bound()
@@ -84,7 +84,7 @@ func (l Link) setPort(ctx context.Context, o *PortOptions) error {
 	return err
 }
 
-// explainPort says what the errnos of br_setport in the kernel stand for.
+// explainPort says what the errnos of the kernel's br_setport mean.
 func explainPort(err error, o *PortOptions) error {
 	var e *nl.Error
 	if !errors.As(err, &e) {
@@ -144,9 +144,9 @@ func portOf(p *Port, body []byte) (isPort bool, err error) {
 	return isPort, w.Err()
 }
 
-// setPort builds the message of AF_BRIDGE, which goes to the bridge's own code
-// and is refused for the ports of anything else. The same attributes in
-// IFLA_INFO_SLAVE_DATA would be taken by whatever master the link has.
+// setPort builds the message of AF_BRIDGE. The bridge alone reads it, so the kernel
+// refuses it for a port of another master. The same attributes in
+// IFLA_INFO_SLAVE_DATA would reach any master.
 func setPort(index int, o *PortOptions) nl.Request {
 	b := appendIfInfo(make([]byte, 0, 256), index, 0, 0)
 	b[0] = unix.AF_BRIDGE

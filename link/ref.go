@@ -8,16 +8,16 @@ import (
 	"github.com/boxwire/boxwire/netns"
 )
 
-// Ref says which link is meant in a [Spec] or a filter: a Link that was made or read,
-// or a link with a name or an index. The zero Ref is no link.
+// Ref names another link in a [Spec] or a filter: a Link that was made or read, or
+// a name, or an index. The zero Ref is no link.
 //
 //	link.Spec{Name: "web0", Master: br.Ref()}
 //	link.Spec{Name: "web0", Master: link.Ref{Name: "br0"}}
 //
-// The same index is another link in another namespace. The Ref of a Link knows the
-// Link's namespace: a call that would look for it in another one is os.ErrInvalid. A
-// Name may be an alternative one. The call asks the kernel for it; a name that is not
-// there is os.ErrNotExist.
+// An index is that of another link in another namespace. The Ref of a Link knows
+// the Link's namespace, and a call that looks for it in another one returns
+// os.ErrInvalid. A Name may be an alternative one. A name that is missing is
+// os.ErrNotExist.
 type Ref struct {
 	Name  string `json:",omitempty"`
 	Index int    `json:",omitempty"`
@@ -26,8 +26,8 @@ type Ref struct {
 	unbound bool      // it is of a Link that has no namespace
 }
 
-// Ref returns what stands for the link in a Spec or a filter. The zero Link's is the
-// zero Ref.
+// Ref returns the Ref of the link, to name it in a Spec or a filter. That of the
+// zero Link is the zero Ref.
 func (l Link) Ref() Ref { return Ref{Index: l.Index, ns: l.ns, unbound: l.ns == nil && l.Index != 0} }
 
 // String returns the name or the index; "" is no link.

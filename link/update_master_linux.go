@@ -12,13 +12,13 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// SetMaster makes the link a port of the bridge, bond or VRF, or with the zero Ref of
-// none. A master that is not there is os.ErrNotExist.
+// SetMaster makes the link a port of the bridge, bond or VRF. The zero Ref takes it
+// out of its master. A master that is missing is os.ErrNotExist.
 //
-// Either the link has the new master afterwards or the one it had, with its settings,
-// its VLANs and its static entries in the forwarding database there. A link that
-// leaves a bridge loses them; the kernel takes it out of its master before it looks at
-// the new one. Entries of the bridge's multicast database do not come back.
+// If SetMaster fails, the link has the master that it had, with its settings, its
+// VLANs and its static entries in the forwarding database there. (The kernel takes
+// a link out of its bridge, and so removes these, before it looks at the new
+// master.) Entries of the bridge's multicast database are not restored.
 func (l Link) SetMaster(ctx context.Context, master Ref) error {
 	const op = "link.SetMaster"
 	err := l.bound()

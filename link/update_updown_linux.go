@@ -14,13 +14,13 @@ import (
 // answers before the send returns; it is there for a connection gone wrong.
 const changeTimeout = 30 * time.Second
 
-// SetUp brings the link up (IFF_UP). It is no error if it is up already.
+// SetUp brings the link up (IFF_UP). A link that is up already is no error.
 func (l Link) SetUp(ctx context.Context) error {
 	return fail.New("link.SetUp", l.ns, l.subject(), l.call(ctx, setFlags(l.Index, true)))
 }
 
-// SetDown takes the link down. Its IPv6 addresses and the routes through it go
-// with that, as the kernel has it. It is no error if it is down already.
+// SetDown takes the link down. The kernel removes its IPv6 addresses and the routes
+// through it. A link that is down already is no error.
 func (l Link) SetDown(ctx context.Context) error {
 	return fail.New("link.SetDown", l.ns, l.subject(), l.call(ctx, setFlags(l.Index, false)))
 }

@@ -4,24 +4,75 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
 )
 
-// A box that downloads at 100 Mbit/s and uploads at 20: its veth's end in the host sees the downloads go out.
+// A box downloads at 100 Mbit/s and uploads at 20: the host's end of its pair sends what the box downloads.
 func ExampleLink_SetRate() {
 	ctx := context.Background()
-	host, err := netns.Current()
-	check(err)
+	host, web := wire(ctx)
 	defer host.Close()
+	defer web.Close()
 	web0, err := link.Get(ctx, host, "web0")
 	check(err)
-	download, upload := link.Limit{Rate: 100 * link.Mbit}, link.Limit{Rate: 20 * link.Mbit}
-	check(web0.SetRate(ctx, download, upload))
+	check(web0.SetRate(ctx, link.Limit{Rate: 100 * link.Mbit}, link.Limit{Rate: 20 * link.Mbit}))
+	download, upload, err := web0.Rates(ctx)
+	check(err)
+	fmt.Println(download.Rate, upload.Rate)
 
-	// Before the link is deleted, as the upload has a helper link of its own:
-	check(web0.SetRate(ctx, link.Limit{}, link.Limit{}))
+	check(web0.SetRate(ctx, link.Limit{}, link.Limit{})) // no limits
+	// Output: 100Mbit 20Mbit
+}
+
+// One limit for each box of a group: the links of the group, whatever their names.
+func ExampleLink_SetRate_group() {
+	ctx := context.Background()
+	host, web := wire(ctx)
+	defer host.Close()
+	defer web.Close()
+	const guests = 7
+	web0, err := link.Get(ctx, host, "web0")
+	check(err)
+	check(web0.SetGroup(ctx, guests)) // or Spec.Group
+
+	boxes, err := link.List(ctx, host, link.Filter{Group: guests})
+	check(err)
+	for _, box := range boxes {
+		limit := link.Limit{Rate: 10 * link.Mbit}
+		check(box.SetRate(ctx, limit, limit))
+		fmt.Println(box.Name, "has", limit.Rate)
+	}
+	// Output: web0 has 10Mbit
+}
+
+// From WaitReachable on no packet between a new box and its bridge is lost. The timeout bounds the wait.
+func ExampleLink_WaitReachable() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	host, web := wire(ctx)
+	defer host.Close()
+	defer web.Close()
+	web0, err := link.Get(ctx, host, "web0")
+	check(err)
+	check(web0.WaitReachable(ctx))
+
+	// A datagram reaches the bridge's address without a second try.
+	sink, err := host.ListenPacket(ctx, "udp", "10.88.0.1:5000")
+	check(err)
+	defer sink.Close()
+	c, err := web.Dial(ctx, "udp", "10.88.0.1:5000")
+	check(err)
+	defer c.Close()
+	_, err = c.Write([]byte("hello"))
+	check(err)
+	packet := make([]byte, 16)
+	n, _, err := sink.ReadFrom(packet)
+	check(err)
+	fmt.Printf("%s\n", packet[:n])
+	// Output: hello
 }
 
 // A map of the links of a namespace that is always right.

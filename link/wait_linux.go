@@ -16,16 +16,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WaitUp waits until the link is up (IFF_UP) and returns it as it is then. A
-// link that is deleted meanwhile is os.ErrNotExist. Like the other waits it
-// sleeps until the kernel reports a change, and ends with ctx.
+// WaitUp waits until the link is up (IFF_UP) and returns it as read then. It sleeps
+// until the kernel reports a change, as all waits do, and ends with ctx. A link
+// that is deleted meanwhile is os.ErrNotExist.
 func (l Link) WaitUp(ctx context.Context) (Link, error) {
 	return l.waitLink(ctx, "link.WaitUp", func(now Link) bool { return now.Up })
 }
 
-// WaitCarrier waits until the link is up and has a carrier (IFF_RUNNING): the
-// cable is in, the other end of a pair is up, a bridge has a port with one. It
-// returns the link as it is then. A link that is deleted meanwhile is
+// WaitCarrier waits until the link is up and has a carrier (IFF_RUNNING), and
+// returns it as read then. A cable must be in, the other end of a pair must be up,
+// or a port of the bridge must have a carrier. A link that is deleted meanwhile is
 // os.ErrNotExist.
 func (l Link) WaitCarrier(ctx context.Context) (Link, error) {
 	return l.waitLink(ctx, "link.WaitCarrier", func(now Link) bool { return now.Up && now.Running })
@@ -44,10 +44,10 @@ func (l Link) waitLink(ctx context.Context, op string, ready func(Link) bool) (n
 	return now, nil
 }
 
-// WaitForwarding waits until the link forwards as the port of its bridge. That
-// comes shortly after its carrier, and with the spanning tree protocol on only
-// after twice the bridge's forward delay. A link that is not the port of a
-// bridge is os.ErrInvalid, one that is deleted meanwhile os.ErrNotExist.
+// WaitForwarding waits until the link forwards as a port of its bridge. That is
+// shortly after its carrier, or with the spanning tree protocol twice the bridge's
+// forward delay later. A link that is no port of a bridge is os.ErrInvalid. One
+// that is deleted meanwhile is os.ErrNotExist.
 func (l Link) WaitForwarding(ctx context.Context) error {
 	err := l.wait(ctx, []uint32{unix.RTNLGRP_LINK}, func(ctx context.Context) (bool, error) {
 		p, err := l.Port(ctx)
@@ -56,8 +56,8 @@ func (l Link) WaitForwarding(ctx context.Context) error {
 	return fail.New("link.WaitForwarding", l.ns, l.subject(), err)
 }
 
-// WaitGone waits until the link does not exist any more in its namespace, that
-// is, until it was deleted or moved to another one.
+// WaitGone waits until the link is no longer in its namespace: it was deleted, or
+// moved to another one.
 func (l Link) WaitGone(ctx context.Context) error {
 	err := l.wait(ctx, []uint32{unix.RTNLGRP_LINK}, func(ctx context.Context) (bool, error) {
 		_, err := get(ctx, l.ns, "", l.Index)
@@ -69,12 +69,14 @@ func (l Link) WaitGone(ctx context.Context) error {
 	return fail.New("link.WaitGone", l.ns, l.subject(), err)
 }
 
-// WaitAddr waits until the link has the addresses and they can be used: for
-// IPv6, until duplicate address detection has finished, which takes the link's
-// carrier and about a second, and until the kernel takes packets for them. If detection finds that another host has an address,
-// the error is os.ErrExist and names it. An address with a lifetime is removed
-// by the kernel then: so is os.ErrNotExist for one that was seen and has gone,
-// and for a link that was deleted.
+// WaitAddr waits until the link has the addresses and they are usable. An IPv6
+// address is usable when duplicate address detection has finished, which takes a
+// carrier and about a second, and the kernel accepts packets for it.
+//
+// If detection finds the address on another host, the error is os.ErrExist and
+// names the address. The kernel then removes an address with a lifetime: an address
+// that was there and is gone is os.ErrNotExist, and so is a link that is deleted
+// meanwhile.
 func (l Link) WaitAddr(ctx context.Context, addrs ...netip.Addr) error {
 	for _, a := range addrs {
 		if !a.IsValid() || a.Zone() != "" || a.Is4In6() {

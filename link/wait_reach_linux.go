@@ -13,22 +13,22 @@ import (
 )
 
 // WaitReachable waits until packets pass between the link and what it is plugged
-// into, both ways, so that not even the first is lost: the link and the other end
-// of its pair, whichever of them it is, are up and have their carrier, an end that
-// is the port of a bridge forwards, and the bridge has its carrier, too. The kernel
-// gets there in the background, a moment after the last end was brought up, and drops
-// packets until then. With the spanning tree protocol it takes twice the bridge's
-// forward delay.
+// into, both ways, so that not even the first one is lost. Then the link and the
+// other end of its pair are up and have a carrier, an end that is a port of a
+// bridge forwards, and that bridge has a carrier. The link may be either end. The
+// kernel drops packets until a moment after the last end came up; with the spanning
+// tree protocol until twice the bridge's forward delay later.
 //
-// The addresses that Create and AddPrefixes gave are usable before; [Link.WaitAddr]
-// waits for others. Where one of them was another box's a moment ago, neighbours
-// remember that box: [Link.Announce] waits as well, and then corrects them.
+// The addresses of [Create] and [Link.AddPrefixes] are usable before that.
+// [Link.WaitAddr] waits for others. If another box had one of them a moment ago,
+// neighbours have that box's hardware address cached: [Link.Announce] waits in the
+// same way and then corrects them.
 //
-// When ctx ends first, the error says what is missing. A link that is deleted is
-// os.ErrNotExist. An end in another namespace counts where the caller may look into
-// that (CAP_NET_ADMIN over it). To wait for it takes CAP_NET_BROADCAST; without it,
-// an end there that is the port of a bridge is os.ErrPermission as long as it does not
-// forward, and any other does not count.
+// If ctx ends first, the error says what is missing. A link that is deleted
+// meanwhile is os.ErrNotExist. An end in another namespace counts if the caller has
+// CAP_NET_ADMIN over that. To wait for it takes CAP_NET_BROADCAST. Without that
+// capability, an end there that is a bridge port and does not forward yet is
+// os.ErrPermission; any other end is ignored.
 func (l Link) WaitReachable(ctx context.Context) error {
 	err := l.bound()
 	if err == nil {

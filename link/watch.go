@@ -5,47 +5,49 @@ import (
 	"github.com/boxwire/boxwire/netns"
 )
 
-// Topic is what [Watch] reports.
+// Topic is a sort of things that [Watch] reports.
 type Topic uint8
 
 // The values of Topic.
 const (
-	TopicLinks Topic = 1 // RTNLGRP_LINK
+	// TopicLinks is links (RTNLGRP_LINK).
+	TopicLinks Topic = 1
 
-	// RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR. An IPv6 address is identified by Link
-	// and Prefix.Addr() alone: with another peer it is changed, and not deleted
-	// before. For IPv4, Prefix and Peer are part of it. While an IPv6 address is
-	// Tentative, the kernel changes it without an event: the change is reported
-	// when it no longer is.
+	// TopicAddrs is addresses (RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR). Link
+	// and Prefix.Addr() identify an IPv6 address: with another peer it is
+	// changed, and not deleted before. Prefix and Peer are part of the identity
+	// of an IPv4 address. The kernel changes a Tentative IPv6 address without an
+	// event; the change is reported once the address no longer is.
 	TopicAddrs Topic = 2
 
-	// RTNLGRP_NEIGH. Proxy entries are not reported, nor are those that are
-	// NeighbourNoARP, which the kernel makes without an event: an entry that becomes
-	// NeighbourNoARP is reported as deleted. The kernel sends no event when an entry
-	// becomes NeighbourIncomplete or NeighbourDelay; the state after it is reported.
+	// TopicNeighbours is neighbours (RTNLGRP_NEIGH), without proxy entries and
+	// NeighbourNoARP ones, which the kernel makes without an event. An entry
+	// that becomes NeighbourNoARP is reported as deleted. The kernel sends no
+	// event for NeighbourIncomplete and NeighbourDelay; the next state is
+	// reported.
 	TopicNeighbours Topic = 3
 
-	// RTNLGRP_NEIGH: the forwarding databases of bridges and VXLANs. An entry of
-	// a bridge is identified by Master, MAC and VLAN: when it moves to another port
-	// it is changed, and not deleted before. The kernel may give a link's own address
-	// (FDBLocal) to another port, or to the bridge, without an event. Addresses that
-	// links which are neither bridge port nor VXLAN listen to (Self) change without
-	// an event and are not reported.
+	// TopicFDB is the forwarding databases of bridges and VXLANs
+	// (RTNLGRP_NEIGH). Master, MAC and VLAN identify an entry of a bridge: if it
+	// moves to another port, it is changed, and not deleted before. The kernel
+	// may give a link's own address (FDBLocal) to another port or to the bridge
+	// without an event. Entries with Self of other links change without an event
+	// and are not reported.
 	TopicFDB Topic = 4
 )
 
-// Event is what [Watch] yields: one thing as it is now, one that was deleted, or a
-// mark.
+// Event is what [Watch] yields: a thing that is there, has changed or was deleted,
+// or a mark. A mark, EventSynced or EventResync, has no thing.
 type Event struct {
 	Kind EventKind
 
-	// NSID is this namespace's number for the namespace that the event
-	// comes from (ip-netns(8), "list-id"); -1 is this namespace itself.
+	// NSID is this namespace's id for the namespace that the event comes from
+	// (ip-netns(8), "list-id"). -1 is this namespace itself.
 	NSID int
 
-	// The thing: one of them is not nil, of a mark none. The methods of a
-	// Link from another namespace return os.ErrInvalid; netns.NS.OpenNSID
-	// gives a handle on that namespace, in which ByIndex reads the link.
+	// Exactly one of these is not nil, in a mark none. The methods of a Link
+	// from another namespace return os.ErrInvalid: open that namespace by
+	// netns.NS.OpenNSID, and read the link there by ByIndex.
 	Link      *Link
 	Addr      *Addr
 	Neighbour *Neighbour
@@ -55,8 +57,8 @@ type Event struct {
 // EventKind says what an [Event] is about.
 type EventKind = netns.EventKind
 
-// The kinds of events; see [netns.EventKind]. A thing that is deleted has the fields that
-// it had. EventSynced and EventResync are marks.
+// The kinds of events; see [netns.EventKind]. A deleted thing has the fields that
+// it had.
 const (
 	EventPresent = netns.EventPresent
 	EventSynced  = netns.EventSynced

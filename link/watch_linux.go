@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Watch yields the present state of the topics in the namespace, EventSynced,
-// and then every change:
+// Watch yields the present state of the topics in the namespace, EventSynced, and
+// then every change:
 //
 //	for e, err := range link.Watch(ctx, host, link.TopicLinks, link.TopicAddrs) {
 //		if err != nil {
@@ -30,28 +30,28 @@ import (
 //		}
 //	}
 //
-// A reader that is too slow for the kernel's buffer loses events, never the
-// state: it gets EventResync, the whole state as it is by then, and EventSynced
-// again. A change that happens while the state is read may be reported although the
-// state shows it already; the last event about a thing is how it is.
+// A reader that is too slow for the kernel's buffer loses events and not the state.
+// It gets EventResync, the whole state of that moment, and EventSynced again. A
+// change during the read of the state may be reported although the state has it.
+// The last event about a thing is its present state.
 //
-// The sequence ends when the loop does, or with an error, which is the last
-// thing it yields: that of ctx, or what else went wrong. The namespace's handle
-// has to stay open meanwhile.
+// The sequence ends with the loop or with an error, which is the last thing it
+// yields. When ctx is done, that is the error of ctx. The namespace's handle must
+// stay open meanwhile.
 func Watch(ctx context.Context, ns *netns.NS, topics ...Topic) iter.Seq2[Event, error] {
 	return watch(ctx, "link.Watch", ns, topics, nl.EventConfig{})
 }
 
-// WatchAll is Watch for the namespace and for all that have an id in it
-// (ip-netns(8), "set" and "list-id"); peers of a veth pair get one by
-// themselves. Event.NSID says which. It needs CAP_NET_BROADCAST.
+// WatchAll is [Watch] for the namespace and for all that have an id in it
+// (ip-netns(8), "set" and "list-id"); the namespace of a veth's other end gets one
+// by itself. Event.NSID is the id. WatchAll needs CAP_NET_BROADCAST.
 //
-// The first state, and that after a loss, covers Links and Addrs of all these
-// namespaces, but Neighbours and FDB of the namespace itself only: the kernel
-// lists these by no id. Those of other namespaces are reported as they change.
-// Namespaces that get their id later are reported from then on, as changes. When a
-// namespace ends, everything of it that was reported is reported as deleted: to know
-// what that is, the sequence keeps the things of other namespaces.
+// The first state, and that after a loss, has the links and addresses of all these
+// namespaces, but neighbours and forwarding databases of the namespace itself only:
+// the kernel does not list these by id. Those of other namespaces are reported as
+// they change. A namespace that gets an id later is reported from then on, as
+// changes. When a namespace ends, everything that was reported of it is reported as
+// deleted; for that the sequence remembers the things of other namespaces.
 func WatchAll(ctx context.Context, ns *netns.NS, topics ...Topic) iter.Seq2[Event, error] {
 	return watch(ctx, "link.WatchAll", ns, topics, nl.EventConfig{AllIDs: true})
 }
