@@ -20,7 +20,27 @@
 //
 // The boxes can now reach each other, the host and external addresses. From outside and from other networks, only published
 // ports are reached. A neighbour with a route to the boxes' addresses does not reach them. Package link makes the links and
-// their addresses.
+// their addresses. HostLast makes a port a range, here the ports 10000 to 10999 of the host and the box:
+//
+//	err = gw.Publish(ctx, nat.Port{
+//		Proto: nat.UDP, Owner: "rtp",
+//		Host:  netip.MustParseAddrPort("0.0.0.0:10000"), HostLast: 10999,
+//		Box:   netip.MustParseAddrPort("10.88.0.2:10000"),
+//	})
+//
+// # From nft to nat
+//
+//	nft add rule ... dnat to, redirect   NAT.Publish; for a free port NAT.PublishFree
+//	nft add rule ... masquerade, snat    Network.Masquerade, Network.SNAT
+//	nft add rule ... drop between boxes  Network.Internal, Network.Isolated, Network.AllowTo
+//	nft add rule ... accept dport        NAT.AddPinholes, for routed boxes
+//	nft add rule ... maxseg size set     Network.ClampMSS, Network.MSS
+//	nft -f                               NAT.Sync
+//	nft list table, list set             NAT.ListPorts, NAT.ListNetworks, with counters
+//	nft delete table                     NAT.Delete
+//	nft -f again after a flush           NAT.Maintain
+//	nft monitor trace                    NAT.Explain, NAT.ExplainOut
+//	conntrack -L                         NAT.ListFlows
 //
 // # Begin with Sync
 //
@@ -43,24 +63,25 @@
 //	if errors.Is(err, os.ErrExist) {
 //		log.Print(err) // ... the port is published for "db"
 //	}
-//	published, err := gw.ListPorts(ctx)    // owner, port, connections
-//	err = gw.UnpublishOwner(ctx, "web")    // all ports of one owner
-//	free, err := gw.PublishFree(ctx, port) // a host port that is free
+//	published, err := gw.ListPorts(ctx)     // owner, port, connections
+//	flows, err := gw.ListFlows(ctx, boxAddr) // the connections of a box
+//	err = gw.UnpublishOwner(ctx, "web")     // all ports of one owner
+//	free, err := gw.PublishFree(ctx, port)  // a host port that is free
 //
 // # What boxes may do
 //
-// The fields of [Network] say what boxes may reach. A front end may reach the data bases, which reach nothing:
+// The fields of [Network] say what boxes may reach. A front end may reach the databases, which reach nothing:
 //
 //	front := nat.Network{Interface: "front0", Subnets: a, Masquerade: true, AllowTo: []string{"data0"}}
 //	data := nat.Network{Interface: "data0", Subnets: b, Internal: true, Isolated: true}
 //
 // A network without Masquerade and SNAT is routed: its boxes keep their addresses, and a [Pinhole] opens one of their ports to
-// everybody. [NAT.ListNetworks] reads everything back, with the number of dropped packets.
+// all. [NAT.ListNetworks] reads everything back, with the number of dropped packets.
 //
 // # When a port does not answer
 //
 // A packet passes the chains of every table, so another firewall can drop what this table accepts. [NAT.Explain] names the
-// rule, or another cause: forwarding that is off, say, or a program that listens on the wrong address.
+// rule, or another cause: forwarding that is off, for example, or a program that listens on the wrong address.
 //
 //	causes, err := gw.Explain(ctx, port, nat.Hints{Box: web})
 //	fmt.Println(causes) // the policy of chain ip filter FORWARD drops connections to the port: ...

@@ -9,6 +9,18 @@
 //	ln, err := web.Listen(ctx, "tcp", ":80")
 //	lo, err := link.Get(ctx, web, "lo")
 //
+// # From ip netns to netns
+//
+//	ip netns add web                     Create, Ensure; New for one without a name
+//	ip netns list, del, attach           List, Delete, Pin; ListAll for the unnamed ones, too
+//	ip netns exec web PROGRAM            NS.Command(ctx, "PROGRAM", ...); Do for Go code
+//	ip netns exec web sysctl -w K=V      NS.SetSysctl, NS.Sysctl
+//	ip netns identify, pids              OpenPid and NS.Equal; NS.Holders, which also finds sockets and mounts
+//	ip netns set, list-id                NS.EnsureNSID, NS.AssignNSID, NS.NSIDs
+//	ip netns monitor                     Watch
+//	nsenter -t PID -n, docker inspect    OpenPid, OpenContainer
+//	unshare -n -U                        NewInUserNS; in tests package netnstest
+//
 // # Sockets enter namespaces, goroutines do not
 //
 // A socket belongs for its whole life to the namespace it was opened in, whichever thread

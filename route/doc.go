@@ -10,12 +10,24 @@
 // name links by their index in the namespace of the call. Rules name them by name, as the
 // kernel does. A listed route or rule can be added again.
 //
+// # From ip to route
+//
+//	ip route add default via G           Add(ctx, ns, Default(G)); To(prefix, G) for a prefix
+//	ip route replace, append, change     Replace, Append, Change
+//	ip route del, flush                  Delete, Flush
+//	ip route show table main             List(ctx, ns, Filter{Table: TableMain}); All for a full table
+//	ip route get 192.0.2.1               Lookup(ctx, ns, Query{Dst: ...})
+//	ip rule add fwmark 7 table 100       AddRules(ctx, ns, Rule{Family: IPv4, Mark: 7, Table: 100})
+//	ip rule show, del                    ListRules, DeleteRules
+//	ip nexthop add, replace, show        AddNextHop, ReplaceNextHops, ListNextHops
+//	ip monitor route, rule, nexthop      Watch, WatchRules, WatchNextHops
+//
 // # Verbs
 //
 // Many routes go in one call, which sends them together.
 //
 //   - [Add] and [Append] make all of them or none.
-//   - [Replace], [Change] and [Delete] go on past one that fails, and name it.
+//   - [Replace], [Change] and [Delete] continue past one that fails, and name it.
 //   - [Flush] deletes what a [Filter] selects.
 //   - [Sync] makes an owner's routes exactly those given, and touches only the difference.
 //
@@ -23,6 +35,14 @@
 // linux/rtnetlink.h list those that are taken.
 //
 //	changes, err := route.Sync(ctx, host, 200, wanted...) // at every start of a daemon
+//
+// A rule sends packets to another table, here those with a mark, which nftables or SO_MARK
+// sets:
+//
+//	way := route.Default(netip.MustParseAddr("10.88.0.7"))
+//	way.Table = 100
+//	err = route.Add(ctx, host, way)
+//	err = route.AddRules(ctx, host, route.Rule{Family: route.IPv4, Mark: 7, Table: 100})
 //
 // Rules have [AddRules], [DeleteRules], [ListRules] and [SyncRules]. Next-hop objects have
 // [AddNextHop], [AddNextHops], [ReplaceNextHops], [DeleteNextHops], [GetNextHop] and

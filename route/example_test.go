@@ -213,22 +213,29 @@ func ExampleParse() {
 	// 10.9.0.0/16 via 10.1.0.1 dev 3 metric 100 mtu lock 1400
 }
 
-// Packets with a mark take the routes of a table of their own.
+// Packets with a mark take the routes of a table of their own: policy routing.
 func ExampleAddRules() {
 	ctx := context.Background()
-	ns, err := netns.New(ctx)
-	check(err)
-	defer ns.Close()
-	rule := route.Rule{Family: route.IPv4, Mark: 7, Table: 201, Priority: 1000}
-	check(route.AddRules(ctx, ns, rule))
-	rules, err := route.ListRules(ctx, ns, route.IPv4)
+	box := newBox(ctx)
+	defer box.Close()
+	way := route.Default(netip.MustParseAddr("10.88.0.7"))
+	way.Table = 201
+	check(route.Add(ctx, box, way))
+	check(route.AddRules(ctx, box, route.Rule{Family: route.IPv4, Mark: 7, Table: 201, Priority: 1000}))
+
+	rules, err := route.ListRules(ctx, box, route.IPv4)
 	check(err)
 	for _, r := range rules {
 		if r.Priority == 1000 {
 			fmt.Println(r)
 		}
 	}
-	// Output: 1000: from all fwmark 0x7 lookup 201 proto static
+	m, err := route.Lookup(ctx, box, route.Query{Dst: netip.MustParseAddr("192.0.2.1"), Mark: 7})
+	check(err)
+	fmt.Println("by", m.Via)
+	// Output:
+	// 1000: from all fwmark 0x7 lookup 201 proto static
+	// by 10.88.0.7
 }
 
 // The rules of one owner become those given; the second time there is nothing to do.
