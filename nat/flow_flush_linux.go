@@ -3,6 +3,7 @@ package nat
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/ct"
 	"github.com/boxwire/boxwire/internal/nsconn"
@@ -12,38 +13,27 @@ import (
 // The kernel decides once a flow how it is translated. So a change of mappings flushes the flows of
 // the host ports after its commit.
 
-// mappedTarget is the conntrack target for a host port that has just been published. The next
-// packet of a flushed flow is translated to the box. A TCP connection of a program of the host
-// stays: only unanswered ones are flushed, whose next packet is a SYN again.
-func mappedTarget(proto Proto, addr netip.Addr, first, last uint16) ct.Target {
-	t := unmappedTarget(proto, addr, first, last)
-	t.Unanswered = proto == TCP
-	return t
-}
-
-// unmappedTarget is the conntrack target for a host port that does not lead to its box any more.
-func unmappedTarget(proto Proto, addr netip.Addr, first, last uint16) ct.Target {
-	return ct.Target{Proto: uint8(proto), Addr: addr, First: first, Last: last}
-}
-
-// targets returns the target of each port, made by mappedTarget or unmappedTarget.
-func targets(ports []Port, as func(Proto, netip.Addr, uint16, uint16) ct.Target) []ct.Target {
-	t := make([]ct.Target, len(ports))
-	for i, p := range ports {
-		t[i] = as(p.Proto, p.Host.Addr(), p.Host.Port(), p.last())
-	}
-	return t
-}
-
-// flush deletes the conntrack entries of the targets. They became stale with the commit, so flush
-// ignores the end of ctx. Without conntrack in the kernel there is nothing to flush.
-func (n *NAT) flush(ctx context.Context, targets []ct.Target) error {
-	if len(targets) == 0 {
+// flush deletes the conntrack entries of host ports that do not lead to their boxes any more (gone),
+// and of those that have just been published (added). The next packet of a flow to the latter is
+// translated to the box. A TCP connection of a program of the host stays: only unanswered ones are
+// deleted, whose next packet is a SYN again.
+//
+// The entries became stale with the commit, so flush ignores the end of ctx. Without conntrack in
+// the kernel there are none.
+func (n *NAT) flush(ctx context.Context, gone, added []Port) error {
+	if len(gone)+len(added) == 0 {
 		return nil
 	}
 	table, err := n.flows()
 	if err != nil {
 		return err
+	}
+	targets := make([]ct.Target, 0, len(gone)+len(added))
+	for i, p := range slices.Concat(gone, added) {
+		targets = append(targets, ct.Target{
+			Proto: uint8(p.Proto), Addr: p.Host.Addr(), First: p.Host.Port(), Last: p.last(),
+			Unanswered: i >= len(gone) && p.Proto == TCP,
+		})
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()

@@ -190,7 +190,7 @@ func (d *deleteTx) finish(ctx context.Context) error {
 	defer cancel()
 	gone, err := decodeItems(d.had)
 	if err == nil {
-		err = n.flush(ctx, targets(gone, unmappedTarget))
+		err = n.flush(ctx, gone, nil)
 	}
 	s := sweep{n: n, had: d.had, is: d.facts}
 	err = errors.Join(err, s.run(ctx))

@@ -1,16 +1,8 @@
 package nat
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
-	"unicode"
-	"unicode/utf8"
-
-	"github.com/boxwire/boxwire/internal/kernel"
-	"github.com/boxwire/boxwire/internal/linkname"
-	"github.com/boxwire/boxwire/internal/refuse"
 )
 
 // Proto is a transport protocol, by its number in the IP header (IANA). The zero Proto is refused.
@@ -41,15 +33,6 @@ func (p Proto) String() string {
 		return "sctp"
 	}
 	return fmt.Sprintf("protocol %d", uint8(p))
-}
-
-// check refuses a protocol that has no ports to publish.
-func (p Proto) check() error {
-	switch p {
-	case TCP, UDP, SCTP:
-		return nil
-	}
-	return refuse.Input("the protocol is neither TCP, UDP nor SCTP (%d)", uint8(p))
 }
 
 // MaxOwner is the maximum length of an owner in bytes.
@@ -181,123 +164,3 @@ func (p *Port) count() int { return int(p.last()) - int(p.Host.Port()) + 1 }
 
 // isRange reports whether the port is kept as one element of rng.
 func (p *Port) isRange() bool { return p.count() > 1 && p.Host.Port() == p.Box.Port() }
-
-// check refuses what cannot be published.
-func (p Port) check() error {
-	if err := p.checkEnds(); err != nil {
-		return err
-	}
-	return checkOwner(p.Owner)
-}
-
-// checkEnds checks all but the owner.
-func (p *Port) checkEnds() error {
-	if err := p.Proto.check(); err != nil {
-		return err
-	}
-	if err := checkEnd("host", p.Host, true); err != nil {
-		return err
-	}
-	if err := checkEnd("box", p.Box, false); err != nil {
-		return err
-	}
-	if p.Host.Addr().Is4() != p.Box.Addr().Is4() {
-		return refuse.Input("the host address %v and the box address %v are of different families: NAT.Proxy relays from one to the other", p.Host.Addr(), p.Box.Addr())
-	}
-	if p.Host.Addr().Is6() && !kernel.HasIPv6() {
-		return refuse.As(errors.ErrUnsupported, "the host address %v: the kernel has no IPv6 (ipv6.disable=1)", p.Host.Addr())
-	}
-	return p.checkRange()
-}
-
-// checkFree is checkPorts for ports whose host port may be 0.
-func checkFree(ports []Port) (Port, error) {
-	var fixed []Port
-	for _, p := range ports {
-		if p.Host.Port() != 0 {
-			fixed = append(fixed, p)
-			continue
-		}
-		if p.HostLast != 0 || p.BoxLast != 0 {
-			return p, refuse.Input("a range needs its first host port")
-		}
-		p.Host = netip.AddrPortFrom(p.Host.Addr(), 1)
-		if err := p.check(); err != nil {
-			return p, err
-		}
-	}
-	return checkPorts(fixed)
-}
-
-// checkExpandLink checks a port that is to be published on a link's addresses.
-func checkExpandLink(link string, p Port) error {
-	if err := linkname.Check(link); err != nil {
-		return err
-	}
-	if p.Host.Addr().IsValid() && !p.Host.Addr().IsUnspecified() {
-		return refuse.Input("the host address is %v and not left open (0.0.0.0 or ::)", p.Host.Addr())
-	}
-	_, err := checkFree([]Port{p})
-	return err
-}
-
-func (p *Port) checkRange() error {
-	switch host, box := p.Host.Port(), p.Box.Port(); {
-	case p.HostLast != 0 && p.HostLast < host:
-		return refuse.Input("the host's range ends (%d) before it begins (%d)", p.HostLast, host)
-	case p.BoxLast != 0 && p.BoxLast < box:
-		return refuse.Input("the box's range ends (%d) before it begins (%d)", p.BoxLast, box)
-	case p.BoxLast != 0 && int(p.BoxLast)-int(box)+1 != p.count():
-		return refuse.Input("the ranges differ in length: %d ports on the host, %d in the box", p.count(), int(p.BoxLast)-int(box)+1)
-	case int(box)+p.count()-1 > 65535:
-		return refuse.Input("the box's range of %d ports from %d on ends after 65535", p.count(), box)
-	}
-	return nil
-}
-
-// checkEnd checks one end of a port; host says which.
-func checkEnd(what string, ap netip.AddrPort, host bool) error {
-	a := ap.Addr()
-	bad := func(why string) error { return refuse.Input("the %s address %v %s", what, a, why) }
-	switch {
-	case !a.IsValid():
-		return refuse.Input("the %s address is missing", what)
-	case ap.Port() == 0 && host:
-		return refuse.Input("the host port is 0: PublishFree chooses one")
-	case ap.Port() == 0:
-		return refuse.Input("the box port is 0")
-	case a.Is4In6():
-		return bad("is an IPv4 address in IPv6 form: use Unmap")
-	case a.Zone() != "":
-		return bad("has a zone")
-	case a.IsMulticast():
-		return bad("is multicast")
-	case a.IsLinkLocalUnicast():
-		return bad("is link-local")
-	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return bad("is the broadcast address")
-	case host && a == netip.IPv6Loopback():
-		return bad("cannot be published: the kernel does not translate connections to it; NAT.Proxy relays them")
-	case !host && a.IsUnspecified():
-		return bad("is unspecified")
-	case !host && a.IsLoopback():
-		return bad("is a loopback address: the box's own is not reachable from outside the box")
-	}
-	return nil
-}
-
-func checkOwner(owner string) error {
-	switch {
-	case owner == "":
-		return refuse.Input("the owner is empty")
-	case len(owner) > MaxOwner:
-		return refuse.Input("the owner has %d bytes, %d is the most", len(owner), MaxOwner)
-	case !utf8.ValidString(owner):
-		return refuse.Input("the owner %q is not UTF-8", owner)
-	case strings.ContainsFunc(owner, unicode.IsControl):
-		return refuse.Input("the owner %q contains a control character", owner)
-	case strings.ContainsRune(owner, '"'):
-		return refuse.Input("the owner %q contains a quotation mark, which nft could not read back", owner)
-	}
-	return nil
-}

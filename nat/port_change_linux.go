@@ -33,28 +33,20 @@ func (tx *portsTx) subject() string {
 // batch returns the batch that changes the ports. counts are the first reference counts, which were
 // read already.
 func (tx *portsTx) batch(ctx context.Context, counts []*nft.Element) (*nft.Batch, error) {
-	n, c := tx.n, tx.c
-	reserved, recorded, err := n.reserveRanges(ctx, c, tx.gone, tx.add)
+	counts, err := tx.refs.read(ctx, tx.c, tx.n.table, counts)
 	if err != nil {
 		return nil, err
 	}
-	if counts, err = tx.refs.read(ctx, c, n.table, counts); err != nil {
-		return nil, err
-	}
-	b := nft.NewBatch(n.table)
+	b := nft.NewBatch(tx.n.table)
 	deleteItems(b, tx.del)
 	deleteItems(b, ownItems(tx.gone))
 	addPorts(b, tx.add)
 	addItems(b, ownItems(tx.add))
 	tx.refs.write(b, counts)
-	if err := n.respan(ctx, c, b, tx.gone, tx.add); err != nil {
+	if err := tx.changeRanges(ctx, b); err != nil {
 		return nil, err
 	}
-	if reserved != nil {
-		changeItems(b, recorded, reserved.record)
-	}
-	tx.reserved = reserved
-	return b, reserved.shrink(ctx)
+	return b, tx.reserved.shrink(ctx)
 }
 
 // Rollback restores the sysctl with reserved ports.
@@ -64,10 +56,9 @@ func (tx *portsTx) Rollback(ctx context.Context) error {
 	return reserved.rollback(ctx)
 }
 
-// have reports whether all ports are published as given (want), or none is (!want).
-func (n *NAT) have(ctx context.Context, c nft.Conn, ports []Port, want bool) (bool, error) {
-	items := portItems(ports)
-	found, err := c.Lookup(ctx, n.table, queries(items)...)
+// holds reports whether the table has all of the items (want), or none (!want).
+func (tx *portsTx) holds(ctx context.Context, items []item, want bool) (bool, error) {
+	found, err := tx.c.Lookup(ctx, tx.n.table, queries(items)...)
 	if err != nil {
 		return false, netns.IgnoreNotExist(err)
 	}

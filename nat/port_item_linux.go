@@ -3,7 +3,6 @@ package nat
 import (
 	"encoding/binary"
 	"fmt"
-	"iter"
 	"net/netip"
 	"slices"
 
@@ -39,7 +38,7 @@ func isPortSet(set string) bool { return slices.Contains(publishedSets, set) }
 func portItems(ports []Port) []item {
 	items := make([]item, 0, len(ports))
 	room := make([]byte, 0, 40*len(ports)) // for their keys and data, in one piece
-	for p := range eachSingle(ports) {
+	for _, p := range expand(ports) {
 		items = append(items, p.itemIn(&room))
 	}
 	return items
@@ -47,6 +46,7 @@ func portItems(ports []Port) []item {
 
 // addPorts adds the elements of the ports.
 func addPorts(b *nft.Batch, ports []Port) {
+	ports = expand(ports)
 	var sets []string
 	for i := range ports {
 		if set := setOf(&ports[i]); !slices.Contains(sets, set) {
@@ -62,38 +62,34 @@ func addPorts(b *nft.Batch, ports []Port) {
 				if setOf(&ports[i]) != set {
 					continue
 				}
-				for p := range eachSingle(ports[i : i+1]) {
-					room = room[:0]
-					if it = p.itemIn(&room); !yield(&it.elem) {
-						return
-					}
+				room = room[:0]
+				if it = ports[i].itemIn(&room); !yield(&it.elem) {
+					return
 				}
 			}
 		})
 	}
 }
 
-// eachSingle yields the ports as given, and each port of a shifted range.
-func eachSingle(ports []Port) iter.Seq[*Port] {
-	return func(yield func(*Port) bool) {
-		for i := range ports {
-			all := ports[i : i+1]
-			if p := &ports[i]; p.last() != p.Host.Port() && !p.isRange() {
-				all = p.singles()
-			}
-			for i := range all {
-				if !yield(&all[i]) {
-					return
-				}
-			}
-		}
+// expand returns the ports with each shifted range as single ports.
+func expand(ports []Port) []Port {
+	if !slices.ContainsFunc(ports, Port.isShifted) {
+		return ports
 	}
+	var all []Port
+	for _, p := range ports {
+		all = append(all, p.singles()...)
+	}
+	return all
 }
+
+// isShifted reports whether the port is a range with other numbers in the box.
+func (p Port) isShifted() bool { return p.count() > 1 && !p.isRange() }
 
 // singles returns the ports of a shifted range, or p itself.
 func (p Port) singles() []Port {
 	p = p.normal()
-	if p.HostLast == 0 || p.isRange() {
+	if !p.isShifted() {
 		return []Port{p}
 	}
 	all := make([]Port, p.count())
@@ -113,7 +109,6 @@ func (p Port) item() item { return p.itemIn(new([]byte)) }
 func (p *Port) itemIn(room *[]byte) item {
 	e := nft.Element{Comment: p.Owner}
 	host, box := p.Host.Addr(), p.Box.Addr()
-	keep := func(from int) []byte { return (*room)[from:len(*room):len(*room)] }
 	at := len(*room)
 	if !p.isRange() {
 		addr := host
@@ -121,10 +116,10 @@ func (p *Port) itemIn(room *[]byte) item {
 			addr = netip.Addr{} // any has no address in its key
 		}
 		*room = appendKey(*room, addr, p.Proto, p.Host.Port())
-		e.Key, at = keep(at), len(*room)
+		e.Key, at = tail(*room, at), len(*room)
 		*room = binary.BigEndian.AppendUint16(appendAddr(*room, box), p.Box.Port())
 		*room = append(*room, 0, 0)
-		e.Data = keep(at)
+		e.Data = tail(*room, at)
 		return item{setOf(p), e}
 	}
 	last := host
@@ -132,12 +127,15 @@ func (p *Port) itemIn(room *[]byte) item {
 		last = lastAddr(netip.PrefixFrom(host, 0))
 	}
 	*room = appendKey(*room, host, p.Proto, p.Host.Port())
-	e.Key, at = keep(at), len(*room)
+	e.Key, at = tail(*room, at), len(*room)
 	*room = appendKey(*room, last, p.Proto, p.HostLast)
-	e.KeyEnd = keep(at)
+	e.KeyEnd = tail(*room, at)
 	e.Data = box.AsSlice()
 	return item{setOf(p), e}
 }
+
+// tail returns the end of b, which an append to it leaves alone.
+func tail(b []byte, from int) []byte { return b[from:len(b):len(b)] }
 
 // appendKey appends a key: address . protocol . port, each part padded to 4 bytes,
 // without the address if that is the zero Addr.

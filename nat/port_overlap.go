@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/boxwire/boxwire/internal/portlock"
-	"github.com/boxwire/boxwire/internal/refuse"
 )
 
 // claim is what a published port takes of the host.
@@ -65,22 +64,4 @@ func unspecified(a netip.Addr) netip.Addr {
 		return netip.IPv4Unspecified()
 	}
 	return netip.IPv6Unspecified()
-}
-
-// checkPorts checks each port of a call, and that no two of them overlap. It
-// returns the port that is at fault.
-func checkPorts(ports []Port) (Port, error) {
-	for i, p := range ports {
-		err := p.checkEnds()
-		if err == nil && (i == 0 || p.Owner != ports[i-1].Owner) {
-			err = checkOwner(p.Owner)
-		}
-		if err != nil {
-			return p, err
-		}
-	}
-	if i, j, found := overlap(ports); found {
-		return ports[j], refuse.Input("the same call has %v, which takes the same host port", ports[i])
-	}
-	return Port{}, nil
 }

@@ -63,7 +63,7 @@ type refChange struct {
 
 // add adds n for each port. Ranges and wildcard ports are not counted.
 func (c *refChange) add(ports []Port, n int) {
-	for p := range eachSingle(ports) {
+	for _, p := range expand(ports) {
 		if p.isRange() || p.Host.Addr().IsUnspecified() {
 			continue
 		}
@@ -84,7 +84,7 @@ func (c *refChange) queries(ask []nft.Query) []nft.Query {
 	for _, r := range c.all {
 		at := len(room)
 		room = appendKey(room, netip.Addr{}, r.proto, r.port)
-		ask = append(ask, nft.Query{Set: r.set(), Key: room[at:len(room):len(room)]})
+		ask = append(ask, nft.Query{Set: r.set(), Key: tail(room, at)})
 	}
 	return ask
 }

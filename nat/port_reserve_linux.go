@@ -22,18 +22,18 @@ func (n *NAT) reserve(ctx context.Context, hold *portlock.Hold, ports []Port, le
 	return Port{}, err
 }
 
-// release releases the reservations of items that are not published any more, except those that the
-// ports in but need.
-func (n *NAT) release(items []item, but ...Port) {
+// release releases the reservations of ports that are not published any more, but not what the
+// ports in keep need.
+func (n *NAT) release(gone, keep []Port) {
 	if n.ports.Len() > 0 {
-		n.ports.Release(hostRangesOf(items), hostRanges(but))
+		n.ports.Release(hostRanges(expand(gone)), hostRanges(keep))
 	}
 }
 
-// retain releases all reservations but those of the items.
-func (n *NAT) retain(items []item) {
+// retain releases all reservations but those of the ports.
+func (n *NAT) retain(ports []Port) {
 	if n.ports.Len() > 0 {
-		n.ports.Retain(hostRangesOf(items))
+		n.ports.Retain(hostRanges(expand(ports)))
 	}
 }
 
@@ -46,19 +46,6 @@ func hostRanges(ports []Port) []portlock.Range {
 	return all
 }
 
-// hostRangesOf returns the host ports of the published ports among the items.
-func hostRangesOf(items []item) (all []portlock.Range) {
-	for _, it := range items {
-		if !isPortSet(it.set) {
-			continue
-		}
-		if p, err := decodeItem(it); err == nil {
-			all = append(all, p.claim())
-		}
-	}
-	return all
-}
-
 // Close releases the reserved host ports and closes the proxies of [NAT.Proxy]. Published ports
 // stay published. The next program that opens the table and calls [NAT.Sync] reserves them again.
 // Closing twice is fine; use after Close is os.ErrClosed.
@@ -67,12 +54,12 @@ func (n *NAT) Close() error {
 		return nil
 	}
 	n.turn <- struct{}{} // what is under way ends first
-	defer func() { <-n.turn }()
 	n.mu.Lock()
 	n.closed = true
 	n.mu.Unlock()
 	n.closeProxies()
 	n.ports.Close()
+	<-n.turn
 	return nil
 }
 

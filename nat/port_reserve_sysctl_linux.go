@@ -167,33 +167,9 @@ func (r *reservedPorts) write(ctx context.Context, from, to *portSet) error {
 	return err
 }
 
-// reserveRanges plans for a change of published ports, and returns the recorded items. The plan is
-// nil if no long range changes.
-func (n *NAT) reserveRanges(ctx context.Context, c nft.Conn, gone, add []Port) (r *reservedPorts, recorded []item, err error) {
-	if n.unreserved || !slices.ContainsFunc(gone, Port.isLong) && !slices.ContainsFunc(add, Port.isLong) {
-		return nil, nil, nil
-	}
-	after, err := n.rangesAfter(ctx, c, gone, add)
-	if err == nil {
-		recorded, err = n.recordedPorts(ctx, c)
-	}
-	if err == nil {
-		r, err = n.planReserved(ctx, after, recorded)
-	}
-	return r, recorded, err
-}
-
-// isLong reports whether the port is a range that the setting reserves.
-func (p Port) isLong() bool { return p.isRange() && p.count() > portlock.MaxRange }
-
-// recordedPorts reads which ports in the setting are ours.
-func (n *NAT) recordedPorts(ctx context.Context, c nft.Conn) (items []item, err error) {
-	return n.readItems(ctx, c, "listed")
-}
-
 // unreserve removes our ports from the setting.
 func (n *NAT) unreserve(ctx context.Context, c nft.Conn) error {
-	recorded, err := n.recordedPorts(ctx, c)
+	recorded, err := n.readItems(ctx, c, "listed")
 	if err != nil {
 		return err
 	}

@@ -60,13 +60,13 @@ func (tx *unpublishTx) Build(ctx context.Context, found []*nft.Element) (*nft.Ba
 
 // Committed reports whether the ports are gone.
 func (tx *unpublishTx) Committed(ctx context.Context) (bool, error) {
-	return tx.n.have(ctx, tx.c, tx.gone, false)
+	return tx.holds(ctx, tx.del, false)
 }
 
 // finish ends the flows through the ports, and gives the ports back to other programs.
 func (tx *unpublishTx) finish(ctx context.Context) error {
-	err := tx.n.flush(ctx, targets(tx.gone, unmappedTarget))
-	tx.n.release(tx.del)
+	err := tx.n.flush(ctx, tx.gone, nil)
+	tx.n.release(tx.gone, nil)
 	return err
 }
 

@@ -282,7 +282,7 @@ func (s *syncTx) flush(ctx context.Context) error {
 		}
 		gone = append(gone, p)
 	}
-	return s.n.flush(ctx, append(targets(gone, unmappedTarget), targets(first, mappedTarget)...))
+	return s.n.flush(ctx, gone, first)
 }
 
 // finish flushes flows, reserves ports and writes settings.
@@ -291,7 +291,7 @@ func (s *syncTx) finish(ctx context.Context) error {
 	s.n.remember(s.facts())
 	s.n.elements = len(s.want)
 	err := s.flush(ctx)
-	s.n.retain(s.want)
+	s.n.retain(s.ports)
 	s.hold.Rebind(ctx)
 	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
 	defer cancel()
