@@ -3,6 +3,8 @@ package nat
 import (
 	"fmt"
 	"net/netip"
+
+	"github.com/boxwire/boxwire/internal/portlock"
 )
 
 // Proto is a transport protocol, by its number in the IP header (IANA). The zero Proto is refused.
@@ -164,3 +166,8 @@ func (p *Port) count() int { return int(p.last()) - int(p.Host.Port()) + 1 }
 
 // isRange reports whether the port is kept as one element of rng.
 func (p *Port) isRange() bool { return p.count() > 1 && p.Host.Port() == p.Box.Port() }
+
+// claim is what a published port takes of the host.
+func (p Port) claim() portlock.Range {
+	return portlock.Range{Proto: uint8(p.Proto), Addr: p.Host.Addr(), First: p.Host.Port(), Last: p.last()}
+}

@@ -41,7 +41,6 @@ func (tx *portsTx) batch(ctx context.Context, counts []*nft.Element) (*nft.Batch
 	deleteItems(b, tx.del)
 	deleteItems(b, ownItems(tx.gone))
 	addPorts(b, tx.add)
-	addItems(b, ownItems(tx.add))
 	tx.refs.write(b, counts)
 	if err := tx.changeRanges(ctx, b); err != nil {
 		return nil, err
@@ -56,14 +55,19 @@ func (tx *portsTx) Rollback(ctx context.Context) error {
 	return reserved.rollback(ctx)
 }
 
-// holds reports whether the table has all of the items (want), or none (!want).
-func (tx *portsTx) holds(ctx context.Context, items []item, want bool) (bool, error) {
+// Committed reports whether the ports to add are published as given or, if there are none, those to
+// delete are not.
+func (tx *portsTx) Committed(ctx context.Context) (bool, error) {
+	items := tx.del
+	if len(tx.add) > 0 {
+		items = portItems(tx.add)
+	}
 	found, err := tx.c.Lookup(ctx, tx.n.table, queries(items)...)
 	if err != nil {
 		return false, netns.IgnoreNotExist(err)
 	}
 	for i, e := range found {
-		if there := e != nil && e.Equal(&items[i].elem); there != want {
+		if there := e != nil && e.Equal(&items[i].elem); there != (len(tx.add) > 0) {
 			return false, nil
 		}
 	}

@@ -98,7 +98,7 @@ func (tx *publishFreeTx) pick(ctx context.Context) error {
 
 // publish returns the batch that publishes the chosen ports.
 func (tx *publishFreeTx) publish(ctx context.Context) (*nft.Batch, error) {
-	tx.refs = refChange{}
+	tx.refs, tx.del, tx.gone = refChange{}, nil, nil
 	found, err := tx.c.Lookup(ctx, tx.n.table, tx.publishTx.Queries()...)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/internal/portlock"
@@ -35,17 +36,18 @@ func (n *NAT) Publish(ctx context.Context, ports ...Port) error {
 // publishTx publishes ports. It replaces conflicting ports whose owners are gone.
 type publishTx struct {
 	portsTx
-	lookups []nft.Query   // of conflicting ports
-	of      []int         // the index of the port that each of lookups is about
-	hold    portlock.Hold // what Build has reserved
+	lookups  []nft.Query   // of conflicting ports
+	of       []int         // the index of the port that each of lookups is about
+	replaced map[Port]bool // the ports in gone: one may be in the way of several
+	hold     portlock.Hold // what Build has reserved
 }
 
 // Queries looks up conflicting ports, and the reference counts. The kernel checks for duplicates
 // inside one map only.
 //
 // The cost does not depend on the number of published single ports, because each lookup finds one
-// element. For a wildcard port, only the reference count is looked up. If it is not 0, conflicts
-// searches the single addresses to name them.
+// element. For a wildcard port, only the reference count is looked up. If it is not 0, resolve
+// searches the single addresses.
 func (tx *publishTx) Queries() []nft.Query {
 	room := make([]byte, 0, 24*len(tx.add))
 	tx.lookups, tx.of = make([]nft.Query, 0, 3*len(tx.add)), make([]int, 0, 2*len(tx.add)) // with room for the counts
@@ -70,11 +72,7 @@ func (tx *publishTx) Queries() []nft.Query {
 // Build reserves the ports, and returns the batch that publishes them.
 func (tx *publishTx) Build(ctx context.Context, found []*nft.Element) (b *nft.Batch, err error) {
 	n := len(tx.lookups)
-	held, err := tx.conflicts(ctx, found[:n])
-	if err == nil {
-		err = tx.replace(held)
-	}
-	if err == nil {
+	if err = tx.resolve(ctx, found[:n]); err == nil {
 		tx.fault, err = tx.n.reserve(ctx, &tx.hold, tx.add, false)
 	}
 	if err != nil {
@@ -83,15 +81,10 @@ func (tx *publishTx) Build(ctx context.Context, found []*nft.Element) (b *nft.Ba
 	return tx.batch(ctx, found[n:])
 }
 
-// A conflict is a wanted port and a published one that take the same host port.
-type conflict struct {
-	want, held Port
-	item       item // of the one held
-}
-
-// conflicts returns the conflicts of the ports: those that Queries found, and those with ranges. It
-// reads all ranges, because there are few.
-func (tx *publishTx) conflicts(ctx context.Context, found []*nft.Element) (all []conflict, err error) {
+// resolve replaces published ports that conflict, as far as it may: those that were looked up, and
+// those in the sets that it reads. It reads all ranges, because there are few.
+func (tx *publishTx) resolve(ctx context.Context, found []*nft.Element) error {
+	tx.replaced = make(map[Port]bool)
 	var spread []Port // wildcard ports that single addresses conflict with
 	for i, e := range found {
 		if e == nil {
@@ -100,89 +93,68 @@ func (tx *publishTx) conflicts(ctx context.Context, found []*nft.Element) (all [
 		p, set := tx.add[tx.of[i]], tx.lookups[i].Set
 		if set == familyOf(p.Host.Addr()).refs {
 			spread = append(spread, p)
-			continue
+		} else if err := tx.replace(item{set, *e}, p); err != nil {
+			return err
 		}
-		it := item{set, *e}
-		held, err := decodeItem(it)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, conflict{p, held, it})
 	}
 	for _, f := range families {
-		if all, err = tx.search(ctx, f, f.pub, spread, all); err == nil {
-			all, err = tx.search(ctx, f, f.rng, tx.add, all)
+		if err := tx.search(ctx, f, f.pub, spread); err != nil {
+			return err
 		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
-}
-
-// search reads a set of ports of a family, and adds those that overlap the wanted ports.
-func (tx *publishTx) search(ctx context.Context, f *family46, set string, wanted []Port, all []conflict) ([]conflict, error) {
-	if !hasFamily(wanted, f) {
-		return all, nil
-	}
-	items, err := tx.n.readItems(ctx, tx.c, set)
-	if err != nil {
-		return nil, err
-	}
-	for _, it := range items {
-		held, err := decodeItem(it)
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range wanted {
-			if p.claim().Overlaps(held.claim()) {
-				all = append(all, conflict{p, held, it})
-				break
-			}
+		if err := tx.search(ctx, f, f.rng, tx.add); err != nil {
+			return err
 		}
 	}
-	return all, nil
-}
-
-func hasFamily(ports []Port, f *family46) bool {
-	for i := range ports {
-		if familyOf(ports[i].Host.Addr()) == f {
-			return true
-		}
-	}
-	return false
-}
-
-// replace deletes the conflicting ports whose owners are gone. Any other conflict is an error.
-func (tx *publishTx) replace(held []conflict) error {
-	var gone []Port
-	var del []item
-	seen := make(map[Port]bool) // one may be in the way of several
-	for _, x := range held {
-		if tx.n.alive == nil || tx.n.alive(x.held.Owner) {
-			tx.fault = x.want
-			return errTaken{x.held}
-		}
-		if !seen[x.held] {
-			gone, del = append(gone, x.held), append(del, x.item)
-		}
-		seen[x.held] = true
-	}
-	tx.gone, tx.del = gone, del
-	tx.refs.add(gone, -1)
 	return nil
 }
 
-// Committed reports whether the ports are published.
-func (tx *publishTx) Committed(ctx context.Context) (bool, error) {
-	return tx.holds(ctx, portItems(tx.add), true)
+// search reads a set of ports of a family, and replaces those that overlap the wanted ports.
+func (tx *publishTx) search(ctx context.Context, f *family46, set string, wanted []Port) error {
+	if !slices.ContainsFunc(wanted, f.has) {
+		return nil
+	}
+	items, err := tx.n.readItems(ctx, tx.c, set)
+	if err != nil {
+		return err
+	}
+	for _, it := range items {
+		if err := tx.replace(it, wanted...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replace deletes a published port that overlaps a wanted one, if its owner is gone. Any other
+// conflict is an error.
+func (tx *publishTx) replace(it item, wanted ...Port) error {
+	held, err := decodeItem(it)
+	if err != nil {
+		return err
+	}
+	for _, p := range wanted {
+		if !p.claim().Overlaps(held.claim()) {
+			continue
+		}
+		if tx.n.alive == nil || tx.n.alive(held.Owner) {
+			tx.fault = p
+			return errTaken{held}
+		}
+		if !tx.replaced[held] {
+			tx.replaced[held] = true
+			tx.del, tx.gone = append(tx.del, it), append(tx.gone, held)
+			tx.refs.add([]Port{held}, -1)
+		}
+		break
+	}
+	return nil
 }
 
 // Rollback gives back the reserved ports, and forgets what was to be replaced.
 func (tx *publishTx) Rollback(ctx context.Context) error {
 	tx.hold.Cancel()
 	tx.refs.add(tx.gone, 1)
-	tx.gone, tx.del = nil, nil
+	tx.del, tx.gone, tx.replaced = nil, nil, nil
 	return tx.portsTx.Rollback(ctx)
 }
 
@@ -190,7 +162,7 @@ func (tx *publishTx) Rollback(ctx context.Context) error {
 func (tx *publishTx) finish(ctx context.Context) error {
 	n := tx.n
 	if err := tx.reserved.grow(ctx); err != nil {
-		return errors.Join(err, n.run(ctx, tx.c, newUnpublish(tx.add)))
+		return errors.Join(err, n.run(ctx, tx.c, &unpublishTx{portsTx{gone: tx.add}}))
 	}
 	n.release(tx.gone, tx.add)
 	tx.hold.Rebind(ctx)

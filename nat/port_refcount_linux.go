@@ -63,18 +63,21 @@ type refChange struct {
 
 // add adds n for each port. Ranges and wildcard ports are not counted.
 func (c *refChange) add(ports []Port, n int) {
-	for _, p := range expand(ports) {
+	for i := range ports {
+		p := &ports[i]
 		if p.isRange() || p.Host.Addr().IsUnspecified() {
 			continue
 		}
 		if c.delta == nil {
 			c.delta, c.all = make(map[portRef]int, len(ports)), make([]portRef, 0, len(ports))
 		}
-		r := portRef{p.Host.Addr().Is6(), p.Proto, p.Host.Port()}
-		if _, ok := c.delta[r]; !ok {
-			c.all = append(c.all, r)
+		for port := int(p.Host.Port()); port <= int(p.last()); port++ {
+			r := portRef{p.Host.Addr().Is6(), p.Proto, uint16(port)}
+			if _, ok := c.delta[r]; !ok {
+				c.all = append(c.all, r)
+			}
+			c.delta[r] += n
 		}
-		c.delta[r] += n
 	}
 }
 

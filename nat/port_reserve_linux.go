@@ -26,14 +26,14 @@ func (n *NAT) reserve(ctx context.Context, hold *portlock.Hold, ports []Port, le
 // ports in keep need.
 func (n *NAT) release(gone, keep []Port) {
 	if n.ports.Len() > 0 {
-		n.ports.Release(hostRanges(expand(gone)), hostRanges(keep))
+		n.ports.Release(hostRanges(gone), hostRanges(keep))
 	}
 }
 
 // retain releases all reservations but those of the ports.
 func (n *NAT) retain(ports []Port) {
 	if n.ports.Len() > 0 {
-		n.ports.Retain(hostRanges(expand(ports)))
+		n.ports.Retain(hostRanges(ports))
 	}
 }
 

@@ -23,22 +23,19 @@ func (n *NAT) Unpublish(ctx context.Context, ports ...Port) error {
 	if len(ports) == 0 {
 		return nil
 	}
-	return n.transact(ctx, op, newUnpublish(ports))
+	return n.transact(ctx, op, &unpublishTx{portsTx{gone: ports}})
 }
 
 // unpublishTx removes ports.
 type unpublishTx struct{ portsTx }
 
-func newUnpublish(ports []Port) *unpublishTx {
-	tx := new(unpublishTx)
-	tx.gone, tx.del = ports, portItems(ports)
-	tx.refs.add(ports, -1)
-	return tx
-}
-
 // Queries ask for the elements, because a delete in nftables ignores what the element
 // holds. The generation makes reading and deleting one step.
-func (tx *unpublishTx) Queries() []nft.Query { return tx.refs.queries(queries(tx.del)) }
+func (tx *unpublishTx) Queries() []nft.Query {
+	tx.del = portItems(tx.gone)
+	tx.refs.add(tx.gone, -1)
+	return tx.refs.queries(queries(tx.del))
+}
 
 // Build returns the batch that removes the ports.
 func (tx *unpublishTx) Build(ctx context.Context, found []*nft.Element) (*nft.Batch, error) {
@@ -58,15 +55,10 @@ func (tx *unpublishTx) Build(ctx context.Context, found []*nft.Element) (*nft.Ba
 	return tx.batch(ctx, found[at:])
 }
 
-// Committed reports whether the ports are gone.
-func (tx *unpublishTx) Committed(ctx context.Context) (bool, error) {
-	return tx.holds(ctx, tx.del, false)
-}
-
 // finish ends the flows through the ports, and gives the ports back to other programs.
 func (tx *unpublishTx) finish(ctx context.Context) error {
 	err := tx.n.flush(ctx, tx.gone, nil)
-	tx.n.release(tx.gone, nil)
+	tx.n.release(expand(tx.gone), nil)
 	return err
 }
 

@@ -291,7 +291,7 @@ func (s *syncTx) finish(ctx context.Context) error {
 	s.n.remember(s.facts())
 	s.n.elements = len(s.want)
 	err := s.flush(ctx)
-	s.n.retain(s.ports)
+	s.n.retain(expand(s.ports))
 	s.hold.Rebind(ctx)
 	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
 	defer cancel()

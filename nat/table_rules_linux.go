@@ -170,6 +170,9 @@ func familyOf(a netip.Addr) *family46 {
 	return families[1]
 }
 
+// has reports whether a port is of the family.
+func (f *family46) has(p Port) bool { return familyOf(p.Host.Addr()) == f }
+
 // ifname is an interface name as a key: 16 bytes, NUL-padded.
 func ifname(name string) []byte {
 	b := make([]byte, unix.IFNAMSIZ)
