@@ -8,8 +8,8 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// check refuses what the kernel would refuse without saying why, or take for
-// something else. A route to delete need not say where it leads.
+// check refuses what the kernel would refuse without a reason, or misread. A route to
+// delete need not say where it leads.
 func (r Route) check(del bool) error {
 	if err := checkPrefix("destination", r.Dst); err != nil {
 		return err

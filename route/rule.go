@@ -287,8 +287,7 @@ func (r Rule) normal() Rule {
 	return r
 }
 
-// check refuses what the kernel would refuse without saying why, or take for
-// something else.
+// check refuses what the kernel would refuse without a reason, or misread.
 func (r Rule) check(del bool) error {
 	if err := errors.Join(checkFamily(r.Family), r.Protocol.check()); err != nil {
 		return err

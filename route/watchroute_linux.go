@@ -18,7 +18,7 @@ type watcher struct {
 	filter  Filter
 	started bool
 	links   links
-	told    map[key][]Route
+	yielded map[key][]Route
 	many    map[key]bool // there are others of the key, which the filter does not choose
 	hidden  map[key]bool // a list may lack some of the key; see join
 	devs    map[int]bool
@@ -85,7 +85,7 @@ func (w *watcher) read(ctx context.Context, ns *netns.NS) (all []Route, err erro
 // begin forgets what was reported and reads the present state.
 func (w *watcher) begin(ctx context.Context, ns *netns.NS) ([]Route, error) {
 	*w = watcher{
-		filter: w.filter, started: w.started, hidden: w.hidden, told: map[key][]Route{}, many: map[key]bool{}, devs: map[int]bool{}, down: map[int]bool{},
+		filter: w.filter, started: w.started, hidden: w.hidden, yielded: map[key][]Route{}, many: map[key]bool{}, devs: map[int]bool{}, down: map[int]bool{},
 		hops: map[uint32]bool{}, srcs: map[netip.Addr]bool{},
 	}
 	all, err := w.read(ctx, ns)
@@ -99,9 +99,9 @@ func (w *watcher) begin(ctx context.Context, ns *netns.NS) ([]Route, error) {
 func (w *watcher) hold(r Route, behind bool) {
 	k := r.key()
 	if behind {
-		w.told[k] = append(w.told[k], r)
+		w.yielded[k] = append(w.yielded[k], r)
 	} else {
-		w.told[k] = slices.Insert(w.told[k], 0, r)
+		w.yielded[k] = slices.Insert(w.yielded[k], 0, r)
 	}
 	w.has4 = w.has4 || r.is4()
 	for _, h := range r.asHops() {
@@ -181,12 +181,12 @@ type change struct {
 
 // drop reports that a route is gone which was reported before.
 func (c *change) drop(i int) {
-	held := c.w.told[c.key]
+	held := c.w.yielded[c.key]
 	c.events = append(c.events, Event[Route]{Kind: EventDeleted, Item: held[i]})
 	if held = slices.Delete(held, i, i+1); len(held) == 0 {
-		delete(c.w.told, c.key)
+		delete(c.w.yielded, c.key)
 	} else {
-		c.w.told[c.key] = held
+		c.w.yielded[c.key] = held
 	}
 }
 
@@ -201,7 +201,7 @@ func (c *change) report(r Route, chosen, behind bool) {
 // find returns the place of the route among those reported, or -1. It ignores the time that
 // is left of Expires.
 func (c *change) find() int {
-	return slices.IndexFunc(c.w.told[c.key], func(held Route) bool {
+	return slices.IndexFunc(c.w.yielded[c.key], func(held Route) bool {
 		held.Expires = c.route.Expires
 		return held.Equal(*c.route)
 	})
@@ -211,7 +211,7 @@ func (c *change) find() int {
 // the only one of its key.
 func (c *change) came() error {
 	if i := c.find(); i >= 0 {
-		held := &c.w.told[c.key][i]
+		held := &c.w.yielded[c.key][i]
 		if held.Flags != c.route.Flags || held.Expires != c.route.Expires {
 			*held = *c.route
 			c.events = append(c.events, Event[Route]{Kind: EventChanged, Item: *c.route})
@@ -219,7 +219,7 @@ func (c *change) came() error {
 		return nil
 	}
 	if c.flags&unix.NLM_F_EXCL != 0 {
-		for range c.w.told[c.key] {
+		for range c.w.yielded[c.key] {
 			c.drop(0)
 		}
 		delete(c.w.many, c.key)
@@ -235,7 +235,7 @@ func (c *change) came() error {
 // came4 follows fib_table_insert: the first of the key is replaced; what is not
 // appended stands before the others.
 func (c *change) came4() error {
-	held := len(c.w.told[c.key])
+	held := len(c.w.yielded[c.key])
 	replaces := c.flags&unix.NLM_F_REPLACE != 0
 	switch {
 	case replaces && held > 0 && c.w.narrow() && (held > 1 || c.w.many[c.key]):
@@ -254,13 +254,13 @@ func (c *change) came4() error {
 // came6 follows fib6_add_rt2node: routes with a gateway are hops of one, and a
 // route replaces the first that is likewise.
 func (c *change) came6() error {
-	held := c.w.told[c.key]
+	held := c.w.yielded[c.key]
 	alike := func(o Route) bool { return o.joinable() == c.route.joinable() }
 	i := slices.IndexFunc(held, alike)
 	replaces, joins := c.flags&unix.NLM_F_REPLACE != 0, c.route.joinable()
 	switch {
 	case len(held) == 0 && c.w.narrow() && len(c.route.Hops) > 0 && !replaces:
-		return nl.ErrOverflow // it may have joined one that is not told
+		return nl.ErrOverflow // it may have joined a route that was not yielded
 	case replaces && i < 0 && len(held) > 0:
 		return nl.ErrOverflow
 	case replaces && i >= 0 && !joins && (slices.ContainsFunc(held[i+1:], alike) || c.w.narrow() && c.w.many[c.key]):
@@ -284,9 +284,9 @@ func (c *change) came6() error {
 // the last hop (fib6_dump_node): if it stops between two hops, it lacks the new one and is
 // not marked.
 func (c *change) join(i int) error {
-	was := c.w.told[c.key][i]
+	was := c.w.yielded[c.key][i]
 	hops := c.route.Hops
-	if len(c.w.told[c.key]) > 1 || c.w.narrow() && c.w.many[c.key] {
+	if len(c.w.yielded[c.key]) > 1 || c.w.narrow() && c.w.many[c.key] {
 		c.w.hidden[c.key] = true
 		return nl.ErrOverflow
 	}
@@ -313,11 +313,11 @@ func (c *change) gone() error {
 	if c.route.is4() || !c.route.joinable() {
 		return nil
 	}
-	i := slices.IndexFunc(c.w.told[c.key], func(o Route) bool { return o.joinable() && len(o.Hops) > 1 })
+	i := slices.IndexFunc(c.w.yielded[c.key], func(o Route) bool { return o.joinable() && len(o.Hops) > 1 })
 	if i < 0 {
 		return nil
 	}
-	was, left := c.w.told[c.key][i], []Hop(nil)
+	was, left := c.w.yielded[c.key][i], []Hop(nil)
 	for _, h := range was.Hops {
 		if !slices.ContainsFunc(c.route.asHops(), func(o Hop) bool { return o.Via == h.Via && o.Dev == h.Dev }) {
 			left = append(left, h)

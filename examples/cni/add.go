@@ -17,7 +17,7 @@ import (
 
 // add makes the attachment: all of it, or nothing.
 func add(ctx context.Context, r *request) (err error) {
-	if err := r.conf.wishes(r.args.Args); err != nil {
+	if err := r.conf.requested(r.args.Args); err != nil {
 		return err
 	}
 	box, err := r.openBox(ctx)
@@ -39,8 +39,7 @@ func add(ctx context.Context, r *request) (err error) {
 		return errors.Join(err, release(ctx, r))
 	}
 	defer unlock()
-	// Once more, now that nobody else is at it: a second ADD must not undo what
-	// the first has made.
+	// Again under the lock: a second ADD must not undo what the first has made.
 	if _, err := r.absent(ctx); err != nil {
 		return err
 	}

@@ -311,11 +311,11 @@ func isOwn(ctx context.Context, br link.Link) (own, half bool, err error) {
 	return half, half, err
 }
 
-// ownMAC is the hardware address of a link of the host that the plugin makes, by
-// which it is known until it has its alias. Without one a
-// bridge would take that of a port, and change it as containers come and go. It is
-// locally administered, and nobody else's: not another machine's bridge of that
-// name, nor one that was made by hand.
+// ownMAC returns the hardware address of a link of the host that the plugin makes.
+// The link is known by it until it has its alias. Without one, a bridge would take
+// that of a port, and change it as containers come and go. The address is locally
+// administered and belongs to no other bridge: not to one of that name on another
+// machine, nor to one that was made by hand.
 func ownMAC(host *netns.NS, name string) (net.HardwareAddr, error) {
 	boot, err := bootID()
 	if err != nil {

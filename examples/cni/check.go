@@ -24,7 +24,7 @@ func drift(format string, args ...any) error {
 	return types.NewError(codeDrift, "the container's network is not as it was made", fmt.Sprintf(format, args...))
 }
 
-// lost is drift where the thing is not there, and a failure else.
+// lost returns a drift if the thing is missing, and a failure otherwise.
 func lost(what string, err error) error {
 	if errors.Is(err, os.ErrNotExist) {
 		return drift("%s is gone", what)

@@ -90,11 +90,10 @@ func parseConfig(args *skel.CmdArgs) (*config, error) {
 	return c, c.find(args.StdinData)
 }
 
-// wishes reads which hardware address and which IP addresses are asked for: by
-// capabilities, else by args.cni, else by CNI_ARGS, whose other keys are for others
-// (CONVENTIONS.md of CNI). They matter to ADD only, so that DEL does not fail for
-// them.
-func (c *config) wishes(args string) error {
+// requested reads the requested hardware and IP addresses: those of the
+// capabilities, or of args.cni, or of CNI_ARGS (CONVENTIONS.md of CNI), whose other
+// keys are for other plugins. ADD alone needs them, so DEL does not fail for them.
+func (c *config) requested(args string) error {
 	mac, ips := c.Args.CNI.MAC, c.Args.CNI.IPs
 	macCode, ipCode := types.ErrInvalidNetworkConfig, types.ErrInvalidNetworkConfig
 	for pair := range strings.SplitSeq(args, ";") {

@@ -25,10 +25,9 @@ func del(ctx context.Context, r *request) error {
 	return detach(ctx, r, false)
 }
 
-// detach takes away what an attachment has. The addresses are given back last,
-// when nobody answers to them any more. With
-// bridge set the bridge goes, too, if the plugin has made it and nothing is on it.
-// The caller holds the lock.
+// detach removes what an attachment has. It gives the addresses back last, when no
+// link answers for them any more. With bridge set it also removes the bridge, if
+// the plugin has made it and it has no port. The caller holds the lock.
 func detach(ctx context.Context, r *request, bridge bool) error {
 	gw, err := unplug(ctx, r)
 	if gw != nil {
@@ -91,8 +90,8 @@ func isUnnamed(d link.Details) bool {
 	return err == nil && bytes.Equal(d.MAC, mac)
 }
 
-// removeLink deletes the pair, with the link that limits its rate. A link of its name
-// that is somebody else's stays.
+// removeLink deletes the pair, with the link that limits its rate. It keeps a link
+// of that name that is not the plugin's.
 func removeLink(ctx context.Context, r *request) error {
 	port, own, _, err := r.ours(ctx)
 	if errors.Is(err, os.ErrNotExist) || err == nil && !own {

@@ -14,9 +14,9 @@ import (
 	"github.com/containernetworking/cni/pkg/invoke"
 )
 
-// gc removes the network's attachments that are not among the valid ones, also
-// what an ADD that was killed has left, and nothing else. When the network has
-// none left, the bridge goes if the plugin has made it and nothing is on it.
+// gc removes the network's attachments that are not among the valid ones, and what
+// a killed ADD has left. If the network then has no attachment, the bridge is
+// removed, provided that the plugin has made it and it has no port.
 func gc(ctx context.Context, r *request) error {
 	valid := map[string]bool{} // by owner
 	alive := map[string]bool{} // by the host's end
@@ -39,7 +39,7 @@ func gc(ctx context.Context, r *request) error {
 	}
 	if r.conf.pool != nil {
 		err := r.conf.pool.free(r.conf.Name, func(l string) bool { return !alive[l] })
-		if errors.Is(err, errDamaged) && len(valid) == 0 { // nobody has an address
+		if errors.Is(err, errDamaged) && len(valid) == 0 { // no container has an address
 			err = failed("removing the allocator's damaged state", os.Remove(r.conf.pool.path(r.conf.Name)))
 		}
 		errs = append(errs, failed("giving addresses back", err))

@@ -25,8 +25,8 @@ import (
 const about = "CNI plugin boxwire"
 
 func main() {
-	// Opening a pipe waits for whoever writes into it. To DEL, what is no namespace
-	// is one that is gone; ADD and CHECK say that it is none.
+	// Opening a pipe waits for its writer. To DEL, a path that is no namespace is
+	// a namespace that is gone; ADD and CHECK report it.
 	if info, err := os.Stat(os.Getenv("CNI_NETNS")); err == nil && !info.Mode().IsRegular() {
 		if os.Getenv("CNI_COMMAND") == "DEL" {
 			os.Unsetenv("CNI_NETNS")

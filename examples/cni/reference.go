@@ -12,8 +12,8 @@ import (
 
 // reference are the keys of the plugins that this one stands in for (bridge,
 // portmap, firewall, bandwidth and host-local 1.9.1) and of tuning, which are
-// neither in config nor in pool. Whoever sets one relies on it, so that it is obeyed
-// or refused by name, and never passed over.
+// neither in config nor in pool. A configuration that sets one relies on it, so
+// the plugin obeys it or refuses it by name, and never ignores it.
 type reference struct {
 	// Of bridge.
 	ForceAddress              bool        `json:"forceAddress"`

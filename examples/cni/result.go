@@ -11,8 +11,8 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 )
 
-// result tells the runtime what has been made: the bridge, the host's end, the
-// container's link.
+// result returns what was made: the bridge, the host's end, and the container's
+// link.
 func (r *request) result(br, port, eth link.Link, l *lease) *current.Result {
 	for _, ip := range l.ips {
 		ip.Interface = current.Int(2)

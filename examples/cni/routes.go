@@ -80,9 +80,9 @@ func (l *lease) addDefaults() {
 	}
 }
 
-// isOutside says whether an address is a gateway of the lease that no subnet of the
-// container has. IPAM says that it is there, and the kernel wants to be told so, but
-// for link-local addresses of IPv6, which are on every link.
+// isOutside reports whether an address is a gateway of the lease outside the
+// container's subnets. IPAM asserts that it is on the link, and the kernel needs
+// that in the route. IPv6 link-local addresses are on every link.
 func (l *lease) isOutside(via netip.Addr) bool {
 	return slices.Contains(l.gates, via) && !(via.Is6() && via.IsLinkLocalUnicast()) &&
 		!slices.ContainsFunc(l.addrs, func(p netip.Prefix) bool { return p.Contains(via) })

@@ -173,8 +173,8 @@ func (p *pool) allocate(ctx context.Context, r *request) (*lease, error) {
 	return l, err
 }
 
-// taken are the addresses that somebody has: a container of this network or of
-// another one on the bridge, or the host.
+// taken returns the addresses in use: by a container of this network or of another
+// one on the bridge, or by the host.
 func (p *pool) taken(ctx context.Context, r *request, s *state, boot string) (map[netip.Addr]string, error) {
 	all, err := hostAddrs(ctx, r.host)
 	if err != nil {

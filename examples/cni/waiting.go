@@ -33,8 +33,8 @@ type waiter struct {
 	Ports []nat.Port `json:"ports"`
 }
 
-// waiters reads the list, without those whose links are gone. One that cannot be
-// read is empty: at worst a port is not handed over. Whoever changes it holds the lock.
+// waiters reads the list, without those whose links are gone. A list that cannot be
+// read is empty: at worst a port is not handed over. To change it takes the lock.
 func waiters(ctx context.Context, host *netns.NS) ([]waiter, error) {
 	b, err := os.ReadFile(waitingFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -137,8 +137,8 @@ func handOver(ctx context.Context, host *netns.NS, gw *nat.NAT) error {
 	return errors.Join(append(errs, saveWaiters(all))...)
 }
 
-// heldByOther splits ports into those that are free, or somebody else's, and those
-// that another attachment of the same container has.
+// heldByOther splits ports into those that another attachment of the same container
+// holds, and the others, which are free or another container's.
 func (r *request) heldByOther(published []nat.Published, ports []nat.Port) (free, held []nat.Port) {
 	for _, p := range ports {
 		if slices.ContainsFunc(published, func(h nat.Published) bool {

@@ -83,7 +83,7 @@ func runInSandbox() int {
 	return 0
 }
 
-// prepareSandbox gives the sandboxed copy a /run/netns of its own, so that the names it gives are nobody else's.
+// prepareSandbox gives the sandboxed copy a /run/netns of its own, so that the names it makes are seen by no other process.
 func prepareSandbox() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make the mounts private: %w", err)
@@ -149,7 +149,7 @@ Held until Ctrl-C. To look inside, from another terminal:
 `, enter)
 }
 
-// inUserNamespace reports whether root here is somebody else outside.
+// inUserNamespace reports whether root here is another user outside.
 func inUserNamespace() bool {
 	mapping, err := os.ReadFile("/proc/self/uid_map")
 	fields := strings.Fields(string(mapping))

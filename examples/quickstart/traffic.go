@@ -18,7 +18,7 @@ import (
 	"github.com/boxwire/boxwire/netns"
 )
 
-// silence is how long a dial that nobody may answer waits. An answer in these namespaces takes well under a millisecond.
+// silence is how long a dial waits that must get no answer. An answer in these namespaces takes well under a millisecond.
 const silence = 150 * time.Millisecond
 
 // serve starts a web server on port 80 of a namespace. It answers its name and the address it was called from.

@@ -134,8 +134,8 @@ func (w *world) publish(ctx context.Context) (err error) {
 	)
 }
 
-// makeNosy turns the outside neighbour into one that looks for what nobody has published: it sends packets for the
-// boxes' addresses, and for 127.0.0.1 too, to the host.
+// makeNosy makes the outside neighbour look for what is not published: it sends packets for the boxes' addresses, and for
+// 127.0.0.1 too, to the host.
 func (w *world) makeNosy(ctx context.Context) error {
 	lo, err := link.Get(ctx, w.outside, "lo")
 	if err != nil {

@@ -19,9 +19,9 @@ import (
 	"github.com/boxwire/boxwire/netns"
 )
 
-// A box is what the kernel says about one: nothing about boxes is kept anywhere
-// else. Its namespace is a named one; the alias of its loopback link says whose
-// it is; that of the bridge port says it, too, and which box is behind it, with its
+// A box is read from the kernel alone, which keeps all that run knows of it. Its
+// namespace has a name. The alias of its loopback link says which run it belongs
+// to. So does that of the bridge port, which also names the box behind it and its
 // addresses.
 type box struct {
 	Name     string         `json:"name"`

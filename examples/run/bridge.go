@@ -93,7 +93,7 @@ func checkBridge(ctx context.Context, br link.Link, o *options) error {
 	}
 	var have []netip.Prefix
 	for _, a := range addrs {
-		if !a.Prefix.Addr().IsLinkLocalUnicast() && a.Prefix == gateway(a.Prefix) && !slices.Contains(have, a.Prefix.Masked()) { // and not somebody's further address
+		if !a.Prefix.Addr().IsLinkLocalUnicast() && a.Prefix == gateway(a.Prefix) && !slices.Contains(have, a.Prefix.Masked()) { // and not an address that was added by hand
 			have = append(have, a.Prefix.Masked())
 		}
 	}
@@ -215,9 +215,10 @@ func dropTable(ctx context.Context, host *netns.NS) error {
 	return netns.IgnoreNotExist(err)
 }
 
-// stableMAC is a locally administered hardware address made of a name: a bridge
-// without one would take its ports', and change it as boxes come and go. It also
-// tells a bridge of run's that has no alias yet from one that was made by hand.
+// stableMAC returns a locally administered hardware address made of a name. Without
+// one, a bridge takes that of a port, and changes it as boxes come and go. By it
+// run also knows its own bridge, before that has an alias, from one that was made
+// by hand.
 func stableMAC(name string) net.HardwareAddr {
 	h := fnv.New64a()
 	h.Write([]byte(name))

@@ -88,7 +88,7 @@ func runBox(ctx context.Context, args []string) (status int, err error) {
 	}
 	if o.rootless {
 		os.Unsetenv(rootlessEnv) // what is started in the box is not in this state
-		if err := furnish(); err != nil {
+		if err := prepareMounts(); err != nil {
 			return statusOurs, err
 		}
 	}

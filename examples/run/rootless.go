@@ -40,8 +40,9 @@ func rootless(signals <-chan os.Signal) (int, error) {
 	return attend(cmd, signals)
 }
 
-// furnish gives the new mount namespace a /run for named namespaces and the lock.
-func furnish() error {
+// prepareMounts gives the new mount namespace a /run for named namespaces and the
+// lock.
+func prepareMounts() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making mounts private: %w", err)
 	}

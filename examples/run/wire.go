@@ -61,8 +61,8 @@ func wire(ctx context.Context, host *netns.NS, o *options) (w *wired, err error)
 	return w, w.plug(ctx, host, o, others)
 }
 
-// freeName makes sure that nobody has the name, and clears away what a killed run
-// of that name has left.
+// freeName makes sure that no box has the name, and removes what a killed run of
+// that name has left.
 func freeName(ctx context.Context, host *netns.NS, name string, others []*box) ([]*box, error) {
 	for i, b := range others {
 		if b.Name != name {
@@ -206,7 +206,7 @@ func settle(ctx context.Context, br, port link.Link) error {
 		_, err = br.WaitCarrier(ctx)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return nil // somebody has switched the spanning tree protocol on
+		return nil // another program has switched the spanning tree protocol on
 	}
 	return err
 }

@@ -20,7 +20,7 @@ type bout struct {
 	notes   []string
 	curves  []Curve
 
-	explained []string // series whose processor time is told
+	explained []string // series whose processor time is reported
 }
 
 func newBout(n int, full bool) *bout {

@@ -27,7 +27,7 @@ type chain struct {
 	street
 	cni    *libcni.CNIConfig
 	list   *libcni.NetworkConfigList
-	state  string // folder of what the plugins remember
+	state  string // directory of the plugins' state
 	handle *netlink.Handle
 	first  *container // stays, so that a turn does not begin with making the bridge
 }
@@ -126,15 +126,15 @@ func (c *chain) turn(ctx context.Context, i int) (add, del time.Duration, err er
 	return add, del, nil
 }
 
-// attached looks whether the container has its link with the address that was
-// told, and a lease of it, and whether the neighbour reaches it by the host's port.
-func (c *chain) attached(ctx context.Context, box *container, told types.Result) error {
-	result, err := current.NewResultFromResult(told)
+// attached checks that the container has its link with the address of the result, a
+// lease of it, and that the neighbour reaches it by the host's port.
+func (c *chain) attached(ctx context.Context, box *container, made types.Result) error {
+	result, err := current.NewResultFromResult(made)
 	if err != nil {
 		return err
 	}
 	if len(result.IPs) == 0 {
-		return errors.New("no address was told")
+		return errors.New("the result has no address")
 	}
 	handle, err := peek(box.ns.WithFd)
 	if err != nil {
@@ -241,9 +241,9 @@ func (h onHost) ExecPlugin(ctx context.Context, path string, stdin []byte, env [
 	if !errors.As(err, &exit) {
 		return nil, err // not started
 	}
-	told := &types.Error{}
-	if json.Unmarshal(out, told) != nil || told.Msg == "" {
+	reported := &types.Error{}
+	if json.Unmarshal(out, reported) != nil || reported.Msg == "" {
 		return nil, fmt.Errorf("%s: %w, output %q, stderr %q", path, err, out, exit.Stderr)
 	}
-	return nil, told
+	return nil, reported
 }

@@ -17,7 +17,8 @@ import (
 // insideEnv marks the second run of the program.
 const insideEnv = "BOXWIRE_BENCH_INSIDE"
 
-// outside prepares what needs the machine as it is, and runs the program again.
+// outside prepares what needs the machine's own namespaces, and runs the program
+// again.
 func outside(chosen []*row) int {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
@@ -75,8 +76,8 @@ func runAgain(ctx context.Context, env []string, flags uintptr) (int, error) {
 	return 0, err
 }
 
-// furnish gives the program's mount namespace a /proc and a /run of its own.
-func furnish() error {
+// prepareMounts gives the program's mount namespace a /proc and a /run of its own.
+func prepareMounts() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making mounts private: %w", err)
 	}

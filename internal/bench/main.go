@@ -85,7 +85,7 @@ func main() {
 
 // inside is the second run, in namespaces of its own.
 func inside(o options, chosen []*row) error {
-	if err := furnish(); err != nil {
+	if err := prepareMounts(); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)

@@ -116,7 +116,7 @@ func newPath(ctx context.Context, name string) (p *path, err error) {
 	return p, err
 }
 
-// serve takes a transfer from whoever connects and says with one byte that it has
+// serve receives a transfer from each client and answers with one byte that it has
 // arrived.
 func serve(l net.Listener) {
 	for {

@@ -110,9 +110,9 @@ func gate(ctx context.Context, ports int, o nat.Options) (*netns.NS, *nat.NAT, e
 	return ns, gw, nil
 }
 
-// publishOne lets those that make system calls take turns, and then those that
-// start processes: behind one of these nothing is in the caches, so that whoever
-// comes next is measured by the size of its code.
+// publishOne measures the contenders that make system calls in turns, and then
+// those that start processes. A process leaves nothing in the caches, so what runs
+// behind it would be measured by the size of its code.
 func publishOne(ctx context.Context, b *bout, ports int) error {
 	type kind struct {
 		name string
@@ -150,7 +150,7 @@ func boxwirePublish(ctx context.Context, ports int) (*contender, error) {
 }
 
 // unreservedPublish leaves the socket that keeps the port from other programs to
-// somebody else, as an engine does that holds it itself.
+// the caller, such as an engine that holds it itself.
 func unreservedPublish(ctx context.Context, ports int) (*contender, error) {
 	return publisher(ctx, nameUnreserved, ports, nat.Options{NoReserve: true})
 }

@@ -63,7 +63,7 @@ func floorPublish(ctx context.Context, ports int) (*contender, error) {
 	return &g.contender, nil
 }
 
-// batchPublish sends the batch with the one element, and nothing else.
+// batchPublish sends the batch with the one element alone.
 func batchPublish(ctx context.Context, ports int) (*contender, error) {
 	g, err := newFloorGate(ctx, nameBatch, ports)
 	if err != nil {

@@ -78,7 +78,7 @@ func publishMany(ctx context.Context, b *bout, ports int) error {
 	b.brief("publish "+thousands(ports)+" ports at once", name(nameUnreserved), name(nameFloor), [2]string{"`nft -f`", name(nameNft)})
 	b.note("What %s takes longer than %s is the library's own: it builds the messages that the floor has ready, and compares each port with what it has read.",
 		name(nameUnreserved), name(nameFloor))
-	b.note("Of many ports at once, the floor writes both elements that the library writes for each: the port with its owner, and the count by which a port on one address is told from one on all. %q writes the first.", nameBatch)
+	b.note("Of many ports at once, the floor writes both elements that the library writes for each: the port with its owner, and the count that distinguishes a port on one address from one on all. %q writes the first.", nameBatch)
 	return nil
 }
 

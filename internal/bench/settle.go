@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// settle waits until the kernel has taken apart the namespaces that were let go:
-// it does so in the background, one batch after the other, and that would be in
-// the figures of what comes next. A namespace that is let go now goes with the
-// next batch at the earliest, and the kernel tells of its end at the beginning of
-// a batch: the end of a second one means that the batch of the first is over.
+// settle waits until the kernel has removed the namespaces that have ended. It does
+// so in the background, one batch after the other, which would disturb the next
+// figures. A namespace that ends now is in the next batch at the earliest, and the
+// kernel reports its end at the beginning of a batch: the end of a second one shows
+// that the batch of the first is done.
 func settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()

@@ -1,5 +1,5 @@
-// Package kernel tells kernels apart by their version, for what announces itself
-// in no other way.
+// Package kernel compares the kernel's version, for features that cannot be found
+// in another way.
 package kernel
 
 import "fmt"

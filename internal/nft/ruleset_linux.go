@@ -15,7 +15,7 @@ type Place struct {
 	Chain  string
 }
 
-// HookedChain is a chain as it is read.
+// HookedChain is a chain of the ruleset.
 type HookedChain struct {
 	Place
 	Type     string // "filter", "nat" or "route"; "" for a chain without a hook
@@ -24,7 +24,7 @@ type HookedChain struct {
 	Drop     bool // the policy is to drop
 }
 
-// Rule is a rule as it is read: its expressions in order.
+// Rule is a rule of the ruleset, with its expressions in order.
 type Rule struct {
 	Place
 	Handle  uint64

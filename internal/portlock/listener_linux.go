@@ -35,9 +35,9 @@ const (
 )
 
 // Listeners reads the sockets of a protocol that wait for visitors in a namespace:
-// TCP and SCTP that listen, UDP that are not connected; those on one port, or all if
-// it is 0. Where the kernel cannot tell of any family, told is false.
-func Listeners(ctx context.Context, ns *netns.NS, proto uint8, port uint16) (all []Listener, told bool, err error) {
+// listening ones of TCP and SCTP, unconnected ones of UDP. It reads those on one
+// port, or all if that is 0. known is false if the kernel can list no family.
+func Listeners(ctx context.Context, ns *netns.NS, proto uint8, port uint16) (all []Listener, known bool, err error) {
 	c, err := nsconn.Shared(ns, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, false, err
@@ -66,9 +66,9 @@ func Listeners(ctx context.Context, ns *netns.NS, proto uint8, port uint16) (all
 		if err != nil {
 			return nil, false, err
 		}
-		told = true
+		known = true
 	}
-	return all, told, nil
+	return all, known, nil
 }
 
 // decodeListener reads a struct inet_diag_msg; ok is false for a socket without a

@@ -58,10 +58,10 @@ func (k socketKind) open() (socket, error) {
 	return noSocket, fmt.Errorf("reserving the host port: %w", os.NewSyscallError("socket", err))
 }
 
-// stock are sockets that are bound to nothing yet. To open one takes a thread that
-// enters the namespace for it, which costs more than all the rest; once it is
-// there, it can be bound from anywhere. So whoever publishes port by port has
-// some opened at a time.
+// stock has sockets that are not bound yet. Opening one takes a thread that enters
+// the namespace, which costs more than all the rest; an open one can be bound from
+// any thread. A caller that publishes port by port therefore has several opened at
+// a time.
 type stock struct {
 	free map[socketKind][]socket
 	used map[socketKind]bool // was asked for before
@@ -139,10 +139,10 @@ func (st *stock) close() {
 	}
 }
 
-// bind opens a socket for each of the ports, bound to it. each gets them in their
-// order, or why one could not be bound, until it returns an error. Where the kernel
-// does not have the protocol, nobody can take the port: it is noSocket. Port 0 is a
-// free port.
+// bind opens a socket for each of the ports and binds it. each gets the sockets in
+// order, or why one could not be bound, until it returns an error. If the kernel
+// lacks the protocol, no program can take the port: the socket is noSocket. Port 0
+// is a free port.
 func (l *Lock) bind(ctx context.Context, ports []HostPort, each func(i int, f socket, err error) error) error {
 	if len(ports) == 0 {
 		return nil

@@ -45,7 +45,7 @@ func KillAfter(t testing.TB, ns *netns.NS, steps int, v Victim) (out string, kil
 	in, printed := file(v.Stdin), file("")
 	defer in.Close()
 	defer printed.Close()
-	// Whoever starts the program traces it, with the thread that it did so with.
+	// The thread that starts the program traces it.
 	killed, err := netns.Do(t.Context(), ns, func(context.Context) (bool, error) {
 		p, err := os.StartProcess(v.Path, v.Args, &os.ProcAttr{
 			Env: v.Env, Files: []*os.File{in, printed, printed},

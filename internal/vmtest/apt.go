@@ -41,7 +41,7 @@ func openApt(ctx context.Context, dir, suite string) (*apt, error) {
 		"-o", "APT::Architecture=amd64",
 		"-o", "Acquire::Languages=none",
 		"-o", "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
-		"-o", "APT::Sandbox::User=", // its user cannot enter a cache folder; signatures are checked all the same
+		"-o", "APT::Sandbox::User=", // its user cannot enter a cache directory; signatures are checked all the same
 		"-o", "APT::Update::Error-Mode=any", // a list that was not fetched is an error, not a warning
 		"-q",
 	}}
@@ -126,9 +126,9 @@ func archive(ctx context.Context) (string, error) {
 	return address, nil
 }
 
-// pickArchive finds the archive of Debian itself, not of its security updates or
-// of somebody else, among the machine's sources: the one whose main component
-// the machine's release is in.
+// pickArchive finds Debian's own archive among the machine's sources, not that of
+// its security updates or of a third party: the one whose main component has the
+// machine's release.
 func pickArchive(sources, osRelease string) string {
 	if !regexp.MustCompile(`(?m)^ID="?debian"?$`).MatchString(osRelease) {
 		return ""
@@ -146,8 +146,8 @@ func pickArchive(sources, osRelease string) string {
 	return ""
 }
 
-// output runs a program in a folder and returns what it prints. Its error tells
-// what the program said.
+// output runs a program in a directory and returns what it prints. Its error has
+// what the program wrote to standard error.
 func output(ctx context.Context, dir, name string, args ...string) (string, error) {
 	path, err := find(name)
 	if err != nil {

@@ -36,7 +36,7 @@ func obtain(ctx context.Context, cache, name string) (kernel, error) {
 	return kernel{}, errors.Join(err, fmt.Errorf("kernel %s was fetched and is not there", name))
 }
 
-// fetch makes the folder ready in dir.
+// fetch prepares the directory dir.
 func fetch(ctx context.Context, dir, name string) error {
 	a, err := openApt(ctx, dir, suiteOf(name))
 	if err != nil {
@@ -120,8 +120,8 @@ func copyModules(from, to string) error {
 	})
 }
 
-// wanted says whether guests have a file of the modules' folder: networking, and
-// what it stands on.
+// wanted reports whether guests have a file of the modules' directory: networking,
+// and what it depends on.
 func wanted(name string) bool {
 	name = filepath.ToSlash(name)
 	if strings.HasPrefix(name, "modules.") {
@@ -135,7 +135,7 @@ func wanted(name string) bool {
 		if part != "drivers/net/" {
 			return true
 		}
-		// Drivers without hardware lie in the folder itself or in one of these.
+		// Drivers without hardware are in the directory itself or in one of these.
 		sub, _, deep := strings.Cut(rest, "/")
 		switch sub {
 		case "bonding", "ipvlan", "netdevsim", "ovpn", "team", "vxlan", "wireguard":

@@ -73,7 +73,7 @@ func commonTree(ctx context.Context, root string, packages []testPackage, jobs [
 	for _, p := range packages {
 		t.program("/tests/"+filepath.Base(p.binary), p.binary)
 	}
-	err := t.folder("/src", root, func(name string, d fs.DirEntry) bool {
+	err := t.addDir("/src", root, func(name string, d fs.DirEntry) bool {
 		return d.IsDir() && name != "." && strings.HasPrefix(d.Name(), ".")
 	})
 	if err != nil {
@@ -90,7 +90,7 @@ func commonTree(ctx context.Context, root string, packages []testPackage, jobs [
 // writeInitramfs writes what all guests have, and a kernel's modules.
 func writeInitramfs(file string, common tree, k kernel) error {
 	modules := tree{}
-	if err := modules.folder("/lib/modules", filepath.Join(k.dir, "lib/modules"), nil); err != nil {
+	if err := modules.addDir("/lib/modules", filepath.Join(k.dir, "lib/modules"), nil); err != nil {
 		return err
 	}
 	f, err := os.Create(file)

@@ -65,8 +65,8 @@ func suiteOf(name string) string {
 	return ""
 }
 
-// cached returns a kernel from the cache. A folder there has its name from the
-// moment it is complete, so that whatever is found can be used.
+// cached returns a kernel from the cache. A directory there gets its name when
+// it is complete, so each that is found can be used.
 func cached(cache, name string) (kernel, error) {
 	k := kernel{name: name, dir: filepath.Join(cache, name)}
 	modules, err := filepath.Glob(filepath.Join(k.dir, "lib/modules/*"))

@@ -6,7 +6,7 @@
 //
 // Packages are named relative to the repository's root; without any, all are
 // run. Kernels are fetched from the Debian archive that the machine itself uses,
-// and kept in the user's cache folder; to have a newer one of the same name,
+// and kept in the user's cache directory; to have a newer one of the same name,
 // remove it there.
 //
 // With -ipv6 off the kernels boot without IPv6 (ipv6.disable=1), with -ipv6

@@ -17,8 +17,8 @@ type testPackage struct {
 	binary string
 }
 
-// findRoot returns the repository's root: the folder of the library's module,
-// seen from a folder below it.
+// findRoot returns the repository's root: the directory of the library's module,
+// seen from a directory below it.
 func findRoot(from string) (string, error) {
 	dir, err := filepath.Abs(from)
 	if err != nil {
@@ -37,7 +37,7 @@ func findRoot(from string) (string, error) {
 
 // listPackages returns the packages with tests that the patterns name, relative
 // to the root: "link", "internal/...", and "./..." if there is none. A pattern
-// is looked up in the module whose folder it lies in.
+// is looked up in the module whose directory it is in.
 func listPackages(ctx context.Context, root string, patterns []string) ([]testPackage, error) {
 	if len(patterns) == 0 {
 		patterns = []string{"./..."}
@@ -81,7 +81,7 @@ func listPackages(ctx context.Context, root string, patterns []string) ([]testPa
 	return packages, nil
 }
 
-// moduleOf returns the folder of the module that a pattern lies in.
+// moduleOf returns the directory of the module that a pattern is in.
 func moduleOf(root, pattern string) string {
 	dir := filepath.Join(root, strings.TrimSuffix(pattern, "..."))
 	for ; dir != root; dir = filepath.Dir(dir) {

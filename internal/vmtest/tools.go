@@ -35,7 +35,7 @@ func absent() []string {
 }
 
 // addTools adds the machine's witnesses with their libraries and data, and
-// busybox for everything else.
+// busybox for all other programs.
 func addTools(ctx context.Context, t tree) error {
 	for _, name := range witnesses {
 		if err := addProgram(ctx, t, name); err != nil {
@@ -51,7 +51,7 @@ func addTools(ctx context.Context, t tree) error {
 		}
 	}
 	for _, name := range []string{"/etc/iproute2", "/usr/share/iproute2"} {
-		if err := t.folder(name, name, nil); err != nil {
+		if err := t.addDir(name, name, nil); err != nil {
 			return err
 		}
 	}

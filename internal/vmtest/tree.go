@@ -18,7 +18,7 @@ import (
 // tree is a file system in the making. Its paths are absolute and clean.
 type tree map[string]node
 
-// node is a folder (the zero value), a file from the machine, a file of given
+// node is a directory (the zero value), a file from the machine, a file of given
 // content, or a symbolic link.
 type node struct {
 	from    string // the machine's file
@@ -49,9 +49,10 @@ func (t tree) program(name, from string) { t.put(name, node{from: from, mode: 0o
 func (t tree) file(name, from string)    { t.put(name, node{from: from, mode: 0o644}) }
 func (t tree) has(name string) bool      { _, ok := t[name]; return ok }
 
-// folder adds all that is in a folder of the machine, which may be missing. Links
-// are followed, so that one that leads out of the folder is whole too.
-func (t tree) folder(name, from string, skip func(path string, d fs.DirEntry) bool) error {
+// addDir adds a directory of the machine with all that is in it. It may be missing.
+// A symbolic link is followed, so that one that leads out of the directory is whole
+// too.
+func (t tree) addDir(name, from string, skip func(path string, d fs.DirEntry) bool) error {
 	return filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
 		switch {
 		case os.IsNotExist(err) && p == from:
@@ -88,7 +89,7 @@ func (t tree) folder(name, from string, skip func(path string, d fs.DirEntry) bo
 func writeTo(w io.Writer, trees ...tree) error {
 	out := cpio.NewWriter(w)
 	for _, t := range trees {
-		for _, name := range slices.Sorted(maps.Keys(t)) { // a folder comes before what is in it
+		for _, name := range slices.Sorted(maps.Keys(t)) { // a directory comes before what is in it
 			if err := t[name].writeTo(out, strings.TrimPrefix(name, "/")); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}

@@ -121,7 +121,7 @@ func TestFolderComesAlongButForWhatIsSkipped(t *testing.T) {
 		t.Fatal(err)
 	}
 	made := tree{}
-	if err := made.folder("/src", from, func(name string, d fs.DirEntry) bool { return name == ".git" }); err != nil {
+	if err := made.addDir("/src", from, func(name string, d fs.DirEntry) bool { return name == ".git" }); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"/src", "/src/a.go", "/src/link", "/src/testdata/fuzz/x"} {
@@ -137,7 +137,7 @@ func TestFolderComesAlongButForWhatIsSkipped(t *testing.T) {
 	if made["/src/run.sh"].mode != 0o755 {
 		t.Errorf("run.sh: %v", made["/src/run.sh"].mode)
 	}
-	if err := made.folder("/x", filepath.Join(from, "missing"), nil); err != nil {
-		t.Errorf("a missing folder: %v", err)
+	if err := made.addDir("/x", filepath.Join(from, "missing"), nil); err != nil {
+		t.Errorf("a missing directory: %v", err)
 	}
 }

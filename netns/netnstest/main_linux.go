@@ -54,7 +54,7 @@ func Main(m *testing.M) {
 	case stay:
 	default:
 		os.Setenv(insideEnv, stay)
-		if err := furnish(); err != nil {
+		if err := prepareNamespaces(); err != nil {
 			forbidden = explain(err)
 		}
 	}
@@ -131,8 +131,8 @@ func run(flags uintptr) (int, error) {
 	return 0, err
 }
 
-// furnish prepares the new namespaces for tests.
-func furnish() error {
+// prepareNamespaces prepares the new namespaces for tests.
+func prepareNamespaces() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making mounts private: %w", err)
 	}

@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// furnish makes a system of a kernel that has only unpacked its initramfs.
-func furnish(modules []string) error {
+// prepare mounts the file systems of a kernel that has only unpacked its initramfs,
+// and loads modules.
+func prepare(modules []string) error {
 	for _, m := range []struct {
 		source, target, fstype string
 		flags                  uintptr
@@ -63,9 +64,9 @@ func furnish(modules []string) error {
 	return loopback()
 }
 
-// load loads modules. Not every kernel has all of them, so that what modprobe
-// does not find is only told; a test that needs it will say so. What else is
-// needed, the kernel asks modprobe for by itself.
+// load loads modules. Not every kernel has all of them, so one that modprobe
+// does not find is only reported; a test that needs it fails. The kernel requests
+// all others from modprobe itself.
 func load(modules []string) {
 	if len(modules) == 0 {
 		return

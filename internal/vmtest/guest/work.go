@@ -30,7 +30,7 @@ func work() error {
 	if err := json.Unmarshal(b, &work); err != nil {
 		return fmt.Errorf("%s: %w", protocol.JobsPath, err)
 	}
-	ready := furnish(work.Modules)
+	ready := prepare(work.Modules)
 	port, err := openPort(protocol.Port)
 	if err != nil {
 		return errors.Join(ready, err)

@@ -32,7 +32,7 @@ type Job struct {
 	Env  []string // all of its environment
 }
 
-// Event says what a record tells.
+// Event is the kind of a record.
 type Event string
 
 // The events, in their order. Alive may come anywhere in between.
