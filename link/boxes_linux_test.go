@@ -90,7 +90,7 @@ func (c *boxBridge) reach(t *testing.T, from, to *netns.NS, addrs []netip.Prefix
 }
 
 // Both address families find each other as soon as a box's port forwards, though
-// nothing on the bridge keeps account of multicast groups and nobody looks for
+// nothing on the bridge keeps account of multicast groups and no box looks for
 // duplicates.
 func TestBoxesOnQuietBridgeFindEachOther(t *testing.T) {
 	t.Parallel()

@@ -122,7 +122,7 @@ func TestAddrBytesEqualIndependentEncoder(t *testing.T) {
 
 // sameAttrs compares the header byte by byte and the attributes in any order;
 // the empty attributes of type 0 and IFA_FLAGS, which the other encoder always
-// sends, are passed over.
+// sends, are ignored.
 func sameAttrs(got, want []byte, header int) bool {
 	if len(got) < header || !bytes.Equal(got[:header], want[:header]) {
 		return false

@@ -82,7 +82,7 @@ func everything(name string, master int) Spec {
 	}
 }
 
-// A link without another end may have its carrier when it is up: Create tells of it.
+// A link without another end may have its carrier when it is up: Create reports it.
 func TestCreateTellsOfTheCarrier(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)

@@ -23,7 +23,7 @@ func TestDetailsOfMessagesOfIP(t *testing.T) {
 			continue
 		}
 		if s.Kind == nil {
-			continue // told as whose port by an attribute that requests lack
+			continue // reported by an attribute that requests lack: whose port it is
 		}
 		if name == "macvlan-sources" {
 			s.Kind = Macvlan{Sources: s.Kind.(Macvlan).Sources}

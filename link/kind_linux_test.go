@@ -198,7 +198,7 @@ func TestKindsWithAllOptionsAgreeWithIP(t *testing.T) {
 }
 
 // lacks returns the path of the first field that is set in want and not the same
-// in got. Peers are passed over.
+// in got. Peers are ignored.
 func lacks(want, got any) string { return lacksField(reflect.ValueOf(want), reflect.ValueOf(got), "") }
 
 // firstUsers says whether the test runs in the first user namespace.

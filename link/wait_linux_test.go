@@ -13,7 +13,7 @@ import (
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
-// later runs do in the background, once somebody in the namespace listens to
+// later runs do in the background, once a program in the namespace listens to
 // events: the wait that follows.
 func later(t *testing.T, ns *netns.NS, do func() error) {
 	t.Helper()
@@ -95,7 +95,7 @@ func TestWaitEndsWhenTheLinkGoes(t *testing.T) {
 	wantErr(t, err, os.ErrNotExist)
 }
 
-// Two hosts on one link: the second that takes the address is told.
+// Two hosts on one link: WaitAddr reports it to the second that takes the address.
 func TestWaitAddrDetection(t *testing.T) {
 	t.Parallel()
 	netnstest.NeedIPv6(t)

@@ -27,7 +27,7 @@ func TestWatchBeginsWithTheStateThenTellsChanges(t *testing.T) {
 	if err := a.AddFDBEntries(ctx, FDBEntry{MAC: mac(1)}); err != nil {
 		t.Fatal(err)
 	}
-	// Each step is taken once the one before has been told.
+	// Each step is taken once the one before was reported.
 	steps := []struct {
 		do  func() error
 		saw func(e Event) bool
@@ -94,7 +94,7 @@ func TestWatchBeginsWithTheStateThenTellsChanges(t *testing.T) {
 		}
 	}
 	if step != len(steps) {
-		t.Errorf("%d steps of %d were told", step, len(steps))
+		t.Errorf("%d steps of %d were reported", step, len(steps))
 	}
 	for _, want := range []string{"link lo", "link br0", "link a", "addr 127.0.0.1/8", "neighbour 10.0.0.9", "fdb " + mac(1).String()} {
 		if !first[want] {
@@ -103,7 +103,7 @@ func TestWatchBeginsWithTheStateThenTellsChanges(t *testing.T) {
 	}
 }
 
-// 5,000 changes to links and addresses while nobody reads, with room for a few:
+// 5,000 changes to links and addresses without a reader, with room for a few:
 // the reader ends with what ip(8) shows.
 func TestWatchEndsRightAfterALoss(t *testing.T) {
 	t.Parallel()
@@ -209,7 +209,7 @@ func TestWatchAllTellsWhichNamespace(t *testing.T) {
 		}
 	}
 	if !set {
-		t.Error("the address in the other namespace was not told")
+		t.Error("the address in the other namespace was not reported")
 	}
 	for _, want := range []string{"lo -1", "a -1", fmt.Sprint("lo ", a.LinkNSID), fmt.Sprint("b ", a.LinkNSID)} {
 		if names[want] == 0 {
@@ -219,7 +219,7 @@ func TestWatchAllTellsWhichNamespace(t *testing.T) {
 }
 
 // A namespace may have an id in itself, from the kernel or from another program. Its
-// things are told once and as its own, before it gets the id and after.
+// things are reported once and as its own, before it gets the id and after.
 func TestWatchAllOfANamespaceWithAnIDInItself(t *testing.T) {
 	t.Parallel()
 	for _, when := range []string{"before", "while it is watched"} {
@@ -268,13 +268,13 @@ func TestWatchAllOfANamespaceWithAnIDInItself(t *testing.T) {
 				}
 			}
 			if !set || !addr {
-				t.Errorf("the link was told: %v, its address: %v", set, addr)
+				t.Errorf("the link was reported: %v, its address: %v", set, addr)
 			}
 		})
 	}
 }
 
-// What was told of a namespace is told to be gone when that ends, and a link of
+// What was reported of a namespace is reported as deleted when that ends, and a link of
 // another namespace says what it is.
 func TestWatchAllTellsThatANamespaceEnded(t *testing.T) {
 	t.Parallel()
@@ -319,7 +319,7 @@ func TestWatchAllTellsThatANamespaceEnded(t *testing.T) {
 			have[thingOf(&e)] = true
 		case EventDeleted:
 			if !have[thingOf(&e)] {
-				t.Errorf("%+v has gone and was not told to be there", thingOf(&e))
+				t.Errorf("%+v was deleted and not reported before", thingOf(&e))
 			}
 			delete(have, thingOf(&e))
 		}
@@ -332,7 +332,7 @@ func TestWatchAllTellsThatANamespaceEnded(t *testing.T) {
 		}
 	}
 	if !later || len(have) > 0 {
-		t.Errorf("not told to be gone: %v", have)
+		t.Errorf("not reported as deleted: %v", have)
 	}
 }
 

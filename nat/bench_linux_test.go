@@ -51,7 +51,7 @@ func bulk(n int) []Port {
 
 // BenchmarkPublish is one more publish beside none, 1,000 and 50,000 ports, and
 // beside each the batch alone: the one element, added and nothing else. They take
-// turns, so that what disturbs one disturbs all; the medians are told in
+// turns, so that what disturbs one disturbs all; the medians are reported in
 // microseconds, and as ratios to those of the empty table.
 func BenchmarkPublish(b *testing.B) {
 	sizes := []int{0, 1000, 50000}

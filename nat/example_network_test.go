@@ -9,7 +9,7 @@ import (
 	"github.com/boxwire/boxwire/netns"
 )
 
-// A network for the front, whose boxes reach the outside, and one for databases: they reach nobody, not even each other, and
+// A network for the front, whose boxes reach the outside, and one for databases: they reach no one, not even each other, and
 // only the front reaches them.
 func ExampleNAT_SetNetwork() {
 	ctx := context.Background()
@@ -71,7 +71,7 @@ func ExampleNAT_AddPinholes() {
 	// Output: web tcp 203.0.113.2:443
 }
 
-// A network behind a tunnel of the provider's, which takes packets of 1400 bytes and says so to nobody; one of its boxes answers
+// A network behind a tunnel of the provider's, which takes packets of 1400 bytes and reports that to no sender; one of its boxes answers
 // a ping at its own address.
 func ExampleNetwork() {
 	ctx := context.Background()

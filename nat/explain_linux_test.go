@@ -202,7 +202,7 @@ func TestExplainNamesEachCause(t *testing.T) {
 		{"the bridge has no carrier", web, CauseLinkDown, "br0", func(i *explainTest) (func(), func()) {
 			return i.ip("link set box0 down\nlink set sib0 down"), i.ip("link set box0 up\nlink set sib0 up")
 		}},
-		{"nobody has the box's address", gone, CauseNeighbourFailed, "10.88.0.77", func(i *explainTest) (func(), func()) {
+		{"no link has the box's address", gone, CauseNeighbourFailed, "10.88.0.77", func(i *explainTest) (func(), func()) {
 			i.hints = Hints{}
 			return func() {
 					c, err := i.host.Dial(i.t.Context(), "udp", "10.88.0.77:9")
@@ -224,8 +224,8 @@ func TestExplainNamesEachCause(t *testing.T) {
 			i.t.Cleanup(i.sysctl("net.bridge.bridge-nf-call-iptables", "0"))
 			return i.ip("link set box0 type bridge_slave isolated on"), i.ip("link set box0 type bridge_slave isolated off")
 		}},
-		{"nobody listens", web, CauseNoListener, "10.88.0.2:80", func(i *explainTest) (func(), func()) {
-			i.hints.Box = i.sibling // where nobody does
+		{"no listener", web, CauseNoListener, "10.88.0.2:80", func(i *explainTest) (func(), func()) {
+			i.hints.Box = i.sibling // where no program does
 			return func() {}, func() { serve(i.t, i.sibling, ":80") }
 		}},
 		{"the program listens on loopback only", web, CauseNoListener, "10.88.0.2:80", func(i *explainTest) (func(), func()) {

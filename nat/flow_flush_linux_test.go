@@ -164,8 +164,8 @@ func TestAUDPFlowFollowsItsPort(t *testing.T) {
 	}
 }
 
-// A port on all addresses of both families ends in one call, whoever has come
-// through it: nobody at all, or visitors of one family. What a box has with the
+// A port on all addresses of both families ends in one call, whatever has come
+// through it: no visitor, or visitors of one family. What a box has with the
 // same port of another machine goes on.
 func TestUnpublishEndsTheFlowsOfBothFamilies(t *testing.T) {
 	t.Parallel()

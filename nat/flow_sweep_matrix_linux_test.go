@@ -22,8 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A talk is a flow that goes on: a socket that is asked again and again, which is
-// told the address that the other side sees.
+// A talk is a flow that goes on: a socket sends again and again, and each answer
+// has the address that the other side sees.
 type talk struct {
 	kind, name string
 	proto      Proto
@@ -199,7 +199,7 @@ func (s *sweeping) entries() map[*talk]uint32 {
 
 // An outcome is what becomes of the flows of a kind: they go on, or they end. Those of
 // UDP begin again with the next packet, and are seen from the address given for each
-// family, or reach nobody.
+// family, or reach no host.
 type outcome struct {
 	kind    string
 	goesOn  bool
@@ -255,7 +255,7 @@ func (s *sweeping) check(when string, outcomes ...[]outcome) {
 	ids = s.entries()
 	for _, k := range s.talks {
 		if want[k.kind].goesOn && ids[k] != k.id {
-			s.t.Errorf("%s: %s has begun anew", when, k.name)
+			s.t.Errorf("%s: %s has begun again", when, k.name)
 		}
 	}
 }
@@ -415,7 +415,7 @@ func TestAddedAndRemovedThingsEndWhatTheyForbidAndNothingElse(t *testing.T) {
 	s.check("Sync without ports", ends("visit"), goOn("out", "host"))
 
 	// What DeletePinholes leaves goes on, whatever else changes, and when a program
-	// begins anew; not when the table had been away.
+	// begins again; not when the table had been away.
 	must(s.gw.Sync(t.Context(), state(routed, nil)), s.gw.AddPinholes(t.Context(), boxPinholes()...))
 	s.begin("out", "direct")
 	must(s.gw.DeletePinholes(t.Context(), boxPinholes()...))

@@ -199,7 +199,7 @@ func serve(t *testing.T, ns *netns.NS, addr string) {
 	go tellClients(ln)
 }
 
-// tellClients tells every client of a listener its address.
+// tellClients answers every client of a listener with its address.
 func tellClients(ln net.Listener) {
 	for {
 		c, err := ln.Accept()

@@ -149,7 +149,7 @@ func (s *stream) run(stop <-chan struct{}) {
 }
 
 // Traffic goes on while a newer library takes an older table over, and while a damaged
-// one is built anew.
+// one is built again.
 func TestTrafficGoesOnWhileATableIsBuiltAnew(t *testing.T) {
 	t.Parallel()
 	netnstest.NeedIPv6(t)

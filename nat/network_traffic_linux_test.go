@@ -52,7 +52,7 @@ func each(t *testing.T, fn func(t *testing.T, filtered bool)) {
 	}
 }
 
-// dropping makes attempts that nobody answers until the networks have counted what
+// dropping makes attempts without an answer until the networks have counted what
 // they should, and returns them.
 func (s topology) dropping(t *testing.T, counted func([]NetworkState) bool, all ...attempt) (nets []NetworkState) {
 	t.Helper()
@@ -150,7 +150,7 @@ func TestBoxesOfAnIsolatedNetworkMeetAtPublishedPortsOnly(t *testing.T) {
 		isolated := network0()
 		isolated.Isolated = true
 		s := newPublished(t, filtered, isolated, network1())
-		if !filtered { // the flag is for whoever adds the ports; with it, siblings would not meet through the firewall
+		if !filtered { // the caller who adds the ports sets the flag; with it, siblings would not meet through the firewall
 			for _, port := range []string{"box0", "sib0"} {
 				testutil.Run(t, s.host, "ip", "link", "set", port, "type", "bridge_slave", "isolated", "on")
 			}
@@ -237,14 +237,14 @@ func TestMSSIsClampedForNetworksThatAsk(t *testing.T) {
 	} {
 		for addr, want := range map[string]int{"198.51.100.9:0": c.want4, "[2001:db8:2::9]:0": c.at6} {
 			if got := segmentSize(t, c.from, s.beyond, addr); got != want {
-				t.Errorf("%s, %s: the server is told to send segments of %d bytes, want %d", c.name, addr, got, want)
+				t.Errorf("%s, %s: the server may send segments of %d bytes, want %d", c.name, addr, got, want)
 			}
 		}
 	}
 }
 
 // segmentSize connects and returns the maximum segment size that the server at
-// addr of ns was told by the client. The port is a fresh one: a process that
+// addr of ns was reported by the client. The port is a fresh one: a process that
 // another test is starting may hold the last one's socket for a moment.
 func segmentSize(t *testing.T, from, ns *netns.NS, addr string) int {
 	t.Helper()

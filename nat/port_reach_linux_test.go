@@ -15,7 +15,7 @@ import (
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
-// none is where nobody answers.
+// none is where there is no answer.
 const none = ""
 
 // ways says who reaches a published port of the box, by where it is published:
@@ -132,7 +132,7 @@ type attempt struct {
 
 func (a attempt) String() string { return fmt.Sprintf("from the %s to %v %s", a.name, a.proto, a.addr) }
 
-// try makes the attempts. Those that nobody shall answer go on while the others
+// try makes the attempts. Those that must get no answer go on while the others
 // are made, and made again: no time has to be waited out, for an answer would have
 // come with theirs.
 func try(t *testing.T, all ...attempt) {
@@ -154,7 +154,7 @@ func try(t *testing.T, all ...attempt) {
 		}
 		silent.Go(func() {
 			if got, err := call(refused, a.from, a.proto, a.addr); err == nil {
-				t.Errorf("%v: somebody answers and sees %q", a, got)
+				t.Errorf("%v: there is an answer, which sees %q", a, got)
 			}
 		})
 	}
@@ -168,7 +168,7 @@ func try(t *testing.T, all ...attempt) {
 	silent.Wait()
 }
 
-// answer serves port 80 of ns: it tells the client its address.
+// answer serves port 80 of ns: it answers the client's address.
 func answer(t *testing.T, ns *netns.NS, proto Proto) {
 	t.Helper()
 	switch proto {

@@ -99,7 +99,7 @@ func TestPublishedPortsAreTakenForOtherPrograms(t *testing.T) {
 		t.Errorf("Publish after Close: %v", err)
 	}
 
-	// A program that starts anew reserves again.
+	// A program that starts again reserves again.
 	again := open(t, ns)
 	expectPorts(t, again, web, dns)
 	if err := again.Sync(t.Context(), State{Ports: []Port{dns, web}}); err != nil {

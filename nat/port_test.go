@@ -107,7 +107,7 @@ func TestPortsAreWrittenAsRanges(t *testing.T) {
 	}
 }
 
-// Overlaps are found by sorting; comparing every two tells the same.
+// Overlaps are found by sorting; comparing every two gives the same result.
 func TestOverlapFindsWhatComparingEveryTwoFinds(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))

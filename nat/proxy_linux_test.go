@@ -184,7 +184,7 @@ func TestClosedProxyLeavesNothing(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		if c, err := s.host.Dial(ctx, "tcp", "[::1]:8080"); err == nil {
 			c.Close()
-			t.Errorf("after %s somebody answers", how)
+			t.Errorf("after %s there is an answer", how)
 		}
 		cancel()
 	}
@@ -219,7 +219,7 @@ func TestProxyRefusesAndReports(t *testing.T) {
 	if _, err := gw.Proxy(t.Context(), Port{Proto: TCP, Host: at("[::1]:80"), Box: box}); !errors.Is(err, os.ErrExist) {
 		t.Errorf("a port in use: %v", err)
 	}
-	// A box that is not there: the visitor is told.
+	// A box that is not there: the visitor gets an error.
 	testutil.Run(t, ns, "ip", "route", "add", "unreachable", "10.88.0.0/16")
 	proxied(t, gw, TCP, "[::1]:81", "10.88.0.2:80")
 	c, err := ns.Dial(t.Context(), "tcp", "[::1]:81")

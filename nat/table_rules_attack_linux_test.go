@@ -152,7 +152,7 @@ const (
 )
 
 // newAttacked is a topology with networks, ports published for the attacker to try, and
-// links that are set up as carelessly as can be. build makes the table anew.
+// links that are set up as carelessly as can be. build makes the table again.
 func newAttacked(t *testing.T, nets ...Network) (*topology, func(t *testing.T)) {
 	t.Helper()
 	s := new(wire(t))
@@ -310,7 +310,7 @@ func TestTheIsolatedFlagKeepsSiblingsApart(t *testing.T) {
 		t.Helper()
 		end.send(t, beside, ap("10.88.0.2:7"), ap("10.88.0.3:80"), text)
 		end.send(t, beside, ap("[fd88::2]:7"), ap("[fd88::3]:80"), text+" over IPv6")
-		// What is sent after it, to somebody who shall hear it, says that it has gone by.
+		// A packet sent after it, to a receiver that must get it, shows that it has passed.
 		end.send(t, gate, ap("10.88.0.2:7"), ap("10.88.0.1:7777"), text)
 	}
 	flag := func(value string) {

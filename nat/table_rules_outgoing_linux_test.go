@@ -182,9 +182,9 @@ func TestRandomPortsOnRequest(t *testing.T) {
 	}
 }
 
-// A published port is for its own box: nobody else sends from it, because he would
-// be given what a visitor who sends from there sends to it.
-func TestNobodyElseSendsFromAPublishedPort(t *testing.T) {
+// A published port is for its own box: no other box sends from it, because it would
+// receive what a visitor sends to that port.
+func TestNoOtherBoxSendsFromAPublishedPort(t *testing.T) {
 	t.Parallel()
 	netnstest.NeedIPv6(t)
 	publishers := map[string]func(all netip.Addr, one netip.Addr, box netip.Addr) Port{
@@ -309,7 +309,7 @@ func TestMSSIsWhatTheNetworkSays(t *testing.T) {
 	s := newPublished(t, false, network0(), fixed)
 	for _, addr := range []string{"198.51.100.9:0", "[2001:db8:2::9]:0"} {
 		if got := segmentSize(t, s.other, s.beyond, addr); got != 1200 {
-			t.Errorf("%s: the server is told to send segments of %d bytes, want 1200", addr, got)
+			t.Errorf("%s: the server may send segments of %d bytes, want 1200", addr, got)
 		}
 		if got := segmentSize(t, s.box, s.beyond, addr); got <= 1200 {
 			t.Errorf("%s: another network's segments have %d bytes", addr, got)
@@ -322,7 +322,7 @@ func TestMSSIsWhatTheNetworkSays(t *testing.T) {
 }
 
 // Visitors whom the rules leave untranslated get to the socket that reserves a port.
-// It lets nothing in, and they are refused, as where nobody listens.
+// It lets nothing in, and they are refused, as where no program listens.
 func TestVisitorsOfAReservedPortAreRefusedAtOnce(t *testing.T) {
 	t.Parallel()
 	netnstest.NeedIPv6(t)

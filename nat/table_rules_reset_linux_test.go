@@ -152,7 +152,7 @@ func TestTheHostDoesNotResetWhatItTranslates(t *testing.T) {
 					}
 				}
 			}
-			// A port of the host that nobody has refuses, as ever.
+			// A port of the host without a listener refuses, as ever.
 			for _, addr := range []string{"203.0.113.1:4", "[2001:db8:1::1]:4"} {
 				if c, err := s.outside.Dial(t.Context(), "tcp", addr); !errors.Is(err, unix.ECONNREFUSED) {
 					t.Errorf("%s: %v, %v", addr, c, err)

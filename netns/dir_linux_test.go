@@ -150,7 +150,7 @@ func TestRename(t *testing.T) {
 	}
 }
 
-// Delete removes names, and nothing that somebody keeps something in.
+// Delete removes names, and no directory that has other files.
 func TestDeleteKeepsOtherFiles(t *testing.T) {
 	t.Parallel()
 	netnstest.Need(t)

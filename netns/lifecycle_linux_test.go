@@ -19,7 +19,7 @@ import (
 )
 
 // TestCreateAndDeleteLeaveNothing goes through 1,000 cycles in a user namespace of
-// its own, where the kernel can be told how many network namespaces there may be.
+// its own, where the number of network namespaces can be limited.
 func TestCreateAndDeleteLeaveNothing(t *testing.T) {
 	attr := aUser()
 	attr.Cloneflags |= unix.CLONE_NEWNS

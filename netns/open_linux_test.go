@@ -206,7 +206,7 @@ func TestOpenContainer(t *testing.T) {
 	got, err := netns.OpenContainerIn(t.Context(), string(proc), idC)
 	same(t, got, err, c)
 
-	// A monitor of somebody else does not count, nor a set-user-ID program that is called so.
+	// Another user's monitor does not count, nor a set-user-ID program that is called so.
 	for uids, trusted := range map[string]bool{
 		"1000\t1000\t1000\t1000": false, "1000\t0\t0\t0": false, "0\t1000\t0\t0": false, "": false, "0\t0\t0\t0": true,
 	} {

@@ -118,7 +118,7 @@ func TestPoolIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.allow <- nil
-	m.allow <- nil // full after this one: nobody receives a third
+	m.allow <- nil // full after this one: a third is not received
 	for p.Ready() < 2 {
 		runtime.Gosched()
 	}

@@ -73,7 +73,7 @@ func TestSamePortInTwoNamespaces(t *testing.T) {
 		}
 	}
 	if _, err := a.Dial(t.Context(), "tcp", "[::1]:80"); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("a port nobody listens on: %v", err)
+		t.Errorf("a port without a listener: %v", err)
 	}
 	if _, err := a.Listen(t.Context(), "tcp", "127.0.0.1:80"); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("a port that is taken: %v", err)

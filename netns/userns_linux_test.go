@@ -66,7 +66,7 @@ func TestNewInUserNS(t *testing.T) {
 	if err := named.Delete(t.Context()); err != nil {
 		t.Error(err)
 	}
-	// Whoever made the user namespace would still be in it.
+	// The process that made the user namespace would still be in it.
 	processes, err := filepath.Glob("/proc/[0-9]*/ns/user")
 	if err != nil {
 		t.Fatal(err)

@@ -94,7 +94,7 @@ func TestWatch(t *testing.T) {
 	if err := f.Rename(ctx, "first", "early"); err != nil {
 		t.Fatal(err)
 	}
-	next(netns.EventChanged, "early", first.ID()) // in this order, be it told in one look or in two
+	next(netns.EventChanged, "early", first.ID()) // in this order, reported in one look or in two
 	next(netns.EventDeleted, "first", first.ID())
 	if err := second.Delete(ctx); err != nil {
 		t.Fatal(err)
@@ -173,7 +173,7 @@ func TestWatchEnds(t *testing.T) {
 	})
 }
 
-// Nobody can say how many looks a burst takes; in the end all is told.
+// The number of looks that a burst takes is open; in the end all is reported.
 func TestWatchOfABurst(t *testing.T) {
 	t.Parallel()
 	netnstest.Need(t)

@@ -143,7 +143,7 @@ func TestListIsCompleteUnderChurn(t *testing.T) {
 	}
 }
 
-// Routes of one address are told apart by number after a break: a change there
+// Routes of one address are distinguished by number after a break: a change there
 // makes a list begin again, one anywhere else does not.
 func TestGuardOfIPv4(t *testing.T) {
 	t.Parallel()

@@ -53,7 +53,7 @@ var ruleSelectors = map[string][]string{
 	},
 }
 
-// A rule that ip made is deleted, added and left by a sync as it is listed.
+// A rule that ip made is deleted, added and left by a sync as listed.
 func TestListedRulesCanBeUsed(t *testing.T) {
 	t.Parallel()
 	for _, family := range []string{"-4", "-6"} {
@@ -84,7 +84,7 @@ func TestListedRulesCanBeUsed(t *testing.T) {
 						t.Errorf("%v is not equal to itself", rule)
 					}
 					if err := AddRules(t.Context(), ns, rule); !errors.Is(err, os.ErrExist) {
-						t.Errorf("added as it is listed: %v", err)
+						t.Errorf("added as listed: %v", err)
 					}
 					if diff := differs(before, shown(t, ns, family+" rule")); diff != "" {
 						t.Fatalf("after AddRules ip shows\n%s", diff)
@@ -103,7 +103,7 @@ func TestListedRulesCanBeUsed(t *testing.T) {
 						}
 						both := shown(t, ns, family+" rule")
 						if did, err := SyncRules(t.Context(), ns, 77, owned); err != nil || did != (Changes{}) {
-							t.Errorf("synced as it is listed: %+v, %v", did, err)
+							t.Errorf("synced as listed: %+v, %v", did, err)
 						}
 						if diff := differs(both, shown(t, ns, family+" rule")); diff != "" {
 							t.Fatalf("after SyncRules ip shows\n%s", diff)
@@ -116,7 +116,7 @@ func TestListedRulesCanBeUsed(t *testing.T) {
 						}
 					}
 					if err := DeleteRules(t.Context(), ns, rule); err != nil {
-						t.Errorf("deleted as it is listed: %v", err)
+						t.Errorf("deleted as listed: %v", err)
 					}
 					if got := shown(t, ns, family+" rule"); strings.Count(got, `"priority"`) != kernels {
 						t.Fatalf("after DeleteRules ip shows\n%s", got)
@@ -253,7 +253,7 @@ func hopped(t *testing.T) *netns.NS {
 	return ns
 }
 
-// A route that ip made is deleted, added and left by a sync as it is listed, and
+// A route that ip made is deleted, added and left by a sync as listed, and
 // its text is read back.
 func TestListedRoutesCanBeUsed(t *testing.T) {
 	t.Parallel()
@@ -298,21 +298,21 @@ func TestListedRoutesCanBeUsed(t *testing.T) {
 						t.Errorf("%s is read back as %v, %v", r, back, err)
 					}
 					if err := Add(t.Context(), ns, r); !errors.Is(err, os.ErrExist) {
-						t.Errorf("added as it is listed: %v", err)
+						t.Errorf("added as listed: %v", err)
 					}
 					if err := Replace(t.Context(), ns, r); err != nil {
-						t.Errorf("replaced as it is listed: %v", err)
+						t.Errorf("replaced as listed: %v", err)
 					}
 					if r.Protocol != ProtoUnspec {
 						if did, err := Sync(t.Context(), ns, r.Protocol, r); err != nil || did != (Changes{}) {
-							t.Errorf("synced as it is listed: %+v, %v", did, err)
+							t.Errorf("synced as listed: %+v, %v", did, err)
 						}
 					}
 					if diff := differs(before, ownRoutes(t, ns, family)); diff != "" {
 						t.Fatalf("ip shows\n%s", diff)
 					}
 					if err := Delete(t.Context(), ns, r); err != nil {
-						t.Errorf("deleted as it is listed: %v", err)
+						t.Errorf("deleted as listed: %v", err)
 					}
 					if diff := differs(empty, ownRoutes(t, ns, family)); diff != "" {
 						t.Fatalf("deleted, ip shows\n%s", diff)
@@ -353,7 +353,7 @@ func ownRoutes(t testing.TB, ns *netns.NS, family string) string {
 
 var expiry = regexp.MustCompile(`"expires":\d+,`)
 
-// A next hop that ip made is deleted, added and replaced as it is listed.
+// A next hop that ip made is deleted, added and replaced as listed.
 func TestListedNextHopsCanBeUsed(t *testing.T) {
 	t.Parallel()
 	netnstest.NeedIPv6(t)
@@ -379,10 +379,10 @@ func TestListedNextHopsCanBeUsed(t *testing.T) {
 			}
 			n := all[i]
 			if err := AddNextHops(t.Context(), ns, n); !errors.Is(err, os.ErrExist) {
-				t.Errorf("added as it is listed: %v", err)
+				t.Errorf("added as listed: %v", err)
 			}
 			if err := ReplaceNextHops(t.Context(), ns, n); err != nil {
-				t.Errorf("replaced as it is listed: %v", err)
+				t.Errorf("replaced as listed: %v", err)
 			}
 			if diff := differs(before, shown(t, ns, "nexthop")); diff != "" {
 				t.Fatalf("ip shows\n%s", diff)

@@ -17,14 +17,14 @@ import (
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
-// A model holds what a watch has told: Present and Changed come, Deleted goes.
+// A model holds what a watch has yielded: Present and Changed come, Deleted goes.
 type model[T Route | Rule | NextHop] struct {
 	mu     sync.Mutex
 	what   string
 	have   map[string]string // by what the item is known by, all of it
 	synced bool
 	err    error
-	moved  chan struct{} // something was told
+	moved  chan struct{} // something was yielded
 	known  func(T) string
 	whole  func(T) string
 	list   func() ([]T, error)
@@ -82,7 +82,7 @@ func (m *model[T]) settles(t *testing.T, did string) bool {
 		case <-m.moved:
 		case <-time.After(50 * time.Millisecond): // the list may have changed
 		case <-bound:
-			t.Errorf("%s, after %s: told\n  %s\nlisted\n  %s\nlast told:\n  %s", m.what, did, strings.Join(have, "\n  "), strings.Join(want, "\n  "), strings.Join(trace, "\n  "))
+			t.Errorf("%s, after %s: yielded\n  %s\nlisted\n  %s\nlast yielded:\n  %s", m.what, did, strings.Join(have, "\n  "), strings.Join(want, "\n  "), strings.Join(trace, "\n  "))
 			return false
 		}
 	}

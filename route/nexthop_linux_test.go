@@ -206,7 +206,7 @@ func TestListBuckets(t *testing.T) {
 	}
 }
 
-// The kernel chooses an id that nobody has.
+// The kernel chooses a free id.
 func TestAddNextHopChoosesAnID(t *testing.T) {
 	t.Parallel()
 	ns := box(t)

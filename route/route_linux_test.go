@@ -136,7 +136,7 @@ func TestAddReadByIP(t *testing.T) {
 			if err != nil || len(listed) != 1 {
 				t.Fatalf("List: %v, %v", listed, err)
 			}
-			// What List returns can be deleted and added again as it is.
+			// What List returns can be deleted and added again unchanged.
 			if err := Delete(t.Context(), ns, listed[0]); err != nil {
 				t.Fatal(err)
 			}

@@ -222,7 +222,7 @@ func TestSyncRules(t *testing.T) {
 			t.Errorf("%d: ip shows %v", i, got)
 		}
 	}
-	// Somebody else's rule that is else the same stays beside the owner's.
+	// Another owner's rule that is otherwise the same stays.
 	alien.Protocol = 0
 	for _, want := range [][]Rule{{alien}, {}} {
 		if _, err := SyncRules(t.Context(), ns, owner, want...); err != nil {

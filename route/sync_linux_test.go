@@ -37,7 +37,7 @@ func TestSyncTouchesOnlyTheDifference(t *testing.T) {
 		if err != nil || got != did {
 			t.Errorf("%s: %+v, %v, want %+v", name, got, err, did)
 		}
-		// The kernel tells of every change: what it is told to repeat, too.
+		// The kernel reports every change, also one that changes nothing.
 		listed, err := List(t.Context(), ns, Filter{Protocol: owner})
 		if err != nil || len(listed) != len(want) {
 			t.Errorf("%s: listed %v, %v", name, sorted(listed), err)

@@ -50,7 +50,7 @@ func TestAppend(t *testing.T) {
 	if err := Append(t.Context(), ns, To(prefix("10.9.0.0/16"), addr("10.1.0.3"))); !errors.Is(err, os.ErrExist) {
 		t.Errorf("one that is there: %v", err)
 	}
-	// The first of several goes first; one that is told apart goes alone.
+	// The first of several goes first; one that is distinct goes alone.
 	if err := Delete(t.Context(), ns, To(prefix("10.9.0.0/16"), addr("10.1.0.3")), To(prefix("fd09::/64"), addr("fd01::1"))); err != nil {
 		t.Fatal(err)
 	}

@@ -80,7 +80,7 @@ func TestWatch(t *testing.T) {
 	testutil.Run(t, ns, "ip", "-6", "route", "add", "fd09::/64", "via", "fd01::3")
 	w.has("fd09::/64", true)
 	if w.have["10.10.0.0/16"] {
-		t.Error("a route of another table was told")
+		t.Error("a route of another table was yielded")
 	}
 	testutil.Run(t, ns, "ip", "route", "del", "10.9.0.0/16")
 	w.has("10.9.0.0/16", false)

@@ -12,12 +12,12 @@ import (
 	"github.com/containernetworking/cni/libcni"
 )
 
-// The folder of the reference plugins is in BOXWIRE_CNI_PLUGINS.
+// The directory of the reference plugins is in BOXWIRE_CNI_PLUGINS.
 func TestOneChainWithReferencePlugins(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"host-local", "tuning"} {
 		if _, err := os.Stat(filepath.Join(os.Getenv("BOXWIRE_CNI_PLUGINS"), name)); err != nil {
-			t.Skipf("BOXWIRE_CNI_PLUGINS names no folder with %s: %v", name, err)
+			t.Skipf("BOXWIRE_CNI_PLUGINS names no directory with %s: %v", name, err)
 		}
 	}
 	r := newRig(t, "")

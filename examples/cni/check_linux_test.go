@@ -44,7 +44,7 @@ func TestCheckNoticesWhatIsGone(t *testing.T) {
 		{"the rules", "rules", "host", "nft flush chain inet boxwire-cni publish"},
 		{"the ruleset", "boxwire-cni is gone", "host", "nft flush ruleset"},
 		{"a network that is open", "masquerade true, internal true", "host", "nft add element inet boxwire-cni internal '{ boxwire0 }'"},
-		{"a rule of somebody", "rules", "host", "nft insert rule inet boxwire-cni forward drop"},
+		{"a rule of another program", "rules", "host", "nft insert rule inet boxwire-cni forward drop"},
 		{"route_localnet", "route_localnet is off", "host", "echo 0 >/proc/sys/net/ipv4/conf/boxwire0/route_localnet"},
 		{"the forwarding", "forwarding is off", "host", "echo 0 >/proc/sys/net/ipv4/conf/boxwire0/forwarding"},
 		{"the lease", "assigned", "host", "rm STATE"},

@@ -176,14 +176,14 @@ type container struct {
 func (r *rig) container(id, capabilities string) container {
 	r.Helper()
 	c := container{ns: netnstest.New(r), RuntimeConf: &libcni.RuntimeConf{ContainerID: id, IfName: "eth0"}}
-	folder := netns.Dir(filepath.Join(r.dir, "netns"))
-	pinned, err := folder.Pin(r.Context(), c.ns, id)
+	dir := netns.Dir(filepath.Join(r.dir, "netns"))
+	pinned, err := dir.Pin(r.Context(), c.ns, id)
 	if err != nil {
 		r.Fatal(err)
 	}
 	c.NetNS = pinned.Path()
 	pinned.Close()
-	r.Cleanup(func() { folder.Delete(context.Background(), id) })
+	r.Cleanup(func() { dir.Delete(context.Background(), id) })
 	if capabilities != "" {
 		if err := json.Unmarshal([]byte("{"+capabilities+"}"), &c.CapabilityArgs); err != nil {
 			r.Fatal(err)

@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The folder of cnitool, CNI's own runtime for people, is in BOXWIRE_CNI_PLUGINS.
+// The directory of cnitool, CNI's own runtime for people, is in BOXWIRE_CNI_PLUGINS.
 func TestCnitoolPlugsAContainerIn(t *testing.T) {
 	t.Parallel()
 	tool, err := exec.LookPath(filepath.Join(os.Getenv("BOXWIRE_CNI_PLUGINS"), "cnitool"))
 	if err != nil {
-		t.Skipf("BOXWIRE_CNI_PLUGINS names no folder with cnitool: %v", err)
+		t.Skipf("BOXWIRE_CNI_PLUGINS names no directory with cnitool: %v", err)
 	}
 	r := newRig(t, "")
 	if err := os.WriteFile(filepath.Join(r.dir, "10-testnet.conflist"), r.list.Bytes, 0o644); err != nil {

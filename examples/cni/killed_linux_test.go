@@ -189,7 +189,7 @@ func (r *rig) wantBridge(alias string, mtu int) {
 	}
 }
 
-// A bridge that was there is used, and stays as it is.
+// A bridge that was there is used and not changed.
 func TestABridgeOfAnotherStays(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

@@ -62,7 +62,7 @@ func referenceChain(b *testing.B) *chain {
 	dir := os.Getenv("BOXWIRE_CNI_PLUGINS")
 	for _, name := range []string{"bridge", "host-local", "portmap"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil || dir == "" {
-			b.Logf("BOXWIRE_CNI_PLUGINS names no folder with the reference plugins: %v", err)
+			b.Logf("BOXWIRE_CNI_PLUGINS names no directory with the reference plugins: %v", err)
 			return nil
 		}
 	}

@@ -162,7 +162,7 @@ func TestAPortGoesFromOneAttachmentToTheNext(t *testing.T) {
 			if err := r.check(c); err != nil {
 				t.Errorf("CHECK of the first: %v", err)
 			}
-			// Somebody else's is still refused.
+			// Another container's is still refused.
 			other := r.container("other", publish8080)
 			if _, err := r.cni.AddNetworkList(t.Context(), r.list, other.RuntimeConf); codeOf(err) != codePortTaken {
 				t.Errorf("another container's ADD: %v", err)
@@ -187,7 +187,7 @@ func TestAPortGoesFromOneAttachmentToTheNext(t *testing.T) {
 	}
 }
 
-// CHECK of an attachment that waits says when nobody has its port.
+// CHECK of an attachment that waits reports when no attachment has its port.
 func TestCheckNoticesAPortThatNobodyHas(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")

@@ -171,8 +171,8 @@ func TestSubnetsMayBeOfOneFamily(t *testing.T) {
 	empty(t, host)
 }
 
-// `ip netns exec H run` has a mount namespace of its own, in which nobody else sees
-// the box's name.
+// `ip netns exec H run` has a mount namespace of its own, in which no other
+// process sees the box's name.
 func TestABoxIsFoundFromAnotherMountNamespace(t *testing.T) {
 	t.Parallel()
 	shell(t)

@@ -105,7 +105,7 @@ func TestWithoutIPv6(t *testing.T) {
 	empty(t, host)
 }
 
-// What somebody else takes away of a box does not keep the rest.
+// What another program removes of a box does not keep the rest.
 func TestNothingStaysOfWhatWasTakenAway(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ name, box, take string }{
@@ -134,7 +134,7 @@ func TestATableWithoutAnythingGoes(t *testing.T) {
 	host := netnstest.New(t)
 	testutil.Run(t, host, "ip", "link", "add", "boxwire0", "type", "bridge")
 	if got := cli(t, host, "-p", "8080:80", "true"); got.status != 125 {
-		t.Errorf("run on somebody else's bridge ended with %+v", got)
+		t.Errorf("run on another program's bridge ended with %+v", got)
 	}
 	testutil.Run(t, host, "ip", "link", "del", "boxwire0")
 	empty(t, host)
@@ -180,7 +180,7 @@ func TestABridgeStaysWhileItsNetworkDoes(t *testing.T) {
 	empty(t, host)
 }
 
-// The rules are back after a flush, and an uplink that is made anew forwards.
+// The rules are back after a flush, and an uplink that is made again forwards.
 func TestTheFirewallIsKeptWhileABoxRuns(t *testing.T) {
 	t.Parallel()
 	netnstest.NeedIPv6(t)

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isCount checks the number of flows that the kernel tells.
+// isCount checks the number of flows that the kernel reports.
 func isCount(t *testing.T, table Table, want int) {
 	t.Helper()
 	if n, err := table.count(t.Context()); n != want || err != nil {
@@ -29,7 +29,7 @@ func TestCountIsOfTheNamespace(t *testing.T) {
 	isCount(t, quiet, 0)
 	isCount(t, busy, 3)
 	if n := testutil.CountFlows(t, ns); n != 3 {
-		t.Errorf("/proc tells %d flows", n)
+		t.Errorf("/proc has %d flows", n)
 	}
 	if all, err := quiet.List(t.Context(), nil); len(all) != 0 || err != nil {
 		t.Errorf("%v, %v in a namespace without flows", all, err)
@@ -89,8 +89,8 @@ func holdOutput(t *testing.T, ns *netns.NS) (release func()) {
 
 func TestACountThatIsNotTold(t *testing.T) {
 	t.Parallel()
-	told := nl.AppendBE32(everything(), statsEntries, 7)
-	for body, want := range map[string]int{string(told): 7, string(everything()): math.MaxInt32} {
+	reported := nl.AppendBE32(everything(), statsEntries, 7)
+	for body, want := range map[string]int{string(reported): 7, string(everything()): math.MaxInt32} {
 		if n, err := decodeCount([]byte(body)); n != want || err != nil {
 			t.Errorf("%x: %d, %v; want %d", body, n, err, want)
 		}

@@ -73,7 +73,7 @@ func ports(g Target, last uint16) Target { g.Last = last; return g }
 // of makes the target one of another protocol.
 func of(proto uint8, g Target) Target { g.Proto = proto; return g }
 
-// unanswered makes the target one of flows that nobody answered.
+// unanswered makes the target one of flows without an answer.
 func unanswered(g Target) Target { g.Unanswered = true; return g }
 
 func TestListTellsWhatTheSocketsAre(t *testing.T) {

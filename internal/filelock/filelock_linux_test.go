@@ -54,7 +54,7 @@ func TestUnusable(t *testing.T) {
 		}
 	}
 	if unusable(unix.EMFILE) || unusable(context.Canceled) || unusable(nil) {
-		t.Error("an error that would be the same anywhere, or none, is passed over")
+		t.Error("an error that would be the same anywhere, or none, is ignored")
 	}
 }
 

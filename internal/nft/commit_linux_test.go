@@ -96,8 +96,8 @@ type outcome struct {
 
 func (o outcome) Committed(context.Context) (bool, error) { return o.done, nil }
 
-// What came of a transaction whose answer was lost is told by the generation and,
-// if somebody committed, by the caller.
+// The generation shows the result of a transaction whose answer was lost, or, if
+// another program has committed, the caller does.
 func TestOutcomeOfALostAnswer(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)
@@ -109,7 +109,7 @@ func TestOutcomeOfALostAnswer(t *testing.T) {
 	}
 	yes, no := outcome{done: true}, outcome{}
 	if err := c.outcome(t.Context(), gen, lost, yes); !errors.Is(err, lost) || errors.Is(err, ErrUnknown) {
-		t.Errorf("nobody committed: %v", err)
+		t.Errorf("no other commit: %v", err)
 	}
 	testutil.Run(t, ns, "nft", "add", "table", "other")
 	if err := c.outcome(t.Context(), gen, lost, yes); err != nil {

@@ -214,7 +214,7 @@ func silent(t *testing.T) (f *os.File, other int) {
 }
 
 // TestBrokenSocketIsReplaced gives the connection no socket, then one that fails,
-// and then one that nobody answers on.
+// and then one without an answer.
 func TestBrokenSocketIsReplaced(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)
@@ -239,13 +239,13 @@ func TestBrokenSocketIsReplaced(t *testing.T) {
 		t.Errorf("a dial that fails: %v", err)
 	}
 	if err := c.Call(t.Context(), get, nil); !errors.Is(err, unix.ECONNREFUSED) {
-		t.Errorf("a call that nobody gets: %v", err)
+		t.Errorf("a call without a receiver: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() { <-dialled; cancel() }()
 	if err := c.Call(ctx, get, nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("a call that nobody answers: %v", err)
+		t.Errorf("a call without an answer: %v", err)
 	}
 	if err := c.Call(t.Context(), get, nil); err != nil || dials != 4 {
 		t.Errorf("after that, with dial %d: %v", dials, err)

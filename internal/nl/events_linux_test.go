@@ -218,7 +218,7 @@ func TestEventsOfOtherNamespaces(t *testing.T) {
 	}
 }
 
-// An event tells whose request caused it.
+// An event names the request that caused it.
 func TestEventsNameTheirCause(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)

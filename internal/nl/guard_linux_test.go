@@ -58,7 +58,7 @@ func TestDumpUnderGuard(t *testing.T) {
 	if tries != 2 || seen != 2000 { // 1,999 and that of the link itself
 		t.Errorf("%d addresses after %d tries, want 2000 after 2", seen, tries)
 	}
-	// A change that the kernel tells of behind the last address counts if it does
+	// A change that the kernel reports behind the last address counts if it does
 	// so before it answers the barrier.
 	disturb, seen = false, 0
 	late := &nl.SplitGuard[int]{Groups: g.Groups, Boundary: g.Boundary, Change: g.Change, Barrier: &nl.Request{Type: unix.RTM_GETLINK, Body: make([]byte, unix.SizeofIfInfomsg)}}

@@ -162,7 +162,7 @@ func TestListUnderGuard(t *testing.T) {
 	}
 }
 
-// route4 is what tells the routes of a namespace with lo alone apart.
+// route4 is what distinguishes the routes of a namespace with lo alone.
 type route4 struct {
 	typ, bits byte
 	dst       uint32

@@ -28,5 +28,5 @@ func OnFirstThread(t *testing.T, fn func()) {
 			return
 		}
 	}
-	t.Fatal("nobody gets the first thread")
+	t.Fatal("no test gets the first thread")
 }

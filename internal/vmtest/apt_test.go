@@ -11,7 +11,7 @@ func TestArchiveIsDebiansOwn(t *testing.T) {
 	for _, c := range []struct{ name, sources, os, want string }{
 		{"by its release", "bookworm main http://a/debian/\n", debian12, "http://a/debian/"},
 		{"not the security updates", "bookworm-security main http://s/\nbookworm-updates main http://a/\nbookworm main http://a/debian/\n", debian12, "http://a/debian/"},
-		{"not somebody else's", "bookworm stable http://x/\nnodistro main http://y/\nbookworm main http://a/\n", debian12, "http://a/"},
+		{"not a third party's", "bookworm stable http://x/\nnodistro main http://y/\nbookworm main http://a/\n", debian12, "http://a/"},
 		{"by an alias", "stable main mirror+file:/etc/apt/mirrors\n", debian12, "mirror+file:/etc/apt/mirrors"},
 		{"the newest", "sid main http://a/\n", "ID=debian\n", "http://a/"},
 		{"no sources", "", debian12, ""},

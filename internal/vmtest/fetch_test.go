@@ -26,7 +26,7 @@ func fakes(t *testing.T, scripts map[string]string) string {
 	return dir
 }
 
-// aptGet is an apt-get whose archive is the folder $ARCHIVE. DOWNLOAD is what it
+// aptGet is an apt-get whose archive is the directory $ARCHIVE. DOWNLOAD is what it
 // does for a download.
 const aptGet = `
 case "$*" in
@@ -93,7 +93,7 @@ func debian(t *testing.T) string {
 	return archive
 }
 
-// empty fails the test if there is anything in the folder.
+// empty fails the test if there is anything in the directory.
 func empty(t *testing.T, dir string) {
 	t.Helper()
 	left, err := os.ReadDir(dir)

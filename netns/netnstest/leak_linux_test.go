@@ -92,7 +92,7 @@ func TestAFirstThreadAstrayIsNamed(t *testing.T) {
 	Need(t)
 	out, err := "nobody", error(nil)
 	for range 20 { // the scheduler need not give anybody the first thread
-		if out, err = child("TestChildLeavesItsFirstThread"); !strings.Contains(out, "nobody gets the first thread") {
+		if out, err = child("TestChildLeavesItsFirstThread"); !strings.Contains(out, "no test gets the first thread") {
 			break
 		}
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // Where namespaces are forbidden tests skip and name the setting, or fail if they
-// are told to; examples are left out.
+// are asked to; examples are left out.
 func TestWhereNamespacesAreForbidden(t *testing.T) {
 	t.Parallel()
 	Need(t)
