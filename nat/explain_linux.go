@@ -93,7 +93,7 @@ func (d *diagnosis) lookAtTable(ctx context.Context) error {
 	d.there = true
 	intact := comment == skeletonComment
 	if intact {
-		if intact, err = d.c.Holds(ctx, skeleton(n.table)); err != nil {
+		if intact, err = n.holdsRules(ctx, d.c); err != nil {
 			return err
 		}
 	}

@@ -146,7 +146,7 @@ func (r *flowPolicy) verdictPassing(f *ct.Flow) flowVerdict {
 	case from != nil && from.Internal:
 		return flowWrong
 	case to != nil:
-		if !moved(f) && !to.opens(f.Orig) {
+		if !moved(f) && !to.opens(f.Orig) && !to.trusts(f.Orig.Src.Addr()) {
 			return flowClosed
 		}
 	}
@@ -160,7 +160,7 @@ func verdictOfSource(f *ct.Flow, from, to *NetworkState) flowVerdict {
 	switch {
 	case to != nil: // a box and its sibling meet behind the bridge's address
 		hides = from == to && moved(f) && to.contains(f.Orig.Src.Addr())
-	case from == nil || f.Orig.Dst.Addr().IsMulticast():
+	case from == nil || f.Orig.Dst.Addr().IsMulticast() || from.trusts(f.Reply.Src.Addr()):
 	default:
 		if a, ok := from.fixed(f.Orig.Src.Addr().Is6()); ok {
 			if f.Reply.Dst.Addr() != a {
@@ -262,6 +262,9 @@ func (n Network) opens(t ct.Tuple) bool {
 	}
 	return false
 }
+
+// trusts reports whether an address outside is a trusted one.
+func (n Network) trusts(a netip.Addr) bool { return contains(n.Trusted, a) }
 
 // fixed returns the SNAT address of a family.
 func (n Network) fixed(v6 bool) (netip.Addr, bool) {

@@ -63,7 +63,7 @@ func (tx *installTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, e
 	n := tx.n
 	err := n.checkOwned(ctx, tx.c)
 	if errors.Is(err, os.ErrNotExist) {
-		b := skeleton(n.table)
+		b := skeleton(n.table, false)
 		addItems(b, n.loopbackItems(nil))
 		return b, nil
 	}

@@ -137,6 +137,17 @@ type Network struct {
 	// adds more.
 	Pinholes []Pinhole
 
+	// Trusted are addresses outside of this host that reach every port of the boxes without
+	// translation, and that boxes reach with their own addresses, whatever Masquerade and SNAT say:
+	// boxes of other hosts that share a larger network. Replies need routes, which the caller adds.
+	// A source of Trusted is only as good as the network between the hosts: nothing here proves it.
+	Trusted []netip.Prefix
+
+	// Strict closes the way out of boxes without a [Policy]: from the network's interface, nothing
+	// but what policies allow reaches the host, other networks and the outside, by any address.
+	// Add the network with Strict before the first box, and a box has no moment without a policy.
+	Strict bool
+
 	// ClampMSS limits the MSS of TCP connections from and to the network to what the route's MTU
 	// allows, for connections that pass the host. It is for paths that lose the ICMP messages of
 	// path MTU discovery.
@@ -185,6 +196,14 @@ func (n Network) checked() (Network, error) {
 	n.Subnets = subnets
 	if n.Behind, err = maskedPrefixes("prefix behind a box", n.Behind); err != nil {
 		return n, err
+	}
+	if n.Trusted, err = maskedPrefixes("trusted prefix", n.Trusted); err != nil {
+		return n, err
+	}
+	for _, p := range n.Trusted {
+		if !n.has(p.Addr().Is6()) {
+			return n, refuse.Input("the trusted prefix %v is of a family that the network has no subnet of", p)
+		}
 	}
 	for i, a := range n.SNAT {
 		switch {

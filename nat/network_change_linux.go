@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/internal/refuse"
@@ -63,7 +64,20 @@ func (ch *putNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.Bat
 		return nil, err
 	}
 	b = nft.NewBatch(ch.n.table)
-	changeItems(b, ch.had, ch.want)
+	if ch.net.Strict {
+		there, err := ch.c.HasSet(ctx, ch.n.table, families[0].policy)
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			addPolicies(b, ch.n.table)
+		}
+	}
+	gone, policed, err := ch.n.policiesOfNetwork(ctx, ch.c, ch.iface, subnetsOf(ch.had), ch.net.Subnets)
+	if err != nil {
+		return nil, err
+	}
+	changeItems(b, slices.Concat(ch.had, gone), slices.Concat(ch.want, policed))
 	ch.plan.record(b)
 	return b, nil
 }
@@ -136,8 +150,12 @@ func (ch *deleteNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.
 	if ch.plan, err = n.plan(ctx, c); err != nil {
 		return nil, err
 	}
+	gone, _, err := n.policiesOfNetwork(ctx, c, ch.iface, subnetsOf(ch.had), nil)
+	if err != nil {
+		return nil, err
+	}
 	b = nft.NewBatch(n.table)
-	changeItems(b, ch.had, nil)
+	changeItems(b, slices.Concat(ch.had, gone), nil)
 	ch.plan.record(b)
 	return b, n.revoke(ctx, c, b, ch.iface)
 }

@@ -23,14 +23,14 @@ func (n Network) items() []item {
 	add("within", nft.Element{Key: within, KeyEnd: within})
 	add("closed", nft.Element{Key: key})
 	add("foreign", nft.Element{Key: key})
-	inside := nft.Element{Key: slices.Concat(key, key), Accept: true}
+	inside := nft.Element{Key: slices.Concat(key, key), Verdict: nft.VerdictAccept}
 	if n.Isolated {
-		inside.Accept, inside.Goto = false, "icc_off"
+		inside.Verdict, inside.Chain = nft.VerdictGoto, "icc_off"
 		add("isolated", nft.Element{Key: key})
 	}
 	add("pair", inside)
 	for _, other := range n.AllowTo {
-		add("pair", nft.Element{Key: slices.Concat(key, ifname(other)), Accept: true})
+		add("pair", nft.Element{Key: slices.Concat(key, ifname(other)), Verdict: nft.VerdictAccept})
 	}
 	if n.Internal {
 		add("internal", nft.Element{Key: key})
@@ -53,6 +53,12 @@ func (n Network) items() []item {
 	}
 	for _, s := range n.Behind {
 		add(familyOf(s.Addr()).behind, prefixElement(s, key))
+	}
+	for _, s := range n.Trusted {
+		add(familyOf(s.Addr()).trusted, prefixElement(s, key))
+	}
+	if n.Strict {
+		add("strict", nft.Element{Key: key})
 	}
 	snat := map[bool]bool{}
 	for _, a := range n.SNAT {
@@ -99,13 +105,13 @@ var pinholeSets = []string{families[0].route, families[0].echo, families[1].rout
 // perInterface are the sets keyed by one interface name that a network may have
 // an element in; "ifs", which has all, is the first.
 var perInterface = []string{
-	"ifs", "closed", "internal", "isolated", "foreign", "mss", "mss_size", "random_ports",
+	"ifs", "closed", "internal", "isolated", "foreign", "mss", "mss_size", "random_ports", "strict",
 	"masq4", "masq6", "snat4", "snat6", "translated4", "translated6",
 }
 
 // manyOf are the sets that a network may have several elements in, or one by another
 // key than its interface.
-var manyOf = []string{"within", "pair", "same4", "same6", "nets4", "nets6", "behind4", "behind6"}
+var manyOf = []string{"within", "pair", "same4", "same6", "nets4", "nets6", "behind4", "behind6", "trusted4", "trusted6"}
 
 // held reads the items of the network of an interface: those that its items method returned when it
 // was added. It is nil if there is no network.
@@ -201,7 +207,8 @@ func pairOf(key []byte) (from, to string) {
 	return nameOf(key[:unix.IFNAMSIZ]), nameOf(key[unix.IFNAMSIZ:])
 }
 
-// decodeSame returns the prefix and interface of an element of same4, same6, behind4 or behind6.
+// decodeSame returns the prefix and interface of an element of same4, same6, behind4, behind6,
+// trusted4 or trusted6.
 func decodeSame(f *family46, e nft.Element) (netip.Prefix, string, error) {
 	n := f.unspecified().BitLen() / 8
 	if len(e.Key) != n+unix.IFNAMSIZ || len(e.KeyEnd) != len(e.Key) {

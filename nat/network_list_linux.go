@@ -61,7 +61,7 @@ func networksOf(items []item) ([]NetworkState, error) {
 		}
 	}
 	for _, it := range items {
-		if k := kindOf(it.set); k == kindDerived || k == kindFact || isPortSet(it.set) { // there may be many
+		if k := kindOf(it.set); k == kindDerived || k == kindFact || k == kindPolicy || isPortSet(it.set) { // there may be many
 			continue
 		}
 		if err := l.add(it); err != nil {
@@ -81,7 +81,7 @@ type networkList struct {
 func (l *networkList) add(it item) error {
 	switch it.set {
 	case "nets4", "nets6", "within": // they follow from the others
-	case "same4", "same6", "behind4", "behind6":
+	case "same4", "same6", "behind4", "behind6", "trusted4", "trusted6":
 		return l.addPrefix(it)
 	case "route4", "route6", "echo4", "echo6":
 		o, err := decodePinhole(it)
@@ -113,6 +113,8 @@ func (l *networkList) addPrefix(it item) error {
 	case s == nil:
 	case strings.HasPrefix(it.set, "same"):
 		s.Subnets = append(s.Subnets, prefix)
+	case strings.HasPrefix(it.set, "trusted"):
+		s.Trusted = append(s.Trusted, prefix)
 	default:
 		s.Behind = append(s.Behind, prefix)
 	}
@@ -131,6 +133,7 @@ func (l *networkList) sorted() []NetworkState {
 		}
 		slices.SortFunc(s.Subnets, comparePrefix)
 		slices.SortFunc(s.Behind, comparePrefix)
+		slices.SortFunc(s.Trusted, comparePrefix)
 		slices.SortFunc(s.SNAT, netip.Addr.Compare)
 		slices.Sort(s.AllowTo)
 		slices.SortFunc(s.Pinholes, func(a, b Pinhole) int {
@@ -160,6 +163,8 @@ func (s *NetworkState) option(it item) {
 		if len(it.elem.Data) == 2 {
 			s.MSS = binary.BigEndian.Uint16(it.elem.Data)
 		}
+	case "strict":
+		s.Strict = true
 	case "random_ports":
 		s.Random = true
 	case "masq4", "masq6":

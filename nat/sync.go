@@ -14,16 +14,21 @@ type State struct {
 	// Ports are the published ports. They must not overlap.
 	Ports []Port
 
+	// Policies are the policies of boxes, at most one for an address.
+	Policies []Policy
+
 	// Owners limits the state to a part of the table, so that several programs can share it, each
-	// with its own owners. The state then holds for ports and pinholes whose owner it reports true
-	// for; all owners in the state must be among them. Ports and pinholes of other owners stay, as
+	// with its own owners. The state then holds for ports, pinholes and policies whose owner it
+	// reports true for; all owners in the state must be among them. Those of other owners stay, as
 	// do networks that the state does not list. nil means all owners.
 	Owners func(owner string) bool
+
+	policies []Policy // checked
 }
 
 // check refuses a state that cannot be, and names what is at fault. It returns the
 // networks as they were checked.
-func (s State) check() (nets []Network, subject string, err error) {
+func (s *State) check() (nets []Network, subject string, err error) {
 	nets, net, err := checkNetworks(s.Networks)
 	if err != nil {
 		return nil, "network " + net.Interface, err
@@ -35,6 +40,15 @@ func (s State) check() (nets []Network, subject string, err error) {
 	for _, p := range s.Ports {
 		if !s.owns(p.Owner) {
 			return nil, p.String(), refuse.Input("the state's Owners denies the owner %q", p.Owner)
+		}
+	}
+	var fault Policy
+	if s.policies, fault, err = checkPolicies(s.Policies); err != nil {
+		return nil, fault.subject(), err
+	}
+	for _, p := range s.Policies {
+		if !s.owns(p.Owner) {
+			return nil, p.subject(), refuse.Input("the state's Owners denies the owner %q", p.Owner)
 		}
 	}
 	return nets, "", nil

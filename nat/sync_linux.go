@@ -54,6 +54,8 @@ type syncTx struct {
 	hold     portlock.Hold // what Build has reserved
 	reserved *reservedPorts
 
+	policies policyPart
+
 	rebuilt bool // the table is rebuilt
 	differs bool // the table differs from the state
 	changed bool // and was changed
@@ -112,23 +114,42 @@ func (s *syncTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error
 	if err := s.wantNetworks(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.wantPolicies(); err != nil {
+		return nil, err
+	}
 	if err := s.list(ctx); err != nil {
 		return nil, err
 	}
 	s.rebuilt = !whole
-	b := nft.NewBatch(s.n.table)
-	if whole {
-		changeItems(b, s.have, s.want)
-	} else {
-		if there {
-			b.DeleteTable()
-		}
-		addSkeleton(b, s.n.table)
-		addItems(b, s.want)
-	}
+	b := s.batch(there, whole)
 	addItems(b, s.plan.facts)
 	s.differs = b.Len() > 0 || s.plan.writes()
 	return b, s.reserved.shrink(ctx)
+}
+
+// batch returns the batch that turns the table into the wanted one: by the difference if the table
+// is whole, otherwise by a new table.
+func (s *syncTx) batch(there, whole bool) *nft.Batch {
+	b := nft.NewBatch(s.n.table)
+	if whole {
+		if s.needsPolicies() && !s.policies.there {
+			addPolicies(b, s.n.table)
+		}
+		changeItems(b, s.have, s.want)
+		return b
+	}
+	if there {
+		b.DeleteTable()
+	}
+	addSkeleton(b, s.n.table)
+	if s.needsPolicies() {
+		addPolicies(b, s.n.table)
+	}
+	for i, it := range s.want {
+		s.want[i] = renewed(it)
+	}
+	addItems(b, s.want)
+	return b
 }
 
 // wantPorts adds the published ports of the state.
@@ -225,8 +246,9 @@ func (s *syncTx) read(ctx context.Context) (there, whole bool, err error) {
 			s.have = append(s.have, item{set.Name, e})
 		}
 	}
-	if whole { // another program may have changed the rules only
-		whole, err = s.c.Holds(ctx, skeleton(table))
+	part, err := s.readPolicies(ctx)
+	if whole = whole && part; err == nil && whole { // another program may have changed the rules only
+		whole, err = s.c.Holds(ctx, skeleton(table, s.policies.there))
 	}
 	return true, whole, err
 }
@@ -245,7 +267,7 @@ func (s *syncTx) Committed(ctx context.Context) (bool, error) {
 // been killed between transaction and flush.
 func (s *syncTx) flush(ctx context.Context) error {
 	sw := sweep{n: s.n, had: s.have, is: append(slices.Clone(s.want), s.plan.facts...), rebuilt: s.rebuilt, all: s.rebuilt || !s.n.staleFlushed}
-	err := sw.run(ctx)
+	err := errors.Join(sw.run(ctx), s.sweepPolicies(ctx, sw.all))
 	if sw.all {
 		s.n.staleFlushed = err == nil
 	}

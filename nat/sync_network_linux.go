@@ -14,7 +14,7 @@ func (s State) stays(it item, nets map[string]bool) bool {
 		return true
 	case kindOwned:
 		return !s.owns(it.elem.Comment)
-	case kindDerived:
+	case kindDerived, kindPolicy:
 		return false
 	}
 	return s.Owners != nil && !nets[it.network()]

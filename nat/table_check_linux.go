@@ -36,7 +36,7 @@ func Check(ctx context.Context, ns *netns.NS, name string, state State) error {
 		err = c.Steady(ctx, func(ctx context.Context) error {
 			err := n.checkRules(ctx, c)
 			if err == nil {
-				err = n.checkItems(ctx, c, nets, state.Ports)
+				err = n.checkItems(ctx, c, nets, state)
 			}
 			return err
 		})
@@ -56,24 +56,42 @@ func (n *NAT) checkRules(ctx context.Context, c nft.Conn) error {
 	if !whole {
 		return fmt.Errorf("%w: an older version of this library has installed it (its comment is %q, not %q)", ErrDamaged, comment, skeletonComment)
 	}
-	if whole, err = c.Holds(ctx, skeleton(n.table)); err == nil && !whole {
+	if whole, err = n.holdsRules(ctx, c); err == nil && !whole {
 		err = fmt.Errorf("%w: another program changed its rules", ErrDamaged)
 	}
 	return err
 }
 
-func (n *NAT) checkItems(ctx context.Context, c nft.Conn, nets []Network, ports []Port) error {
+// holdsRules reports whether the rules of the table are the skeleton's.
+func (n *NAT) holdsRules(ctx context.Context, c nft.Conn) (bool, error) {
+	policies, err := c.HasSet(ctx, n.table, families[0].policy)
+	if err != nil {
+		return false, err
+	}
+	return c.Holds(ctx, skeleton(n.table, policies))
+}
+
+func (n *NAT) checkItems(ctx context.Context, c nft.Conn, nets []Network, state State) error {
 	var want []item
 	var of []string // what each of want is of
 	for _, net := range nets {
 		items := net.items()
 		want, of = append(want, items...), append(of, slices.Repeat([]string{"network " + net.Interface}, len(items))...)
 	}
-	for _, p := range ports {
+	for _, p := range state.Ports {
 		items := portItems([]Port{p})
 		want, of = append(want, items...), append(of, slices.Repeat([]string{"port " + p.String()}, len(items))...)
 	}
-	have, err := n.readItems(ctx, c, setsOf(want)...)
+	for _, p := range state.policies {
+		for _, a := range p.Box {
+			items, err := p.policyItems(a)
+			if err != nil {
+				return err
+			}
+			want, of = append(want, items...), append(of, slices.Repeat([]string{p.subject()}, len(items))...)
+		}
+	}
+	have, err := n.readSomeItems(ctx, c, setsOf(want)...)
 	if err != nil {
 		return err
 	}

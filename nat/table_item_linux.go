@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/boxwire/boxwire/internal/nft"
+	"github.com/boxwire/boxwire/netns"
 )
 
 // An item is an element with the name of its set.
@@ -62,7 +63,28 @@ func setsOf(lists ...[]item) []string {
 
 // sortSets sorts sets in the order of the skeleton.
 func sortSets(sets []string) {
-	slices.SortFunc(sets, func(a, b string) int { return slices.Index(setNames, a) - slices.Index(setNames, b) })
+	slices.SortFunc(sets, func(a, b string) int { return setOrder[a] - setOrder[b] })
+}
+
+// setOrder is the place of each set in that order, with those of policies at the end.
+var setOrder = func() map[string]int {
+	order := make(map[string]int)
+	for i, name := range slices.Concat(setNames, policySetNames) {
+		order[name] = i
+	}
+	return order
+}()
+
+// readSomeItems is readItems where sets may be missing.
+func (n *NAT) readSomeItems(ctx context.Context, c nft.Conn, sets ...string) (items []item, err error) {
+	for _, set := range sets {
+		elems, err := n.readItems(ctx, c, set)
+		if err = netns.IgnoreNotExist(err); err != nil {
+			return nil, err
+		}
+		items = append(items, elems...)
+	}
+	return items, nil
 }
 
 // setNames are the names of the skeleton's sets, in their order.

@@ -92,6 +92,9 @@ func forwardRules(b *nft.Batch) {
 	b.AddRule("forward", rule(ctState(expr.CtStateBitESTABLISHED), accept())...)
 	b.AddRule("forward", rule(ctState(expr.CtStateBitRELATED), gotoChain("errors"))...)
 	b.AddRule("forward", rule(ctState(stateUntracked), jumpChain("untracked"))...)
+	b.AddRule("forward", rule(iifIn("strict"), jumpChain("egress"))...)
+	b.AddRule("forward", rule(exprs{meta(expr.MetaKeyIIFNAME, regA), inMap("policed")}, jumpChain("egress"))...)
+	b.AddRule("forward", rule(exprs{meta(expr.MetaKeyOIFNAME, regA), inMap("policed")}, jumpChain("ingress"))...)
 	b.AddRule("forward", meta(expr.MetaKeyIIFNAME, regA), meta(expr.MetaKeyOIFNAME, regB),
 		&expr.Lookup{SourceRegister: regA, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: "pair"})
 	b.AddRule("forward", rule(iifIn("internal"), drop())...)
@@ -118,6 +121,9 @@ func forwardRules(b *nft.Batch) {
 	b.AddRule("to_box", rule(ctDNAT(true), accept())...)
 	for _, f := range families {
 		b.AddRule("to_box", rule(f.match(), f.destination(), exprs{in(f.route)}, accept())...)
+	}
+	for _, f := range families {
+		b.AddRule("to_box", rule(f.source(expr.MetaKeyOIFNAME), exprs{in(f.trusted)}, accept())...)
 	}
 	const echo4, echo6 = 8, 128 // requests (RFC 792, RFC 4443)
 	icmpType := payload(expr.PayloadBaseTransportHeader, 0, 1, regA)
@@ -151,15 +157,17 @@ type family46 struct {
 	nfproto                                               byte
 	pub, any, rng, refs, route, masq, snat, same, enabled string
 	own, owns, echo                                       string
+	trusted                                               string
+	policySets
 
 	nets, behind, translated string
 }
 
 var families = [2]*family46{
 	{nfproto: unix.NFPROTO_IPV4, pub: "pub4", any: "any4", rng: "rng4", refs: "uses4", route: "route4", masq: "masq4", snat: "snat4", same: "same4", enabled: "flipped4",
-		nets: "nets4", behind: "behind4", translated: "translated4", own: "own4", owns: "owns4", echo: "echo4"},
+		nets: "nets4", behind: "behind4", translated: "translated4", own: "own4", owns: "owns4", echo: "echo4", trusted: "trusted4", policySets: newPolicySets("4")},
 	{nfproto: unix.NFPROTO_IPV6, v6: true, pub: "pub6", any: "any6", rng: "rng6", refs: "uses6", route: "route6", masq: "masq6", snat: "snat6", same: "same6", enabled: "flipped6",
-		nets: "nets6", behind: "behind6", translated: "translated6", own: "own6", owns: "owns6", echo: "echo6"},
+		nets: "nets6", behind: "behind6", translated: "translated6", own: "own6", owns: "owns6", echo: "echo6", trusted: "trusted6", policySets: newPolicySets("6")},
 }
 
 // familyOf returns the family of an address.

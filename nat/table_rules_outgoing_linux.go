@@ -29,6 +29,9 @@ func outgoing(b *nft.Batch) {
 	b.AddRule("postrouting", rule(oifIn("ifs"), gotoChain("into_net"))...)
 	b.AddRule("postrouting", rule(ip4(), exprs{network(dst4, 4, regA), masked([]byte{0xf0, 0, 0, 0}), eq(224, 0, 0, 0)}, leave())...)
 	b.AddRule("postrouting", rule(ip6(), exprs{network(dst6, 1, regA), eq(0xff)}, leave())...)
+	for _, f := range families {
+		b.AddRule("postrouting", rule(f.receiver(), exprs{in(f.trusted)}, leave())...)
+	}
 	b.AddRule("postrouting", rule(iifIn("ifs"), gotoChain("box_out"))...)
 	b.AddRule("postrouting", rule(exprs{meta(expr.MetaKeyOIFNAME, regA), eq(ifname("lo")...)}, leave())...)
 	b.AddRule("postrouting", rule(fromHost(), gotoChain("host_out"))...)
@@ -176,6 +179,14 @@ func (f *family46) saddr() expr.Any {
 		return network(src6, 16, regA)
 	}
 	return network(src4, 4, regA)
+}
+
+// receiver matches the family, and loads the destination address and the name of the ingress link.
+func (f *family46) receiver() exprs {
+	if f.v6 {
+		return rule(f.match(), exprs{network(dst6, 16, regA), meta(expr.MetaKeyIIFNAME, regB)})
+	}
+	return rule(f.match(), exprs{network(dst4, 4, regA), meta(expr.MetaKeyIIFNAME, regAfter4)})
 }
 
 // sender loads address, protocol and port of the source.

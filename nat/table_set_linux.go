@@ -17,14 +17,18 @@ const (
 	kindOwned               // a port or a pinhole, by its owner
 	kindDerived             // derived from elements of other sets
 	kindFact                // the host
+	kindPolicy              // a policy, by the box
 )
 
 func kindOf(set string) kind {
 	switch set {
 	case "lo_ok", "localnet", "listed", "bridged":
 		return kindFact
-	case "spans":
+	case "spans", "policed":
 		return kindDerived
+	}
+	if slices.Contains(policySetNames, set) {
+		return kindPolicy
 	}
 	for _, f := range families {
 		switch set {
@@ -64,8 +68,14 @@ func familyOfSet(set string) *family46 {
 	six := families[1]
 	switch set {
 	case six.pub, six.any, six.rng, six.refs, six.route, six.masq, six.snat, six.same, six.enabled,
-		six.nets, six.behind, six.translated, six.own, six.owns, six.echo:
+		six.nets, six.behind, six.translated, six.own, six.owns, six.echo, six.trusted,
+		six.policy, six.refuse, six.hostRules, six.grant:
 		return six
+	}
+	for _, d := range six.directions() {
+		if set == d.limited || set == d.denied || set == d.rules || set == d.tried {
+			return six
+		}
 	}
 	return families[0]
 }

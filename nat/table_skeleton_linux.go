@@ -14,7 +14,7 @@ import (
 // changes with every change of a set, chain or rule.
 const (
 	commentPrefix   = "boxwire skeleton"
-	skeletonVersion = 6
+	skeletonVersion = 7
 )
 
 var skeletonComment = fmt.Sprint(commentPrefix, " ", skeletonVersion)
@@ -90,6 +90,10 @@ func skeletonSets() []nft.Set {
 		{Name: "flipped4", Key: f(typeIfname)},
 		{Name: "flipped6", Key: f(typeIfname)},
 		{Name: "bridged", Key: f(typeIfname, typeIfname)},
+		{Name: "trusted4", Key: f(typeAddr4, typeIfname), Interval: true},
+		{Name: "trusted6", Key: f(typeAddr6, typeIfname), Interval: true},
+		{Name: "strict", Key: f(typeIfname)},
+		{Name: "policed", Key: f(typeIfname), Data: f(typeMark)},
 		// The last: see sources.
 		{Name: "within", Key: f(typeIfname, typeIfname), Interval: true},
 	}
@@ -115,6 +119,8 @@ func skeletonChains() []nft.Chain {
 		{Name: "from_box"},
 		{Name: "stateless"},
 		{Name: "to_box"},
+		{Name: "egress"},
+		{Name: "ingress"},
 		{Name: "icc_off"},
 		{Name: "postrouting", Type: "nat", Hook: unix.NF_INET_POST_ROUTING, Priority: 100},
 		{Name: "into_net"},
@@ -129,10 +135,14 @@ func skeletonChains() []nft.Chain {
 }
 
 // skeleton returns the transaction that installs testdata/skeleton.nft: the table, its chains, its
-// empty sets and its rules. They never change later; all state is elements.
-func skeleton(table string) *nft.Batch {
+// empty sets and its rules, with the part for policies or without. They never change later, except
+// that the part is added; all state is elements.
+func skeleton(table string, policies bool) *nft.Batch {
 	b := nft.NewBatch(table)
 	addSkeleton(b, table)
+	if policies {
+		addPolicies(b, table)
+	}
 	return b
 }
 

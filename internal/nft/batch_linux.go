@@ -2,6 +2,7 @@ package nft
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/boxwire/boxwire/internal/nl"
 	"github.com/google/nftables/expr"
@@ -52,6 +53,14 @@ type Set struct {
 	Verdicts bool // a map to verdicts
 	Interval bool
 	Counter  bool // elements count packets
+
+	// Timeouts lets elements have a Timeout; Timeout is that of elements that have none.
+	Timeouts bool
+	Timeout  time.Duration
+
+	// Dynamic lets rules add elements, up to Size, which is 0 for no limit.
+	Dynamic bool
+	Size    int
 
 	// Typeof is more userdata, for what nft has no name of a type for: which
 	// expressions key and data are like.
@@ -163,6 +172,12 @@ func (b *Batch) addSet(s Set, flags uint32, size int) uint32 {
 	if s.Verdicts || s.Data != nil {
 		flags |= unix.NFT_SET_MAP
 	}
+	if s.Timeouts {
+		flags |= unix.NFT_SET_TIMEOUT
+	}
+	if s.Dynamic {
+		flags |= unix.NFT_SET_EVAL
+	}
 	b.nextID++
 	typ, length, order := concat(s.Key)
 	udata := appendTLV32(nil, udataKeyByteorder, order)
@@ -183,7 +198,10 @@ func (b *Batch) addSet(s Set, flags uint32, size int) uint32 {
 		udata = appendTLV32(udata, udataDataByteorder, order)
 	}
 	m = nl.AppendBE32(m, unix.NFTA_SET_ID, b.nextID)
-	m = appendDesc(m, s, size)
+	m = appendDesc(m, s, max(size, s.Size))
+	if s.Timeout != 0 {
+		m = nl.AppendBE64(m, unix.NFTA_SET_TIMEOUT, uint64(s.Timeout.Milliseconds()))
+	}
 	m = nl.AppendAttr(m, unix.NFTA_SET_USERDATA, append(udata, s.Typeof...))
 	if s.Counter {
 		// NFTA_SET_EXPR and not the list NFTA_SET_EXPRESSIONS, which is of 5.11.
@@ -198,7 +216,7 @@ func (b *Batch) addSet(s Set, flags uint32, size int) uint32 {
 	return b.nextID
 }
 
-// appendDesc appends the number of elements of a constant set, and the fields of a key that
+// appendDesc appends the number of elements that a set can have, and the fields of a key that
 // is looked up by ranges.
 func appendDesc(m []byte, s Set, size int) []byte {
 	if size == 0 && (!s.Interval || len(s.Key) < 2) {

@@ -3,6 +3,7 @@ package nft
 import (
 	"bytes"
 	"encoding/binary"
+	"time"
 
 	"github.com/boxwire/boxwire/internal/nl"
 	"golang.org/x/sys/unix"
@@ -13,21 +14,33 @@ const (
 	attrElemExpressions = 11 // NFTA_SET_ELEM_EXPRESSIONS, >= 5.11
 )
 
-// Verdicts as the kernel writes them: NF_ACCEPT of linux/netfilter.h, NFT_GOTO
-// of linux/netfilter/nf_tables.h.
+// Verdict is what an element of a verdict map decides, as the kernel writes it (enum
+// nft_verdicts of linux/netfilter/nf_tables.h, NF_ACCEPT of linux/netfilter.h).
+type Verdict int32
+
 const (
-	verdictAccept = 1
-	verdictGoto   = 1<<32 - 4
+	VerdictNone     Verdict = 0 // the element is of no verdict map
+	VerdictAccept   Verdict = 1
+	VerdictContinue Verdict = -1
+	VerdictGoto     Verdict = -4
+	VerdictReturn   Verdict = -5
 )
 
 // Element is an element of a set or map.
 type Element struct {
 	Key     []byte
-	KeyEnd  []byte // the last key of a range; nil without one
-	Data    []byte // of a map; nil otherwise
-	Accept  bool   // of a verdict map: the verdict is accept
-	Goto    string // of a verdict map: the verdict is goto this chain
+	KeyEnd  []byte  // the last key of a range; nil without one
+	Data    []byte  // of a map; nil otherwise
+	Verdict Verdict // of a verdict map
+	Chain   string  // of VerdictGoto
 	Comment string
+
+	// Timeout is how long the element lives from the commit on; 0 is for ever. What is read is
+	// the timeout that it was added with.
+	Timeout time.Duration
+
+	// Expires is how long the element still lives. It is only read.
+	Expires time.Duration
 
 	// Packets is what the element's counter has counted. It is only read.
 	Packets uint64
@@ -51,20 +64,21 @@ func (e *Element) append(m []byte) []byte {
 		m = appendValue(m, attrElemKeyEnd, e.KeyEnd)
 	}
 	switch {
-	case e.Accept || e.Goto != "":
+	case e.Verdict != VerdictNone:
 		var data, verdict int
 		m, data = nl.Begin(m, unix.NFTA_SET_ELEM_DATA)
 		m, verdict = nl.Begin(m, unix.NFTA_DATA_VERDICT)
-		if e.Accept {
-			m = nl.AppendBE32(m, unix.NFTA_VERDICT_CODE, verdictAccept)
-		} else {
-			m = nl.AppendBE32(m, unix.NFTA_VERDICT_CODE, verdictGoto)
-			m = nl.AppendString(m, unix.NFTA_VERDICT_CHAIN, e.Goto)
+		m = nl.AppendBE32(m, unix.NFTA_VERDICT_CODE, uint32(e.Verdict))
+		if e.Chain != "" {
+			m = nl.AppendString(m, unix.NFTA_VERDICT_CHAIN, e.Chain)
 		}
 		nl.End(m, verdict)
 		nl.End(m, data)
 	case e.Data != nil:
 		m = appendValue(m, unix.NFTA_SET_ELEM_DATA, e.Data)
+	}
+	if e.Timeout != 0 {
+		m = nl.AppendBE64(m, unix.NFTA_SET_ELEM_TIMEOUT, uint64(e.Timeout.Milliseconds()))
 	}
 	if e.Comment != "" {
 		var room [2 + MaxComment + 1]byte
@@ -120,6 +134,10 @@ func decodeElement(w nl.Walker) (e Element, err error) {
 			e.Data, err = decodeValue(w.Nested(), &e)
 		case unix.NFTA_SET_ELEM_FLAGS:
 			e.End = w.BE32()&unix.NFT_SET_ELEM_INTERVAL_END != 0
+		case unix.NFTA_SET_ELEM_TIMEOUT:
+			e.Timeout = time.Duration(w.BE64()) * time.Millisecond
+		case unix.NFTA_SET_ELEM_EXPIRATION:
+			e.Expires = time.Duration(w.BE64()) * time.Millisecond
 		case unix.NFTA_SET_ELEM_USERDATA:
 			e.Comment = decodeComment(w.Data())
 		case unix.NFTA_SET_ELEM_EXPR:
@@ -152,9 +170,9 @@ func decodeValue(w nl.Walker, e *Element) (value []byte, err error) {
 			for v.Next() {
 				switch v.Type() {
 				case unix.NFTA_VERDICT_CODE:
-					e.Accept = v.BE32() == verdictAccept
-				case unix.NFTA_VERDICT_CHAIN: // of goto and jump; we write no jump
-					e.Goto = v.String()
+					e.Verdict = Verdict(v.BE32())
+				case unix.NFTA_VERDICT_CHAIN: // of goto and jump
+					e.Chain = v.String()
 				}
 			}
 			if err := v.Err(); err != nil {

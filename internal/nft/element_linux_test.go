@@ -31,8 +31,8 @@ func TestElementsRoundTrip(t *testing.T) {
 	want := []Element{
 		{Key: []byte{1, 2, 3, 4}, Data: []byte{10, 0, 0, 1, 0, 80, 0, 0}, Comment: "web"},
 		{Key: []byte{1, 2, 3, 4}, KeyEnd: []byte{1, 2, 3, 9}},
-		{Key: bytes.Repeat([]byte{'x'}, 32), Accept: true},
-		{Key: bytes.Repeat([]byte{'y'}, 32), Goto: "icc_off"},
+		{Key: bytes.Repeat([]byte{'x'}, 32), Verdict: VerdictAccept},
+		{Key: bytes.Repeat([]byte{'y'}, 32), Verdict: VerdictGoto, Chain: "icc_off"},
 		{Key: []byte{5}, Comment: strings.Repeat("c", MaxComment)},
 	}
 	if got := decode(t, encode(want...)); !reflect.DeepEqual(got, want) {
@@ -66,7 +66,7 @@ func TestAVerdictIsEncodedAsNftDoes(t *testing.T) {
 	pad := strings.Repeat("\x00", 15)
 	golden := "\x48\x00\x01\x80\x28\x00\x01\x80\x24\x00\x01\x00a" + pad + "b" + pad +
 		"\x1c\x00\x02\x80\x18\x00\x02\x80\x08\x00\x01\x00\xff\xff\xff\xfc\x0c\x00\x02\x00icc_off\x00"
-	e := Element{Key: []byte("a" + pad + "b" + pad), Goto: "icc_off"}
+	e := Element{Key: []byte("a" + pad + "b" + pad), Verdict: VerdictGoto, Chain: "icc_off"}
 	if got := string(e.append(nil)); got != golden {
 		t.Errorf("got  %x\nwant %x", got, golden)
 	}
@@ -173,7 +173,7 @@ func TestComparingElementsAllocatesTheirUserdataOnly(t *testing.T) {
 
 func FuzzDecodeElements(f *testing.F) {
 	f.Add(encode(Element{Key: []byte{1, 2, 3, 4}, Data: []byte{10, 0, 0, 1, 0, 80, 0, 0}, Comment: "web"}))
-	f.Add(encode(Element{Key: make([]byte, 32), Accept: true}, Element{Key: make([]byte, 32), Goto: "icc_off"}))
+	f.Add(encode(Element{Key: make([]byte, 32), Verdict: VerdictAccept}, Element{Key: make([]byte, 32), Verdict: VerdictGoto, Chain: "icc_off"}))
 	f.Add([]byte{0, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		_ = decodeElements(body, func(e Element) error {

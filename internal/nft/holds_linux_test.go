@@ -16,7 +16,7 @@ func guarded() *Batch {
 	b.AddChain(Chain{Name: "in", Type: "filter", Hook: unix.NF_INET_LOCAL_IN, Priority: 5})
 	b.AddChain(Chain{Name: "more"})
 	b.AddSet(Set{Name: "s", Key: []Field{{Type: 7, Len: 4, Order: 2}}})
-	name, id := b.AddAnonymous(Set{Key: []Field{{Type: 26, Len: 4, Order: 1}}, Verdicts: true}, Element{Key: []byte{2, 0, 0, 0}, Accept: true})
+	name, id := b.AddAnonymous(Set{Key: []Field{{Type: 26, Len: 4, Order: 1}}, Verdicts: true}, Element{Key: []byte{2, 0, 0, 0}, Verdict: VerdictAccept})
 	b.AddRule("in", &expr.Ct{Key: expr.CtKeySTATE, Register: 1},
 		&expr.Lookup{SourceRegister: 1, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: name, SetID: id})
 	b.AddRule("in", &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},

@@ -229,3 +229,14 @@ func (c Conn) Select(ctx context.Context, table string, queries ...Query) (found
 	}
 	return found, read, nil
 }
+
+// HasSet reports whether a table has a set. A missing table has none.
+func (c Conn) HasSet(ctx context.Context, table, set string) (bool, error) {
+	m := nl.AppendString(header(), unix.NFTA_SET_TABLE, table)
+	m = nl.AppendString(m, unix.NFTA_SET_NAME, set)
+	err := c.nl.Call(ctx, nl.Request{Type: msgType(unix.NFT_MSG_GETSET), Body: m}, func(nl.Message) error { return nil })
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}

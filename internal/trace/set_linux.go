@@ -57,10 +57,13 @@ func (t *tracing) lookup(rule *nft.Rule, regs registers, a *attrs, s *statement)
 		regs.load(dreg, unknown(16))
 	case dreg != unix.NFT_REG_VERDICT:
 		regs.load(dreg, known(e.Data))
-	case e.Accept:
+	case e.Verdict == nft.VerdictAccept:
 		s.kind = stopAccept
-	case e.Goto != "":
-		*s = statement{stopGoto, e.Goto}
+	case e.Verdict == nft.VerdictReturn:
+		s.kind = stopReturn
+	case e.Verdict == nft.VerdictGoto:
+		*s = statement{stopGoto, e.Chain}
+	case e.Verdict == nft.VerdictContinue:
 	default: // some other verdict
 		return maybe, nil
 	}

@@ -1,0 +1,177 @@
+package nat
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/boxwire/boxwire/internal/nft"
+)
+
+// policies are policies by each of their addresses.
+type policies map[netip.Addr]Policy
+
+// policiesOf returns the policies that the records among the items say. A record that is not
+// whole, or that another program wrote, is an error.
+func policiesOf(items []item) (policies, error) {
+	records := make(map[netip.Addr]map[uint32]string)
+	for _, it := range items {
+		if !isRecord(it.set) {
+			continue
+		}
+		a, i, ok := familyOfSet(it.set).recordKey(it.elem.Key)
+		if !ok {
+			return nil, fmt.Errorf("set %s: malformed element: a key of %d bytes", it.set, len(it.elem.Key))
+		}
+		if records[a] == nil {
+			records[a] = make(map[uint32]string)
+		}
+		records[a][i] = it.elem.Comment
+	}
+	all := make(policies, len(records))
+	for a, pieces := range records {
+		text := ""
+		for i := range len(pieces) {
+			text += pieces[uint32(i)]
+		}
+		p, err := parseRecord(text)
+		if err == nil && !slices.Contains(p.Box, a) {
+			err = fmt.Errorf("it is of %v", p.Box)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the policy of %v: %w", a, err)
+		}
+		all[a] = p
+	}
+	return all, nil
+}
+
+// recordKey returns the address and the number of the piece in a key of a record.
+func (f *family46) recordKey(key []byte) (a netip.Addr, i uint32, ok bool) {
+	n := int(f.size())
+	if len(key) != n+4 {
+		return a, 0, false
+	}
+	a, _ = netip.AddrFromSlice(key[:n])
+	return a, binary.NativeEndian.Uint32(key[n:]), true
+}
+
+// items returns the elements of the policies, each for its address.
+func (ps policies) items() ([]item, error) {
+	var all []item
+	for a, p := range ps {
+		items, err := p.policyItems(a)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, items...)
+	}
+	return all, nil
+}
+
+// list returns each policy once, sorted by its first address.
+func (ps policies) list() []Policy {
+	var all []Policy
+	for a, p := range ps {
+		if p.Box[0] == a {
+			all = append(all, p)
+		}
+	}
+	slices.SortFunc(all, func(a, b Policy) int { return a.Box[0].Compare(b.Box[0]) })
+	return all
+}
+
+// policedItem is the element that says how many addresses of a network have a policy.
+func policedItem(iface string, addrs uint32) item {
+	return item{"policed", nft.Element{Key: ifname(iface), Data: host32(addrs)}}
+}
+
+// readPolicies reads the records of addresses: nil for one without a policy. Its cost does not depend
+// on the number of other policies.
+func (n *NAT) readPolicies(ctx context.Context, c nft.Conn, addrs ...netip.Addr) (policies, error) {
+	const atOnce = 4 // pieces
+	var items []item
+	for first := uint32(0); len(addrs) > 0; first += atOnce {
+		var ask []nft.Query
+		for _, a := range addrs {
+			for i := first; i < first+atOnce; i++ {
+				ask = append(ask, nft.Query{Set: familyOf(a).policy, Key: slices.Concat(a.AsSlice(), host32(i))})
+			}
+		}
+		found, err := c.Lookup(ctx, n.table, ask...)
+		if err != nil {
+			return nil, err
+		}
+		var more []netip.Addr
+		for i, e := range found {
+			if e == nil {
+				continue
+			}
+			items = append(items, item{ask[i].Set, *e})
+			if i%atOnce == atOnce-1 {
+				more = append(more, addrs[i/atOnce])
+			}
+		}
+		addrs = more
+	}
+	return policiesOf(items)
+}
+
+// policyNetworks returns the interface of the network that each address is in, "" for none.
+func (n *NAT) policyNetworks(ctx context.Context, c nft.Conn, addrs []netip.Addr) ([]string, error) {
+	ask := make([]nft.Query, len(addrs))
+	for i, a := range addrs {
+		f := familyOf(a)
+		ask[i] = nft.Query{Set: f.nets, Key: slices.Concat(a.AsSlice(), f.etherType())}
+	}
+	found, err := c.Lookup(ctx, n.table, ask...)
+	ifaces := make([]string, len(addrs))
+	for i, e := range found {
+		if e != nil {
+			ifaces[i] = e.Comment
+		}
+	}
+	return ifaces, err
+}
+
+// readAllPolicies reads the policies of the table with their counters.
+func (n *NAT) readAllPolicies(ctx context.Context, c nft.Conn) ([]PolicyState, error) {
+	items, err := n.readPart(ctx, c, func(f *family46) []string { return []string{f.policy, f.out.denied, f.policySets.in.denied} })
+	if err != nil {
+		return nil, err
+	}
+	ps, err := policiesOf(items)
+	if err != nil {
+		return nil, err
+	}
+	denied := make(map[setKey]uint64)
+	for _, it := range items {
+		denied[it.setKey()] = it.elem.Packets
+	}
+	var all []PolicyState
+	for _, p := range ps.list() {
+		s := PolicyState{Policy: p}
+		for _, a := range p.Box {
+			f := familyOf(a)
+			s.DeniedOut += denied[setKey{set: f.out.denied, key: string(a.AsSlice())}]
+			s.DeniedIn += denied[setKey{set: f.policySets.in.denied, key: string(a.AsSlice())}]
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// readPart reads sets of the part of the table for policies; none where the table lacks it.
+func (n *NAT) readPart(ctx context.Context, c nft.Conn, sets func(*family46) []string) ([]item, error) {
+	there, err := c.HasSet(ctx, n.table, families[0].policy)
+	if err != nil || !there {
+		return nil, err
+	}
+	var names []string
+	for _, f := range families {
+		names = append(names, sets(f)...)
+	}
+	return n.readItems(ctx, c, names...)
+}

@@ -1,0 +1,268 @@
+package nat
+
+import (
+	"github.com/boxwire/boxwire/internal/nft"
+	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// The rules of policies are a part of the table that comes with the first policy. The chains
+// forward and input lead new connections of networks with policies there. A verdict of return is
+// back in forward or input, whose other rules then decide: policies only take away.
+
+// deniedGroup is the group of NFLOG that denied packets are sent to.
+const deniedGroup = 45100
+
+// addPolicies adds the part of the table that policies need. table is its name.
+func addPolicies(b *nft.Batch, table string) {
+	for _, name := range []string{
+		"egress4", "egress6", "egress_open", "ingress4", "ingress6", "to_host", "to_host4", "to_host6", "deny_out", "deny_in",
+	} {
+		b.AddChain(nft.Chain{Name: name})
+	}
+	for _, f := range families {
+		for _, s := range f.sets() {
+			b.AddSet(s)
+		}
+	}
+	four, six := families[0], families[1]
+	b.AddRule("egress", rule(ip6(), gotoChain("egress6"))...)
+	b.AddRule("egress", gotoChain("egress4")...)
+	b.AddRule("ingress", rule(ip6(), gotoChain("ingress6"))...)
+	b.AddRule("ingress", gotoChain("ingress4")...)
+	b.AddRule("egress_open", rule(iifIn("strict"), gotoChain("deny_out"))...)
+	// With br_netfilter, neighbour discovery between boxes of one bridge passes forward.
+	inside := exprs{meta(expr.MetaKeyIIFNAME, regA), meta(expr.MetaKeyOIFNAME, regB), in("within")}
+	discovery(b, "egress6", inside)
+	discovery(b, "ingress6", inside)
+	// A link-local address does not say which box has sent.
+	b.AddRule("egress6", rule(linkLocalSource(), gotoChain("deny_out"))...)
+	four.egress(b, "egress4")
+	six.egress(b, "egress6")
+	four.ingress(b, "ingress4")
+	six.ingress(b, "ingress6")
+
+	b.AddRule("input", rule(exprs{meta(expr.MetaKeyIIFNAME, regA), inMap("policed")}, jumpChain("to_host"))...)
+	b.AddRule("to_host", rule(ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), leave())...)
+	b.AddRule("to_host", rule(ip6(), gotoChain("to_host6"))...)
+	b.AddRule("to_host", gotoChain("to_host4")...)
+	const dhcp4, dhcp6 = 67, 547
+	b.AddRule("to_host4", rule(l4(unix.IPPROTO_UDP), exprs{dport(regA), eq(0, dhcp4)}, leave())...)
+	discovery(b, "to_host6", nil)
+	b.AddRule("to_host6", rule(l4(unix.IPPROTO_UDP), exprs{dport(regA), eq(dhcp6>>8, dhcp6&0xff)}, leave())...)
+	b.AddRule("to_host6", rule(linkLocalSource(), gotoChain("deny_out"))...)
+	four.services(b, "to_host4")
+	six.services(b, "to_host6")
+
+	for _, f := range families {
+		for _, d := range f.directions() {
+			f.account(b, d)
+		}
+	}
+	for _, d := range four.directions() {
+		b.AddRule(d.deny, report(table, d.in)...)
+	}
+	for _, f := range families {
+		for _, d := range f.directions() {
+			f.reject(b, d)
+		}
+	}
+	for _, d := range four.directions() {
+		b.AddRule(d.deny, drop()...)
+	}
+}
+
+// discovery adds a rule that lets the ICMPv6 pass that an interface needs, if where matches.
+func discovery(b *nft.Batch, chain string, where exprs) {
+	const routerSolicit, listenerDone = 133, 132
+	var types []nft.Element
+	for _, t := range append([]byte{routerSolicit, listenerDone}, discoveryTypes...) {
+		types = append(types, nft.Element{Key: []byte{t}})
+	}
+	set, id := b.AddAnonymous(nft.Set{Key: []nft.Field{typeICMP6}}, types...)
+	b.AddRule(chain, rule(where, l4(unix.IPPROTO_ICMPV6), exprs{
+		payload(expr.PayloadBaseTransportHeader, 0, 1, regA), &expr.Lookup{SourceRegister: regA, SetName: set, SetID: id},
+	}, leave())...)
+}
+
+// egress adds the rules of a family's chain of what boxes reach.
+func (f *family46) egress(b *nft.Batch, chain string) {
+	b.AddRule(chain, rule(f.unlessIn(&f.out), gotoChain("egress_open"))...)
+	f.lookups(b, chain, &f.out)
+	for _, c := range []class{onePort, eachPort, eachProto} {
+		b.AddRule(chain, rule(f.key(&f.out, c, f.bits()), exprs{in(f.grant)}, leave())...)
+	}
+	b.AddRule(chain, gotoChain(f.out.deny)...)
+}
+
+// ingress adds the rules of a family's chain of who reaches boxes.
+func (f *family46) ingress(b *nft.Batch, chain string) {
+	b.AddRule(chain, rule(f.unlessIn(&f.policySets.in), leave())...)
+	f.lookups(b, chain, &f.policySets.in)
+	b.AddRule(chain, gotoChain(f.policySets.in.deny)...)
+}
+
+// services adds the rules of a family's chain of what boxes reach on the host.
+func (f *family46) services(b *nft.Batch, chain string) {
+	b.AddRule(chain, rule(f.unlessIn(&f.out), gotoChain("egress_open"))...)
+	for c := range classes {
+		key := f.portKey(&f.out, c)
+		key = append(key, immediate(f.after(2), host32(portKey{class: c}.form(0))...))
+		b.AddRule(chain, rule(key, exprs{in(f.hostRules)}, leave())...)
+	}
+	b.AddRule(chain, gotoChain(f.out.deny)...)
+}
+
+// lookups adds the rules that look a new connection up. An element of an allowed prefix returns.
+// One of an exception continues its rule, which denies. The verdicts of elements lead to no chain,
+// because the kernel checks all elements that do at each change of a rule (nft_table_validate).
+func (f *family46) lookups(b *nft.Batch, chain string, d *policyDirection) {
+	for c := range classes {
+		for _, bits := range lengths(f.v6) {
+			look := &expr.Lookup{SourceRegister: regA, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: d.rules}
+			b.AddRule(chain, rule(f.key(d, c, bits), exprs{look}, gotoChain(d.deny))...)
+		}
+	}
+}
+
+// bits is the length of an address in bits, size in bytes.
+func (f *family46) bits() int { return int(f.size()) * 8 }
+
+func (f *family46) size() uint32 {
+	if f.v6 {
+		return 16
+	}
+	return 4
+}
+
+// after returns the register so many words of 4 bytes behind an address in the first one, with the
+// number that the kernel returns: registers of 16 bytes have numbers of their own.
+func (f *family46) after(words uint32) uint32 {
+	words += f.size() / 4
+	if words%4 == 0 {
+		return regA + words/4
+	}
+	return unix.NFT_REG32_00 + words
+}
+
+// ends are the offsets of the box's and the peer's address in the IP header.
+func (f *family46) ends(d *policyDirection) (box, peer uint32) {
+	src, dst := uint32(src4), uint32(dst4)
+	if f.v6 {
+		src, dst = src6, dst6
+	}
+	if d.in {
+		return dst, src
+	}
+	return src, dst
+}
+
+// boxIn matches a box that is in a set.
+func (f *family46) boxIn(d *policyDirection, set string) exprs {
+	box, _ := f.ends(d)
+	return exprs{network(box, f.size(), regA), in(set)}
+}
+
+// unlessIn matches a box whose direction no policy limits.
+func (f *family46) unlessIn(d *policyDirection) exprs {
+	box, _ := f.ends(d)
+	return exprs{network(box, f.size(), regA), &expr.Lookup{SourceRegister: regA, SetName: d.limited, Invert: true}}
+}
+
+// portKey loads what hostKey makes, but for its last field.
+func (f *family46) portKey(d *policyDirection, c class) exprs {
+	box, _ := f.ends(d)
+	key := exprs{network(box, f.size(), regA)}
+	proto, port := f.after(0), f.after(1)
+	if c == eachProto {
+		return append(key, immediate(proto, 0), immediate(port, 0, 0))
+	}
+	key = append(key, meta(expr.MetaKeyL4PROTO, proto))
+	switch c {
+	case onePort:
+		key = append(key, dport(port))
+	case block64:
+		key = append(key, dport(port), &expr.Bitwise{
+			SourceRegister: port, DestRegister: port, Len: 2, Mask: []byte{0xff, 0xc0}, Xor: []byte{0, 0},
+		})
+	default:
+		key = append(key, immediate(port, 0, 0))
+	}
+	return key
+}
+
+// key loads what ruleKey makes.
+func (f *family46) key(d *policyDirection, c class, bits int) exprs {
+	key := f.portKey(d, c)
+	_, at := f.ends(d)
+	peer, form := f.after(2), f.after(2+f.size()/4)
+	switch bits {
+	case 0:
+		key = append(key, immediate(peer, make([]byte, f.size())...))
+	case f.bits():
+		key = append(key, network(at, f.size(), peer))
+	default:
+		mask := make([]byte, f.size())
+		for i := range bits {
+			mask[i/8] |= 0x80 >> (i % 8)
+		}
+		key = append(key, network(at, f.size(), peer), &expr.Bitwise{
+			SourceRegister: peer, DestRegister: peer, Len: f.size(), Mask: mask, Xor: make([]byte, f.size()),
+		})
+	}
+	return append(key, immediate(form, host32(portKey{class: c}.form(bits))...))
+}
+
+func immediate(reg uint32, data ...byte) expr.Any { return &expr.Immediate{Register: reg, Data: data} }
+
+// account adds the rules that count a denied packet for its box, and record it.
+func (f *family46) account(b *nft.Batch, d *policyDirection) {
+	b.AddRule(d.deny, rule(f.match(), f.boxIn(d, d.denied))...) // the lookup counts
+	src, dst := uint32(src4), uint32(dst4)
+	if f.v6 {
+		src, dst = src6, dst6
+	}
+	proto, port := f.after(f.size()/4), f.after(f.size()/4+1)
+	for _, ported := range []bool{true, false} {
+		var protos []nft.Element
+		for _, p := range []Proto{TCP, UDP, SCTP} {
+			protos = append(protos, nft.Element{Key: []byte{byte(p)}})
+		}
+		set, id := b.AddAnonymous(nft.Set{Key: []nft.Field{typeProto}}, protos...)
+		which := exprs{meta(expr.MetaKeyL4PROTO, regA), &expr.Lookup{SourceRegister: regA, SetName: set, SetID: id, Invert: !ported}}
+		key := exprs{network(src, f.size(), regA), network(dst, f.size(), f.after(0)), meta(expr.MetaKeyL4PROTO, proto)}
+		if ported {
+			key = append(key, dport(port))
+		} else {
+			key = append(key, immediate(port, 0, 0))
+		}
+		b.AddRule(d.deny, rule(f.match(), which, key, exprs{&expr.Dynset{
+			SrcRegKey: regA, SetName: d.tried, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{&expr.Counter{}},
+		}})...)
+	}
+}
+
+// report sends a denied packet to those who watch, at a limited rate.
+func report(table string, ingress bool) exprs {
+	const perSecond, header = 200, 128
+	prefix := table + " out"
+	if ingress {
+		prefix = table + " in"
+	}
+	data := nl.AppendString(nil, unix.NFTA_LOG_PREFIX, prefix)
+	data = nl.AppendBE16(data, unix.NFTA_LOG_GROUP, deniedGroup)
+	data = nl.AppendBE32(data, unix.NFTA_LOG_SNAPLEN, header)
+	return exprs{
+		&expr.Limit{Type: expr.LimitTypePkts, Rate: perSecond, Unit: expr.LimitTimeSecond, Burst: perSecond},
+		nft.Raw{Name: "log", Data: data},
+	}
+}
+
+// reject adds the rules that answer what a policy with Refuse denies.
+func (f *family46) reject(b *nft.Batch, d *policyDirection) {
+	const tcpReset, icmpx, prohibited = 1, 2, 3 // NFT_REJECT_TCP_RST, NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_ADMIN_PROHIBITED
+	reset := nl.AppendBE32(nil, unix.NFTA_REJECT_TYPE, tcpReset)
+	b.AddRule(d.deny, rule(f.match(), f.boxIn(d, f.refuse), l4(unix.IPPROTO_TCP), exprs{nft.Raw{Name: "reject", Data: reset}})...)
+	b.AddRule(d.deny, rule(f.match(), f.boxIn(d, f.refuse), exprs{&expr.Reject{Type: icmpx, Code: prohibited}})...)
+}

@@ -1,0 +1,225 @@
+package nat
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+
+	"github.com/boxwire/boxwire/internal/nft"
+	"github.com/boxwire/boxwire/internal/refuse"
+)
+
+// policyPart is what Sync knows about the policies of the table.
+type policyPart struct {
+	there bool     // the table has the part for policies
+	had   policies // of the table; nil if some of its records cannot be read
+	want  policies
+}
+
+// readSets are the sets that Sync compares: not those that the rules fill.
+func (s *policyPart) readSets() (names []string) {
+	for _, f := range families {
+		names = append(names, f.policy, f.refuse, f.hostRules, f.grant)
+		for _, d := range f.directions() {
+			names = append(names, d.limited, d.denied, d.rules)
+		}
+	}
+	return names
+}
+
+// readPolicies adds the elements of policies to those of the table. It reports whether the sets are
+// all there, or none of them.
+func (s *syncTx) readPolicies(ctx context.Context) (whole bool, err error) {
+	s.policies.there, s.policies.had = false, nil
+	missing := 0
+	names := s.policies.readSets()
+	for _, set := range names {
+		elems, err := s.c.Elements(ctx, s.n.table, set)
+		if errors.Is(err, os.ErrNotExist) {
+			missing++
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		for _, e := range elems {
+			s.have = append(s.have, item{set, e})
+		}
+	}
+	s.policies.there = missing == 0
+	return missing == 0 || missing == len(names), nil
+}
+
+// wantPolicies adds the elements of the policies that the table shall have: those of the state, and
+// those of owners that it does not speak for. The networks are among the wanted elements already.
+func (s *syncTx) wantPolicies() error {
+	p := &s.policies
+	p.want = make(policies)
+	var err error
+	if p.had, err = policiesOf(s.have); err != nil {
+		if s.desired.Owners != nil {
+			return damagedPolicy(fmt.Errorf("the policies of other owners cannot be kept: %w", err))
+		}
+		p.had = nil
+	}
+	nets, err := networksOf(s.want)
+	if err != nil {
+		return err
+	}
+	counts := make(map[string]uint32)
+	for a, old := range p.had {
+		if net := networkOf(nets, a); !s.desired.owns(old.Owner) && net != nil && net.contains(a) {
+			p.want[a] = old
+			counts[net.Interface]++
+		}
+	}
+	for _, pol := range s.desired.policies {
+		first := ""
+		for _, a := range pol.Box {
+			net := networkOf(nets, a)
+			if net == nil || !net.contains(a) {
+				return fmt.Errorf("%s: %w", pol.subject(), refuse.As(os.ErrNotExist, "the address %v is in no network's subnet", a))
+			}
+			if first == "" {
+				first = net.Interface
+			}
+			if net.Interface != first {
+				return fmt.Errorf("%s: %w", pol.subject(), refuse.Input("its addresses are in different networks: %s and %s", first, net.Interface))
+			}
+			if other, ok := p.want[a]; ok {
+				return fmt.Errorf("%s: %w", pol.subject(), refuse.As(os.ErrExist, "the address %v has a policy of %q", a, other.Owner))
+			}
+			p.want[a] = pol
+			counts[net.Interface]++
+		}
+	}
+	items, err := p.want.items()
+	if err != nil {
+		return err
+	}
+	s.want = append(s.want, items...)
+	for iface, addrs := range counts {
+		s.want = append(s.want, policedItem(iface, addrs))
+	}
+	s.keepGrants()
+	return nil
+}
+
+// keepGrants adds the grants of the boxes that have a policy.
+func (s *syncTx) keepGrants() {
+	for _, it := range s.have {
+		if it.set != families[0].grant && it.set != families[1].grant {
+			continue
+		}
+		if _, ok := s.policies.want[grantedTo(it)]; ok {
+			s.want = append(s.want, it)
+		}
+	}
+}
+
+// needsPolicies reports whether the wanted elements need the part for policies.
+func (s *syncTx) needsPolicies() bool {
+	for _, it := range s.want {
+		if kindOf(it.set) == kindPolicy || it.set == "strict" || it.set == "policed" {
+			return true
+		}
+	}
+	return false
+}
+
+// renewed returns a grant with the time that it has left, as a table that is rebuilt has it.
+func renewed(it item) item {
+	if it.elem.Timeout != 0 {
+		it.elem.Timeout = max(it.elem.Expires, minGrant)
+	}
+	return it
+}
+
+// sweepPolicies ends the connections that the policies forbid.
+func (s *syncTx) sweepPolicies(ctx context.Context, all bool) error {
+	sw := policySweep{n: s.n, old: s.policies.had, now: s.policies.want, all: all || s.policies.had == nil && len(s.policies.want) > 0}
+	for _, it := range s.want {
+		if it.set == families[0].grant || it.set == families[1].grant {
+			sw.grants = append(sw.grants, it)
+		}
+	}
+	if !sw.all { // what did not change is not looked at
+		sw.now = maps.Clone(sw.now)
+		maps.DeleteFunc(sw.now, func(a netip.Addr, p Policy) bool {
+			old, ok := sw.old[a]
+			return ok && old.record() == p.record()
+		})
+	}
+	return sw.run(ctx)
+}
+
+// policiesOfNetwork returns the elements of the policies of addresses that are in the network's former
+// subnets and not in the wanted ones, with the count of those that it keeps.
+func (n *NAT) policiesOfNetwork(ctx context.Context, c nft.Conn, iface string, had, want []netip.Prefix) (gone []item, policed []item, err error) {
+	lost := func(a netip.Addr) bool {
+		return contains(had, a) && !contains(want, a)
+	}
+	var left []netip.Prefix
+	for _, p := range had {
+		if !contains(want, p.Addr()) || !contains(want, lastAddr(p)) {
+			left = append(left, p)
+		}
+	}
+	found, err := c.Lookup(ctx, n.table, nft.Query{Set: "policed", Key: ifname(iface)})
+	if err != nil || found[0] == nil || len(left) == 0 {
+		return nil, nil, err
+	}
+	items, err := n.readPart(ctx, c, func(f *family46) []string { return []string{f.policy, f.grant} })
+	if err != nil {
+		return nil, nil, err
+	}
+	all, err := policiesOf(items)
+	if err != nil {
+		return nil, nil, damagedPolicy(err)
+	}
+	maps.DeleteFunc(all, func(a netip.Addr, _ Policy) bool { return !lost(a) })
+	if gone, err = all.items(); err != nil {
+		return nil, nil, err
+	}
+	for _, it := range items {
+		if it.set != families[0].grant && it.set != families[1].grant {
+			continue
+		}
+		if _, ok := all[grantedTo(it)]; ok {
+			gone = append(gone, it)
+		}
+	}
+	gone = append(gone, item{"policed", *found[0]})
+	if e := found[0]; len(e.Data) == 4 {
+		if now := binary.NativeEndian.Uint32(e.Data); int(now) > len(all) {
+			policed = []item{policedItem(iface, now-uint32(len(all)))}
+		}
+	}
+	return gone, policed, nil
+}
+
+func contains(prefixes []netip.Prefix, a netip.Addr) bool {
+	for _, p := range prefixes {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// subnetsOf returns the subnets in the elements of a network. What cannot be decoded is none.
+func subnetsOf(items []item) (subnets []netip.Prefix) {
+	for _, it := range items {
+		if it.set != families[0].same && it.set != families[1].same {
+			continue
+		}
+		if p, _, err := decodeSame(familyOfSet(it.set), it.elem); err == nil {
+			subnets = append(subnets, p)
+		}
+	}
+	return subnets
+}
