@@ -241,7 +241,7 @@ func elementsOnly(v any) map[string]any {
 	for _, o := range v.(map[string]any)["nftables"].([]any) {
 		for _, kind := range []string{"set", "map"} {
 			if s, ok := o.(map[string]any)[kind].(map[string]any); ok && s["elem"] != nil {
-				sets[fmt.Sprint(s["name"])] = s["elem"]
+				sets[fmt.Sprint(s["name"])] = map[string]any{"elem": s["elem"]}
 			}
 		}
 	}
@@ -427,6 +427,9 @@ func probe(t *testing.T, from *netns.NS, to string, within time.Duration) error 
 // elements are those of a set or map, as nft lists them.
 func elements(t *testing.T, ns *netns.NS, set string) []any {
 	t.Helper()
-	elems, _ := elementsOnly(objects(t, ns))[set].([]any)
-	return elems
+	s, ok := elementsOnly(objects(t, ns))[set].(map[string]any)
+	if !ok {
+		return nil
+	}
+	return s["elem"].([]any)
 }

@@ -43,6 +43,7 @@ func addPolicies(b *nft.Batch, table string) {
 	four.ingress(b, "ingress4")
 	six.ingress(b, "ingress6")
 
+	b.AddRule("input", rule(iifIn("strict"), jumpChain("to_host"))...)
 	b.AddRule("input", rule(exprs{meta(expr.MetaKeyIIFNAME, regA), inMap("policed")}, jumpChain("to_host"))...)
 	b.AddRule("to_host", rule(ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), leave())...)
 	b.AddRule("to_host", rule(ip6(), gotoChain("to_host6"))...)
@@ -237,10 +238,20 @@ func (f *family46) account(b *nft.Batch, d *policyDirection) {
 		} else {
 			key = append(key, immediate(port, 0, 0))
 		}
-		b.AddRule(d.deny, rule(f.match(), which, key, exprs{&expr.Dynset{
-			SrcRegKey: regA, SetName: d.tried, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{&expr.Counter{}},
-		}})...)
+		b.AddRule(d.deny, rule(f.match(), which, key, exprs{updateSet(d.tried)})...)
 	}
+}
+
+// updateSet adds the key to a set, or counts it there. The expr package writes attributes that the
+// kernel does not return.
+func updateSet(set string) expr.Any {
+	data := nl.AppendString(nil, unix.NFTA_DYNSET_SET_NAME, set)
+	data = nl.AppendBE32(data, unix.NFTA_DYNSET_OP, unix.NFT_DYNSET_OP_UPDATE)
+	data = nl.AppendBE32(data, unix.NFTA_DYNSET_SREG_KEY, regA)
+	data, at := nl.Begin(data, unix.NFTA_DYNSET_EXPR)
+	data = nl.AppendString(data, unix.NFTA_EXPR_NAME, "counter")
+	nl.End(data, at)
+	return nft.Raw{Name: "dynset", Data: data}
 }
 
 // report sends a denied packet to those who watch, at a limited rate.

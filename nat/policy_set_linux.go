@@ -69,7 +69,7 @@ func (f *family46) sets() []nft.Set {
 			nft.Set{Name: d.limited, Key: fields(addr)},
 			nft.Set{Name: d.denied, Key: fields(addr), Counter: true},
 			nft.Set{Name: d.rules, Key: rule, Verdicts: true},
-			nft.Set{Name: d.tried, Key: flow, Counter: true, Dynamic: true, Size: maxTried, Timeouts: true, Timeout: triedFor})
+			nft.Set{Name: d.tried, Key: flow, Dynamic: true, Size: maxTried, Timeouts: true, Timeout: triedFor})
 	}
 	return sets
 }

@@ -82,8 +82,14 @@ func (n *NAT) checkItems(ctx context.Context, c nft.Conn, nets []Network, state 
 		items := portItems([]Port{p})
 		want, of = append(want, items...), append(of, slices.Repeat([]string{"port " + p.String()}, len(items))...)
 	}
+	policed := make(map[string]bool) // interfaces
 	for _, p := range state.policies {
 		for _, a := range p.Box {
+			for _, net := range nets {
+				if net.contains(a) {
+					policed[net.Interface] = true
+				}
+			}
 			items, err := p.policyItems(a)
 			if err != nil {
 				return err
@@ -91,9 +97,17 @@ func (n *NAT) checkItems(ctx context.Context, c nft.Conn, nets []Network, state 
 			want, of = append(want, items...), append(of, slices.Repeat([]string{p.subject()}, len(items))...)
 		}
 	}
-	have, err := n.readSomeItems(ctx, c, setsOf(want)...)
+	have, err := n.readSomeItems(ctx, c, append(setsOf(want), "policed")...)
 	if err != nil {
 		return err
+	}
+	for _, it := range have {
+		if it.set == "policed" {
+			delete(policed, it.network())
+		}
+	}
+	for iface := range policed {
+		return fmt.Errorf("%w: network %s has policies, and no element in the set policed", ErrDamaged, iface)
 	}
 	there := make(map[setKey]nft.Element, len(have))
 	for _, it := range have {
