@@ -109,7 +109,7 @@ func (f *family46) services(b *nft.Batch, chain string) {
 	b.AddRule(chain, rule(f.unlessIn(&f.out), gotoChain("egress_open"))...)
 	for c := range classes {
 		key := f.portKey(&f.out, c)
-		key = append(key, immediate(f.after(2), host32(portKey{class: c}.form(0))...))
+		key = append(key, constant(f.after(2), portKey{class: c}.form(0))...)
 		b.AddRule(chain, rule(key, exprs{in(f.hostRules)}, leave())...)
 	}
 	b.AddRule(chain, gotoChain(f.out.deny)...)
@@ -162,35 +162,45 @@ func (f *family46) ends(d *policyDirection) (box, peer uint32) {
 // boxIn matches a box that is in a set.
 func (f *family46) boxIn(d *policyDirection, set string) exprs {
 	box, _ := f.ends(d)
-	return exprs{network(box, f.size(), regA), in(set)}
+	return append(f.match(), network(box, f.size(), regA), in(set))
 }
 
 // unlessIn matches a box whose direction no policy limits.
 func (f *family46) unlessIn(d *policyDirection) exprs {
 	box, _ := f.ends(d)
-	return exprs{network(box, f.size(), regA), &expr.Lookup{SourceRegister: regA, SetName: d.limited, Invert: true}}
+	return append(f.match(), network(box, f.size(), regA), &expr.Lookup{SourceRegister: regA, SetName: d.limited, Invert: true})
 }
 
 // portKey loads what hostKey makes, but for its last field.
 func (f *family46) portKey(d *policyDirection, c class) exprs {
 	box, _ := f.ends(d)
-	key := exprs{network(box, f.size(), regA)}
 	proto, port := f.after(0), f.after(1)
+	key := append(f.match(), network(box, f.size(), regA), meta(expr.MetaKeyL4PROTO, proto))
 	if c == eachProto {
-		return append(key, immediate(proto, 0), immediate(port, 0, 0))
+		key = append(key, and(proto, 0))
 	}
-	key = append(key, meta(expr.MetaKeyL4PROTO, proto))
+	key = append(key, dport(port))
 	switch c {
 	case onePort:
-		key = append(key, dport(port))
 	case block64:
-		key = append(key, dport(port), &expr.Bitwise{
-			SourceRegister: port, DestRegister: port, Len: 2, Mask: []byte{0xff, 0xc0}, Xor: []byte{0, 0},
-		})
+		key = append(key, and(port, 0xff, 0xc0))
 	default:
-		key = append(key, immediate(port, 0, 0))
+		key = append(key, and(port, 0, 0))
 	}
 	return key
+}
+
+// and keeps the bits of a register that the mask has.
+func and(reg uint32, mask ...byte) expr.Any {
+	return &expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: uint32(len(mask)), Mask: mask, Xor: make([]byte, len(mask))}
+}
+
+// constant loads a number of 4 bytes. It does so by the packet's mark, because nft has no way to
+// write a constant in a key, and could not read back what it lists.
+func constant(reg, n uint32) exprs {
+	return exprs{meta(expr.MetaKeyMARK, reg), &expr.Bitwise{
+		SourceRegister: reg, DestRegister: reg, Len: 4, Mask: make([]byte, 4), Xor: host32(n),
+	}}
 }
 
 // key loads what ruleKey makes.
@@ -198,28 +208,20 @@ func (f *family46) key(d *policyDirection, c class, bits int) exprs {
 	key := f.portKey(d, c)
 	_, at := f.ends(d)
 	peer, form := f.after(2), f.after(2+f.size()/4)
-	switch bits {
-	case 0:
-		key = append(key, immediate(peer, make([]byte, f.size())...))
-	case f.bits():
-		key = append(key, network(at, f.size(), peer))
-	default:
+	key = append(key, network(at, f.size(), peer))
+	if bits < f.bits() {
 		mask := make([]byte, f.size())
 		for i := range bits {
 			mask[i/8] |= 0x80 >> (i % 8)
 		}
-		key = append(key, network(at, f.size(), peer), &expr.Bitwise{
-			SourceRegister: peer, DestRegister: peer, Len: f.size(), Mask: mask, Xor: make([]byte, f.size()),
-		})
+		key = append(key, and(peer, mask...))
 	}
-	return append(key, immediate(form, host32(portKey{class: c}.form(bits))...))
+	return append(key, constant(form, portKey{class: c}.form(bits))...)
 }
-
-func immediate(reg uint32, data ...byte) expr.Any { return &expr.Immediate{Register: reg, Data: data} }
 
 // account adds the rules that count a denied packet for its box, and record it.
 func (f *family46) account(b *nft.Batch, d *policyDirection) {
-	b.AddRule(d.deny, rule(f.match(), f.boxIn(d, d.denied))...) // the lookup counts
+	b.AddRule(d.deny, f.boxIn(d, d.denied)...) // the lookup counts
 	src, dst := uint32(src4), uint32(dst4)
 	if f.v6 {
 		src, dst = src6, dst6
@@ -232,11 +234,9 @@ func (f *family46) account(b *nft.Batch, d *policyDirection) {
 		}
 		set, id := b.AddAnonymous(nft.Set{Key: []nft.Field{typeProto}}, protos...)
 		which := exprs{meta(expr.MetaKeyL4PROTO, regA), &expr.Lookup{SourceRegister: regA, SetName: set, SetID: id, Invert: !ported}}
-		key := exprs{network(src, f.size(), regA), network(dst, f.size(), f.after(0)), meta(expr.MetaKeyL4PROTO, proto)}
-		if ported {
-			key = append(key, dport(port))
-		} else {
-			key = append(key, immediate(port, 0, 0))
+		key := exprs{network(src, f.size(), regA), network(dst, f.size(), f.after(0)), meta(expr.MetaKeyL4PROTO, proto), dport(port)}
+		if !ported {
+			key = append(key, and(port, 0, 0))
 		}
 		b.AddRule(d.deny, rule(f.match(), which, key, exprs{updateSet(d.tried)})...)
 	}
@@ -274,6 +274,6 @@ func report(table string, ingress bool) exprs {
 func (f *family46) reject(b *nft.Batch, d *policyDirection) {
 	const tcpReset, icmpx, prohibited = 1, 2, 3 // NFT_REJECT_TCP_RST, NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_ADMIN_PROHIBITED
 	reset := nl.AppendBE32(nil, unix.NFTA_REJECT_TYPE, tcpReset)
-	b.AddRule(d.deny, rule(f.match(), f.boxIn(d, f.refuse), l4(unix.IPPROTO_TCP), exprs{nft.Raw{Name: "reject", Data: reset}})...)
-	b.AddRule(d.deny, rule(f.match(), f.boxIn(d, f.refuse), exprs{&expr.Reject{Type: icmpx, Code: prohibited}})...)
+	b.AddRule(d.deny, rule(f.boxIn(d, f.refuse), l4(unix.IPPROTO_TCP), exprs{nft.Raw{Name: "reject", Data: reset}})...)
+	b.AddRule(d.deny, rule(f.boxIn(d, f.refuse), exprs{&expr.Reject{Type: icmpx, Code: prohibited}})...)
 }

@@ -3,6 +3,7 @@ package nat
 import (
 	"encoding/json"
 	"flag"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -29,6 +30,25 @@ var goldens = []struct {
 		name:  "links",
 		links: []string{"br0 type bridge", "up0 type veth peer name up0p"},
 		state: State{Networks: []Network{{Interface: "br0", Subnets: prefixes("10.88.0.0/16"), Masquerade: true}}},
+	},
+	{
+		name: "policies",
+		state: State{
+			Networks: []Network{network0()},
+			Policies: []Policy{
+				{
+					Box: addrs("10.88.0.2", "fd88::2"), Owner: "web", Refuse: true,
+					Egress: &Rules{Allow: []Rule{
+						{Peer: netip.MustParsePrefix("203.0.113.0/24"), Proto: TCP, Port: 443},
+						{Peer: netip.MustParsePrefix("198.51.100.0/24"), Except: prefixes("198.51.100.64/26"), Proto: UDP, Port: 100, PortLast: 200},
+						{Peer: netip.MustParsePrefix("2001:db8::/32"), Proto: ICMP},
+						{Host: true, Proto: UDP, Port: 53},
+					}},
+					Ingress: &Rules{},
+				},
+				{Box: addrs("10.88.0.3"), Owner: "db", Ingress: &Rules{Allow: []Rule{{Peer: netip.MustParsePrefix("10.88.0.2/32")}}}},
+			},
+		},
 	},
 	{
 		name: "ports",
@@ -95,7 +115,10 @@ func TestTheTableIsTheGoldenOne(t *testing.T) {
 			if err := gw.Publish(t.Context(), g.state.Ports...); err != nil {
 				t.Fatal(err)
 			}
-			same(t, "AddNetwork and Publish", objects(t, ns), objects(t, theirs))
+			if err := gw.SetPolicies(t.Context(), g.state.Policies...); err != nil {
+				t.Fatal(err)
+			}
+			same(t, "single steps", objects(t, ns), objects(t, theirs))
 		})
 	}
 }
