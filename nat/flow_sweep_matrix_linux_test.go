@@ -309,6 +309,8 @@ func TestAChangeOfANetworkEndsWhatItForbidsAndNothingElse(t *testing.T) {
 	hidden := network(func(n *Network) { n.Masquerade = true })
 	internal := network(func(n *Network) { n.Internal = true })
 	isolated := network(func(n *Network) { n.Isolated = true })
+	strict := network(func(n *Network) { n.Masquerade, n.Strict = true, true })
+	trusted := network(func(n *Network) { n.Masquerade, n.Trusted = true, prefixes("203.0.113.0/24", "2001:db8:1::/64") })
 	linked := network(func(n *Network) { n.AllowTo = []string{"br1"} })
 	opened := network(func(n *Network) { n.Pinholes = boxPinholes() })
 	clamped := network(func(n *Network) { n.ClampMSS, n.Masquerade = true, true })
@@ -359,6 +361,10 @@ func TestAChangeOfANetworkEndsWhatItForbidsAndNothingElse(t *testing.T) {
 				{"a way to another network on", routed, linked, [][]outcome{goOn("out", "host", "visit", "sibling")}},
 				{"pinholes off", opened, routed, [][]outcome{ends("direct"), goOn("out", "host", "visit", "sibling")}},
 				{"pinholes on", routed, opened, [][]outcome{goOn("out", "host", "visit", "sibling")}},
+				{"strict on", hidden, strict, [][]outcome{ends("out"), ends("host"), ends("sibling"), ends("hairpin"), goOn("visit")}},
+				{"strict off", strict, hidden, [][]outcome{goOn("visit")}},
+				{"trusted on", hidden, trusted, [][]outcome{ends("out", own4, own6), goOn("host", "visit", "sibling", "hairpin")}},
+				{"trusted off", trusted, hidden, [][]outcome{ends("out", uplink4, uplink6), ends("direct"), goOn("host", "visit", "sibling", "hairpin")}},
 			} {
 				if testing.Short() && (i%len(verbs) != turn || !testutil.Spread(i/len(verbs), 2)) { // one of the verbs
 					continue

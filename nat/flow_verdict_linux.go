@@ -25,17 +25,23 @@ type flowPolicy struct {
 	single  map[hostPort]Port
 	ranges  []Port
 	nets    []NetworkState
-	enabled [2]map[string]bool // links that forward for the networks only, by family
+	enabled [2]map[string]bool  // links that forward for the networks only, by family
+	limited map[netip.Addr]bool // boxes with a policy for Egress
 }
 
 // newFlowPolicy returns the policy of a table with these items and networks.
 func newFlowPolicy(items []item, nets []NetworkState) (*flowPolicy, error) {
-	r := &flowPolicy{single: make(map[hostPort]Port), nets: nets}
+	r := &flowPolicy{single: make(map[hostPort]Port), nets: nets, limited: make(map[netip.Addr]bool)}
 	for i, f := range families {
 		r.enabled[i] = make(map[string]bool)
 		for _, it := range items {
-			if it.set == f.enabled {
+			switch it.set {
+			case f.enabled:
 				r.enabled[i][nameOf(it.elem.Key)] = true
+			case f.out.limited:
+				if a, ok := netip.AddrFromSlice(it.elem.Key); ok {
+					r.limited[a] = true
+				}
 			}
 		}
 	}
@@ -92,12 +98,23 @@ func (r *flowPolicy) verdict(f *ct.Flow, fromHost, toHost bool) flowVerdict {
 	switch {
 	case f.Status&statusExpected != 0: // the rules let it pass as they did the other
 		return flowRight
+	case !fromHost && r.unlimited(f.Orig.Src.Addr()) && !(target{host: toHost, proto: f.Orig.Proto, port: f.Orig.Dst.Port()}).isDHCP():
+		return flowWrong
 	case toHost:
 		return r.verdictToHost(f, fromHost)
 	case fromHost: // what the host sends is neither filtered nor translated
 		return flowRight
 	}
 	return r.verdictPassing(f)
+}
+
+// unlimited reports whether an address is that of a box without a policy in a Strict network.
+func (r *flowPolicy) unlimited(a netip.Addr) bool {
+	if r.limited[a] {
+		return false
+	}
+	net := networkOf(r.nets, a)
+	return net != nil && net.Strict && net.contains(a)
 }
 
 // verdictToHost decides about a flow to an address of the host, by the published ports. A

@@ -188,6 +188,11 @@ func (ch *networkTx) sweep(ctx context.Context) error {
 	if err != nil {
 		return notEnded(err)
 	}
+	limited, err := ch.n.readPart(ctx, ch.c, func(f *family46) []string { return []string{f.out.limited} })
+	if err != nil {
+		return notEnded(err)
+	}
+	now = append(now, limited...)
 	s := sweep{n: ch.n, had: replaceItems(now, ch.want, ch.had), is: now}
 	return s.run(ctx)
 }
