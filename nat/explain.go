@@ -70,6 +70,7 @@ const (
 	CauseSource          CauseKind = "source"             // this table drops the packet for its source address
 	CauseLegacyRules     CauseKind = "legacy rules"       // there are rules of iptables-legacy, which cannot be read
 	CauseInternal        CauseKind = "internal"           // the box's network is Internal
+	CausePolicy          CauseKind = "policy"             // no rule of the box's policy allows it
 	CauseReversePath     CauseKind = "reverse path"       // rp_filter drops packets from the link
 	CauseStaleFlow       CauseKind = "stale flow"         // conntrack has older flows that go elsewhere
 	CauseForwardingOff   CauseKind = "forwarding off"     // the host does not forward between the links

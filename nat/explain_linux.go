@@ -48,7 +48,7 @@ func (n *NAT) Explain(ctx context.Context, port Port, hints Hints) (Causes, erro
 	}
 	d := diagnosis{n: n, c: c, port: port, hints: hints, box: port.Box, local: port.Host.Addr().IsLoopback()}
 	for _, look := range []func(context.Context) error{
-		d.lookAtTable, d.lookAtWay, d.lookAtSource, d.lookAtRules, d.lookAtReversePath, d.lookAtFlows, d.lookAtForwarding, d.lookAtLink, d.lookAtBridge, d.lookAtListener, d.lookAtLegacy,
+		d.lookAtTable, d.lookAtWay, d.lookAtSource, d.lookAtRules, d.lookAtPolicyIn, d.lookAtReversePath, d.lookAtFlows, d.lookAtForwarding, d.lookAtLink, d.lookAtBridge, d.lookAtListener, d.lookAtLegacy,
 	} {
 		err = errors.Join(err, look(ctx))
 	}

@@ -17,7 +17,8 @@ import (
 
 // ExplainOut looks for reasons why a box gets no answer from an external address. The box is named
 // by its address. The zero Addr for to stands for an address that the default route leads to. The
-// limits of [NAT.Explain] apply. After [NAT.AddNetwork] it shows whether another firewall, e.g.
+// limits of [NAT.Explain] apply. A policy that lets the box reach the address by some protocols and ports
+// only is a cause that is not certain, which names the rules. After [NAT.AddNetwork] it shows whether another firewall, e.g.
 // Docker's, drops what the boxes send: a cause of the kind [CauseForeignDrop].
 //
 // Errors: os.ErrInvalid for an address that is invalid or of another family than the box's. If
@@ -41,7 +42,7 @@ func (n *NAT) ExplainOut(ctx context.Context, box, to netip.Addr) (Causes, error
 	}
 	d := diagnosis{n: n, c: c, outward: true, box: netip.AddrPortFrom(box, 0), hints: Hints{From: to}}
 	d.port.Host = d.box
-	for _, look := range []func(context.Context) error{d.lookAtWayOut, d.lookAtRulesOut, d.lookAtForwarding, d.lookAtLegacy} {
+	for _, look := range []func(context.Context) error{d.lookAtWayOut, d.lookAtPolicyOut, d.lookAtRulesOut, d.lookAtForwarding, d.lookAtLegacy} {
 		err = errors.Join(err, look(ctx))
 	}
 	return d.causes, n.fail(op, subject, err)
