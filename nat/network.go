@@ -2,6 +2,7 @@ package nat
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/linkname"
 	"github.com/boxwire/boxwire/internal/refuse"
@@ -220,10 +221,8 @@ func (n Network) checked() (Network, error) {
 		if name == n.Interface {
 			return n, refuse.Input("AllowTo names the network itself: %s", name)
 		}
-		for _, other := range n.AllowTo[:i] {
-			if other == name {
-				return n, refuse.Input("AllowTo names %s twice", name)
-			}
+		if slices.Contains(n.AllowTo[:i], name) {
+			return n, refuse.Input("AllowTo names %s twice", name)
 		}
 	}
 	if o, err := checkPinholes(n.Pinholes); err != nil {

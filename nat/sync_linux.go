@@ -127,7 +127,7 @@ func (s *syncTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error
 		addItems(b, s.want)
 	}
 	addItems(b, s.plan.facts)
-	s.differs = b.Len() > 0 || s.plan.writes()
+	s.differs = b.Len() > 0 || s.plan.Writes()
 	return b, s.reserved.shrink(ctx)
 }
 
