@@ -111,7 +111,7 @@ func (c *creation) explainMaster(e *nl.Error, at *end) error {
 		m, ok := c.look(at, s.Master.Index)
 		switch {
 		case !ok:
-			// The kernel says EINVAL here, which is not what it is.
+			// The kernel answers EINVAL here, although the index is valid.
 			return notExist(fmt.Sprintf("master %s does not exist in netns %s", s.Master, at.ns), e)
 		case e.Errno == unix.EOPNOTSUPP:
 			return &causeError{text: fmt.Sprintf("master %s (%s) takes no ports: %v", s.Master, m.Name, e), err: e}

@@ -133,7 +133,7 @@ type Network struct {
 	// later. If it is deleted, its entry here goes with it.
 	AllowTo []string
 
-	// Pinholes are ports that everybody reaches at the boxes' own addresses, without translation.
+	// Pinholes are ports that any host reaches at the boxes' own addresses, without translation.
 	// They are for routed networks, whose addresses the outside has a route to. [NAT.AddPinholes]
 	// adds more.
 	Pinholes []Pinhole
