@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"strconv"
 	"testing"
 
 	"github.com/boxwire/boxwire/netns"
@@ -64,6 +65,28 @@ func BenchmarkCreateVeth(b *testing.B) {
 			b.Fatal(err)
 		}
 	})
+}
+
+// The usual attachment: a pair with one end on a bridge, the other up in a box and with
+// an address.
+func TestAllocsOfCreate(t *testing.T) {
+	host, web := netnstest.New(t), netnstest.New(t)
+	br := mustCreate(t, host, Spec{Name: "br0", Up: true, Kind: Bridge{}})
+	var specs []Spec
+	for i := range 22 {
+		n := strconv.Itoa(i)
+		peer := Spec{NS: web, Name: "eth" + n, Up: true, Addrs: prefixes("10.88.0." + n + "/16")}
+		specs = append(specs, Spec{Name: "web" + n, Up: true, Master: br.Ref(), Kind: Veth{Peer: peer}})
+	}
+	n := testing.AllocsPerRun(len(specs)-1, func() {
+		if _, err := Create(t.Context(), host, specs[0]); err != nil {
+			t.Fatal(err)
+		}
+		specs = specs[1:]
+	})
+	if n > 35 {
+		t.Errorf("Create of a pair allocates %v times, at most 35 are allowed", n)
+	}
 }
 
 func BenchmarkGet(b *testing.B) {

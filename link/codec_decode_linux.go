@@ -62,16 +62,11 @@ func (s *linkStore) decode(l *Link, b []byte) error {
 		case unix.IFLA_LINK_NETNSID:
 			l.LinkNSID = int(int32(w.U32()))
 		case unix.IFLA_LINKINFO:
-			in := w.Nested()
-			for in.Next() {
-				if in.Type() == unix.IFLA_INFO_KIND {
-					s.kind = kindName(in.Data(), s.kind)
-					l.Kind = s.kind
-				}
-			}
-			if err := in.Err(); err != nil {
+			kind, err := infoKind(w.Nested(), s.kind)
+			if err != nil {
 				return err
 			}
+			s.kind, l.Kind = kind, kind
 		}
 	}
 	switch l.Kind {
@@ -81,6 +76,29 @@ func (s *linkStore) decode(l *Link, b []byte) error {
 		l.ParentIndex = iflink
 	}
 	return w.Err()
+}
+
+// kindOfLink returns the kind in the body of an RTM_NEWLINK message, or "".
+func kindOfLink(b []byte) (kind string) {
+	if len(b) < unix.SizeofIfInfomsg {
+		return ""
+	}
+	for w := nl.Walk(b[unix.SizeofIfInfomsg:]); w.Next(); {
+		if w.Type() == unix.IFLA_LINKINFO {
+			kind, _ = infoKind(w.Nested(), "")
+		}
+	}
+	return kind
+}
+
+// infoKind returns the kind in IFLA_LINKINFO.
+func infoKind(w nl.Walker, last string) (kind string, err error) {
+	for w.Next() {
+		if w.Type() == unix.IFLA_INFO_KIND {
+			kind = kindName(w.Data(), last)
+		}
+	}
+	return kind, w.Err()
 }
 
 // kindName returns the NUL-terminated name in b, without an allocation for the

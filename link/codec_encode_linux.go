@@ -22,20 +22,23 @@ func appendIfInfo(b []byte, index int, flags, change uint32) []byte {
 // descriptors of the namespaces of the peer and of the link itself; -1 where they
 // are the one the message is sent in. compare reports whether some kernel may ignore
 // something in it.
-func newLink(s *Spec, peerFD, destFD int) (req nl.Request, compare bool) {
+func newLink(s *Spec, o *options, peerFD, destFD int) (req nl.Request, compare bool) {
 	var flags uint32
 	if s.Up {
 		flags = unix.IFF_UP
 	}
-	m := message{b: appendIfInfo(make([]byte, 0, 256), s.Index, flags, flags)}
-	m.put(placeLink, s.common())
+	if o.other != nil {
+		o.other.fd = peerFD
+	}
+	m := message{b: appendIfInfo(make([]byte, 0, 512), s.Index, flags, flags)}
+	m.common(s)
 	if _, ok := s.Kind.(Veth); ok {
 		m.b = s.oneQueue(m.b)
 	}
 	if s.Parent.Index != 0 {
 		m.b = nl.AppendU32(m.b, unix.IFLA_LINK, uint32(s.Parent.Index))
 	}
-	m.kind(forNew(s.Kind), peerFD)
+	m.kind(o)
 	if s.Master.Index != 0 {
 		m.b = nl.AppendU32(m.b, unix.IFLA_MASTER, uint32(s.Master.Index))
 	}

@@ -174,6 +174,8 @@ func TestAttributeNames(t *testing.T) {
 
 // made is the message that makes a link in the namespace that it is sent in.
 func made(s *Spec, peerFD int) nl.Request {
-	r, _ := newLink(s, peerFD, -1)
+	o := declare(s.Kind)
+	o.forNew()
+	r, _ := newLink(s, &o, peerFD, -1)
 	return r
 }

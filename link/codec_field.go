@@ -135,14 +135,13 @@ func nameOf(fields []field, typ uint16) string {
 
 // encoder appends fields to a message.
 type encoder struct {
-	b       []byte
-	have    *attrs   // what the link has already, which is left out; nil: nothing
-	only    *attrSet // the fields to append; nil: all
-	zero    bool     // zeros are not left out
-	sent    attrSet  // the fields that were appended
-	names   []string // their names
-	unsure  bool     // there may be kernels that ignore one of them
-	scratch []byte
+	b      []byte
+	have   *attrs   // what the link has already, which is left out; nil: nothing
+	only   *attrSet // the fields to append; nil: all
+	zero   bool     // zeros are not left out
+	sent   attrSet  // the fields that were appended
+	names  []string // their names, if it is known what the link has
+	unsure bool     // there may be kernels that ignore one of them
 }
 
 func (e *encoder) put(fields []field) {
@@ -153,16 +152,16 @@ func (e *encoder) put(fields []field) {
 		if !f.form.isSet(f.value, e.zero) || e.only != nil && !e.only.has(t) || s.newOnly && e.have != nil {
 			continue
 		}
-		e.scratch = f.form.append(e.scratch[:0], f.value)
-		if e.have != nil && e.have[t] != nil && f.form.equal(e.scratch, e.have[t]) {
-			continue
+		b, at := nl.Open(append(e.b, s.lead...), f.typ)
+		b = f.form.append(b, f.value)
+		if e.have != nil {
+			if e.have[t] != nil && f.form.equal(nl.Payload(b, at), e.have[t]) {
+				continue
+			}
+			e.names = append(e.names, f.name)
 		}
-		e.b = nl.AppendAttr(append(e.b, s.lead...), f.typ, e.scratch)
+		e.b = nl.Close(b, at)
 		e.sent.add(t)
-		if e.names == nil {
-			e.names = make([]string, 0, len(fields))
-		}
-		e.names = append(e.names, f.name)
 		e.unsure = e.unsure || !s.sure
 	}
 }

@@ -36,19 +36,17 @@ type fields [places]attrSet
 // message is a request about a link that is being put together.
 type message struct {
 	b      []byte
-	have   *state  // what the link has already, which is left out; nil: nothing
-	only   *fields // what may stand in it; nil: everything
-	zero   bool    // zeros stand in it, too
-	sent   fields  // what stands in it
-	names  []string
-	unsure bool // there may be kernels that ignore part of it
-
-	scratch []byte
+	have   *state   // what the link has already, which is left out; nil: nothing
+	only   *fields  // what may stand in it; nil: everything
+	zero   bool     // zeros stand in it, too
+	sent   fields   // what stands in it
+	names  []string // the same by name, with have
+	unsure bool     // there may be kernels that ignore part of it
 }
 
 // put appends fields that stand at the end of the message.
 func (m *message) put(place int, list []field) {
-	e := encoder{b: m.b, names: m.names, zero: m.zero, scratch: m.scratch}
+	e := encoder{b: m.b, names: m.names, zero: m.zero}
 	if m.have != nil {
 		e.have = &m.have.at[place]
 	}
@@ -56,7 +54,7 @@ func (m *message) put(place int, list []field) {
 		e.only = &m.only[place]
 	}
 	e.put(list)
-	m.b, m.names, m.unsure, m.scratch = e.b, e.names, m.unsure || e.unsure, e.scratch
+	m.b, m.names, m.unsure = e.b, e.names, m.unsure || e.unsure
 	for i, in := range e.sent {
 		m.sent[place][i] |= in
 	}
@@ -78,21 +76,23 @@ func (m *message) end(at int) {
 	nl.End(m.b, at)
 }
 
+// common appends what any message about a link may have.
+func (m *message) common(s *Spec) {
+	list := s.common()
+	m.put(placeLink, list[:])
+}
+
 // kind appends the kind and its options.
-func (m *message) kind(k Kind, peerFD int) {
+func (m *message) kind(o *options) {
 	info := m.begin(unix.IFLA_LINKINFO)
-	m.b = nl.AppendString(m.b, unix.IFLA_INFO_KIND, k.name())
-	m.data(k, peerFD)
+	m.b = nl.AppendString(m.b, unix.IFLA_INFO_KIND, o.kind.name())
+	m.data(o)
 	m.end(info)
 }
 
-func (m *message) data(k Kind, peerFD int) {
-	_, list := k.fields()
-	if peerFD >= 0 {
-		withPeerFD(list, peerFD)
-	}
+func (m *message) data(o *options) {
 	data := m.begin(unix.IFLA_INFO_DATA)
-	m.put(placeData, list)
+	m.put(placeData, o.fields)
 	m.end(data)
 }
 
@@ -114,22 +114,22 @@ func (m *message) late(s *Spec) {
 
 // all appends everything that can be changed on a link that is there, but its
 // master and what it is as a port.
-func (m *message) all(s *Spec) {
-	m.put(placeLink, s.common())
+func (m *message) all(s *Spec, o *options) {
+	m.common(s)
 	m.late(s)
-	m.options(s)
+	m.options(o)
 }
 
-// options appends those of the kind, with its name where there are any.
-func (m *message) options(s *Spec) {
-	if s.Kind == nil {
+// options appends those of the kind, with its name if there are any.
+func (m *message) options(o *options) {
+	if o.kind == nil {
 		return
 	}
 	before := len(m.b)
 	info := m.begin(unix.IFLA_LINKINFO)
-	m.b = nl.AppendString(m.b, unix.IFLA_INFO_KIND, s.Kind.name())
+	m.b = nl.AppendString(m.b, unix.IFLA_INFO_KIND, o.kind.name())
 	empty := len(m.b)
-	if m.data(s.Kind, -1); len(m.b) == empty {
+	if m.data(o); len(m.b) == empty {
 		m.b = m.b[:before]
 		return
 	}
@@ -160,10 +160,11 @@ func (v sysctl) text() string { return strconv.Itoa(int(int32(v.value))) }
 // sysctls returns those of the spec that the link does not have already.
 func (m *message) sysctls(s *Spec) (list []sysctl) {
 	c := message{have: m.have, only: m.only, zero: m.zero}
-	c.put(placeConf6, s.IPv6.sysctls())
+	fields := s.IPv6.sysctls()
+	c.put(placeConf6, fields)
 	m.sent[placeConf6] = c.sent[placeConf6]
 	for w := nl.Walk(c.b); w.Next(); {
-		list = append(list, sysctl{c.names[len(list)], w.U32()})
+		list = append(list, sysctl{nameOf(fields, w.Type()), w.U32()})
 	}
 	return list
 }

@@ -86,9 +86,9 @@ func namesOf(k Kind) func([]uint16) string {
 		if len(path) < 3 || path[0] != unix.IFLA_LINKINFO || path[1] != unix.IFLA_INFO_DATA {
 			return linkNames(path)
 		}
-		_, fields := k.fields()
-		s := linkNames(path[:2]) + "/" + cmp.Or(nameOf(fields, path[2]), strconv.Itoa(int(path[2])))
-		if len(path) > 3 && pairOf(k) != nil {
+		o := declare(k)
+		s := linkNames(path[:2]) + "/" + cmp.Or(nameOf(o.fields, path[2]), strconv.Itoa(int(path[2])))
+		if len(path) > 3 && o.other != nil {
 			s += "/" + linkNames(path[3:])
 		}
 		return s

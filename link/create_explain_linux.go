@@ -111,7 +111,7 @@ func (c *creation) explainMaster(e *nl.Error, at *end) error {
 		m, ok := c.look(at, s.Master.Index)
 		switch {
 		case !ok:
-			// The kernel says EINVAL here, which is not what it is.
+			// The kernel answers EINVAL here, although the index is valid.
 			return notExist(fmt.Sprintf("master %s does not exist in netns %s", s.Master, at.ns), e)
 		case e.Errno == unix.EOPNOTSUPP:
 			return &causeError{text: fmt.Sprintf("master %s (%s) takes no ports: %v", s.Master, m.Name, e), err: e}
@@ -182,12 +182,17 @@ func moduleOf(kind string) string {
 
 // optionNames names what is set of a kind.
 func optionNames(k Kind) string {
-	var m message
-	m.data(k, -1)
-	if len(m.names) == 0 {
+	_, fields := k.fields()
+	var names []string
+	for i := range fields {
+		if f := &fields[i]; f.form.isSet(f.value, false) {
+			names = append(names, f.name)
+		}
+	}
+	if names == nil {
 		return "what was asked for beside"
 	}
-	return strings.Join(m.names, ", ")
+	return strings.Join(names, ", ")
 }
 
 // find reads a link to find out about a failure, even when ctx is done by now.

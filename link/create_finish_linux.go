@@ -19,28 +19,34 @@ func (c *creation) finish(s *step) error {
 	for i := range s.reqs {
 		setIndex(&s.reqs[i], e.index)
 	}
-	var bad error
-	err := execChange(c.ctx, e.conn, s.reqs, func(i int, m nl.Message) error {
-		if !s.read || i != len(s.reqs)-1 || m.Type != unix.RTM_NEWLINK {
-			return nil
-		}
-		if s.compare {
-			bad = e.verify(s.left, m.Body)
-		}
-		if s.side == inner {
-			return nil
-		}
-		err := decodeLink(&c.link, m.Body)
-		c.link.ns = e.ns
-		return err
-	})
-	if err != nil {
+	var reply func(int, nl.Message) error
+	if s.read {
+		reply = func(i int, m nl.Message) error { return c.readBack(s, i, m) }
+	}
+	if err := execChange(c.ctx, e.conn, s.reqs, reply); err != nil {
 		return c.explainFinish(s, err)
 	}
 	if s.up && s.side == outer && !s.read {
 		c.link.Up = true
 	}
-	return c.failAt(e.ns, e.spec, bad)
+	return c.failAt(e.ns, e.spec, c.bad)
+}
+
+// readBack takes the end as the kernel shows it in its answer to the last request.
+func (c *creation) readBack(s *step, i int, m nl.Message) error {
+	if i != len(s.reqs)-1 || m.Type != unix.RTM_NEWLINK {
+		return nil
+	}
+	e := c.at(s.side)
+	if s.compare {
+		c.bad = e.verify(s.left, m.Body)
+	}
+	if s.side == inner {
+		return nil
+	}
+	err := decodeLink(&c.link, m.Body)
+	c.link.ns = e.ns
+	return err
 }
 
 // setIndex fills in the index of the link, which stands at the same place in struct
@@ -78,7 +84,7 @@ func (c *creation) explainFinish(s *step, err error) error {
 
 // verifyMade compares what was asked for in the message that made the link with what
 // the kernel shows of it. The kernel ignores attributes that it does not know.
-func (e *end) verifyMade(body []byte) error {
+func (e *end) verifyMade(o *options, body []byte) error {
 	have := states.Get().(*state)
 	*have = state{}
 	defer states.Put(have)
@@ -90,11 +96,11 @@ func (e *end) verifyMade(body []byte) error {
 		s.MTU = 0 // see planMake
 	}
 	m := message{have: have}
-	m.common(&s)
+	m.shared(&s)
 	if h, ok := s.Kind.(unreporter); ok {
 		h.addUnreported(&have.at[placeData])
 	}
-	m.kind(s.Kind, -1)
+	m.data(o)
 	return notTaken(m.names)
 }
 
@@ -112,7 +118,7 @@ func (e *end) verify(left pending, body []byte) error {
 		m.put(placeLink, s.mtu())
 	}
 	if left.common {
-		m.common(&s)
+		m.shared(&s)
 	}
 	m.late(&s)
 	m.slave(&s)
@@ -125,13 +131,13 @@ func (e *end) verify(left pending, body []byte) error {
 	return notTaken(m.names)
 }
 
-// common compares the attributes that any message about a link may have. The address
+// shared compares what any message about a link may have. The address
 // and the MTU of a port are its master's to change.
-func (m *message) common(s *Spec) {
+func (m *message) shared(s *Spec) {
 	if s.Master.Index != 0 {
 		s.MAC, s.MTU = nil, 0
 	}
-	m.put(placeLink, s.common())
+	m.common(s)
 }
 
 // notTaken names the options that the kernel has ignored.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -53,17 +52,18 @@ type creation struct {
 	ctx  context.Context
 	ns   *netns.NS // given to the call: where the message is sent
 	spec *Spec
+	kind options // of the spec
 	send *nl.Conn
 
 	end  end  // the link itself
-	peer *end // the other end of a pair; nil where there is none
+	peer *end // the other end of a pair, or nil
 
 	link    Link       // what was made
+	made    bool       // it is there to be deleted if a step fails
 	shown   bool       // the kernel has shown it
 	master  string     // the kind of its master, as far as that was shown
 	compare bool       // a kernel may have ignored part of the message that made it
 	bad     error      // what it has ignored
-	undo    nl.Request // removes what was made; of type 0 while there is nothing
 	queues  int        // of a Tun: how many to return
 	files   []*os.File // those
 }
@@ -115,12 +115,12 @@ func (c *creation) run() (Link, error) {
 // refuses the first step for that, nothing was made, and the plan changes.
 func (c *creation) carryOut() error {
 	now := conditions{moved: !c.end.ns.Equal(c.ns)}
-	steps := plan(c.spec, now)
+	steps := plan(c.spec, c.kind.peer(), now)
 	for len(steps) > 0 {
 		err := c.do(&steps[0])
 		if _, e, ok := refused(err); ok && !now.late && steps[0].kind == stepCreate && steps[0].spec.Up && e.Errno == unix.EPERM && strings.Contains(e.Msg, "while up") {
 			now.late = true
-			steps = plan(c.spec, now)
+			steps = plan(c.spec, c.kind.peer(), now)
 			continue
 		}
 		if err != nil {
@@ -157,7 +157,7 @@ func (c *creation) prepare() (err error) {
 	if c.spec.NS == nil {
 		c.spec.NS = c.ns
 	}
-	if err = c.spec.check(c.ns); err != nil {
+	if c.kind, err = c.spec.check(c.ns); err != nil {
 		return err
 	}
 	if err = c.checkTun(); err != nil {
@@ -167,11 +167,13 @@ func (c *creation) prepare() (err error) {
 		return err
 	}
 	s := c.spec
-	if err = s.resolve(c.ctx, c.ns); err != nil {
+	if err = s.resolve(c.ctx, c.ns, &c.kind); err != nil {
 		return err
 	}
-	s.drawMACs()
-	s.pairUp()
+	p := c.kind.peer()
+	s.drawMACs(p)
+	s.pairUp(p)
+	c.kind.forNew()
 	c.end = end{ns: c.ns, conn: c.send, spec: s}
 	if !s.NS.Equal(c.ns) {
 		c.end.ns = s.NS
@@ -179,7 +181,6 @@ func (c *creation) prepare() (err error) {
 			return fmt.Errorf("the link's namespace %s: %w", s.NS, err)
 		}
 	}
-	p := pairOf(s.Kind)
 	if p == nil {
 		return nil
 	}
@@ -208,7 +209,7 @@ func (c *creation) create(s *step) error {
 	case ok && i == 0:
 		return c.explain(e)
 	case err == nil, ok, c.shown: // where a question was refused, the master has gone
-		c.undo = delName(c.spec.Name)
+		c.made = true
 	}
 	if ok {
 		return nil
@@ -226,12 +227,11 @@ func (c *creation) withFd(e *end, fn func(fd int) error) error {
 }
 
 func (c *creation) sendNew(s *step, peerFD, destFD int) error {
-	req, compare := newLink(s.spec, peerFD, destFD)
-	c.compare = compare
+	s.reqs[0], c.compare = newLink(s.spec, &c.kind, peerFD, destFD)
 	if s.echo {
-		req.Flags |= unix.NLM_F_ECHO
+		s.reqs[0].Flags |= unix.NLM_F_ECHO
 	}
-	return execChange(c.ctx, c.send, slices.Concat([]nl.Request{req}, s.reqs), c.answer)
+	return execChange(c.ctx, c.send, s.reqs, c.answer)
 }
 
 // answer reads what the kernel answers to the message that makes the link: the link
@@ -243,17 +243,15 @@ func (c *creation) answer(i int, m nl.Message) error {
 	case i == 0:
 		return c.show(m)
 	}
-	var master Link
-	err := decodeLink(&master, m.Body)
-	c.master = master.Kind
-	return err
+	c.master = kindOfLink(m.Body)
+	return nil
 }
 
 // show takes the link as the kernel shows it.
 func (c *creation) show(m nl.Message) error {
 	c.shown = true
 	if c.compare {
-		c.bad = c.end.verifyMade(m.Body)
+		c.bad = c.end.verifyMade(&c.kind, m.Body)
 	}
 	return decodeLink(&c.link, m.Body)
 }
@@ -265,7 +263,7 @@ func (c *creation) readMade(s *step) error {
 	} else {
 		err := c.end.conn.Call(answerContext(c.ctx), getLink(c.spec.Name, 0), c.show)
 		if _, e, ok := refused(err); ok && e.Errno == unix.ENODEV {
-			c.undo = nl.Request{}
+			c.made = false
 			return notExist("the link was made, and renamed or deleted by another program at once", e)
 		}
 		if err == nil && !c.shown {
@@ -277,7 +275,6 @@ func (c *creation) readMade(s *step) error {
 	}
 	c.link.ns = c.end.ns
 	c.end.index = c.link.Index
-	c.undo = delLink(c.end.index)
 	if c.peer != nil {
 		c.peer.index = c.link.PeerIndex
 		if c.peer.index == 0 { // kernels before 5.2 leave it out where both have the same
@@ -301,12 +298,16 @@ func (c *creation) rollback() error {
 		f.Close()
 	}
 	c.files = nil
-	if c.undo.Type == 0 {
+	if !c.made {
 		return nil
+	}
+	req := delLink(c.end.index)
+	if c.end.index == 0 {
+		req = delName(c.spec.Name)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), undoTimeout)
 	defer cancel()
-	if err := c.end.conn.Call(ctx, c.undo, nil); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := c.end.conn.Call(ctx, req, nil); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return c.fail(fmt.Errorf("deleting it again: %w", err))
 	}
 	return nil

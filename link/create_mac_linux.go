@@ -7,16 +7,17 @@ import (
 
 // drawMACs gives each end of the link that is to be made an address, where the
 // kernel would draw one.
-func (s *Spec) drawMACs() {
+//
+// p is the other end of a pair, or nil.
+func (s *Spec) drawMACs(p *Spec) {
 	if !hasOwnMAC(s.Kind) {
 		return
 	}
 	if s.MAC == nil {
 		s.MAC = randomMAC()
 	}
-	if p := pairOf(s.Kind); p != nil && p.MAC == nil {
+	if p != nil && p.MAC == nil {
 		p.MAC = randomMAC()
-		s.Kind = withPeer(s.Kind, *p)
 	}
 }
 

@@ -69,10 +69,12 @@ type conditions struct {
 
 // plan returns the steps that make a link. It is a pure function: all that a
 // kernel may answer is in the steps' conditions.
-func plan(s *Spec, c conditions) []step {
+//
+// p is the other end of a pair, or nil.
+func plan(s, p *Spec, c conditions) []step {
 	steps := make([]step, 0, 6)
 	var left pending
-	p, late := pairOf(s.Kind), s.lateAttrs()
+	late := s.lateAttrs()
 	addrs, linkLocal := s.newAddrs()
 	if k, ok := s.Kind.(Tun); ok {
 		steps = append(steps, step{kind: stepTun}, step{kind: stepRead})
@@ -84,7 +86,8 @@ func plan(s *Spec, c conditions) []step {
 		// The kernel brings a new link up before it looks at a later message.
 		left.up = s.Up && (c.late || late.any() || len(linkLocal) > 0)
 		left.mtu = isBridge(s.Kind) && s.MTU != 0
-		steps = append(steps, planMake(s, left, c.moved)...)
+		create, read := planMake(s, p, left, c.moved)
+		steps = append(steps, create, read)
 	}
 	ends := make([]endPlan, 1, 2)
 	ends[0] = endPlan{side: outer, spec: s, left: left, late: late, addrs: addrs, linkLocal: linkLocal}
@@ -109,7 +112,7 @@ func plan(s *Spec, c conditions) []step {
 // The kernel shows a new link in an echo (>= 6.2). That saves more than a request:
 // since 6.14 a request for a link makes the kernel work off that link's changes of
 // carrier first, and an end of a pair whose other end is down has just lost its.
-func planMake(s *Spec, left pending, moved bool) []step {
+func planMake(s, p *Spec, left pending, moved bool) (create, read step) {
 	in := s
 	if left.mtu || left.up {
 		in = new(*s)
@@ -122,15 +125,17 @@ func planMake(s *Spec, left pending, moved bool) []step {
 			in.MTU = minMTU + 1
 		}
 	}
-	create, read := step{kind: stepCreate, left: left, spec: in, echo: true}, step{kind: stepRead, left: left, echoed: echoAlways}
+	// The first request is the message itself, which is built when it is sent.
+	create = step{kind: stepCreate, left: left, spec: in, echo: true, reqs: make([]nl.Request, 1, 2)}
+	read = step{kind: stepRead, left: left, echoed: echoAlways}
 	switch {
-	case moved, s.Master.Index != 0 && sendsMLD(s):
+	case moved, s.Master.Index != 0 && p != nil && p.sendsMLD():
 		// The echo would show the link before it moved.
 		create.echo, read.echoed = false, echoNever
 	case s.Master.Index != 0:
-		create.reqs, read.echoed = []nl.Request{getLink("", s.Master.Index)}, echoOfBridgePort
+		create.reqs, read.echoed = append(create.reqs, getLink("", s.Master.Index)), echoOfBridgePort
 	}
-	return []step{create, read}
+	return create, read
 }
 
 func isBridge(k Kind) bool {
@@ -138,20 +143,18 @@ func isBridge(k Kind) bool {
 	return ok
 }
 
-// sendsMLD reports whether the other end sends MLD reports for its IPv6 addresses as
+// sendsMLD reports whether the other end of a pair sends MLD reports for its IPv6 addresses as
 // it comes up, which a bridge floods to all its ports. The bridge drops them where the
 // kernel has noticed before that the port has no carrier, and a request for the link
 // makes it notice. On a bridge with many ports the floods cost more than the rest of
 // an attachment.
-func sendsMLD(s *Spec) bool {
-	p := pairOf(s.Kind)
-	return p != nil && slices.ContainsFunc(p.Addrs, isIPv6)
-}
+func (s *Spec) sendsMLD() bool { return slices.ContainsFunc(s.Addrs, isIPv6) }
 
 // lateAttrs are the settings that the kernel ignores or refuses in the message that
 // makes a link, and that have to be there before the link comes up.
 type lateAttrs struct {
-	link, slave message
+	link, slave []byte // attributes
+	unsure      bool   // there may be kernels that ignore one of link
 	sysctls     []sysctl
 	port        bool
 }
@@ -161,14 +164,15 @@ func (s *Spec) lateAttrs() lateAttrs {
 	if s.Alias == "" && s.IPv4 == (IPv4Conf{}) && s.IPv6 == (IPv6Conf{}) && s.BondPort == (BondPort{}) {
 		return l
 	}
-	l.link.late(s)
-	l.slave.slave(s)
-	l.sysctls = l.link.sysctls(s)
+	var link, slave message
+	link.late(s)
+	slave.slave(s)
+	l.link, l.slave, l.unsure, l.sysctls = link.b, slave.b, link.unsure, link.sysctls(s)
 	return l
 }
 
 func (l *lateAttrs) any() bool {
-	return l.port || len(l.link.names) > 0 || len(l.slave.names) > 0 || len(l.sysctls) > 0
+	return l.port || len(l.link) > 0 || len(l.slave) > 0 || len(l.sysctls) > 0
 }
 
 // endPlan plans what an end needs after it was made.
@@ -185,7 +189,7 @@ type endPlan struct {
 // link comes up, then its addresses.
 func (e *endPlan) append(steps []step) []step {
 	s := e.spec
-	if len(e.late.slave.names) > 0 {
+	if len(e.late.slave) > 0 {
 		steps = append(steps, step{kind: stepBond, side: e.side})
 	}
 	send := step{kind: stepSend, side: e.side, left: e.left, reqs: e.settings()}
@@ -211,7 +215,7 @@ func (e *endPlan) append(steps []step) []step {
 		send.reqs = append(send.reqs, encodeAddr(0, &e.addrs[i], editAdd))
 	}
 	send.prefixes = append(send.prefixes, s.Addrs...)
-	send.compare = e.late.port || len(e.late.slave.names) > 0 || e.left.mtu || e.left.common || e.late.link.unsure
+	send.compare = e.late.port || len(e.late.slave) > 0 || e.left.mtu || e.left.common || e.late.unsure
 	if send.read = e.read || send.compare; send.read {
 		get := getLink("", 0)
 		if s.IPv6.AddrGenMode != nil || s.IPv6.Token.IsValid() {
@@ -228,10 +232,10 @@ func (e *endPlan) append(steps []step) []step {
 // settings returns the requests for what has to be there when the link comes up.
 func (e *endPlan) settings() (reqs []nl.Request) {
 	s := e.spec
-	if e.left.common || e.left.mtu || e.left.master || len(e.late.link.b) > 0 {
+	if e.left.common || e.left.mtu || e.left.master || len(e.late.link) > 0 {
 		m := message{b: appendIfInfo(make([]byte, 0, 128), 0, 0, 0)}
 		if e.left.common {
-			m.put(placeLink, s.common())
+			m.common(s)
 		}
 		if e.left.mtu {
 			m.put(placeLink, s.mtu())
@@ -239,10 +243,10 @@ func (e *endPlan) settings() (reqs []nl.Request) {
 		if e.left.master {
 			m.b = nl.AppendU32(m.b, unix.IFLA_MASTER, uint32(s.Master.Index))
 		}
-		reqs = append(reqs, nl.Request{Type: unix.RTM_NEWLINK, Body: append(m.b, e.late.link.b...), Names: linkNames})
+		reqs = append(reqs, nl.Request{Type: unix.RTM_NEWLINK, Body: append(m.b, e.late.link...), Names: linkNames})
 	}
-	if len(e.late.slave.names) > 0 {
-		reqs = append(reqs, nl.Request{Type: unix.RTM_NEWLINK, Body: append(appendIfInfo(nil, 0, 0, 0), e.late.slave.b...), Names: linkNames})
+	if len(e.late.slave) > 0 {
+		reqs = append(reqs, nl.Request{Type: unix.RTM_NEWLINK, Body: append(appendIfInfo(nil, 0, 0, 0), e.late.slave...), Names: linkNames})
 	}
 	if e.late.port {
 		reqs = append(reqs, setPort(0, &s.Port))

@@ -99,8 +99,9 @@ func TestPlan(t *testing.T) {
 			"outer: accept_ra 0; proxy_ndp 1; dad_transmits 0", "outer: NEWLINK up; NEWADDR 192.0.2.1; NEWADDR 2001:db8::1; GETLINK compare", "outer: wait 1"}},
 	} {
 		var got []string
-		for _, s := range plan(&c.spec, c.after) {
-			got = append(got, describeStep(&s, c.after.moved))
+		o := declare(c.spec.Kind)
+		for _, s := range plan(&c.spec, o.peer(), c.after) {
+			got = append(got, describeStep(&s, &o, c.after.moved))
 		}
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s:\n got %s\nwant %s", c.name, strings.Join(got, "\n     "), strings.Join(c.want, "\n     "))
@@ -108,7 +109,7 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-func describeStep(s *step, moved bool) string {
+func describeStep(s *step, o *options, moved bool) string {
 	var words []string
 	switch s.kind {
 	case stepCreate:
@@ -116,8 +117,7 @@ func describeStep(s *step, moved bool) string {
 		if moved {
 			destFD = 10
 		}
-		r, _ := newLink(s.spec, -1, destFD)
-		words = append(words, describeRequest(&r))
+		s.reqs[0], _ = newLink(s.spec, o, -1, destFD)
 	case stepTun:
 		return "tun"
 	case stepPersist:

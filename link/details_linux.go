@@ -99,7 +99,8 @@ func decodeDetails(d *Details, b []byte) error {
 		return err
 	}
 	s, in := &d.Spec, &st.at[placeLink]
-	read := in.decode(slices.Concat(s.common(), s.late(), d.reported(), readElsewhere))
+	common := s.common()
+	read := in.decode(slices.Concat(common[:], s.late(), d.reported(), readElsewhere))
 	d.Unknown = in.rest(&read)
 	s.Index, s.Master.Index, s.Parent.Index, s.Up = d.Index, d.Master, d.ParentIndex, d.Up
 	d.Flags = binary.NativeEndian.Uint32(b[8:])

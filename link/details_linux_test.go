@@ -35,7 +35,7 @@ func TestDetailsOfMessagesOfIP(t *testing.T) {
 		if missing := lacks(s, d.Spec); missing != "" {
 			t.Errorf("%s: lacks %s: %+v", name, missing, d.Spec)
 		}
-		if len(d.Data) > 0 && pairOf(d.Spec.Kind) == nil && d.Data[0].Type != 3 {
+		if len(d.Data) > 0 && declare(d.Spec.Kind).other == nil && d.Data[0].Type != 3 {
 			t.Errorf("%s: left over: %v", name, d.Data)
 		}
 	}

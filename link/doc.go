@@ -24,13 +24,13 @@
 //
 // # From ip to link
 //
-//	ip link add ... type vlan id 100     Create, with Kind: VLAN{ID: 100} and Parent
-//	ip link set dev X mtu 1400           Link.Update(ctx, Spec{MTU: 1400}); also name, MAC, kind options
+//	ip link add ... type vlan id 100     Create with Spec.Kind VLAN{ID: 100} and Spec.Parent
+//	ip link set dev X mtu 1400           Link.Update(ctx, Spec{MTU: 1400}); also a name, address, option
 //	ip link set dev X up, down           Link.SetUp, Link.SetDown
 //	ip link set dev X master br0         Link.SetMaster
 //	ip link set dev X netns web          Link.Move; better is Spec.NS
 //	ip link show, del                    Get, List, Link.Details, Link.Stats; Link.Delete, DeleteAll
-//	ip link show group 7                 List(ctx, ns, Filter{Group: 7}); also Master, Kind, AliasPrefix
+//	ip link show group 7                 List(ctx, ns, Filter{Group: 7}); also Filter.Master, Filter.Kind
 //	ip address add, del, flush, show     Link.AddPrefixes, Link.DeleteAddrs, Link.FlushAddrs, Link.Addrs
 //	ip neighbour, bridge fdb             Link.AddNeighbours ..., Link.AddFDBEntries ...
 //	bridge link set, bridge vlan         Link.SetPort; Link.AddVLANs, Link.SyncVLANs
@@ -58,6 +58,9 @@
 // downloads:
 //
 //	err = web0.SetRate(ctx, link.Limit{Rate: 100 * link.Mbit}, link.Limit{Rate: 20 * link.Mbit})
+//
+// The limit is the link's own. For several boxes, put their links into a group (Spec.Group), List them by Filter.Group, and limit
+// each.
 //
 // # Wait and watch
 //

@@ -43,7 +43,8 @@ func wire(ctx context.Context) (host, web *netns.NS) {
 	return host, web
 }
 
-// A bridge in one namespace, and a box's eth0 that hangs on it: both ends of the pair, up and with an address, in one call.
+// A bridge in one namespace and the eth0 of a box that is plugged into it: both ends of the pair, up and with an address, in
+// one call.
 func ExampleCreate() {
 	ctx := context.Background()
 	host, err := netns.New(ctx) // netns.Current: the one we are in
@@ -76,8 +77,8 @@ func ExampleCreate() {
 	// eth0 has the MTU 1500
 }
 
-// A master by its name, as in `ip link add web1 master boxwire0 ...`. What is a Link of another namespace is refused: its index
-// means another link here.
+// A master by its name, as in `ip link add web1 master boxwire0 ...`. The Link of another namespace is refused, because its
+// index means another link here.
 func ExampleRef() {
 	ctx := context.Background()
 	host, web := wire(ctx)
@@ -114,7 +115,7 @@ func ExampleGet() {
 	// true
 }
 
-// The ports of a bridge; the kernel sends no others.
+// The ports of a bridge. The kernel sends no other links.
 func ExampleList() {
 	ctx := context.Background()
 	host, web := wire(ctx)
@@ -152,7 +153,7 @@ func ExampleListAddrs() {
 	// 10.88.0.2/16
 }
 
-// A link has no carrier before the other end is up.
+// A link has no carrier until the other end is up.
 func ExampleLink_WaitUp() {
 	ctx := context.Background()
 	host, web := wire(ctx)
@@ -174,7 +175,7 @@ func ExampleLink_WaitUp() {
 	// Output: eth0 is up: true
 }
 
-// A port moves to another bridge, with its settings, and leaves it.
+// A port moves to another bridge with its settings, and then leaves that.
 func ExampleLink_SetMaster() {
 	ctx := context.Background()
 	host, web := wire(ctx)
@@ -198,7 +199,7 @@ func ExampleLink_SetMaster() {
 	// a port of nothing: true
 }
 
-// A box that other boxes on the bridge cannot reach, and whose groups are not flooded.
+// A box that other boxes on the bridge cannot reach, and that gets no multicast floods.
 func ExampleLink_SetPort() {
 	ctx := context.Background()
 	host, web := wire(ctx)

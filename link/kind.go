@@ -27,6 +27,35 @@ type Kind interface {
 	fields() (Kind, []field)
 }
 
+// options are the options of a kind that a call works on: a copy of the caller's, with
+// its declaration.
+type options struct {
+	kind   Kind      // points to the copy; nil: none are given
+	fields []field   // point into it
+	other  *otherEnd // of a pair, among the fields; or nil
+}
+
+func declare(k Kind) (o options) {
+	if k == nil {
+		return o
+	}
+	o.kind, o.fields = k.fields()
+	for i := range o.fields {
+		if p, ok := o.fields[i].value.(*otherEnd); ok {
+			o.other = p
+		}
+	}
+	return o
+}
+
+// peer returns the spec of the other end of a pair, or nil.
+func (o *options) peer() *Spec {
+	if o.other == nil {
+		return nil
+	}
+	return o.other.spec
+}
+
 // kindOf returns the zero value of the kind with the kernel's name.
 func kindOf(name string) Kind {
 	switch name {
@@ -84,36 +113,39 @@ func decodeKind(name string, in *attrs) (Kind, []Attr) {
 }
 
 // checkKind refuses a kind that cannot be made.
-func checkKind(k Kind, outer *Spec) error {
+func checkKind(k Kind, outer *Spec) (o options, err error) {
 	if k == nil {
-		return refuse.Input("no Kind is given")
+		return o, refuse.Input("no Kind is given")
 	}
-	if err := checkOptions(k); err != nil {
-		return err
+	if o, err = checkOptions(k); err != nil {
+		return o, err
 	}
 	switch k.(type) {
 	case VLAN, Macvlan, Macvtap, IPVLAN, IPVTAP, Other:
 	default:
 		if outer.Parent != (Ref{}) {
-			return refuse.Input("a %s lies on no other link: Parent must be the zero Ref", k.name())
+			return o, refuse.Input("a %s lies on no other link: Parent must be the zero Ref", k.name())
 		}
 	}
-	return k.check(outer)
+	if err := k.check(outer); err != nil || o.other == nil {
+		return o, err
+	}
+	return o, checkPeer(k.name(), o.other.spec, outer)
 }
 
 // checkOptions refuses a value that is not one of the kinds, and options that are
 // out of range.
-func checkOptions(k Kind) error {
+func checkOptions(k Kind) (o options, err error) {
 	switch k.(type) { // as kindOf has them
 	case Bridge, Veth, Dummy, IFB, VLAN, Macvlan, Macvtap, IPVLAN, IPVTAP, VXLAN, Geneve, VRF, Bond, Tun, Netkit, WireGuard, Other:
 	default: // a pointer to a kind, or a struct that embeds one
 		if v := reflect.ValueOf(k); v.Kind() == reflect.Pointer && v.IsNil() {
-			return refuse.Input("Kind is a nil %T", k)
+			return o, refuse.Input("Kind is a nil %T", k)
 		}
-		return refuse.Input("Kind is a %T: give a plain value such as link.Bridge{}", k)
+		return o, refuse.Input("Kind is a %T: give a plain value such as link.Bridge{}", k)
 	}
-	_, fields := k.fields()
-	return checkFields(fields)
+	o = declare(k)
+	return o, checkFields(o.fields)
 }
 
 // hasOwnMAC reports whether the kernel draws a hardware address for a new link of

@@ -10,7 +10,7 @@ import (
 	"github.com/boxwire/boxwire/netns"
 )
 
-// At every start of a daemon: the bridge is made, or found and made to match.
+// A daemon at its start: Ensure makes the bridge, or makes an existing one match.
 func ExampleEnsure() {
 	ctx := context.Background()
 	host, err := netns.New(ctx)
@@ -43,7 +43,7 @@ func ExampleCreate_vlan() {
 	check(err)
 }
 
-// A box directly on the network of the host's eth0. The link is made inside the box; its parent is meant in the host.
+// A box directly on the network of the host's eth0. The link is made inside the box; its parent is in the host.
 func ExampleCreate_macvlan() {
 	ctx := context.Background()
 	host, err := netns.Current()
@@ -62,7 +62,7 @@ func ExampleCreate_macvlan() {
 	check(err)
 }
 
-// Only what is named changes, and if the last of it fails nothing has.
+// Update changes what is named. If a part fails, nothing has changed.
 func ExampleLink_Update() {
 	ctx := context.Background()
 	host, web := wire(ctx)
@@ -79,7 +79,7 @@ func ExampleLink_Update() {
 	// Output: packets have up to 1400 bytes now
 }
 
-// Into another namespace, with another name, in one message.
+// A link moves into another namespace, with another name, in one message.
 func ExampleLink_Move() {
 	ctx := context.Background()
 	host, web := wire(ctx)
@@ -93,7 +93,7 @@ func ExampleLink_Move() {
 	// Output: eth1 is in the box: true
 }
 
-// All boxes of a bridge, in the time that a few take one by one. What is gone already does not matter.
+// All ports of a bridge are deleted together. A link that is gone already does not matter.
 func ExampleDeleteAll() {
 	ctx := context.Background()
 	host, web := wire(ctx)

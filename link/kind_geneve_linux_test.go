@@ -11,17 +11,18 @@ func TestGeneveInheritsItsTTL(t *testing.T) {
 	t.Parallel()
 	const ttl = 3 // IFLA_GENEVE_TTL
 	k := Geneve{ID: new(uint32(5)), Remote: addr("10.0.0.1"), TTLInherit: true}
-	want, _ := newLink(&Spec{Name: "g0", Kind: k}, -1, -1)
+	want := made(&Spec{Name: "g0", Kind: k}, -1)
 	k.TTL = 64
-	if got, _ := newLink(&Spec{Name: "g0", Kind: k}, -1, -1); !bytes.Equal(got.Body, want.Body) {
+	if got := made(&Spec{Name: "g0", Kind: k}, -1); !bytes.Equal(got.Body, want.Body) {
 		t.Errorf("% x\nwant % x", got.Body, want.Body)
 	}
-	back := message{zero: true}
-	if back.options(&Spec{Kind: k}); back.sent[placeData].has(ttl) {
-		t.Errorf("brings back %v", back.names)
+	back, o := message{zero: true}, declare(k)
+	if back.options(&o); back.sent[placeData].has(ttl) {
+		t.Error("brings back a TTL")
 	}
 	k.TTLInherit = false
-	if back.options(&Spec{Kind: k}); !back.sent[placeData].has(ttl) {
-		t.Errorf("brings back %v", back.names)
+	o = declare(k)
+	if back.options(&o); !back.sent[placeData].has(ttl) {
+		t.Error("does not bring back the TTL")
 	}
 }

@@ -116,12 +116,13 @@ func TestMessagesEqualThoseOfIP(t *testing.T) {
 			got = m.b
 		case s.Name == "":
 			m := message{b: appendIfInfo(nil, int(int32(binary.NativeEndian.Uint32(want[4:]))), 0, 0)}
-			m.kind(s.Kind, -1)
+			o := declare(s.Kind)
+			m.kind(&o)
 			got = m.b
 		default:
 			ns := new(Spec)
 			*ns = s
-			if err := checkKind(s.Kind, ns); err != nil && !strings.HasSuffix(name, "bond") {
+			if _, err := checkKind(s.Kind, ns); err != nil && !strings.HasSuffix(name, "bond") {
 				t.Errorf("%s: %v", name, err)
 			}
 			got = made(&s, -1).Body

@@ -98,7 +98,7 @@ func (c *creation) openTun() error {
 			return exist(err, "index %d is taken in netns %s, by link %s", c.spec.Index, e.ns, l.Name)
 		}
 	case err == nil:
-		c.undo = delName(c.spec.Name)
+		c.made = true
 	}
 	return err
 }

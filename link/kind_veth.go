@@ -24,10 +24,10 @@ type Veth struct {
 
 func (Veth) name() string { return "veth" }
 
-func (v Veth) check(outer *Spec) error { return checkPeer("veth", &v.Peer, outer) }
+func (Veth) check(*Spec) error { return nil }
 
 func (v Veth) fields() (Kind, []field) {
-	return &v, []field{{1, "VETH_INFO_PEER", &v.Peer, vethPeer}}
+	return &v, []field{{1, "VETH_INFO_PEER", &otherEnd{&v.Peer, -1}, vethPeer}}
 }
 
 // oneQueue appends the numbers of queues of a veth whose spec does not have them.
@@ -46,11 +46,11 @@ func checkPeer(kind string, peer, outer *Spec) error {
 	if peer.Kind != nil {
 		return refuse.Input("the peer of a %s must not have a Kind of its own", kind)
 	}
-	whole := *peer
-	if whole.MTU == 0 {
-		whole.MTU = outer.MTU
+	err := peer.checkCommon()
+	if err == nil && peer.MTU == 0 {
+		err = checkMTU(outer.MTU, peer.Addrs)
 	}
-	if err := whole.checkCommon(); err != nil {
+	if err != nil {
 		return &causeError{text: "peer: " + err.Error(), err: err}
 	}
 	if outer.MTU == 0 && peer.MTU != 0 && peer.MTU < minMTUIPv6 && slices.ContainsFunc(outer.Addrs, isIPv6) {
@@ -72,89 +72,52 @@ func checkPeer(kind string, peer, outer *Spec) error {
 	return nil
 }
 
-// peer is the other end of a pair: a whole struct ifinfomsg with attributes behind
-// it, which the kernel does not report. Its flags must be 0: with IFF_UP the kernel
+// otherEnd is the value of a field: the other end of a pair.
+type otherEnd struct {
+	spec *Spec
+	fd   int // of its namespace; -1: that of the message
+}
+
+// peerForm is that of the other end of a pair: a whole struct ifinfomsg with attributes
+// behind it, which the kernel does not report. Its flags must be 0: with IFF_UP the kernel
 // refuses a veth with ENOTCONN, as the first end that it brings up has no peer yet.
 // The kernel accepts and ignores the peer's IFLA_MASTER. Flags and master are set
 // after the pair is made.
-type peer struct {
+type peerForm struct {
 	readOnly
 	oneQueue bool // one queue each way is asked for if the spec has no number
-	fd       int  // of the peer's namespace; -1: that of the message
 }
 
-// The forms of a peer in the namespace of the message.
 var (
-	vethPeer   = peerForm(true, -1)
-	netkitPeer = peerForm(false, -1)
+	vethPeer   = &special{codec: peerForm{oneQueue: true}, sure: true, newOnly: true}
+	netkitPeer = &special{codec: peerForm{}, newOnly: true}
 )
 
-func peerForm(oneQueue bool, fd int) *special {
-	return &special{codec: peer{oneQueue: oneQueue, fd: fd}, sure: oneQueue, newOnly: true}
-}
+func (peerForm) isSet(v any, _ bool) bool  { return v.(*otherEnd).spec.Name != "" }
+func (peerForm) parse([]byte, any, *store) {}
 
-func (peer) isSet(v any, _ bool) bool  { return v.(*Spec).Name != "" }
-func (peer) parse([]byte, any, *store) {}
-
-func (c peer) append(b []byte, v any) []byte {
-	p := v.(*Spec)
-	b = binary.NativeEndian.AppendUint32(append(b, 0, 0, 0, 0), uint32(p.Index))
-	e := encoder{b: append(b, make([]byte, 8)...)}
-	e.put(p.common())
+func (c peerForm) append(b []byte, v any) []byte {
+	p := v.(*otherEnd)
+	b = binary.NativeEndian.AppendUint32(append(b, 0, 0, 0, 0), uint32(p.spec.Index))
+	e := encoder{b: append(b, 0, 0, 0, 0, 0, 0, 0, 0)}
+	common := p.spec.common()
+	e.put(common[:])
 	if b = e.b; c.oneQueue {
-		b = p.oneQueue(b)
+		b = p.spec.oneQueue(b)
 	}
-	if c.fd >= 0 {
-		b = nl.AppendU32(b, 28, uint32(c.fd)) // IFLA_NET_NS_FD
+	if p.fd >= 0 {
+		b = nl.AppendU32(b, 28, uint32(p.fd)) // IFLA_NET_NS_FD
 	}
 	return b
 }
 
-// withPeerFD sets the descriptor of the peer's namespace.
-func withPeerFD(fields []field, fd int) {
-	for i := range fields {
-		s := fields[i].special()
-		if p, ok := s.codec.(peer); ok {
-			fields[i].form = peerForm(p.oneQueue, fd)
-		}
-	}
-}
-
-// pairOf returns the other end that a kind asks for, or nil.
-func pairOf(k Kind) *Spec {
-	switch k := k.(type) {
-	case Veth:
-		return &k.Peer
-	case Netkit:
-		return &k.Peer
-	}
-	return nil
-}
-
-// pairUp gives an end of a pair that has no MTU that of the other.
-func (s *Spec) pairUp() {
-	p := pairOf(s.Kind)
-	if p == nil || p.Name == "" || p.MTU == s.MTU {
-		return
-	}
+// pairUp gives either end of a pair the MTU of the other, if it has no own.
+func (s *Spec) pairUp(p *Spec) {
 	switch {
+	case p == nil || p.Name == "":
 	case p.MTU == 0:
 		p.MTU = s.MTU
 	case s.MTU == 0:
 		s.MTU = p.MTU
 	}
-	s.Kind = withPeer(s.Kind, *p)
-}
-
-// withPeer returns the kind with another spec for its other end.
-func withPeer(k Kind, p Spec) Kind {
-	switch k := k.(type) {
-	case Veth:
-		k.Peer = p
-		return k
-	case Netkit:
-		k.Peer = p
-		return k
-	}
-	return k
 }

@@ -140,12 +140,10 @@ func (k VXLAN) fields() (Kind, []field) {
 	}
 }
 
-// forNew returns the kind that Create sends. The kernel leaves learning on for an
-// external VXLAN, which cannot learn, and then refuses GPE.
-func forNew(k Kind) Kind {
-	if v, ok := k.(VXLAN); ok && v.External && v.Learning == nil {
+// forNew adds what a new link needs: the kernel does not conclude that an external VXLAN
+// learns nothing, and then refuses GPE.
+func (o *options) forNew() {
+	if v, ok := o.kind.(*VXLAN); ok && v.External && v.Learning == nil {
 		v.Learning = new(false)
-		return v
 	}
-	return k
 }

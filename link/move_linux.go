@@ -104,8 +104,8 @@ func (m *move) prepare(ctx context.Context) (err error) {
 	return m.choosesIndex(ctx)
 }
 
-// choosesIndex refuses an index that the kernel would not heed. One that knows the
-// attribute refuses 0 in it by the number, and an older one does not know it.
+// choosesIndex refuses an index on a kernel that would ignore it. A kernel that has
+// the attribute refuses 0 in it with ERANGE. An older one ignores the attribute.
 func (m *move) choosesIndex(ctx context.Context) error {
 	req := getLink("", m.before.Index)
 	req.Body = nl.AppendU32(req.Body, unix.IFLA_NEW_IFINDEX, 0)
@@ -139,7 +139,7 @@ func (m *move) run(ctx context.Context) (err error) {
 	if m.lost, err = readDependents(ctx, m.from, &m.before); err != nil {
 		return err
 	}
-	// MTU and hardware address first, where nothing is lost if the kernel refuses them.
+	// MTU and hardware address first: if the kernel refuses them here, nothing is lost.
 	var left *MoveOptions
 	if o := m.differs(); o != nil {
 		err = m.from.Call(ctx, m.set(m.before.Index, o), nil)

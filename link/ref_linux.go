@@ -30,9 +30,9 @@ func (r *Ref) resolve(ctx context.Context, what string, ns *netns.NS) error {
 	return err
 }
 
-// resolve resolves the links that the spec names. ns is the namespace given to the
-// call.
-func (s *Spec) resolve(ctx context.Context, ns *netns.NS) error {
+// resolve resolves the links that the spec and the options of its kind name. ns is the
+// namespace given to the call.
+func (s *Spec) resolve(ctx context.Context, ns *netns.NS, o *options) error {
 	own := ns
 	if s.NS != nil {
 		own = s.NS
@@ -40,24 +40,18 @@ func (s *Spec) resolve(ctx context.Context, ns *netns.NS) error {
 	if err := errors.Join(s.Master.resolve(ctx, "master", own), s.Parent.resolve(ctx, "parent", ns)); err != nil {
 		return err
 	}
-	switch k := s.Kind.(type) {
-	case VXLAN:
-		err := k.Underlay.resolve(ctx, "underlay", ns)
-		s.Kind = k
-		return err
-	case Bond:
-		err := errors.Join(k.ActivePort.resolve(ctx, "active port", own), k.Primary.resolve(ctx, "primary port", own))
-		s.Kind = k
-		return err
+	switch k := o.kind.(type) {
+	case *VXLAN:
+		return k.Underlay.resolve(ctx, "underlay", ns)
+	case *Bond:
+		return errors.Join(k.ActivePort.resolve(ctx, "active port", own), k.Primary.resolve(ctx, "primary port", own))
 	}
-	p := pairOf(s.Kind)
-	if p == nil || p.Master == (Ref{}) {
+	p := o.peer()
+	if p == nil {
 		return nil
 	}
 	if p.NS != nil {
 		own = p.NS
 	}
-	err := p.Master.resolve(ctx, "the peer's master", own)
-	s.Kind = withPeer(s.Kind, *p)
-	return err
+	return p.Master.resolve(ctx, "the peer's master", own)
 }

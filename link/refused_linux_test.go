@@ -206,8 +206,8 @@ func TestOtherAttributesThatAreNotShown(t *testing.T) {
 			have.at[placeData][3] = []byte(shown)
 		}
 		k.addUnreported(&have.at[placeData])
-		m := message{have: &have}
-		if m.data(k, -1); len(m.names) != want {
+		m, o := message{have: &have}, declare(k)
+		if m.data(&o); len(m.names) != want {
 			t.Errorf("with %q shown, %v differ", shown, m.names)
 		}
 	}

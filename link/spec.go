@@ -157,12 +157,12 @@ type Spec struct {
 
 // check refuses what the kernel would refuse without a reason, and what it would
 // accept and ignore. ns is the namespace given to Create.
-func (s *Spec) check(ns *netns.NS) error {
+func (s *Spec) check(ns *netns.NS) (o options, err error) {
 	if ns == nil {
-		return refuse.Input("the namespace is nil")
+		return o, refuse.Input("the namespace is nil")
 	}
 	if err := s.checkCommon(); err != nil {
-		return err
+		return o, err
 	}
 	outer := s
 	if s.NS == nil {
@@ -174,11 +174,17 @@ func (s *Spec) check(ns *netns.NS) error {
 
 // common returns the attributes that a message to make or change a link has for
 // either end of a pair. The kernel reads them in no particular order.
-func (s *Spec) common() []field {
-	return []field{
+//
+// It returns an array, for room on the caller's stack.
+func (s *Spec) common() [12]field {
+	mac := codec(hardware{})
+	if hasOwnMAC(s.Kind) {
+		mac = sureMAC
+	}
+	return [...]field{
 		{3, "IFLA_IFNAME", &s.Name, sureText},
 		{4, "IFLA_MTU", &s.MTU, u32},
-		{1, "IFLA_ADDRESS", &s.MAC, hardware{}},
+		{1, "IFLA_ADDRESS", &s.MAC, mac},
 		{27, "IFLA_GROUP", &s.Group, u32},
 		{13, "IFLA_TXQLEN", &s.TxQueueLen, u32},
 		{31, "IFLA_NUM_TX_QUEUES", &s.TxQueues, sureU32},
@@ -198,6 +204,7 @@ var (
 	sureAlias = &special{codec: alias{}, sure: true}
 	sureU8    = &special{codec: u8, sure: true}
 	sureU32   = &special{codec: u32, sure: true}
+	sureMAC   = &special{codec: hardware{}, sure: true}
 )
 
 func (s *Spec) mtu() []field { return []field{{4, "IFLA_MTU", &s.MTU, u32}} }
@@ -246,10 +253,16 @@ func (s *Spec) checkCommon() error {
 	if err := checkAddrs(s.Addrs); err != nil {
 		return err
 	}
-	if s.MTU != 0 && s.MTU < minMTUIPv6 {
-		if i := slices.IndexFunc(s.Addrs, isIPv6); i >= 0 {
-			return refuse.Input("MTU %d is too small for the IPv6 address %s (at least %d)", s.MTU, s.Addrs[i], minMTUIPv6)
-		}
+	return checkMTU(s.MTU, s.Addrs)
+}
+
+// checkMTU refuses an MTU that is too small for the addresses.
+func checkMTU(mtu int, addrs []netip.Prefix) error {
+	if mtu == 0 || mtu >= minMTUIPv6 {
+		return nil
+	}
+	if i := slices.IndexFunc(addrs, isIPv6); i >= 0 {
+		return refuse.Input("MTU %d is too small for the IPv6 address %s (at least %d)", mtu, addrs[i], minMTUIPv6)
 	}
 	return nil
 }
@@ -286,14 +299,15 @@ func (s *Spec) checkRest() error {
 	if s.Master == (Ref{}) && (s.Port != (PortOptions{}) || s.BondPort != (BondPort{})) {
 		return refuse.Input("a link without a Master is no port: Port and BondPort must be zero")
 	}
+	common := s.common()
+	if err := checkFields(common[:]); err != nil {
+		return err
+	}
+	if s.Port == (PortOptions{}) && s.BondPort == (BondPort{}) && s.IPv4 == (IPv4Conf{}) && s.IPv6 == (IPv6Conf{}) {
+		return nil
+	}
 	if err := s.Port.check(); err != nil {
 		return err
-	}
-	if err := checkFields(s.common()); err != nil {
-		return err
-	}
-	if s.BondPort == (BondPort{}) && s.IPv4 == (IPv4Conf{}) && s.IPv6 == (IPv6Conf{}) {
-		return nil
 	}
 	for _, fields := range [][]field{s.BondPort.fields(), s.IPv4.fields(), s.IPv6.attributes(), s.IPv6.sysctls()} {
 		if err := checkFields(fields); err != nil {

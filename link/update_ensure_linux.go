@@ -18,19 +18,20 @@ import (
 // Other errors are those of Create and Update.
 func Ensure(ctx context.Context, ns *netns.NS, spec Spec) (Link, error) {
 	const op = "link.Ensure"
-	if err := spec.check(ns); err != nil {
+	o, err := spec.check(ns)
+	if err != nil {
 		return Link{}, fail.New(op, ns, subject(spec.Name), err)
 	}
-	if err := spec.resolve(ctx, ns); err != nil {
+	if err := spec.resolve(ctx, ns, &o); err != nil {
 		return Link{}, fail.New(op, ns, subject(spec.Name), err)
 	}
-	spec.pairUp()
+	spec.pairUp(o.peer())
 	at := ns
 	if spec.NS != nil {
 		at = spec.NS
 	}
 	for try := 0; ; try++ {
-		l, err := ensure(ctx, op, at, &spec)
+		l, err := ensure(ctx, op, at, &spec, o)
 		if !errors.Is(err, errAbsent) {
 			return l, err
 		}
@@ -44,8 +45,8 @@ func Ensure(ctx context.Context, ns *netns.NS, spec Spec) (Link, error) {
 var errAbsent = errors.New("there is no such link")
 
 // ensure changes a link. errAbsent means that there is none.
-func ensure(ctx context.Context, op string, at *netns.NS, spec *Spec) (Link, error) {
-	a := update{ctx: ctx, op: op, ns: at, want: spec}
+func ensure(ctx context.Context, op string, at *netns.NS, spec *Spec, o options) (Link, error) {
+	a := update{ctx: ctx, op: op, ns: at, want: spec, kind: o}
 	conn, err := route(at)
 	if err == nil {
 		a.conn = conn
@@ -63,7 +64,7 @@ func ensure(ctx context.Context, op string, at *netns.NS, spec *Spec) (Link, err
 	if k, ok := spec.Kind.(Other); ok {
 		k.addUnreported(&a.state.at[placeData])
 	}
-	p := pairOf(spec.Kind)
+	p := o.peer()
 	if p == nil {
 		if err := a.run(); err != nil {
 			return Link{}, err

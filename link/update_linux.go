@@ -33,10 +33,10 @@ func (l Link) Update(ctx context.Context, s Spec) (Link, error) {
 	u := update{ctx: ctx, op: op, ns: l.ns, want: &s}
 	err := l.bound()
 	if err == nil {
-		err = s.checkUpdate(l.Name, l.ns)
+		u.kind, err = s.checkUpdate(l.Name, l.ns)
 	}
 	if err == nil {
-		err = s.resolve(ctx, l.ns)
+		err = s.resolve(ctx, l.ns, &u.kind)
 	}
 	if err == nil {
 		u.conn, err = route(l.ns)
@@ -54,9 +54,9 @@ func (l Link) Update(ctx context.Context, s Spec) (Link, error) {
 }
 
 // checkUpdate is check for a spec whose zero fields mean nothing.
-func (s *Spec) checkUpdate(name string, ns *netns.NS) error {
+func (s *Spec) checkUpdate(name string, ns *netns.NS) (o options, err error) {
 	if s.NS != nil && !s.NS.Equal(ns) {
-		return refuse.Input("Spec.NS names another namespace (%s); links are moved by Move", s.NS)
+		return o, refuse.Input("Spec.NS names another namespace (%s); links are moved by Move", s.NS)
 	}
 	c := *s
 	if c.Name == "" {
@@ -67,16 +67,14 @@ func (s *Spec) checkUpdate(name string, ns *netns.NS) error {
 			c.Master.Index = 1 // it may be a port already
 		}
 	}
-	if err := c.checkCommon(); err != nil {
-		return err
+	if err := c.checkCommon(); err != nil || c.Kind == nil {
+		return o, err
 	}
-	if c.Kind == nil {
-		return nil
+	o, err = checkOptions(c.Kind)
+	if p := o.peer(); p != nil && p.Name != "" {
+		return o, refuse.Input("the other end of a %s is changed by its own Link: Peer must be zero", c.Kind.name())
 	}
-	if p := pairOf(c.Kind); p != nil && p.Name != "" {
-		return refuse.Input("the other end of a %s is changed by its own Link: Peer must be zero", c.Kind.name())
-	}
-	return checkOptions(c.Kind)
+	return o, err
 }
 
 // update makes one link match a spec. Its undo brings back what was before.
@@ -86,6 +84,7 @@ type update struct {
 	ns   *netns.NS
 	conn *nl.Conn
 	want *Spec
+	kind options // of want
 
 	before Details     // as it was
 	state  state       // the same as attributes
@@ -99,7 +98,7 @@ type update struct {
 	// What was changed.
 	sent           fields
 	port           bool
-	options        []string // of the kind, by name; they are in the first message
+	sentOptions    []string // of the kind, by name; they are in the first message
 	names          []string
 	addrs          []Addr
 	master, upDown bool
@@ -215,10 +214,10 @@ func (u *update) requests() (reqs []nl.Request, sysctls []sysctl, err error) {
 	s, index := u.want, u.before.Index
 	// In a message of their own: a VXLAN refuses its options beside an MTU.
 	data := message{b: appendIfInfo(nil, index, 0, 0), have: &u.state}
-	data.options(s)
-	u.options = data.names
+	data.options(&u.kind)
+	u.sentOptions = data.names
 	m := message{b: appendIfInfo(nil, index, 0, 0), have: &u.state, sent: data.sent}
-	m.put(placeLink, s.common())
+	m.common(s)
 	m.late(s)
 	if u.master {
 		m.b = nl.AppendU32(m.b, unix.IFLA_MASTER, uint32(s.Master.Index))
@@ -258,7 +257,7 @@ func (u *update) slave(sent *fields) *nl.Request {
 	}
 	m.slave(u.want)
 	sent[placeSlave] = m.sent[placeSlave]
-	if len(m.names) == 0 {
+	if len(m.b) == unix.SizeofIfInfomsg {
 		return nil
 	}
 	return &nl.Request{Type: unix.RTM_NEWLINK, Body: m.b, Names: linkNames}
@@ -319,8 +318,8 @@ func (u *update) exec(reqs []nl.Request) error {
 		err = &causeError{text: "a link that is up cannot be renamed before Linux 6.2: " + e.Error(), err: e}
 	case e.Errno == unix.EEXIST && u.want.Name != "" && u.want.Name != u.before.Name:
 		err = exist(e, "the name %s is taken in netns %s", u.want.Name, u.ns)
-	case e.Errno == unix.EOPNOTSUPP && u.options != nil && i == 0 && len(reqs[0].Body) > unix.SizeofIfInfomsg:
-		err = &causeError{text: fmt.Sprintf("the kernel does not change %s of a %s: %v", strings.Join(u.options, ", "), u.before.Kind, e), is: errors.ErrUnsupported, err: e}
+	case e.Errno == unix.EOPNOTSUPP && u.sentOptions != nil && i == 0 && len(reqs[0].Body) > unix.SizeofIfInfomsg:
+		err = &causeError{text: fmt.Sprintf("the kernel does not change %s of a %s: %v", strings.Join(u.sentOptions, ", "), u.before.Kind, e), is: errors.ErrUnsupported, err: e}
 	case u.master:
 		c := creation{ctx: u.ctx}
 		err = c.explainMaster(e, &end{ns: u.ns, conn: u.conn, spec: u.want})
@@ -351,7 +350,7 @@ func (u *update) check() error {
 		h.addUnreported(&now.at[placeData])
 	}
 	m := message{have: &now, only: &u.sent}
-	m.all(u.want)
+	m.all(u.want, &u.kind)
 	m.slave(u.want)
 	if u.port {
 		if err := u.want.Port.missing(&d.Port.PortOptions); err != nil {

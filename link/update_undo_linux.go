@@ -91,8 +91,9 @@ func (b *updateUndo) attributes() {
 	old := &b.before.Spec
 	// The settings of IPv6 come after the MTU: below 1280 a link has none.
 	data, link, later := b.message(), b.message(), b.message()
-	data.options(old)
-	link.put(placeLink, old.common())
+	o := declare(old.Kind)
+	data.options(&o)
+	link.common(old)
 	later.late(old)
 	for _, m := range []*message{&data, &link, &later} {
 		if len(m.b) > unix.SizeofIfInfomsg {
@@ -129,7 +130,7 @@ func (b *updateUndo) portOfMaster() {
 		if !b.master {
 			m.only, m.zero = &b.sent, true
 		}
-		if m.slave(old); len(m.names) > 0 {
+		if m.slave(old); len(m.b) > unix.SizeofIfInfomsg {
 			b.send(nl.Request{Type: unix.RTM_NEWLINK, Body: m.b, Names: linkNames})
 		}
 	}

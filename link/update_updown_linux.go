@@ -44,7 +44,7 @@ func (l Link) call(ctx context.Context, req nl.Request) error {
 
 // changeContext returns the context for an exchange that changes something. The
 // exchange does not begin when ctx is done, and ctx does not interrupt it: rtnetlink
-// acts inside the send, and who stopped waiting would not know the result.
+// acts inside the send, and a caller that does not wait has no result.
 func changeContext(ctx context.Context) (context.Context, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err

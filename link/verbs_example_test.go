@@ -75,7 +75,7 @@ func ExampleLink_WaitReachable() {
 	// Output: hello
 }
 
-// A map of the links of a namespace that is always right.
+// A map of the links of a namespace, kept by every change.
 func ExampleWatch() {
 	ctx := context.Background()
 	host, web := wire(ctx)
@@ -125,7 +125,7 @@ func ExampleWatchAll() {
 	// Output: the box has lost eth0
 }
 
-// An address, waited for and announced: neighbours that knew it elsewhere send to this link from here on.
+// A new address is waited for and announced: neighbours that had it cached elsewhere now send to this link.
 func ExampleLink_WaitAddr() {
 	ctx := context.Background()
 	host, web := wire(ctx)
@@ -141,7 +141,7 @@ func ExampleLink_WaitAddr() {
 	// Output: 10.88.0.3 is here
 }
 
-// A port that takes frames without a tag into VLAN 10, and lets VLANs 100 to 199 through with theirs.
+// A port that puts untagged frames into VLAN 10, and passes VLANs 100 to 199 with their tags.
 func ExampleLink_SyncVLANs() {
 	ctx := context.Background()
 	host, err := netns.Current()
@@ -155,7 +155,7 @@ func ExampleLink_SyncVLANs() {
 	))
 }
 
-// A VXLAN without multicast: where the other hosts are, and behind which of them a box is.
+// A VXLAN without multicast: the entries name the other hosts, and the host that has a box.
 func ExampleLink_AppendFDBEntries() {
 	ctx := context.Background()
 	host, err := netns.Current()
@@ -171,7 +171,7 @@ func ExampleLink_AppendFDBEntries() {
 	check(vx.ReplaceFDBEntries(ctx, link.FDBEntry{Self: true, MAC: []byte{2, 0, 0, 0, 0, 7}, Dst: hosts[1]}))
 }
 
-// A box need not ask who has the address of another.
+// A box that needs no ARP request for the address of another.
 func ExampleLink_AddNeighbours() {
 	ctx := context.Background()
 	host, web := wire(ctx)
@@ -189,7 +189,7 @@ func ExampleLink_AddNeighbours() {
 	// Output: 10.88.0.7 02:00:00:00:00:07
 }
 
-// Checksums computed in software, for a program inside that reads raw packets.
+// Software computes the checksums, for a program inside that reads raw packets.
 func ExampleLink_SetFeatures() {
 	ctx := context.Background()
 	host, web := wire(ctx)

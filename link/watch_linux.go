@@ -247,8 +247,8 @@ func (w *watcher) decodeND(e Event, m nl.Message) (Event, bool, error) {
 		return e, false, err
 	}
 	if nd.family == unix.AF_BRIDGE {
-		// The kernel makes up the list of a link that has no table from the
-		// addresses that it listens to, and changes those in silence.
+		// For a link without a table the kernel lists the addresses that it
+		// accepts, and changes those without an event.
 		if nd.flags&ntfSelf != 0 && !nd.timed {
 			return e, false, nil
 		}
@@ -262,8 +262,8 @@ func (w *watcher) decodeND(e Event, m nl.Message) (Event, bool, error) {
 	n := nd.neighbour(&macs)
 	e.Neighbour = &n
 	if n.State == NeighbourNoARP {
-		// The kernel makes such entries in silence: for multicast groups, and for
-		// all hosts behind a link without ARP.
+		// The kernel makes such entries without an event: for multicast groups,
+		// and for all hosts behind a link without ARP.
 		e.Kind = EventDeleted
 	}
 	return e, true, nil

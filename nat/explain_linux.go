@@ -12,6 +12,7 @@ import (
 	"github.com/boxwire/boxwire/internal/portlock"
 	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/internal/rtnl"
+	"golang.org/x/sys/unix"
 )
 
 // Explain looks for reasons why a published port does not answer. It needs the Proto and Host of
@@ -77,6 +78,11 @@ type diagnosis struct {
 
 func (d *diagnosis) add(kind CauseKind, certain bool, subject, format string, args ...any) {
 	d.causes = append(d.causes, Cause{Kind: kind, Subject: subject, Text: fmt.Sprintf(format, args...), Certain: certain})
+}
+
+// isOwn reports whether a table is this one.
+func (d *diagnosis) isOwn(family byte, table string) bool {
+	return family == unix.NFPROTO_INET && table == d.n.table
 }
 
 // lookAtTable finds out whether the port is published, and for which box.

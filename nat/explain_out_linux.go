@@ -110,9 +110,7 @@ func (d *diagnosis) lookAtRulesOut(ctx context.Context) error {
 	if d.in.Index == 0 || d.out.Index == 0 {
 		return nil
 	}
-	rules, err := trace.Read(ctx, d.c, func(family byte, table string) bool {
-		return family == unix.NFPROTO_INET && table == d.n.table
-	})
+	rules, err := trace.Read(ctx, d.c, d.isOwn)
 	if err != nil {
 		return err
 	}

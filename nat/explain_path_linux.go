@@ -272,7 +272,7 @@ func (d *diagnosis) lookAtNeighbour(ctx context.Context) error {
 		return nil // it was not asked for yet
 	}
 	if nb.State&(unix.NUD_FAILED|unix.NUD_INCOMPLETE) != 0 {
-		d.add(CauseNeighbourFailed, nb.State&unix.NUD_FAILED != 0, "address "+a.String(), "nobody on %s answers for the box's address %v: the box is gone, its link is down, or it has another address.", d.out.Name, a)
+		d.add(CauseNeighbourFailed, nb.State&unix.NUD_FAILED != 0, "address "+a.String(), "no host on %s answers for the box's address %v: the box is gone, its link is down, or it has another address.", d.out.Name, a)
 	}
 	return err
 }

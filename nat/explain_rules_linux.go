@@ -14,9 +14,7 @@ const dstnat = -100
 // lookAtRules follows a visitor's first packet through the rules of other tables, before and after
 // our translation.
 func (d *diagnosis) lookAtRules(ctx context.Context) error {
-	rules, err := trace.Read(ctx, d.c, func(family byte, table string) bool {
-		return family == unix.NFPROTO_INET && table == d.n.table
-	})
+	rules, err := trace.Read(ctx, d.c, d.isOwn)
 	if err != nil {
 		return err
 	}

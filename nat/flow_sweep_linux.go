@@ -37,26 +37,23 @@ type sweep struct {
 // changedNetworks returns the networks, before and after, whose flows are let in or translated
 // otherwise.
 func changedNetworks(old, now []NetworkState) (nets []NetworkState) {
-	in := func(all []NetworkState, n Network) bool {
-		return slices.ContainsFunc(all, func(o NetworkState) bool { return reflect.DeepEqual(o.ruled(), n.ruled()) })
-	}
 	for _, n := range old {
-		if !in(now, n.Network) {
+		if !slices.ContainsFunc(now, n.isRuledAs) {
 			nets = append(nets, n)
 		}
 	}
 	for _, n := range now {
-		if !in(old, n.Network) {
+		if !slices.ContainsFunc(old, n.isRuledAs) {
 			nets = append(nets, n)
 		}
 	}
 	return nets
 }
 
-// ruled returns the network with the fields that a flowPolicy depends on.
-func (n Network) ruled() Network {
-	n.ClampMSS = false
-	return n
+// isRuledAs reports whether the fields that a flowPolicy depends on are equal.
+func (n NetworkState) isRuledAs(o NetworkState) bool {
+	n.ClampMSS, o.ClampMSS = false, false
+	return reflect.DeepEqual(n.Network, o.Network)
 }
 
 // run ends the stale flows. It follows a commit, so it ignores the end of ctx. It reads nothing if

@@ -44,14 +44,15 @@ func planLinks(ctx context.Context, ns *netns.NS, r records, nets ...Network) (*
 		fact := changeItem(c)
 		p.facts, fresh[fact.setKey()] = append(p.facts, fact), true
 	}
-	for _, it := range r.items() {
+	bridged := make(map[string]bool)
+	for _, it := range r.items {
 		name := it.network()
 		// A new record replaces a note of another program.
 		if fresh[it.setKey()] || name != forwarding.All && !fp.Links[name] {
 			p.gone = append(p.gone, it)
 		}
+		bridged[name] = bridged[name] || it.set == "bridged"
 	}
-	bridged := bridgedNames(r.bridged)
 	for _, name := range fp.Bridges {
 		if !bridged[name] {
 			p.facts = append(p.facts, item{"bridged", nft.Element{Key: slices.Concat(ifname(name), ifname(name))}})
@@ -64,19 +65,6 @@ func planLinks(ctx context.Context, ns *netns.NS, r records, nets ...Network) (*
 func (p *plan) record(b *nft.Batch) {
 	deleteItems(b, p.gone)
 	addItems(b, p.facts)
-}
-
-// writes reports whether there is a setting to write.
-func (p *plan) writes() bool { return p.Writes() }
-
-// apply writes the settings.
-func (p *plan) apply(ctx context.Context, ns *netns.NS) error {
-	return forwarding.Apply(ctx, ns, p.Changes)
-}
-
-// revert writes the previous values back.
-func (p *plan) revert(ctx context.Context, ns *netns.NS) error {
-	return forwarding.Revert(ctx, ns, p.Changes)
 }
 
 // forwardLinks makes links forward for networks that were added before, and reports whether one did
@@ -95,7 +83,7 @@ func (n *NAT) forwardLinks(ctx context.Context, nets []Network) (bool, error) {
 	}
 	defer n.unlock()
 	err = n.run(ctx, c, tx)
-	return tx.plan.writes(), err
+	return tx.plan.Writes(), err
 }
 
 // forwardTx makes links forward for the networks that the table has.
@@ -128,7 +116,7 @@ func (tx *forwardTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, e
 func (tx *forwardTx) Committed(ctx context.Context) (bool, error) {
 	r, err := tx.n.readRecords(ctx, tx.c)
 	b := nft.NewBatch(tx.n.table)
-	changeItems(b, r.items(), replaceItems(r.items(), slices.Concat(tx.plan.gone, tx.plan.facts), tx.plan.facts))
+	changeItems(b, r.items, replaceItems(r.items, slices.Concat(tx.plan.gone, tx.plan.facts), tx.plan.facts))
 	return b.Len() == 0, err
 }
 
@@ -151,11 +139,11 @@ func (tx *forwardTx) finish(ctx context.Context) error {
 // forward writes the settings of a plan whose records are in the table. If one cannot be written,
 // it restores the others and deletes the records.
 func (n *NAT) forward(ctx context.Context, c nft.Conn, p *plan) error {
-	err := p.apply(ctx, n.ns)
+	err := forwarding.Apply(ctx, n.ns, p.Changes)
 	if err == nil {
 		return nil
 	}
-	if rerr := p.revert(ctx, n.ns); rerr != nil { // the records stay, and say what to restore
+	if rerr := forwarding.Revert(ctx, n.ns, p.Changes); rerr != nil { // the records stay, and say what to restore
 		return errors.Join(err, rerr)
 	}
 	return errors.Join(err, n.run(ctx, c, &unrecordTx{plan: p}))
@@ -179,7 +167,6 @@ func (n *NAT) unrecord(ctx context.Context, c nft.Conn, b *nft.Batch, p *plan) e
 	if err != nil {
 		return err
 	}
-	have := r.items()
-	changeItems(b, have, replaceItems(have, slices.Concat(p.facts, p.gone), p.gone))
+	changeItems(b, r.items, replaceItems(r.items, slices.Concat(p.facts, p.gone), p.gone))
 	return nil
 }

@@ -13,49 +13,30 @@ import (
 // records are what the table says about links that this package made to forward, and which networks
 // there are.
 type records struct {
-	nets      map[string]bool // by interface
-	localnet  []nft.Element   // links whose route_localnet was set
-	bridged   []nft.Element   // bridges among those that did not forward
-	four, six []nft.Element   // links that did not forward
+	nets  map[string]bool // by interface
+	items []item          // in recordSets
 }
+
+// recordSets hold the links whose route_localnet was set, the bridges among those that did not
+// forward, and those that did not forward.
+var recordSets = []string{"localnet", "bridged", families[0].enabled, families[1].enabled}
 
 // recordsOf returns the records among the items.
 func recordsOf(items []item) records {
 	r := records{nets: make(map[string]bool)}
 	for _, it := range items {
-		switch it.set {
-		case "ifs":
+		if it.set == "ifs" {
 			r.nets[nameOf(it.elem.Key)] = true
-		case "localnet":
-			r.localnet = append(r.localnet, it.elem)
-		case "bridged":
-			r.bridged = append(r.bridged, it.elem)
-		case families[0].enabled:
-			r.four = append(r.four, it.elem)
-		case families[1].enabled:
-			r.six = append(r.six, it.elem)
+		} else if slices.Contains(recordSets, it.set) {
+			r.items = append(r.items, it)
 		}
 	}
 	return r
 }
 
 func (n *NAT) readRecords(ctx context.Context, c nft.Conn) (records, error) {
-	items, err := n.readItems(ctx, c, "ifs", "localnet", "bridged", families[0].enabled, families[1].enabled)
+	items, err := n.readItems(ctx, c, append([]string{"ifs"}, recordSets...)...)
 	return recordsOf(items), err
-}
-
-// items returns the records as items.
-func (r records) items() (items []item) {
-	add := func(set string, elems []nft.Element) {
-		for _, e := range elems {
-			items = append(items, item{set, e})
-		}
-	}
-	add("localnet", r.localnet)
-	add("bridged", r.bridged)
-	add(families[0].enabled, r.four)
-	add(families[1].enabled, r.six)
-	return items
 }
 
 // unneeded returns the records that no network needs: all of them after the last network, before
@@ -64,8 +45,13 @@ func (r records) unneeded() records {
 	if len(r.nets) == 0 {
 		return r
 	}
-	localnet := slices.DeleteFunc(slices.Clone(r.localnet), func(e nft.Element) bool { return r.nets[nameOf(e.Key)] })
-	return records{nets: r.nets, localnet: localnet}
+	some := records{nets: r.nets}
+	for _, it := range r.items {
+		if it.set == "localnet" && !r.nets[it.network()] {
+			some.items = append(some.items, it)
+		}
+	}
+	return some
 }
 
 // restoreLinks restores the links that no network needs, and then deletes their records. The
@@ -88,24 +74,24 @@ func (tx *restoreLinksTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Bat
 	if err != nil {
 		return nil, err
 	}
-	if len(r.nets) > 0 && len(tx.done.items()) > 0 {
-		if err := tx.done.reapply(ctx, tx.n.ns); err != nil {
+	if len(r.nets) > 0 && len(tx.done.items) > 0 {
+		if err := forwarding.Apply(ctx, tx.n.ns, tx.done.changes()); err != nil {
 			return nil, err
 		}
 	}
 	tx.done = r.unneeded()
-	if err := tx.done.restore(ctx, tx.n.ns); err != nil {
+	if err := forwarding.Restore(ctx, tx.n.ns, tx.done.changes()); err != nil {
 		return nil, err
 	}
 	b := nft.NewBatch(tx.n.table)
-	deleteItems(b, tx.done.items())
+	deleteItems(b, tx.done.items)
 	return b, nil
 }
 
 // Committed reports whether all unneeded records are deleted.
 func (tx *restoreLinksTx) Committed(ctx context.Context) (bool, error) {
 	r, err := tx.n.readRecords(ctx, tx.c)
-	return len(r.unneeded().items()) == 0, err
+	return len(r.unneeded().items) == 0, err
 }
 
 // explain ignores that the table is gone.
@@ -113,27 +99,18 @@ func (tx *restoreLinksTx) explain(_ context.Context, err error) error {
 	return netns.IgnoreNotExist(err)
 }
 
-// restore writes the previous settings of the links. If the global switch was set meanwhile, the
-// links go on forwarding.
-func (r records) restore(ctx context.Context, ns *netns.NS) error {
-	return forwarding.Restore(ctx, ns, r.changes())
-}
-
-// reapply makes the links forward again.
-func (r records) reapply(ctx context.Context, ns *netns.NS) error {
-	return forwarding.Apply(ctx, ns, r.changes())
-}
-
 // changes are the changes of links that are recorded.
 func (r records) changes() (all []forwarding.Change) {
-	for _, e := range r.four {
-		all = append(all, forwarding.Change{Link: nameOf(e.Key), Setting: forwarding.IPv4Forwarding, From: '0', To: '1'})
-	}
-	for _, e := range r.localnet {
-		all = append(all, forwarding.Change{Link: nameOf(e.Key), Setting: forwarding.IPv4RouteLocalnet, From: '0', To: '1'})
-	}
-	for _, e := range r.six {
-		all = append(all, forwarding.ParseNotes(nameOf(e.Key), e.Comment)...)
+	for _, it := range r.items {
+		link := it.network()
+		switch it.set {
+		case families[0].enabled:
+			all = append(all, forwarding.Change{Link: link, Setting: forwarding.IPv4Forwarding, From: '0', To: '1'})
+		case "localnet":
+			all = append(all, forwarding.Change{Link: link, Setting: forwarding.IPv4RouteLocalnet, From: '0', To: '1'})
+		case families[1].enabled:
+			all = append(all, forwarding.ParseNotes(link, it.elem.Comment)...)
+		}
 	}
 	forwarding.Sort(all)
 	return all
@@ -155,16 +132,6 @@ func changeItem(c forwarding.Change) item {
 func readLinks(ctx context.Context, ns *netns.NS) ([]rtnl.Link, error) {
 	links, err := rtnl.Links(ctx, ns)
 	return slices.DeleteFunc(links, func(l rtnl.Link) bool { return l.IsLoopback() }), err
-}
-
-// bridgedNames are the bridges in elements of the set bridged.
-func bridgedNames(elems []nft.Element) map[string]bool {
-	m := make(map[string]bool, len(elems))
-	for _, e := range elems {
-		name, _ := pairOf(e.Key)
-		m[name] = true
-	}
-	return m
 }
 
 func names(elems []nft.Element) map[string]bool {

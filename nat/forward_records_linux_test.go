@@ -121,10 +121,10 @@ func TestWhatNoNetworkNeeds(t *testing.T) {
 		Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16")}.items(),
 		item{"localnet", elementOf("br0")}, item{"localnet", elementOf("br1")}, item{"flipped4", elementOf("up0")}, item{"flipped6", elementOf("up0")},
 	)
-	if got := recordsOf(items).unneeded().items(); len(got) != 1 || got[0].network() != "br1" {
+	if got := recordsOf(items).unneeded().items; len(got) != 1 || got[0].network() != "br1" {
 		t.Errorf("beside a network: %v", got)
 	}
-	if got := recordsOf(items[len(items)-4:]).unneeded().items(); len(got) != 4 {
+	if got := recordsOf(items[len(items)-4:]).unneeded().items; len(got) != 4 {
 		t.Errorf("without one: %v", got)
 	}
 }

@@ -114,7 +114,7 @@ type NAT struct {
 	runtimeState
 }
 
-// NS returns the namespace.
+// NS returns the namespace that the table is in.
 func (n *NAT) NS() *netns.NS { return n.ns }
 
 // Name returns the name of the nftables table.

@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/boxwire/boxwire/internal/fail"
+	"github.com/boxwire/boxwire/internal/forwarding"
 	"github.com/boxwire/boxwire/internal/nft"
 	_ "github.com/boxwire/boxwire/internal/nldebug" // BOXWIRE_DEBUG=netlink
 	"github.com/boxwire/boxwire/internal/nsconn"
@@ -136,7 +138,7 @@ func checkVersion(comment string) (current bool, err error) {
 	text, ours := strings.CutPrefix(comment, commentPrefix+" ")
 	version, verr := strconv.Atoi(text)
 	if !ours || verr != nil {
-		return false, notOurs(comment)
+		return false, refuse.As(os.ErrExist, "a table of that name is there and not ours (its comment is %q)", comment)
 	}
 	if version > skeletonVersion {
 		return false, refuse.As(os.ErrExist, "a table of that name is there from a newer version of this library (its comment is %q, not %q)", comment, skeletonComment)
@@ -155,10 +157,6 @@ func (n *NAT) checkOwned(ctx context.Context, c nft.Conn) error {
 		err = refuse.As(os.ErrExist, "a table of that name is there from an older version of this library (its comment is %q, not %q; Open rebuilds it)", comment, skeletonComment)
 	}
 	return err
-}
-
-func notOurs(comment string) error {
-	return refuse.As(os.ErrExist, "a table of that name is there and not ours (its comment is %q)", comment)
 }
 
 // Delete removes the table with all published ports and networks, and restores the forwarding
@@ -236,8 +234,8 @@ func (d *deleteTx) Committed(ctx context.Context) (bool, error) {
 // restore restores the host's settings and deletes the table. The table goes last: it says what to
 // restore, and drops packets from links that still forward.
 func (d *deleteTx) restore(ctx context.Context) error {
-	r := recordsOf(d.facts)
-	if err := errors.Join(r.restore(ctx, d.n.ns), d.n.unreserve(ctx, d.c)); err != nil {
+	err := forwarding.Restore(ctx, d.n.ns, recordsOf(d.facts).changes())
+	if err = errors.Join(err, d.n.unreserve(ctx, d.c)); err != nil {
 		return err
 	}
 	return d.n.run(ctx, d.c, new(dropTx))
@@ -283,11 +281,8 @@ func (e errGone) Is(target error) bool { return target == os.ErrNotExist }
 
 // explain replaces the kernel's ENOENT, which does not name what is missing, if the table is.
 func (n *NAT) explain(ctx context.Context, c nft.Conn, err error) error {
-	if !errors.Is(err, unix.ENOENT) {
-		return err
-	}
-	if gone := n.gone(ctx, c); gone != nil {
-		return gone
+	if errors.Is(err, unix.ENOENT) {
+		err = cmp.Or(n.gone(ctx, c), err)
 	}
 	return err
 }

@@ -1,7 +1,6 @@
 package nat
 
 import (
-	"slices"
 	"sync"
 
 	"github.com/boxwire/boxwire/internal/portlock"
@@ -35,9 +34,5 @@ func (n *NAT) remember(items []item) {
 func (n *NAT) forgotten(items []item) []item {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(n.facts), func(fact item) bool {
-		return slices.ContainsFunc(items, func(it item) bool {
-			return it.setKey() == fact.setKey()
-		})
-	})
+	return replaceItems(n.facts, items, nil)
 }

@@ -2,6 +2,7 @@ package nat
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/linkname"
 	"github.com/boxwire/boxwire/internal/refuse"
@@ -132,7 +133,7 @@ type Network struct {
 	// later. If it is deleted, its entry here goes with it.
 	AllowTo []string
 
-	// Pinholes are ports that everybody reaches at the boxes' own addresses, without translation.
+	// Pinholes are ports that any host reaches at the boxes' own addresses, without translation.
 	// They are for routed networks, whose addresses the outside has a route to. [NAT.AddPinholes]
 	// adds more.
 	Pinholes []Pinhole
@@ -239,10 +240,8 @@ func (n Network) checked() (Network, error) {
 		if name == n.Interface {
 			return n, refuse.Input("AllowTo names the network itself: %s", name)
 		}
-		for _, other := range n.AllowTo[:i] {
-			if other == name {
-				return n, refuse.Input("AllowTo names %s twice", name)
-			}
+		if slices.Contains(n.AllowTo[:i], name) {
+			return n, refuse.Input("AllowTo names %s twice", name)
 		}
 	}
 	if o, err := checkPinholes(n.Pinholes); err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/boxwire/boxwire/internal/forwarding"
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/internal/refuse"
 )
@@ -86,7 +87,7 @@ func (ch *putNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.Bat
 func (ch *putNetworkTx) finish(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
 	defer cancel()
-	if err := ch.plan.apply(ctx, ch.n.ns); err != nil {
+	if err := forwarding.Apply(ctx, ch.n.ns, ch.plan.Changes); err != nil {
 		return errors.Join(err, ch.undo(ctx))
 	}
 	return ch.n.explain(ctx, ch.c, ch.sweep(ctx))
@@ -96,7 +97,7 @@ func (ch *putNetworkTx) finish(ctx context.Context) error {
 func (ch *putNetworkTx) undo(ctx context.Context) error {
 	back := &undoNetworkTx{networkTx: ch.networkTx}
 	back.want, back.had = ch.had, ch.want
-	back.reverted = ch.plan.revert(ctx, ch.n.ns)
+	back.reverted = forwarding.Revert(ctx, ch.n.ns, ch.plan.Changes)
 	if err := errors.Join(back.reverted, ch.n.run(ctx, ch.c, back)); err != nil {
 		return fmt.Errorf("undoing the change: %w", err)
 	}
@@ -199,13 +200,10 @@ func (ch *networkTx) sweep(ctx context.Context) error {
 
 // replaceItems returns items without out and with in.
 func replaceItems(items, out, in []item) []item {
-	gone := make(map[setKey]bool, len(out))
-	for _, it := range out {
-		gone[it.setKey()] = true
-	}
+	gone := byKey(out)
 	all := make([]item, 0, len(items)+len(in))
 	for _, it := range items {
-		if !gone[it.setKey()] {
+		if _, ok := gone[it.setKey()]; !ok {
 			all = append(all, it)
 		}
 	}

@@ -15,8 +15,9 @@ import (
 )
 
 // ListNetworks lists the networks, sorted by interface, with the packets that they dropped. Options
-// without effect are left out: Masquerade where SNAT has an address for every family of the
-// network.
+// without effect are left out: Masquerade where SNAT has an address for every family of the network.
+//
+// Errors: os.ErrNotExist for a table that is gone.
 func (n *NAT) ListNetworks(ctx context.Context) ([]NetworkState, error) {
 	all, err := n.networks(ctx)
 	return all, n.fail("nat.ListNetworks", n.String(), err)

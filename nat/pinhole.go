@@ -7,7 +7,7 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 )
 
-// Pinhole lets everybody reach ports of a box at the box's own address, without translation. It is
+// Pinhole lets any host reach ports of a box at the box's own address, without translation. It is
 // for networks that the outside has a route to. A port of [NAT.Publish] needs none. Pinholes
 // compare with ==.
 type Pinhole struct {

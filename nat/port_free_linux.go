@@ -14,10 +14,16 @@ import (
 // maxPicks limits how many ports are tried that the kernel chose.
 const maxPicks = 64
 
-// PublishFree is [NAT.Publish] for ports whose host port may be 0. It replaces each 0 by a free
-// port of net.ipv4.ip_local_port_range: one that no socket uses and that is not published. It
-// returns the ports as published. Other ports are published as given. The first host port of a
-// range must be given.
+// PublishFree is [NAT.Publish] for ports whose host port may be 0. It replaces each 0 by a free port of
+// net.ipv4.ip_local_port_range: one that no socket uses and that is not published. It returns the ports as
+// published. Other ports are published as given. The first host port of a range must be given.
+//
+//	ports, err := gw.PublishFree(ctx, nat.Port{
+//		Proto: nat.TCP, Owner: "web",
+//		Host: netip.MustParseAddrPort("0.0.0.0:0"), Box: netip.MustParseAddrPort("10.88.0.2:80"),
+//	})
+//
+// Errors are those of [NAT.Publish], and syscall.EADDRINUSE if no free port is found.
 func (n *NAT) PublishFree(ctx context.Context, ports ...Port) ([]Port, error) {
 	const op = "nat.PublishFree"
 	if p, err := checkFree(ports); err != nil {

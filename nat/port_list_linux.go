@@ -7,9 +7,11 @@ import (
 	"github.com/boxwire/boxwire/internal/nft"
 )
 
-// ListPorts lists the published ports, sorted by protocol, host address and port. A range with
-// other port numbers in the box is listed as single ports. The owner of an element that another
-// program added is its comment.
+// ListPorts lists the published ports with their owners and counters, sorted by protocol, host address and
+// port. A range with other port numbers in the box is listed as single ports. The owner of an element that
+// another program added is its comment.
+//
+// Errors: os.ErrNotExist for a table that is gone.
 func (n *NAT) ListPorts(ctx context.Context) ([]Published, error) {
 	c, err := n.conn()
 	if err != nil {

@@ -82,13 +82,10 @@ func (tx *portsTx) rangesAfter(ctx context.Context) ([]Port, error) {
 	if err != nil {
 		return nil, err
 	}
-	left := make(map[setKey]bool, len(tx.gone))
-	for _, it := range portItems(tx.gone) {
-		left[it.setKey()] = true
-	}
+	gone := byKey(portItems(tx.gone))
 	after := slices.Clone(tx.add)
 	for i, p := range there {
-		if !left[items[i].setKey()] {
+		if _, ok := gone[items[i].setKey()]; !ok {
 			after = append(after, p)
 		}
 	}

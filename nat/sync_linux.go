@@ -123,7 +123,7 @@ func (s *syncTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error
 	s.rebuilt = !whole
 	b := s.batch(there, whole)
 	addItems(b, s.plan.facts)
-	s.differs = b.Len() > 0 || s.plan.writes()
+	s.differs = b.Len() > 0 || s.plan.Writes()
 	return b, s.reserved.shrink(ctx)
 }
 

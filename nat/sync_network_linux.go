@@ -44,7 +44,7 @@ func (s *syncTx) wantNetworks(ctx context.Context) error {
 	}
 	r := recordsOf(s.want)
 	s.plan = new(plan)
-	if len(s.nets)+len(r.items()) == 0 {
+	if len(s.nets)+len(r.items) == 0 {
 		return nil
 	}
 	var err error
@@ -88,7 +88,7 @@ func (s *syncTx) facts() []item {
 // needs.
 func (s *syncTx) finishNetworks(ctx context.Context) error {
 	err := s.n.forward(ctx, s.c, s.plan)
-	if r := recordsOf(s.want); err == nil && len(r.unneeded().items()) > 0 {
+	if r := recordsOf(s.want); err == nil && len(r.unneeded().items) > 0 {
 		err = s.n.restoreLinks(ctx, s.c)
 	}
 	return err

@@ -22,6 +22,15 @@ func (it item) setKey() setKey {
 	return setKey{it.set, string(it.elem.Key), string(it.elem.KeyEnd)}
 }
 
+// byKey returns the elements of the items by their keys.
+func byKey(items []item) map[setKey]nft.Element {
+	m := make(map[setKey]nft.Element, len(items))
+	for _, it := range items {
+		m[it.setKey()] = it.elem
+	}
+	return m
+}
+
 // addItems adds the items' elements, in the order of the skeleton's sets.
 func addItems(b *nft.Batch, items []item) {
 	for _, set := range setsOf(items) {

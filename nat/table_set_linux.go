@@ -2,6 +2,7 @@ package nat
 
 import (
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -63,19 +64,11 @@ func itemsOf(items []item, k kind) (some []item) {
 	return some
 }
 
-// familyOfSet returns the family of the addresses in a set: IPv6 for the sets of IPv6, else IPv4.
+// familyOfSet returns the family of the addresses in a set: IPv6 for the sets of IPv6, whose names
+// end with 6, else IPv4.
 func familyOfSet(set string) *family46 {
-	six := families[1]
-	switch set {
-	case six.pub, six.any, six.rng, six.refs, six.route, six.masq, six.snat, six.same, six.enabled,
-		six.nets, six.behind, six.translated, six.own, six.owns, six.echo, six.trusted,
-		six.policy, six.refuse, six.hostRules, six.grant:
-		return six
-	}
-	for _, d := range six.directions() {
-		if set == d.limited || set == d.denied || set == d.rules || set == d.tried {
-			return six
-		}
+	if strings.HasSuffix(set, "6") {
+		return families[1]
 	}
 	return families[0]
 }

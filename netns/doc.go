@@ -8,12 +8,13 @@
 //	web, err := netns.Create(ctx, "web")
 //	ln, err := web.Listen(ctx, "tcp", ":80")
 //	lo, err := link.Get(ctx, web, "lo")
+//	out, err := web.Command(ctx, "ip", "route").Output()
 //
 // # From ip netns to netns
 //
 //	ip netns add web                     Create, Ensure; New for one without a name
 //	ip netns list, del, attach           List, Delete, Pin; ListAll for the unnamed ones, too
-//	ip netns exec web PROGRAM            NS.Command(ctx, "PROGRAM", ...); Do for Go code
+//	ip netns exec web PROGRAM            NS.Command(ctx, "PROGRAM", ...); Do for functions
 //	ip netns exec web sysctl -w K=V      NS.SetSysctl, NS.Sysctl
 //	ip netns identify, pids              OpenPid and NS.Equal; NS.Holders, which also finds sockets and mounts
 //	ip netns set, list-id                NS.EnsureNSID, NS.AssignNSID, NS.NSIDs

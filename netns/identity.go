@@ -11,5 +11,5 @@ type ID struct {
 // in it may configure the network namespace (user_namespaces(7)).
 type Owner struct {
 	ID  ID     // of the user namespace's file
-	UID uint32 // the user who made it, as the calling thread's user namespace knows him
+	UID uint32 // the user that made it, by its id in the calling thread's user namespace
 }

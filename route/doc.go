@@ -12,7 +12,7 @@
 //
 // # From ip to route
 //
-//	ip route add default via G           Add(ctx, ns, Default(G)); To(prefix, G) for a prefix
+//	ip route add default via ADDR        Add(ctx, ns, Default(addr)); To(prefix, addr) for others
 //	ip route replace, append, change     Replace, Append, Change
 //	ip route del, flush                  Delete, Flush
 //	ip route show table main             List(ctx, ns, Filter{Table: TableMain}); All for a full table

@@ -37,7 +37,7 @@ var attachRow = row{
 		b.atMost(nameBoxwire, nameFloor, 1.10)
 		b.atMost(nameBoxwire, nameInPlace, 0.9)
 		b.atMost(nameBoxwire, nameMove, 0.12)
-		b.note("%s / %s is %.2f, %s / %s %.2f: nobody gets below these.",
+		b.note("%s / %s is %.2f, %s / %s %.2f: no program gets below these.",
 			nameFloor, nameInPlace, pairRatio(b.figures[nameFloor], b.figures[nameInPlace]),
 			nameFloor, nameMove, pairRatio(b.figures[nameFloor], b.figures[nameMove]))
 		b.note("The library gives a veth one queue each way, and so does the floor. The others leave that to the kernel, which makes one for each processor and takes all but the first out of use again, but for %q: %s takes %.2f of its time.",

@@ -33,7 +33,7 @@ var listRow = row{
 				return err
 			}
 		}
-		b.note("The floor does the same work: by hand, it decodes addresses and links into a list of the same values that is allocated once, and routes one after the other. \"Kept by nobody\" is the kernel's part of it: the same answers, with each attribute stepped over and nothing decoded.")
+		b.note("The floor does the same work: by hand, it decodes addresses and links into a list of the same values that is allocated once, and routes one after the other. \"Not kept\" is the kernel's part of it: the same answers, with each attribute stepped over and nothing decoded.")
 		for _, l := range []struct {
 			what string
 			n    int
@@ -143,7 +143,7 @@ func (t *tables) compete(ctx context.Context, b *bout, boxwire, floor, bare, pee
 }
 
 // nameBare is what the kernel needs.
-const nameBare = "kept by nobody"
+const nameBare = "not kept"
 
 // listed counts a list.
 func listed[T any](list []T, err error) (int, error) { return len(list), err }

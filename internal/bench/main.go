@@ -57,7 +57,7 @@ func parse() (o options) {
 	flag.IntVar(&o.n, "n", 0, "rounds of each contender; 0 is each row's own number, and the full sizes")
 	flag.StringVar(&o.rows, "rows", "", "the rows to run, separated by commas; all by default")
 	flag.BoolVar(&o.json, "json", false, "print JSON instead of a table")
-	flag.StringVar(&o.plot, "plot", "", "draw the curves into this folder, as SVG and PNG")
+	flag.StringVar(&o.plot, "plot", "", "draw the curves into this directory, as SVG and PNG")
 	flag.StringVar(&o.results, "results", "", "write the page of results to this file")
 	flag.StringVar(&o.readme, "readme", "", "write the short table between its marks in this file")
 	flag.Parse()

@@ -24,7 +24,7 @@ const (
 func buildPlugins(ctx context.Context, dir string) error {
 	mod, err := os.ReadFile("go.mod")
 	if err != nil || !bytes.HasPrefix(mod, []byte("module github.com/boxwire/boxwire/internal/bench\n")) {
-		return errors.New("the folder that the program is started in is not internal/bench, where they are built from")
+		return errors.New("the directory that the program is started in is not internal/bench, where they are built from")
 	}
 	for _, args := range [][]string{
 		{"build", "-o", dir + "/", "tool"},

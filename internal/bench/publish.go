@@ -45,7 +45,7 @@ var publishRow = row{
 		curve(b, nameBoxwire, sizes)
 		curve(b, nameFloor, sizes)
 		curve(b, nameNft, sizes)
-		b.note("The floor does what the library does, with messages that were built beforehand: the lock file, the generation and whether another port or range takes the host port, a socket that keeps it from other programs, the batch, the number of flows that may have to be ended. It is on a thread that never leaves the namespace. %q does the batch alone, which looks at nothing and keeps nobody out: %s costs %.1f times that.",
+		b.note("The floor does what the library does, with messages that were built beforehand: the lock file, the generation and whether another port or range takes the host port, a socket that keeps it from other programs, the batch, the number of flows that may have to be ended. It is on a thread that never leaves the namespace. %q does the batch alone, which looks at nothing and keeps no program out: %s costs %.1f times that.",
 			nameBatch, with(nameBoxwire, 0), pairRatio(b.figures[with(nameBoxwire, 0)], b.figures[with(nameBatch, 0)]))
 		return publishMany(ctx, b, b.size(10_000, 200))
 	},

@@ -78,11 +78,23 @@ func AppendBE64(b []byte, typ uint16, v uint64) []byte {
 	return binary.BigEndian.AppendUint64(header(b, typ, 8), v)
 }
 
+// Open opens an attribute and returns where it stands; hand that to [Close] once the
+// payload is appended.
+func Open(b []byte, typ uint16) ([]byte, int) { return header(b, typ, 0), len(b) }
+
+// Close closes the attribute that [Open] opened at offset at: it writes the length and
+// pads the payload.
+func Close(b []byte, at int) []byte {
+	End(b, at)
+	return pad(b, len(b)-at)
+}
+
+// Payload returns what was appended to an attribute that is open at offset at.
+func Payload(b []byte, at int) []byte { return b[at+attrHeader:] }
+
 // Begin opens an attribute that holds attributes, and returns where it stands;
 // hand that to [End] once they are appended.
-func Begin(b []byte, typ uint16) ([]byte, int) {
-	return header(b, typ|flagNested, 0), len(b)
-}
+func Begin(b []byte, typ uint16) ([]byte, int) { return Open(b, typ|flagNested) }
 
 // End closes the attribute that [Begin] opened at offset at: it writes the length.
 func End(b []byte, at int) { binary.NativeEndian.PutUint16(b[at:], length(len(b)-at-attrHeader)) }

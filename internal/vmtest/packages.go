@@ -30,7 +30,7 @@ func findRoot(from string) (string, error) {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", errors.New("run it inside the repository: no folder above has the go.mod of github.com/boxwire/boxwire")
+			return "", errors.New("run it inside the repository: no directory above has the go.mod of github.com/boxwire/boxwire")
 		}
 	}
 }

@@ -29,7 +29,7 @@ type node struct {
 
 func (n node) isDir() bool { return n.mode.IsDir() }
 
-// put adds a node and the folders above it.
+// put adds a node and the directories above it.
 func (t tree) put(name string, n node) {
 	t[name] = n
 	for dir := path.Dir(name); dir != "/"; dir = path.Dir(dir) {
