@@ -34,6 +34,9 @@
 //	nft add rule ... masquerade, snat    Network.Masquerade, Network.SNAT
 //	nft add rule ... drop between boxes  Network.Internal, Network.Isolated, Network.AllowTo
 //	nft add rule ... accept dport        NAT.AddPinholes, for routed boxes
+//	nft add rule ... saddr . daddr       NAT.SetPolicies, for each box
+//	nft add element ... timeout          NAT.Grant
+//	nft add rule ... log                 NAT.ListDenied, NAT.WatchDenied
 //	nft add rule ... maxseg size set     Network.ClampMSS, Network.MSS
 //	nft -f                               NAT.Sync
 //	nft list table, list set             NAT.ListPorts, NAT.ListNetworks, with counters
@@ -77,6 +80,21 @@
 //
 // A network without Masquerade and SNAT is routed: its boxes keep their addresses, and a [Pinhole] opens one of their ports to
 // all. [NAT.ListNetworks] reads everything back, with the number of dropped packets.
+//
+// # What each box may reach
+//
+// A [Policy] closes a box, but for its rules: here to all but HTTPS of one network and DNS of the host. In a network with Strict,
+// a box without a policy reaches nothing.
+//
+//	err = gw.SetPolicies(ctx, nat.Policy{
+//		Box: []netip.Addr{boxAddr}, Owner: "web",
+//		Egress: &nat.Rules{Allow: []nat.Rule{
+//			{Proto: nat.TCP, Peer: netip.MustParsePrefix("203.0.113.0/24"), Port: 443},
+//			{Proto: nat.UDP, Host: true, Port: 53},
+//		}},
+//	})
+//	err = gw.Grant(ctx, boxAddr, time.Minute, rule) // what a name has resolved to
+//	denied, err := gw.ListDenied(ctx)               // what the box tried
 //
 // # When a port does not answer
 //

@@ -10,6 +10,7 @@ import (
 	"iter"
 	"net/netip"
 	"runtime"
+	"time"
 
 	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/netns"
@@ -61,6 +62,11 @@ func (*NAT) DeletePinholes(context.Context, ...Pinhole) error {
 	return unsupported("nat.DeletePinholes")
 }
 
+// DeletePolicies returns errors.ErrUnsupported: it needs Linux.
+func (*NAT) DeletePolicies(context.Context, ...netip.Addr) error {
+	return unsupported("nat.DeletePolicies")
+}
+
 // ExpandLink returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) ExpandLink(context.Context, string, Port) (v0 []Port, _ error) {
 	return v0, unsupported("nat.ExpandLink")
@@ -76,6 +82,16 @@ func (*NAT) ExplainOut(context.Context, netip.Addr, netip.Addr) (v0 Causes, _ er
 	return v0, unsupported("nat.ExplainOut")
 }
 
+// Grant returns errors.ErrUnsupported: it needs Linux.
+func (*NAT) Grant(context.Context, netip.Addr, time.Duration, ...Rule) error {
+	return unsupported("nat.Grant")
+}
+
+// ListDenied returns errors.ErrUnsupported: it needs Linux.
+func (*NAT) ListDenied(context.Context) (v0 []Denial, _ error) {
+	return v0, unsupported("nat.ListDenied")
+}
+
 // ListFlows returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) ListFlows(context.Context, ...netip.Addr) (v0 []Flow, _ error) {
 	return v0, unsupported("nat.ListFlows")
@@ -84,6 +100,11 @@ func (*NAT) ListFlows(context.Context, ...netip.Addr) (v0 []Flow, _ error) {
 // ListNetworks returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) ListNetworks(context.Context) (v0 []NetworkState, _ error) {
 	return v0, unsupported("nat.ListNetworks")
+}
+
+// ListPolicies returns errors.ErrUnsupported: it needs Linux.
+func (*NAT) ListPolicies(context.Context) (v0 []PolicyState, _ error) {
+	return v0, unsupported("nat.ListPolicies")
 }
 
 // ListPorts returns errors.ErrUnsupported: it needs Linux.
@@ -113,6 +134,9 @@ func (*NAT) RevokeForward(context.Context) error { return unsupported("nat.Revok
 // SetNetwork returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) SetNetwork(context.Context, Network) error { return unsupported("nat.SetNetwork") }
 
+// SetPolicies returns errors.ErrUnsupported: it needs Linux.
+func (*NAT) SetPolicies(context.Context, ...Policy) error { return unsupported("nat.SetPolicies") }
+
 // Sync returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) Sync(context.Context, State) error { return unsupported("nat.Sync") }
 
@@ -121,6 +145,11 @@ func (*NAT) Unpublish(context.Context, ...Port) error { return unsupported("nat.
 
 // UnpublishOwner returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) UnpublishOwner(context.Context, string) error { return unsupported("nat.UnpublishOwner") }
+
+// WatchDenied yields errors.ErrUnsupported: it needs Linux.
+func (*NAT) WatchDenied(context.Context) iter.Seq2[DenialEvent, error] {
+	return unsupportedSeq[DenialEvent]("nat.WatchDenied")
+}
 
 // Close returns the zero value: it needs Linux.
 func (*Proxy) Close() (v0 error) { return v0 }

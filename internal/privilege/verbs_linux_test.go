@@ -523,6 +523,8 @@ var (
 	network = nat.Network{Interface: "br0", Subnets: []netip.Prefix{prefix("10.9.0.0/24")}, Masquerade: true}
 	port    = nat.Port{Proto: nat.TCP, Host: netip.MustParseAddrPort("0.0.0.0:8080"), Box: netip.MustParseAddrPort("10.9.0.2:80"), Owner: "web"}
 	free    = nat.Port{Proto: nat.TCP, Host: netip.MustParseAddrPort("0.0.0.0:0"), Box: netip.MustParseAddrPort("10.9.0.2:81"), Owner: "free"}
+	policy  = nat.Policy{Box: []netip.Addr{netip.MustParseAddr("10.9.0.2")}, Owner: "web", Egress: &nat.Rules{}}
+	granted = nat.Rule{Peer: netip.MustParsePrefix("192.0.2.1/32")}
 	pinhole = nat.Pinhole{Proto: nat.TCP, Box: netip.MustParseAddrPort("10.9.0.2:82"), Owner: "web"}
 )
 
@@ -550,6 +552,19 @@ var natVerbs = []verb{
 	{name: "nat.NAT.ExpandLink", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return second(n.ExpandLink(ctx, "br0", port)) })},
 	{name: "nat.NAT.AddPinholes", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return n.AddPinholes(ctx, pinhole) })},
 	{name: "nat.NAT.DeletePinholes", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return n.DeletePinholes(ctx, pinhole) })},
+	{name: "nat.NAT.SetPolicies", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return n.SetPolicies(ctx, policy) })},
+	{name: "nat.NAT.ListPolicies", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return second(n.ListPolicies(ctx)) })},
+	{name: "nat.NAT.Grant", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error {
+		return n.Grant(ctx, policy.Box[0], time.Minute, granted)
+	})},
+	{name: "nat.NAT.ListDenied", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return second(n.ListDenied(ctx)) })},
+	{name: "nat.NAT.WatchDenied", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error {
+		for _, err := range n.WatchDenied(ctx) {
+			return err // of the first event
+		}
+		return nil
+	})},
+	{name: "nat.NAT.DeletePolicies", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return n.DeletePolicies(ctx, policy.Box...) })},
 	{name: "nat.NAT.ListPorts", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return second(n.ListPorts(ctx)) })},
 	{name: "nat.NAT.ListFlows", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return second(n.ListFlows(ctx)) })},
 	{name: "nat.NAT.Explain", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error {
