@@ -3,11 +3,11 @@ package nat
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/internal/refuse"
@@ -31,27 +31,16 @@ func (s *policyPart) readSets() (names []string) {
 	return names
 }
 
-// readPolicies adds the elements of policies to those of the table. It reports whether the sets are
-// all there, or none of them.
-func (s *syncTx) readPolicies(ctx context.Context) (whole bool, err error) {
-	s.policies.there, s.policies.had = false, nil
-	missing := 0
-	names := s.policies.readSets()
-	for _, set := range names {
-		elems, err := s.c.Elements(ctx, s.n.table, set)
-		if errors.Is(err, os.ErrNotExist) {
-			missing++
-			continue
-		}
-		if err != nil {
-			return false, err
-		}
-		for _, e := range elems {
-			s.have = append(s.have, item{set, e})
-		}
+// readPolicies adds the elements of policies to those of the table, if it has the part for policies.
+// A part that lacks something else is found by its rules, which use all other sets.
+func (s *syncTx) readPolicies(ctx context.Context) (err error) {
+	s.policies.had = nil
+	if s.policies.there, err = s.c.HasSet(ctx, s.n.table, families[0].policy); err != nil || !s.policies.there {
+		return err
 	}
-	s.policies.there = missing == 0
-	return missing == 0 || missing == len(names), nil
+	items, err := s.n.readSomeItems(ctx, s.c, s.policies.readSets()...)
+	s.have = append(s.have, items...)
+	return err
 }
 
 // wantPolicies adds the elements of the policies that the table shall have: those of the state, and
@@ -160,17 +149,12 @@ func (s *syncTx) sweepPolicies(ctx context.Context, all bool) error {
 // policiesOfNetwork returns the elements of the policies of addresses that are in the network's former
 // subnets and not in the wanted ones, with the count of those that it keeps.
 func (n *NAT) policiesOfNetwork(ctx context.Context, c nft.Conn, iface string, had, want []netip.Prefix) (gone []item, policed []item, err error) {
-	lost := func(a netip.Addr) bool {
-		return contains(had, a) && !contains(want, a)
-	}
-	var left []netip.Prefix
-	for _, p := range had {
-		if !contains(want, p.Addr()) || !contains(want, lastAddr(p)) {
-			left = append(left, p)
-		}
+	kept := func(p netip.Prefix) bool { return contains(want, p.Addr()) && contains(want, lastAddr(p)) }
+	if !slices.ContainsFunc(had, func(p netip.Prefix) bool { return !kept(p) }) {
+		return nil, nil, nil
 	}
 	found, err := c.Lookup(ctx, n.table, nft.Query{Set: "policed", Key: ifname(iface)})
-	if err != nil || found[0] == nil || len(left) == 0 {
+	if err != nil || found[0] == nil {
 		return nil, nil, err
 	}
 	items, err := n.readPart(ctx, c, func(f *family46) []string { return []string{f.policy, f.grant} })
@@ -181,7 +165,7 @@ func (n *NAT) policiesOfNetwork(ctx context.Context, c nft.Conn, iface string, h
 	if err != nil {
 		return nil, nil, damagedPolicy(err)
 	}
-	maps.DeleteFunc(all, func(a netip.Addr, _ Policy) bool { return !lost(a) })
+	maps.DeleteFunc(all, func(a netip.Addr, _ Policy) bool { return !contains(had, a) || contains(want, a) })
 	if gone, err = all.items(); err != nil {
 		return nil, nil, err
 	}

@@ -246,8 +246,7 @@ func (s *syncTx) read(ctx context.Context) (there, whole bool, err error) {
 			s.have = append(s.have, item{set.Name, e})
 		}
 	}
-	part, err := s.readPolicies(ctx)
-	if whole = whole && part; err == nil && whole { // another program may have changed the rules only
+	if err = s.readPolicies(ctx); err == nil && whole { // another program may have changed the rules only
 		whole, err = s.c.Holds(ctx, skeleton(table, s.policies.there))
 	}
 	return true, whole, err
