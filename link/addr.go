@@ -33,7 +33,7 @@ type Addr struct {
 	// zero. The kernel sets the others.
 	Flags AddrFlags
 
-	// Link is the index of the link that has the address. [Link.AddAddrs] and
+	// Link is the index of the link that has the address. Link.AddAddrs and
 	// the like ignore it.
 	Link int
 

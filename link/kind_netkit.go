@@ -6,7 +6,7 @@ package link
 // It needs Linux 6.7 with CONFIG_NETKIT. A comment on a field gives its default
 // last, and IFLA_NETKIT_* of linux/if_link.h in parentheses. See ip-link(8).
 type Netkit struct {
-	Peer Spec // the other end, see [Veth] (PEER_INFO)
+	Peer Spec // the other end, see Veth (PEER_INFO)
 
 	Mode *NetkitMode // of both ends; NetkitL3 (MODE)
 

@@ -62,7 +62,7 @@ type Spec struct {
 	//
 	// Nil is another link's address where the kernel takes that: the parent's on
 	// a VLAN, an IPVLAN and a macvlan in passthru mode, the first port's on a
-	// bond. For [Other] the kernel decides.
+	// bond. For Other the kernel decides.
 	MAC net.HardwareAddr
 
 	// Master is the bridge, bond or VRF that the link becomes a port of
@@ -70,8 +70,8 @@ type Spec struct {
 	Master Ref
 
 	// Port has the link's settings as the port of a bridge, BondPort those as
-	// the port of a bond. They are set before the link comes up. Without a
-	// Master both must be zero.
+	// the port of a bond. They are set before the link comes up. For a new
+	// link without a Master both must be zero.
 	Port     PortOptions
 	BondPort BondPort
 
@@ -82,14 +82,14 @@ type Spec struct {
 	Parent Ref
 
 	// Up brings the link up (IFF_UP). False leaves a new link down, and an
-	// existing one in [Link.Update] and [Ensure] unchanged.
+	// existing one in Link.Update and Ensure unchanged.
 	Up bool
 
 	// Kind is what the link is, with its options. It is required, and nil in a
 	// peer.
 	Kind Kind
 
-	// Group is a number that several links may share (IFLA_GROUP); [Filter]
+	// Group is a number that several links may share (IFLA_GROUP); Filter
 	// selects by it. 0 is the group that links are in by default.
 	Group uint32
 
@@ -143,7 +143,7 @@ type Spec struct {
 
 	// DAD asks for duplicate address detection of the IPv6 addresses in Addrs.
 	// An address is then tentative until the kernel has found no other host with
-	// it; see [Addr.Tentative], [Addr.DADFailed] and [Link.WaitAddr].
+	// it; see Addr.Tentative, Addr.DADFailed and Link.WaitAddr.
 	//
 	// Without DAD the addresses carry IFA_F_NODAD and can be bound to as soon as
 	// Create returns. The program that makes a box also assigns the box's

@@ -50,37 +50,37 @@ var (
 // String returns the state as ip-link(8) prints it.
 func (v OperState) String() string { return enumString(operStates, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v OperState) MarshalText() ([]byte, error) { return enum.Marshal(operStates, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *OperState) UnmarshalText(text []byte) error { return enum.Unmarshal(operStates, v, text) }
 
 // String returns the topic in lower case.
 func (v Topic) String() string { return enumString(topicNames, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v Topic) MarshalText() ([]byte, error) { return enum.Marshal(topicNames, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *Topic) UnmarshalText(text []byte) error { return enum.Unmarshal(topicNames, v, text) }
 
 // String returns the state as bridge(8) prints it.
 func (v PortState) String() string { return enumString(portStates, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v PortState) MarshalText() ([]byte, error) { return enum.Marshal(portStates, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *PortState) UnmarshalText(text []byte) error { return enum.Unmarshal(portStates, v, text) }
 
 // String returns "never", "auto", "always" or "temporary".
 func (v MulticastRouter) String() string { return enumString(multicastRouters, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v MulticastRouter) MarshalText() ([]byte, error) { return enum.Marshal(multicastRouters, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *MulticastRouter) UnmarshalText(text []byte) error {
 	return enum.Unmarshal(multicastRouters, v, text)
 }
@@ -88,10 +88,10 @@ func (v *MulticastRouter) UnmarshalText(text []byte) error {
 // String returns "auto", "user" or "kernel".
 func (v BridgeSTPMode) String() string { return enumString(bridgeSTPModes, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v BridgeSTPMode) MarshalText() ([]byte, error) { return enum.Marshal(bridgeSTPModes, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *BridgeSTPMode) UnmarshalText(text []byte) error {
 	return enum.Unmarshal(bridgeSTPModes, v, text)
 }
@@ -99,19 +99,19 @@ func (v *BridgeSTPMode) UnmarshalText(text []byte) error {
 // String returns the mode as ip-link(8) prints it.
 func (v BondMode) String() string { return enumString(bondModes, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v BondMode) MarshalText() ([]byte, error) { return enum.Marshal(bondModes, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *BondMode) UnmarshalText(text []byte) error { return enum.Unmarshal(bondModes, v, text) }
 
 // String returns the value as ip-link(8) prints it.
 func (v BondARPValidate) String() string { return enumString(bondARPValidates, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v BondARPValidate) MarshalText() ([]byte, error) { return enum.Marshal(bondARPValidates, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *BondARPValidate) UnmarshalText(text []byte) error {
 	return enum.Unmarshal(bondARPValidates, v, text)
 }
@@ -119,10 +119,10 @@ func (v *BondARPValidate) UnmarshalText(text []byte) error {
 // String returns the value as ip-link(8) prints it.
 func (v BondReselect) String() string { return enumString(bondReselects, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v BondReselect) MarshalText() ([]byte, error) { return enum.Marshal(bondReselects, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *BondReselect) UnmarshalText(text []byte) error {
 	return enum.Unmarshal(bondReselects, v, text)
 }
@@ -130,28 +130,28 @@ func (v *BondReselect) UnmarshalText(text []byte) error {
 // String returns the value of fail_over_mac as ip-link(8) prints it.
 func (v BondMAC) String() string { return enumString(bondMACs, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v BondMAC) MarshalText() ([]byte, error) { return enum.Marshal(bondMACs, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *BondMAC) UnmarshalText(text []byte) error { return enum.Unmarshal(bondMACs, v, text) }
 
 // String returns the policy as ip-link(8) prints it.
 func (v BondHash) String() string { return enumString(bondHashes, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v BondHash) MarshalText() ([]byte, error) { return enum.Marshal(bondHashes, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *BondHash) UnmarshalText(text []byte) error { return enum.Unmarshal(bondHashes, v, text) }
 
 // String returns the value as ip-link(8) prints it.
 func (v BondADSelect) String() string { return enumString(bondADSelects, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v BondADSelect) MarshalText() ([]byte, error) { return enum.Marshal(bondADSelects, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *BondADSelect) UnmarshalText(text []byte) error {
 	return enum.Unmarshal(bondADSelects, v, text)
 }
@@ -159,37 +159,37 @@ func (v *BondADSelect) UnmarshalText(text []byte) error {
 // String returns the mode as ip-link(8) prints it.
 func (v MacvlanMode) String() string { return enumString(macvlanModes, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v MacvlanMode) MarshalText() ([]byte, error) { return enum.Marshal(macvlanModes, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *MacvlanMode) UnmarshalText(text []byte) error { return enum.Unmarshal(macvlanModes, v, text) }
 
 // String returns the mode as ip-link(8) prints it.
 func (v IPVLANMode) String() string { return enumString(ipvlanModes, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v IPVLANMode) MarshalText() ([]byte, error) { return enum.Marshal(ipvlanModes, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *IPVLANMode) UnmarshalText(text []byte) error { return enum.Unmarshal(ipvlanModes, v, text) }
 
 // String returns the mode as ip-link(8) prints it.
 func (v NetkitMode) String() string { return enumString(netkitModes, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v NetkitMode) MarshalText() ([]byte, error) { return enum.Marshal(netkitModes, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *NetkitMode) UnmarshalText(text []byte) error { return enum.Unmarshal(netkitModes, v, text) }
 
 // String returns the policy as ip-link(8) prints it.
 func (v NetkitPolicy) String() string { return enumString(netkitPolicies, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v NetkitPolicy) MarshalText() ([]byte, error) { return enum.Marshal(netkitPolicies, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *NetkitPolicy) UnmarshalText(text []byte) error {
 	return enum.Unmarshal(netkitPolicies, v, text)
 }
@@ -197,28 +197,28 @@ func (v *NetkitPolicy) UnmarshalText(text []byte) error {
 // String returns "none" or "default".
 func (v NetkitScrub) String() string { return enumString(netkitScrubs, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v NetkitScrub) MarshalText() ([]byte, error) { return enum.Marshal(netkitScrubs, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *NetkitScrub) UnmarshalText(text []byte) error { return enum.Unmarshal(netkitScrubs, v, text) }
 
 // String returns "unset", "set" or "inherit".
 func (v TunnelDF) String() string { return enumString(tunnelDFs, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v TunnelDF) MarshalText() ([]byte, error) { return enum.Marshal(tunnelDFs, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *TunnelDF) UnmarshalText(text []byte) error { return enum.Unmarshal(tunnelDFs, v, text) }
 
 // String returns the protocol as ip-link(8) prints it.
 func (v VLANProtocol) String() string { return enumString(vlanProtocols, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v VLANProtocol) MarshalText() ([]byte, error) { return enum.Marshal(vlanProtocols, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *VLANProtocol) UnmarshalText(text []byte) error {
 	return enum.Unmarshal(vlanProtocols, v, text)
 }
@@ -226,37 +226,37 @@ func (v *VLANProtocol) UnmarshalText(text []byte) error {
 // String returns the mode as ip-link(8) prints it.
 func (v AddrGenMode) String() string { return enumString(addrGenModes, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v AddrGenMode) MarshalText() ([]byte, error) { return enum.Marshal(addrGenModes, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *AddrGenMode) UnmarshalText(text []byte) error { return enum.Unmarshal(addrGenModes, v, text) }
 
 // String returns "none", "driver", "generic", "offload" or "multi".
 func (v XDPMode) String() string { return enumString(xdpModes, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v XDPMode) MarshalText() ([]byte, error) { return enum.Marshal(xdpModes, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *XDPMode) UnmarshalText(text []byte) error { return enum.Unmarshal(xdpModes, v, text) }
 
 // String returns the scope as ip-address(8) prints it.
 func (v AddrScope) String() string { return enumString(addrScopes, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v AddrScope) MarshalText() ([]byte, error) { return enum.Marshal(addrScopes, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *AddrScope) UnmarshalText(text []byte) error { return enum.Unmarshal(addrScopes, v, text) }
 
 // String returns the protocol as ip-address(8) prints it.
 func (v AddrProtocol) String() string { return enumString(addrProtocols, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v AddrProtocol) MarshalText() ([]byte, error) { return enum.Marshal(addrProtocols, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *AddrProtocol) UnmarshalText(text []byte) error {
 	return enum.Unmarshal(addrProtocols, v, text)
 }
@@ -264,10 +264,10 @@ func (v *AddrProtocol) UnmarshalText(text []byte) error {
 // String returns the type as bridge(8) names it.
 func (v FDBType) String() string { return enumString(fdbTypes, v) }
 
-// MarshalText returns what String does, of a value without a name its number.
+// MarshalText returns the name, or the number of a value without one.
 func (v FDBType) MarshalText() ([]byte, error) { return enum.Marshal(fdbTypes, v) }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads a name or a number. Other text is os.ErrInvalid.
 func (v *FDBType) UnmarshalText(text []byte) error { return enum.Unmarshal(fdbTypes, v, text) }
 
 // String returns the state as ip-neighbour(8) prints it, several with "|" between them.
@@ -287,7 +287,7 @@ func (v NeighbourState) String() string {
 // MarshalText returns what String does.
 func (v NeighbourState) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
 
-// UnmarshalText reads what MarshalText returns.
+// UnmarshalText reads names or numbers with "|" between them. Other text is os.ErrInvalid.
 func (v *NeighbourState) UnmarshalText(text []byte) error {
 	var all NeighbourState
 	for word := range strings.SplitSeq(string(text), "|") {

@@ -87,7 +87,7 @@ func expand(ports []Port) []Port {
 // isShifted reports whether the port is a range with other numbers in the box.
 func (p Port) isShifted() bool { return p.count() > 1 && !p.isRange() }
 
-// singles returns the ports of a shifted range, or p itself.
+// singles returns the ports of a shifted range, or p itself, in the form that ports are listed in.
 func (p Port) singles() []Port {
 	p = p.normal()
 	if !p.isShifted() {

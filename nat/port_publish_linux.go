@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 
@@ -81,44 +82,32 @@ func (tx *publishTx) Build(ctx context.Context, found []*nft.Element) (b *nft.Ba
 	return tx.batch(ctx, found[n:])
 }
 
-// resolve replaces published ports that conflict, as far as it may: those that were looked up, and
-// those in the sets that it reads. It reads all ranges, because there are few.
+// resolve replaces published ports that conflict, as far as it may.
 func (tx *publishTx) resolve(ctx context.Context, found []*nft.Element) error {
 	tx.replaced = make(map[Port]bool)
-	var spread []Port // wildcard ports that single addresses conflict with
+	whole := make(map[string][]Port) // sets to read whole, with the ports that they may conflict with
 	for i, e := range found {
 		if e == nil {
 			continue
 		}
 		p, set := tx.add[tx.of[i]], tx.lookups[i].Set
-		if set == familyOf(p.Host.Addr()).refs {
-			spread = append(spread, p)
+		if f := familyOf(p.Host.Addr()); set == f.refs {
+			whole[f.pub] = append(whole[f.pub], p)
 		} else if err := tx.replace(item{set, *e}, p); err != nil {
 			return err
 		}
 	}
 	for _, f := range families {
-		if err := tx.search(ctx, f, f.pub, spread); err != nil {
-			return err
-		}
-		if err := tx.search(ctx, f, f.rng, tx.add); err != nil {
-			return err
+		if slices.ContainsFunc(tx.add, f.has) {
+			whole[f.rng] = tx.add // there are few ranges
 		}
 	}
-	return nil
-}
-
-// search reads a set of ports of a family, and replaces those that overlap the wanted ports.
-func (tx *publishTx) search(ctx context.Context, f *family46, set string, wanted []Port) error {
-	if !slices.ContainsFunc(wanted, f.has) {
-		return nil
-	}
-	items, err := tx.n.readItems(ctx, tx.c, set)
+	items, err := tx.n.readItems(ctx, tx.c, slices.Sorted(maps.Keys(whole))...)
 	if err != nil {
 		return err
 	}
 	for _, it := range items {
-		if err := tx.replace(it, wanted...); err != nil {
+		if err := tx.replace(it, whole[it.set]...); err != nil {
 			return err
 		}
 	}

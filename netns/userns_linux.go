@@ -14,7 +14,7 @@ import (
 )
 
 // NewInUserNS makes an unnamed network namespace, with its loopback link up, that a new
-// user namespace owns. Root in there administers the network namespace and nothing else.
+// user namespace owns. Root in there administers the network namespace alone.
 // [Pin] gives it a name.
 //
 // A process with several threads cannot enter a user namespace (setns(2)), so another

@@ -37,8 +37,8 @@ func removeBox(ctx context.Context, host *netns.NS, b *box) error {
 	return errors.Join(errs...)
 }
 
-// removeLink removes the box's bridge port, if it is that: anybody may have taken
-// the name.
+// removeLink removes the box's bridge port, if it is that: another program may have
+// taken the name.
 func removeLink(ctx context.Context, host *netns.NS, b *box) error {
 	l, err := link.Get(ctx, host, b.HostLink)
 	if err != nil {

@@ -11,7 +11,7 @@ type notRun string
 
 func (r notRun) Error() string { return string(r) }
 
-// mustRun says that what cannot be run is a failure, as it is for the tests.
+// mustRun reports whether what cannot be run is a failure, as for the tests.
 func mustRun() bool { return os.Getenv("BOXWIRE_REQUIRE_WITNESS") == "1" }
 
 // excuse makes a note of a contender that cannot be run here, and returns any

@@ -13,7 +13,11 @@
 // namespace in which it is. No installed or set-user-ID program is needed.
 //
 // [Pair], [Bridge], [On] and [Host] make namespaces with links, addresses and routes in one
-// call.
+// call. A [Box] is a namespace with its link and addresses:
+//
+//	host, boxes := netnstest.Bridge(t, 2) // a host, and two boxes on its bridge
+//	ln, err := boxes[0].Listen(t.Context(), "tcp", ":80")
+//	c, err := boxes[1].Dial(t.Context(), "tcp", boxes[0].Addr4.Addr().String()+":80")
 //
 // # When a test fails
 //
