@@ -69,11 +69,11 @@ func (c *boxBridge) reach(t *testing.T, from, to *netns.NS, addrs []netip.Prefix
 	t.Helper()
 	ctx := context.Background()
 	for _, p := range addrs {
-		listen, err := to.ListenPacket(ctx, "udp", netip.AddrPortFrom(p.Addr(), 4000).String())
+		listen, err := to.ListenPacket(ctx, "udp", netip.AddrPortFrom(p.Addr(), 0).String())
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn, err := from.Dial(ctx, "udp", netip.AddrPortFrom(p.Addr(), 4000).String())
+		conn, err := from.Dial(ctx, "udp", listen.LocalAddr().String())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -154,7 +154,7 @@ func (e *receiver) has(text string) bool {
 // until calls fn, in short intervals, until it returns true; false means that it
 // did not in ten seconds.
 func until(fn func() bool) bool {
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		if fn() {
 			return true
 		}

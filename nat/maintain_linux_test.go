@@ -63,7 +63,7 @@ func next(t *testing.T, all <-chan turn) turn {
 			t.Fatal(r.err)
 		}
 		return r
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nothing was repaired")
 		return turn{}
 	}
@@ -320,7 +320,7 @@ func TestMaintainTellsWhatItCannotRepair(t *testing.T) {
 	ns := host(t)
 	gw := open(t, ns)
 	var errs []error
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for r, err := range gw.Maintain(ctx, always(State{})) {
 		switch {
@@ -349,7 +349,7 @@ func TestTheSequenceOfMaintainMayBeRangedOverAgain(t *testing.T) {
 	t.Parallel()
 	ns := host(t)
 	web := tcp("0.0.0.0:80", "10.88.0.2:80", "web")
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	repairs := open(t, ns).Maintain(ctx, always(State{Ports: []Port{web}}))
 	for round := range 3 {
