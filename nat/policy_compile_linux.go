@@ -288,7 +288,8 @@ func appendPortKey(key []byte, k portKey) []byte {
 	return append(key, 0, 0)
 }
 
-// form tells lookups of different classes and lengths apart, which may have the same key otherwise.
+// form is the class and the length as a number. Without it, lookups of different classes and lengths
+// could have the same key.
 func (k portKey) form(bits int) uint32 { return uint32(k.class)<<8 | uint32(bits) }
 
 // chunks splits a text into comments of elements.

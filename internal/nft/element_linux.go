@@ -18,6 +18,7 @@ const (
 // nft_verdicts of linux/netfilter/nf_tables.h, NF_ACCEPT of linux/netfilter.h).
 type Verdict int32
 
+// The verdicts that elements have.
 const (
 	VerdictNone     Verdict = 0 // the element is of no verdict map
 	VerdictAccept   Verdict = 1
