@@ -47,7 +47,9 @@ func Batch(table string, add bool, all ...Elements) []byte {
 			typ, flags := uint16(delSetElem), uint16(0)
 			if add {
 				typ, flags = newSetElem, unix.NLM_F_CREATE|unix.NLM_F_EXCL
-				some.Data, e.Data = e.Data[:n], e.Data[n:]
+				if e.Data != nil { // it is a map
+					some.Data, e.Data = e.Data[:n], e.Data[n:]
+				}
 			} else {
 				some.Data, some.Comment = nil, ""
 			}
