@@ -2,14 +2,9 @@ package nat
 
 import (
 	"cmp"
-	"encoding/binary"
 	"iter"
 	"net/netip"
 	"slices"
-	"unicode/utf8"
-
-	"github.com/boxwire/boxwire/internal/nft"
-	"github.com/boxwire/boxwire/internal/refuse"
 )
 
 // A policy becomes elements of hash tables. The rules of the table look a new connection up by box,
@@ -33,6 +28,11 @@ type portKey struct {
 	class class
 	proto uint8
 	port  uint16 // as it is loaded: the port, or the block's first one; otherwise 0
+}
+
+// compare orders keys, those of narrower classes first.
+func (k portKey) compare(o portKey) int {
+	return cmp.Or(cmp.Compare(k.class, o.class), cmp.Compare(k.proto, o.proto), cmp.Compare(k.port, o.port))
 }
 
 // ports are the first and the last port of a key.
@@ -105,17 +105,22 @@ func lengths(v6 bool) []int {
 	return lengths4
 }
 
+// pieceBits returns the shortest length that is looked up and is not shorter than the prefix.
+func pieceBits(p netip.Prefix) int {
+	bits := p.Addr().BitLen()
+	for _, n := range lengths(p.Addr().Is6()) {
+		if n < p.Bits() {
+			break
+		}
+		bits = n
+	}
+	return bits
+}
+
 // pieces returns the prefixes of lengths that are looked up, which together are p.
 func pieces(p netip.Prefix) iter.Seq[netip.Prefix] {
 	return func(yield func(netip.Prefix) bool) {
-		bits := p.Bits()
-		for _, n := range lengths(p.Addr().Is6()) { // ends with the shortest that is long enough
-			if n < p.Bits() {
-				break
-			}
-			bits = n
-		}
-		at := p.Addr()
+		bits, at := pieceBits(p), p.Addr()
 		for range 1 << (bits - p.Bits()) {
 			piece := netip.PrefixFrom(at, bits)
 			if !yield(piece) {
@@ -126,6 +131,22 @@ func pieces(p netip.Prefix) iter.Seq[netip.Prefix] {
 	}
 }
 
+// elements returns how many elements the rule takes for a family if it is alone. It stops counting
+// above maxPolicyElements.
+func (r Rule) elements(v6 bool) int {
+	each := 1 << (pieceBits(r.peer(v6)) - r.peer(v6).Bits())
+	for _, e := range r.Except {
+		each += 1 << (pieceBits(e) - e.Bits())
+	}
+	sum := 0
+	for range r.keys(v6) {
+		if sum += each; sum > maxPolicyElements {
+			break
+		}
+	}
+	return sum
+}
+
 // decision is what an element says about a prefix: allowed, or denied in place of a wider prefix.
 type decision struct {
 	prefix netip.Prefix
@@ -134,35 +155,41 @@ type decision struct {
 
 // decide returns the decisions of rules about the same ports: those of the longest prefix that
 // holds an address decides. A prefix in none of them is not decided.
-func decide(rules []Rule, v6 bool) []decision {
-	said := make(map[netip.Prefix]bool) // by each prefix at which the rules may change what they say
-	for _, r := range rules {
-		for p := range pieces(r.peer(v6)) {
-			said[p] = false
-		}
-		for _, e := range r.Except {
-			for p := range pieces(e) {
-				said[p] = false
-			}
-		}
-	}
-	for p := range said {
-		said[p] = slices.ContainsFunc(rules, func(r Rule) bool { return r.allows(p, v6) })
-	}
+//
+// A prefix is allowed if more peers than exceptions hold it, because the exceptions of a rule are
+// inside its peer and do not overlap. Whatever holds a piece holds it by one of its own pieces,
+// because a piece is of the shortest length that is long enough.
+func decide(rules []*Rule, v6 bool) []decision {
 	var all []decision
-	for p, allow := range said {
-		wider := false // what the next wider one says
+	if len(rules) == 1 && len(rules[0].Except) == 0 {
+		for p := range pieces(rules[0].peer(v6)) {
+			all = append(all, decision{p, true})
+		}
+		return all
+	}
+	more := make(map[netip.Prefix]int, len(rules)) // peers less exceptions that end at a prefix
+	var occurs [129]bool                           // lengths
+	add := func(p netip.Prefix, n int) {
+		for p := range pieces(p) {
+			more[p] += n
+			occurs[p.Bits()] = true
+		}
+	}
+	for _, r := range rules {
+		add(r.peer(v6), 1)
+		for _, e := range r.Except {
+			add(e, -1)
+		}
+	}
+	for p, n := range more {
+		wider := 0 // peers less exceptions that hold more than p
 		for _, bits := range lengths(v6) {
-			if bits >= p.Bits() {
-				continue
-			}
-			w, _ := p.Addr().Prefix(bits)
-			if says, ok := said[w]; ok {
-				wider = says
-				break
+			if bits < p.Bits() && occurs[bits] {
+				w, _ := p.Addr().Prefix(bits)
+				wider += more[w]
 			}
 		}
-		if allow != wider {
+		if allow := wider+n > 0; allow != (wider > 0) {
 			all = append(all, decision{p, allow})
 		}
 	}
@@ -172,10 +199,10 @@ func decide(rules []Rule, v6 bool) []decision {
 	return all
 }
 
-// allows reports whether the rule allows all addresses of a prefix.
-func (r Rule) allows(p netip.Prefix, v6 bool) bool {
-	holds := func(w netip.Prefix) bool { return w.Bits() <= p.Bits() && w.Contains(p.Addr()) }
-	return holds(r.peer(v6)) && !slices.ContainsFunc(r.Except, holds)
+// keyed is a rule at one of its keys.
+type keyed struct {
+	key  portKey
+	rule *Rule
 }
 
 // compile returns the decisions of rules, by key, for a box's address of a family.
@@ -184,121 +211,44 @@ func (r Rule) allows(p netip.Prefix, v6 bool) bool {
 // is found there is final: an exception of one rule must not deny what a rule of a wider class
 // allows. At any other key only its own rules have elements, and what they do not allow is looked
 // up in the wider classes.
-func (rs Rules) compile(v6 bool) map[portKey][]decision {
-	own := make(map[portKey][]Rule)
-	excepts := make(map[portKey]bool)
-	for _, r := range rs.Allow {
-		if r.Host || !r.of(v6) {
-			continue
-		}
-		for k := range r.keys(v6) {
-			own[k] = append(own[k], r)
-			excepts[k] = excepts[k] || len(r.Except) > 0
-		}
-	}
-	all := make(map[portKey][]decision, len(own))
-	for k, rules := range own {
-		if excepts[k] {
-			rules = nil
-			for _, r := range rs.Allow {
-				if !r.Host && r.covers(k, v6) {
-					rules = append(rules, r)
-				}
-			}
-		}
-		all[k] = decide(rules, v6)
-	}
-	return all
-}
-
-// policyItems returns the elements of a checked policy for one of its addresses. Only this function
-// makes elements of a Policy.
-func (p Policy) policyItems(a netip.Addr) (items []item, err error) {
-	f, box := familyOf(a), a.AsSlice()
-	add := func(set string, e nft.Element) { items = append(items, item{set, e}) }
-	for i, text := range chunks(p.record()) {
-		add(f.policy, nft.Element{Key: slices.Concat(box, host32(uint32(i))), Comment: text})
-	}
-	if p.Refuse {
-		add(f.refuse, nft.Element{Key: box})
-	}
-	for _, d := range f.directions() {
-		rs := p.Egress
-		if d.in {
-			rs = p.Ingress
-		}
-		if rs == nil {
-			continue
-		}
-		add(d.limited, nft.Element{Key: box})
-		add(d.denied, nft.Element{Key: box})
-		for k, decisions := range rs.compile(f.v6) {
-			for _, dec := range decisions {
-				e := nft.Element{Key: ruleKey(box, k, dec.prefix), Verdict: nft.VerdictContinue}
-				if dec.allow {
-					e.Verdict = nft.VerdictReturn
-				}
-				add(d.rules, e)
-			}
-			if len(items) > maxPolicyElements {
-				return nil, refuse.Input("the rules take more than %d elements of the kernel for %v; ranges of ports and odd lengths of prefixes take several each", maxPolicyElements, a)
-			}
-		}
-		for k := range rs.hostKeys(f.v6) {
-			add(f.hostRules, nft.Element{Key: hostKey(box, k)})
-		}
-	}
-	if len(items) > maxPolicyElements {
-		return nil, refuse.Input("the rules take more than %d elements of the kernel for %v", maxPolicyElements, a)
-	}
-	return items, nil
-}
-
-// hostKeys returns the keys of the rules about the host.
-func (rs Rules) hostKeys(v6 bool) map[portKey]bool {
-	keys := make(map[portKey]bool)
-	for _, r := range rs.Allow {
-		if r.Host {
+func (rs Rules) compile(v6 bool) iter.Seq2[portKey, []decision] {
+	var all []keyed
+	for i := range rs.Allow {
+		if r := &rs.Allow[i]; !r.Host && r.of(v6) {
 			for k := range r.keys(v6) {
-				keys[k] = true
+				all = append(all, keyed{k, r})
 			}
 		}
 	}
-	return keys
+	slices.SortFunc(all, func(a, b keyed) int { return a.key.compare(b.key) })
+	return func(yield func(portKey, []decision) bool) {
+		var rules []*Rule
+		for i := 0; i < len(all); {
+			key, excepts := all[i].key, false
+			for rules = rules[:0]; i < len(all) && all[i].key == key; i++ {
+				rules = append(rules, all[i].rule)
+				excepts = excepts || len(all[i].rule.Except) > 0
+			}
+			if excepts {
+				rules = rs.covering(rules[:0], key, v6)
+			}
+			if !yield(key, decide(rules, v6)) {
+				return
+			}
+		}
+	}
 }
 
-// ruleKey is the key of an element of a rule: box, protocol, port, peer, and class with length.
-func ruleKey(box []byte, k portKey, peer netip.Prefix) []byte {
-	key := make([]byte, 0, 2*len(box)+12)
-	key = appendPortKey(append(key, box...), k)
-	key = append(key, peer.Addr().AsSlice()...)
-	return append(key, host32(k.form(peer.Bits()))...)
-}
-
-// hostKey is the key of an element of a rule about the host: box, protocol, port and class.
-func hostKey(box []byte, k portKey) []byte {
-	return append(appendPortKey(slices.Clip(slices.Clone(box)), k), host32(k.form(0))...)
-}
-
-// appendPortKey appends protocol and port, each padded to 4 bytes.
-func appendPortKey(key []byte, k portKey) []byte {
-	key = append(key, k.proto, 0, 0, 0)
-	key = binary.BigEndian.AppendUint16(key, k.port)
-	return append(key, 0, 0)
+// covering appends the rules that are about all that a key is.
+func (rs Rules) covering(rules []*Rule, k portKey, v6 bool) []*Rule {
+	for i := range rs.Allow {
+		if r := &rs.Allow[i]; !r.Host && r.covers(k, v6) {
+			rules = append(rules, r)
+		}
+	}
+	return rules
 }
 
 // form is the class and the length as a number. Without it, lookups of different classes and lengths
 // could have the same key.
 func (k portKey) form(bits int) uint32 { return uint32(k.class)<<8 | uint32(bits) }
-
-// chunks splits a text into comments of elements.
-func chunks(text string) (all []string) {
-	for len(text) > nft.MaxComment {
-		n := nft.MaxComment
-		for n > nft.MaxComment-utf8.UTFMax && !utf8.RuneStart(text[n]) {
-			n--
-		}
-		all, text = append(all, text[:n]), text[n:]
-	}
-	return append(all, text)
-}

@@ -2,8 +2,10 @@ package nat
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"slices"
 	"testing"
 
@@ -180,6 +182,25 @@ func TestNoTwoElementsOfAPolicyAreForOnePacket(t *testing.T) {
 				t.Fatalf("seed %d: set %s has the key %x twice", seed, it.set, it.elem.Key)
 			}
 			seen[it.setKey()] = true
+		}
+	}
+}
+
+// Rules that take too many elements are refused before any is made.
+func TestTooManyElementsAreRefusedBeforeTheyAreMade(t *testing.T) {
+	box := netip.MustParseAddr("10.88.0.2")
+	for name, rule := range map[string]Rule{
+		"ranges of ports":       {Proto: TCP, Port: 2, PortLast: 60000},
+		"odd lengths and ports": {Proto: TCP, Port: 2, PortLast: 100, Peer: netip.MustParsePrefix("128.0.0.0/1")},
+		"odd exceptions":        {Proto: TCP, Port: 2, PortLast: 100, Peer: netip.MustParsePrefix("0.0.0.0/0"), Except: []netip.Prefix{netip.MustParsePrefix("128.0.0.0/1")}},
+	} {
+		p := Policy{Box: []netip.Addr{box}, Owner: "test", Egress: &Rules{Allow: slices.Repeat([]Rule{rule}, MaxRules)}}
+		if n := testing.AllocsPerRun(1, func() {
+			if _, err := p.policyItems(box); !errors.Is(err, os.ErrInvalid) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}); n > 100 {
+			t.Errorf("%s: %v allocations", name, n)
 		}
 	}
 }

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/boxwire/boxwire/internal/nft"
+	"github.com/boxwire/boxwire/internal/refuse"
 )
 
 // policies are policies by each of their addresses.
@@ -56,6 +59,115 @@ func (f *family46) recordKey(key []byte) (a netip.Addr, i uint32, ok bool) {
 	}
 	a, _ = netip.AddrFromSlice(key[:n])
 	return a, binary.NativeEndian.Uint32(key[n:]), true
+}
+
+// policyItems returns the elements of a checked policy for one of its addresses. Only this function
+// makes elements of a Policy.
+func (p Policy) policyItems(a netip.Addr) (items []item, err error) {
+	f, box := familyOf(a), a.AsSlice()
+	if err := p.checkElements(a); err != nil {
+		return nil, err
+	}
+	add := func(set string, e nft.Element) { items = append(items, item{set, e}) }
+	for i, text := range chunks(p.record()) {
+		add(f.policy, nft.Element{Key: slices.Concat(box, host32(uint32(i))), Comment: text})
+	}
+	if p.Refuse {
+		add(f.refuse, nft.Element{Key: box})
+	}
+	for _, d := range f.directions() {
+		rs := p.Egress
+		if d.in {
+			rs = p.Ingress
+		}
+		if rs == nil {
+			continue
+		}
+		items = slices.Grow(items, len(rs.Allow)+2)
+		add(d.limited, nft.Element{Key: box})
+		add(d.denied, nft.Element{Key: box})
+		for k, decisions := range rs.compile(f.v6) {
+			for _, dec := range decisions {
+				e := nft.Element{Key: ruleKey(box, k, dec.prefix), Verdict: nft.VerdictContinue}
+				if dec.allow {
+					e.Verdict = nft.VerdictReturn
+				}
+				add(d.rules, e)
+			}
+			if len(items) > maxPolicyElements {
+				return nil, errManyElements(a)
+			}
+		}
+		for k := range rs.hostKeys(f.v6) {
+			add(f.hostRules, nft.Element{Key: hostKey(box, k)})
+		}
+	}
+	if len(items) > maxPolicyElements {
+		return nil, errManyElements(a)
+	}
+	return items, nil
+}
+
+// checkElements refuses rules that take too many elements, before they are made.
+func (p Policy) checkElements(a netip.Addr) error {
+	sum := 0
+	for _, rs := range []*Rules{p.Egress, p.Ingress} {
+		if rs == nil {
+			continue
+		}
+		for _, r := range rs.Allow {
+			if r.of(a.Is6()) {
+				sum += r.elements(a.Is6())
+			}
+			if sum > maxPolicyElements {
+				return errManyElements(a)
+			}
+		}
+	}
+	return nil
+}
+
+func errManyElements(a netip.Addr) error {
+	return refuse.Input("the rules take more than %d elements of the kernel for %v; ranges of ports and odd lengths of prefixes take several each", maxPolicyElements, a)
+}
+
+// hostKeys returns the keys of the rules about the host.
+func (rs Rules) hostKeys(v6 bool) map[portKey]bool {
+	keys := make(map[portKey]bool)
+	for _, r := range rs.Allow {
+		if r.Host {
+			for k := range r.keys(v6) {
+				keys[k] = true
+			}
+		}
+	}
+	return keys
+}
+
+// ruleKey is the key of an element of a rule: box, protocol, port, peer, and class with length.
+func ruleKey(box []byte, k portKey, peer netip.Prefix) []byte {
+	key := make([]byte, 0, 2*len(box)+12)
+	key = appendPortKey(append(key, box...), k)
+	if a := peer.Addr(); a.Is4() {
+		four := a.As4()
+		key = append(key, four[:]...)
+	} else {
+		six := a.As16()
+		key = append(key, six[:]...)
+	}
+	return binary.NativeEndian.AppendUint32(key, k.form(peer.Bits()))
+}
+
+// hostKey is the key of an element of a rule about the host: box, protocol, port and class.
+func hostKey(box []byte, k portKey) []byte {
+	return append(appendPortKey(slices.Clip(slices.Clone(box)), k), host32(k.form(0))...)
+}
+
+// appendPortKey appends protocol and port, each padded to 4 bytes.
+func appendPortKey(key []byte, k portKey) []byte {
+	key = append(key, k.proto, 0, 0, 0)
+	key = binary.BigEndian.AppendUint16(key, k.port)
+	return append(key, 0, 0)
 }
 
 // items returns the elements of the policies, each for its address.
@@ -175,3 +287,18 @@ func (n *NAT) readPart(ctx context.Context, c nft.Conn, sets func(*family46) []s
 	}
 	return n.readItems(ctx, c, names...)
 }
+
+// chunks splits a text into comments of elements.
+func chunks(text string) (all []string) {
+	for len(text) > nft.MaxComment {
+		n := nft.MaxComment
+		for n > nft.MaxComment-utf8.UTFMax && !utf8.RuneStart(text[n]) {
+			n--
+		}
+		all, text = append(all, text[:n]), text[n:]
+	}
+	return append(all, text)
+}
+
+// join is the inverse of chunks.
+func join(chunks []string) string { return strings.Join(chunks, "") }

@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	newTable    = subsysNftables | 0
+	newTable    = subsysNftables
 	deleteTable = subsysNftables | 2
 	newSet      = subsysNftables | 9
 	deleteFlows = 1<<8 | 2 // CTNETLINK's DELETE
