@@ -132,6 +132,13 @@ func (r *request) wire(ctx context.Context, br link.Link, box *netns.NS, l *leas
 	if mtu == 0 { // a smaller one would be the bridge's, too
 		mtu = br.MTU
 	}
+	gw, err := r.firewall(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	if gw != nil {
+		defer gw.Close()
+	}
 	var ipv6 link.IPv6Conf
 	if hasIPv6(ctx, box, "default") {
 		ipv6.AddrGenMode = new(link.AddrGenNone)
@@ -159,7 +166,7 @@ func (r *request) wire(ctx context.Context, br link.Link, box *netns.NS, l *leas
 	if err := r.limit(ctx, port); err != nil {
 		return nil, failed("limiting the container's rate", err)
 	}
-	if err := r.publish(ctx, l); err != nil {
+	if err := r.publish(ctx, gw, l); err != nil {
 		return nil, err
 	}
 	if c.DisableContainerInterface { // nothing comes or goes

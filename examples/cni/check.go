@@ -219,9 +219,16 @@ func (r *request) checkFirewall(ctx context.Context, l *lease) error {
 		return err
 	}
 	ports = slices.DeleteFunc(ports, func(p nat.Port) bool { return slices.Contains(waits, p) })
-	want := r.conf.wantedNetwork(nil, l.subnets())
+	state := nat.State{Networks: []nat.Network{r.conf.wantedNetwork(nil, l.subnets())}, Ports: ports}
+	p, err := r.policyFor(l.addrs)
+	if err != nil {
+		return err
+	}
+	if p != nil {
+		state.Policies = append(state.Policies, *p)
+	}
 	// Opening a table that is gone would bring it back.
-	err = nat.Check(ctx, r.host, table, nat.State{Networks: []nat.Network{want}, Ports: ports})
+	err = nat.Check(ctx, r.host, table, state)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return drift("the firewall's table %s is gone", table)
@@ -239,6 +246,7 @@ func (r *request) checkFirewall(ctx context.Context, l *lease) error {
 	if err != nil {
 		return failed("reading the firewall's networks", err)
 	}
+	want := state.Networks[0]
 	for _, n := range networks {
 		if n.Interface == want.Interface && (n.Masquerade != want.Masquerade || n.Internal != want.Internal || n.Isolated != want.Isolated) {
 			return drift("the firewall has the network with masquerade %t, internal %t, isolated %t", n.Masquerade, n.Internal, n.Isolated)

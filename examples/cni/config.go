@@ -34,22 +34,30 @@ type config struct {
 	limits                  // for every container, unless the runtime sets others
 	reference
 
+	// Policy is what the container may reach, and who may reach it: for every container of the
+	// network, unless the runtime has one for this container.
+	Policy json.RawMessage `json:"policy"`
+
 	RuntimeConfig struct {
-		MAC          string        `json:"mac"`
-		IPs          []string      `json:"ips"`
-		PortMappings []portMapping `json:"portMappings"`
-		Bandwidth    *limits       `json:"bandwidth"`
+		MAC          string          `json:"mac"`
+		IPs          []string        `json:"ips"`
+		PortMappings []portMapping   `json:"portMappings"`
+		Bandwidth    *limits         `json:"bandwidth"`
+		Policy       json.RawMessage `json:"policy"`
 	} `json:"runtimeConfig"`
 	Args struct {
 		CNI struct {
-			MAC string   `json:"mac"`
-			IPs []string `json:"ips"`
+			MAC    string          `json:"mac"`
+			IPs    []string        `json:"ips"`
+			Policy json.RawMessage `json:"policy"`
 		} `json:"cni"`
 	} `json:"args"`
 
-	mac    net.HardwareAddr // that is asked for
-	wanted []netip.Addr     // the same
-	pool   *pool            // of the built-in allocator; nil without
+	mac       net.HardwareAddr // that is asked for
+	wanted    []netip.Addr     // the same
+	pool      *pool            // of the built-in allocator; nil without
+	policy    *nat.Policy      // without addresses and owner; nil without
+	policyKey string           // where policy is from
 }
 
 // limits are of the bandwidth capability, in bits per second and bits, as the
@@ -148,6 +156,9 @@ func (c *config) find(stdin []byte) (err error) {
 // version, or of a configuration that ADD has refused, goes all the same.
 func (c *config) check() error {
 	if err := c.reference.check(); err != nil {
+		return err
+	}
+	if err := c.parsePolicy(); err != nil {
 		return err
 	}
 	if c.DisableContainerInterface && c.IPAM.Type != "" {

@@ -43,7 +43,7 @@ func detach(ctx context.Context, r *request, bridge bool) error {
 	return errors.Join(errs...)
 }
 
-// unplug removes the link and the ports of an attachment. Ports that another one of
+// unplug removes the link, the ports and then the policy of an attachment. Ports that another one of
 // the container waits for go over to it. It returns the table, if there is one.
 func unplug(ctx context.Context, r *request) (*nat.NAT, error) {
 	// The kernel takes its time for both, 10 to 30 ms, and has a lock for each.
@@ -53,10 +53,14 @@ func unplug(ctx context.Context, r *request) (*nat.NAT, error) {
 	if gw != nil {
 		err = netns.IgnoreNotExist(gw.UnpublishOwner(ctx, r.at.owner()))
 	}
+	gone := netns.IgnoreNotExist(<-unlinked)
 	errs := []error{
 		failed("withdrawing the container's ports", err),
-		failed("removing the container's link", netns.IgnoreNotExist(<-unlinked)),
+		failed("removing the container's link", gone),
 		r.wait(ctx, nil),
+	}
+	if gw != nil && gone == nil { // a container that is still there keeps its policy
+		errs = append(errs, deletePolicies(ctx, gw, func(owner string) bool { return owner == r.at.owner() }))
 	}
 	if gw != nil {
 		errs = append(errs, handOver(ctx, r.host, gw))

@@ -33,8 +33,9 @@ func gc(ctx context.Context, r *request) error {
 		owner, _, ok := parseAlias(alias)
 		return ok && strings.HasPrefix(owner, ownerPrefix(r.conf.Name)) && !valid[owner]
 	}
+	left := gcLinks(ctx, r, alive, gone)
 	errs := []error{
-		failed("removing links", gcLinks(ctx, r, alive, gone)),
+		failed("removing links", left),
 		failed("removing limits", sweepLimits(ctx, r.host, gone)),
 	}
 	if r.conf.pool != nil {
@@ -53,6 +54,11 @@ func gc(ctx context.Context, r *request) error {
 	gw, err := openOldNAT(ctx, r.host)
 	if gw != nil {
 		defer gw.Close()
+		if left == nil { // a container that is still there keeps its policy
+			errs = append(errs, deletePolicies(ctx, gw, func(owner string) bool {
+				return strings.HasPrefix(owner, ownerPrefix(r.conf.Name)) && !valid[owner]
+			}))
+		}
 		err = errors.Join(gcPorts(ctx, r, gw, valid), handOver(ctx, r.host, gw), dropTable(ctx, r, gw))
 	}
 	return errors.Join(append(errs, failed("withdrawing ports", err))...)

@@ -13,26 +13,38 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// publish lets the firewall know the network and publishes the ports.
-func (r *request) publish(ctx context.Context, l *lease) error {
+// firewall lets the firewall know the network and the container's policy. It returns the
+// table, and nil where the firewall has nothing to do.
+func (r *request) firewall(ctx context.Context, l *lease) (*nat.NAT, error) {
 	if !r.conf.needsNetwork() || len(l.addrs) == 0 {
+		return nil, nil
+	}
+	gw, err := openNAT(ctx, r.host)
+	if err != nil {
+		return nil, err
+	}
+	networks, err := gw.ListNetworks(ctx)
+	if err == nil {
+		err = gw.SetNetwork(ctx, r.conf.wantedNetwork(networks, l.subnets()))
+	}
+	if err = failed("adding the network to the firewall", err); err == nil {
+		err = r.police(ctx, gw, l)
+	}
+	if err != nil {
+		gw.Close()
+		return nil, err
+	}
+	return gw, nil
+}
+
+// publish publishes the container's ports. A nil table has none.
+func (r *request) publish(ctx context.Context, gw *nat.NAT, l *lease) error {
+	if gw == nil {
 		return nil
 	}
 	ports, err := r.conf.ports(r.at.owner(), l.addrs)
 	if err != nil {
 		return err
-	}
-	gw, err := openNAT(ctx, r.host)
-	if err != nil {
-		return err
-	}
-	defer gw.Close()
-	networks, err := gw.ListNetworks(ctx)
-	if err == nil {
-		err = gw.SetNetwork(ctx, r.conf.wantedNetwork(networks, l.subnets()))
-	}
-	if err != nil {
-		return failed("adding the network to the firewall", err)
 	}
 	if r.conf.AcceptForward {
 		if err := gw.AcceptForward(ctx); err != nil {
