@@ -77,7 +77,7 @@ func (k *maintainer) ruleset(ctx context.Context, m nl.Message) {
 	default:
 		return
 	}
-	if m.Body[0] != unix.NFPROTO_INET || tableOf(m.Body) != k.n.table || k.own(ctx, m.Port) {
+	if m.Body[0] != unix.NFPROTO_INET && m.Body[0] != unix.NFPROTO_BRIDGE || tableOf(m.Body) != k.n.table || k.own(ctx, m.Port) {
 		return
 	}
 	k.mu.Lock()

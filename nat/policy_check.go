@@ -44,7 +44,7 @@ func (p Policy) checked() (Policy, error) {
 // checkBox checks the addresses of a box.
 func checkBox(box []netip.Addr) error {
 	if len(box) == 0 {
-		return refuse.Input("the policy names no address of a box")
+		return refuse.Input("no address of a box is named")
 	}
 	for i, a := range box {
 		switch {
@@ -57,7 +57,7 @@ func checkBox(box []netip.Addr) error {
 		case a.IsUnspecified(), a.IsMulticast(), a.IsLoopback(), a.IsLinkLocalUnicast():
 			return refuse.Input("the address %v is unspecified, multicast, loopback or link-local", a)
 		case slices.Contains(box[:i], a):
-			return refuse.Input("the policy names the address %v twice", a)
+			return refuse.Input("the address %v is named twice", a)
 		}
 	}
 	return nil
