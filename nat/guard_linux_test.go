@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
@@ -372,4 +374,53 @@ func FuzzParseGuard(f *testing.F) {
 			t.Errorf("%q: %v, then %v, %v", text, g, again, err)
 		}
 	})
+}
+
+// Maintain repairs both tables, and the guard of a port that is made again.
+func TestMaintainRepairsGuards(t *testing.T) {
+	t.Parallel()
+	s := newTopology(t)
+	state := State{Networks: []Network{network0()}, Guards: s.guards(t)[:1]}
+	state.Guards[0].Box = addrs("10.88.0.2")
+	state.Guards = append(state.Guards, Guard{Port: "late0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}, Box: addrs("10.88.0.9"), Owner: "late"})
+	repairs := make(chan Repair, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		defer close(repairs)
+		for r, err := range s.gw.Maintain(ctx, func() State { return state }) {
+			if err == nil {
+				repairs <- r
+			}
+		}
+	}()
+	expect := func(what string, want Reason) {
+		t.Helper()
+		select {
+		case r := <-repairs:
+			if r.Reason != want {
+				t.Errorf("%s: %v, want %v", what, r, want)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s: no repair", what)
+		}
+		if err := Check(t.Context(), s.host, "", state); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	expect("start", ReasonStarted)
+	for damage, want := range map[string]Reason{
+		"delete table bridge boxwire": ReasonTableRemoved, "flush ruleset": ReasonTableRemoved, "flush set bridge boxwire mac": ReasonTableChanged,
+		"flush chain bridge boxwire guarded": ReasonTableChanged, "flush set inet boxwire guarded": ReasonTableChanged,
+	} {
+		testutil.Run(t, s.host, "nft", damage)
+		expect(damage, want)
+	}
+	testutil.Run(t, s.host, "ip", "link", "add", "late0", "type", "veth", "peer", "name", "late1")
+	expect("the port appears", ReasonLinkAppeared)
+	if n := len(strings.Split(testutil.Run(t, s.host, "nft", "list", "map", "bridge", "boxwire", "lift"), ",")); n != 2 {
+		t.Errorf("%d ports lift", n)
+	}
+	testutil.Run(t, s.host, "ip", "link", "set", "late0", "address", "02:00:00:00:99:99")
+	expect("the port has another MAC", ReasonLinkAppeared)
 }

@@ -301,5 +301,5 @@ func setDestination() expr.Any {
 // before.
 func setForHost() exprs {
 	const packetHost = 0
-	return exprs{immediate(regA, packetHost), &expr.Meta{Key: expr.MetaKeyPKTTYPE, SourceRegister: true, Register: regA}}
+	return exprs{&expr.Immediate{Register: regA, Data: []byte{packetHost}}, &expr.Meta{Key: expr.MetaKeyPKTTYPE, SourceRegister: true, Register: regA}}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/netns"
+	"github.com/google/nftables/expr"
 )
 
 func unsupported(op string) error {
@@ -39,6 +40,9 @@ func Check(context.Context, *netns.NS, string, State) error { return unsupported
 // Open returns errors.ErrUnsupported: it needs Linux.
 func Open(context.Context, *netns.NS, Options) (v0 *NAT, _ error) { return v0, unsupported("nat.Open") }
 
+// link returns the zero value: it needs Linux.
+func link(uint32, uint32, uint32) (v0 expr.Any) { return v0 }
+
 // AcceptForward returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) AcceptForward(context.Context) error { return unsupported("nat.AcceptForward") }
 
@@ -53,6 +57,9 @@ func (*NAT) Close() (v0 error) { return v0 }
 
 // Delete returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) Delete(context.Context) error { return unsupported("nat.Delete") }
+
+// DeleteGuards returns errors.ErrUnsupported: it needs Linux.
+func (*NAT) DeleteGuards(context.Context, ...string) error { return unsupported("nat.DeleteGuards") }
 
 // DeleteNetwork returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) DeleteNetwork(context.Context, string) error { return unsupported("nat.DeleteNetwork") }
@@ -97,6 +104,11 @@ func (*NAT) ListFlows(context.Context, ...netip.Addr) (v0 []Flow, _ error) {
 	return v0, unsupported("nat.ListFlows")
 }
 
+// ListGuards returns errors.ErrUnsupported: it needs Linux.
+func (*NAT) ListGuards(context.Context) (v0 []GuardState, _ error) {
+	return v0, unsupported("nat.ListGuards")
+}
+
 // ListNetworks returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) ListNetworks(context.Context) (v0 []NetworkState, _ error) {
 	return v0, unsupported("nat.ListNetworks")
@@ -130,6 +142,9 @@ func (*NAT) PublishFree(context.Context, ...Port) (v0 []Port, _ error) {
 
 // RevokeForward returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) RevokeForward(context.Context) error { return unsupported("nat.RevokeForward") }
+
+// SetGuards returns errors.ErrUnsupported: it needs Linux.
+func (*NAT) SetGuards(context.Context, ...Guard) error { return unsupported("nat.SetGuards") }
 
 // SetNetwork returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) SetNetwork(context.Context, Network) error { return unsupported("nat.SetNetwork") }
