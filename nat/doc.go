@@ -35,6 +35,7 @@
 //	nft add rule ... drop between boxes  Network.Internal, Network.Isolated, Network.AllowTo
 //	nft add rule ... accept dport        NAT.AddPinholes, for routed boxes
 //	nft add rule ... saddr . daddr       NAT.SetPolicies, for each box
+//	nft add rule bridge ... ether saddr  NAT.SetGuards, for each bridge port
 //	nft add element ... timeout          NAT.Grant
 //	nft add rule ... log                 NAT.ListDenied, NAT.WatchDenied
 //	nft add rule ... maxseg size set     Network.ClampMSS, Network.MSS

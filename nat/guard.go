@@ -110,7 +110,7 @@ func (g Guard) checked() (Guard, error) {
 	slices.SortFunc(g.Box, netip.Addr.Compare)
 	for i, a := range g.Box {
 		if i > 0 && a == g.Box[i-1] {
-			return g, refuse.Input("the address %v is named twice", a)
+			return g, refuse.Input("the box has the address %v twice", a)
 		}
 	}
 	g.Box = slices.DeleteFunc(g.Box, func(a netip.Addr) bool { return a == g.linkLocal() })

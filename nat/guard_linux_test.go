@@ -325,18 +325,18 @@ func TestGuardsThatCannotBe(t *testing.T) {
 		return Guard{Port: "web0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Box: addrs("10.88.0.2"), Owner: "web"}
 	}
 	for says, change := range map[string]func(g *Guard){
-		"empty":                          func(g *Guard) { g.Port = "" },
-		"lo is no interface":             func(g *Guard) { g.Port = "lo" },
-		"0 bytes, not 6":                 func(g *Guard) { g.MAC = nil },
-		"8 bytes, not 6":                 func(g *Guard) { g.MAC = make([]byte, 8) },
-		"that of a group":                func(g *Guard) { g.MAC = net.HardwareAddr{1, 0, 0x5e, 0, 0, 1} },
-		"address is zero":                func(g *Guard) { g.MAC = make([]byte, 6) },
-		"no address of a box":            func(g *Guard) { g.Box = nil },
-		"is unspecified":                 func(g *Guard) { g.Box = addrs("0.0.0.0") },
-		"or link-local":                  func(g *Guard) { g.Box = addrs("169.254.1.1") },
-		"has a zone":                     func(g *Guard) { g.Box = addrs("fe80::1%eth0") },
-		"address fe80::1 is named twice": func(g *Guard) { g.Box = addrs("fe80::1", "fe80::1") },
-		"owner is empty":                 func(g *Guard) { g.Owner = "" },
+		"empty":                 func(g *Guard) { g.Port = "" },
+		"lo is no interface":    func(g *Guard) { g.Port = "lo" },
+		"0 bytes, not 6":        func(g *Guard) { g.MAC = nil },
+		"8 bytes, not 6":        func(g *Guard) { g.MAC = make([]byte, 8) },
+		"that of a group":       func(g *Guard) { g.MAC = net.HardwareAddr{1, 0, 0x5e, 0, 0, 1} },
+		"address is zero":       func(g *Guard) { g.MAC = make([]byte, 6) },
+		"no address of a box":   func(g *Guard) { g.Box = nil },
+		"is unspecified":        func(g *Guard) { g.Box = addrs("0.0.0.0") },
+		"or link-local":         func(g *Guard) { g.Box = addrs("169.254.1.1") },
+		"has a zone":            func(g *Guard) { g.Box = addrs("fe80::1%eth0") },
+		"address fe80::1 twice": func(g *Guard) { g.Box = addrs("fe80::1", "fe80::1") },
+		"owner is empty":        func(g *Guard) { g.Owner = "" },
 	} {
 		g := good()
 		change(&g)

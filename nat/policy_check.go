@@ -57,7 +57,7 @@ func checkBox(box []netip.Addr) error {
 		case a.IsUnspecified(), a.IsMulticast(), a.IsLoopback(), a.IsLinkLocalUnicast():
 			return refuse.Input("the address %v is unspecified, multicast, loopback or link-local", a)
 		case slices.Contains(box[:i], a):
-			return refuse.Input("the address %v is named twice", a)
+			return refuse.Input("the box has the address %v twice", a)
 		}
 	}
 	return nil
