@@ -437,7 +437,7 @@ func TestAGuardedPortHearsNothingOfOthers(t *testing.T) {
 	}
 }
 
-// The host tells boxes of no direct way to each other.
+// The host sends boxes no redirects to each other.
 func TestGuardedBoxesGetNoRedirects(t *testing.T) {
 	t.Parallel()
 	netnstest.NeedIPv6(t)
@@ -466,4 +466,73 @@ func TestGuardedBoxesGetNoRedirects(t *testing.T) {
 	if !until(func() bool { talk(); four, six := redirects(); return four && six }) {
 		t.Error("there are none without the rules either: the test proves nothing")
 	}
+}
+
+// While guards change, and while Sync rebuilds the inet table, a box that forges all the while gets
+// nothing through.
+func TestGuardsAreNeverOpenWhileTheyChange(t *testing.T) {
+	netnstest.NeedIPv6(t)
+	each(t, func(t *testing.T, filtered bool) {
+		s := newGuarded(t, filtered)
+		s.waitReady(t)
+		gs := s.guards(t)
+		end, sibling, sib := newWireEnd(t, s.box, "eth0"), sniff(t, s.sibling, "eth0"), macOf(t, s.sibling, "eth0")
+		forged := [][]byte{
+			datagram(ap("10.88.0.7:7"), ap("10.88.0.3:80"), "FORGED"), datagram(ap("[fd88::7]:7"), ap("[fd88::3]:80"), "FORGED"),
+			arp(2, end.from, "10.88.0.1", "10.88.0.3", "FORGED"), append([]byte{0x81, 0, 0, 5}, arp(2, end.from, "10.88.0.2", "10.88.0.3", "FORGED")...),
+			icmp6Packet("fd88::2", "fd88::3", icmp6NeighbourAdvert, aboutAddr("fd88::1"), "FORGED"),
+		}
+		done, ended := make(chan struct{}), make(chan int)
+		go func() {
+			for n := 0; ; n++ {
+				select {
+				case <-done:
+					ended <- n
+					return
+				default:
+				}
+				for _, frame := range forged {
+					// A full queue loses the frame, as any may be lost.
+					_ = unix.Sendto(end.fd, slices.Concat(sib, end.from, frame), 0, &unix.SockaddrLinklayer{Ifindex: end.index, Halen: 6})
+				}
+			}
+		}()
+		rounds := 200
+		if testing.Short() {
+			rounds = 20
+		}
+		state := State{Networks: []Network{network0()}, Guards: gs}
+		var err error
+		for i := 0; i < rounds && err == nil; i++ {
+			more := slices.Clone(gs)
+			more[0].Box = append(slices.Clone(more[0].Box), netip.AddrFrom4([4]byte{10, 88, 1, byte(i)}))
+			switch i % 4 {
+			case 0:
+				err = s.gw.SetGuards(t.Context(), more...)
+			case 1:
+				if err = s.gw.DeleteGuards(t.Context(), "sib0"); err == nil {
+					err = s.gw.SetGuards(t.Context(), gs...)
+				}
+			case 2:
+				err = s.gw.Sync(t.Context(), State{Networks: state.Networks, Guards: more[:1]})
+			case 3:
+				testutil.Run(t, s.host, "nft", "delete table inet boxwire")
+				err = s.gw.Sync(t.Context(), state)
+			}
+		}
+		close(done)
+		if n := <-ended; n < rounds {
+			t.Errorf("only %d times %d frames were sent in %d changes", n, len(forged), rounds)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sibling.has("FORGED") {
+			t.Error("a forged frame has arrived")
+		}
+		testutil.Run(t, s.host, "nft", "add element bridge boxwire src4 { \"box0\" . 10.88.0.1 }")
+		if !until(func() bool { end.sendFrame(t, sib, forged[2]); return sibling.has("FORGED") }) {
+			t.Error("none arrives without the guard either: the test proves nothing")
+		}
+	})
 }

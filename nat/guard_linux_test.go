@@ -213,7 +213,7 @@ func TestSyncOfGuards(t *testing.T) {
 	if out := testutil.Run(t, s.host, "nft", "list", "ruleset"); out != "" {
 		t.Errorf("Delete left\n%s", out)
 	}
-	// Another program's table of that name is no one's business, until there are guards.
+	// Another program's table of that name stays, and is in the way of guards only.
 	testutil.Run(t, s.host, "nft", "add table bridge boxwire")
 	s.gw = open(t, s.host)
 	sync(State{Networks: state.Networks})

@@ -184,7 +184,7 @@ func guardIPv6(b *nft.Batch) {
 	b.AddRule("own6", rule(toGroup(), gotoChain("group6"))...)
 	lift(b, "own6")
 
-	// br_netfilter puts fragments together, and nobody would judge the whole.
+	// br_netfilter puts fragments together after this chain, and the whole would pass unseen.
 	b.AddRule("group6", rule(exprs{network(6, 1, regA), among(b, typeProto, unix.IPPROTO_ICMPV6, unix.IPPROTO_UDP)}, accept())...)
 	b.AddRule("group6", rule(behindHeader, icmp6(reports...).any(b), accept())...)
 	b.AddRule("group6", gotoChain("forged")...)
