@@ -43,6 +43,9 @@ import (
 // between them loses one hop of its TTL. The host sends a guarded box no ICMP redirects, which would
 // name the direct way.
 //
+// A port without a guard binds nothing: its box can pass for a guarded one. So all ports of a bridge
+// whose boxes are not trusted need a guard.
+//
 // The host is the router of a guarded box. A router or DHCP server behind another port of the bridge
 // does not reach it. A box that sends with addresses of others ([Network.Behind]) cannot be guarded.
 //

@@ -78,9 +78,15 @@ func TestGuardedSiblingsAreRoutedByTheHost(t *testing.T) {
 			t.Fatal(err)
 		}
 		expectReach(t, s.sibling, map[string]bool{"10.88.0.2:80": true, "10.88.0.2:443": false, "[fd88::2]:80": false})
-		all, err := s.gw.ListGuards(t.Context())
-		if err != nil || len(all) != 2 {
-			t.Fatalf("%+v, %v", all, err)
+		if causes, err := s.gw.ExplainOut(t.Context(), netip.MustParseAddr("10.88.0.3"), netip.MustParseAddr("203.0.113.9")); err != nil || len(causes) != 0 {
+			t.Errorf("the way out of a guarded box: %v, %v", causes, err)
+		}
+		if causes, err := s.gw.Explain(t.Context(), p, Hints{Box: s.sibling, From: netip.MustParseAddr("203.0.113.9")}); err != nil || len(causes) != 0 {
+			t.Errorf("the way to a guarded box: %v, %v", causes, err)
+		}
+		all := s.list(t)
+		if len(all) != 2 {
+			t.Fatalf("%+v", all)
 		}
 		for _, g := range all {
 			if g.Forged != 0 {
@@ -194,8 +200,12 @@ func TestSyncOfGuards(t *testing.T) {
 	same(t, "SetGuards", rulesetOf(t, s.host), first)
 	other := State{Networks: state.Networks, Owners: func(owner string) bool { return owner == "db" }}
 	sync(other)
-	if all := s.list(t); len(all) != 1 || all[0].Owner != "web" {
-		t.Errorf("%+v", all)
+	for _, damage := range []string{"", "delete table inet boxwire", "flush chain bridge boxwire guarded"} {
+		testutil.Run(t, s.host, "nft", damage)
+		sync(other)
+		if all := s.list(t); len(all) != 1 || all[0].Owner != "web" {
+			t.Errorf("of another owner, after %q: %+v", damage, all)
+		}
 	}
 	taken := other
 	taken.Guards = []Guard{{Port: "box0", MAC: state.Guards[1].MAC, Box: addrs("10.88.0.3"), Owner: "db"}}
