@@ -51,6 +51,14 @@ func (g Guard) items(near net.HardwareAddr) (items []item) {
 	return items
 }
 
+// port returns the port of the guard that an element is of.
+func (it item) port() string {
+	if it.set == setBoxes {
+		return it.elem.Comment
+	}
+	return nameOf(it.elem.Key[:unix.IFNAMSIZ])
+}
+
 // changeGuardItems turns the elements in have into want, in both tables.
 func changeGuardItems(b *nft.Batch, have, want []item) {
 	haveInet, haveBridge := splitGuardItems(have)

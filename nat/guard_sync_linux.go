@@ -191,15 +191,17 @@ func (n *NAT) checkGuards(ctx context.Context, c nft.Conn, guards []Guard) error
 	for _, it := range p.have {
 		have[it.setKey()] = it.elem
 	}
+	byPort := make(map[string]Guard, len(guards))
 	for _, g := range guards {
-		want, err := n.guardItems(ctx, map[string]Guard{g.Port: g})
-		if err != nil {
-			return err
-		}
-		for _, w := range want {
-			if e, ok := have[w.setKey()]; !ok || !e.Equal(&w.elem) {
-				return fmt.Errorf("%w: %s lacks its element in the set %s", ErrDamaged, g.subject(), w.set)
-			}
+		byPort[g.Port] = g
+	}
+	want, err := n.guardItems(ctx, byPort)
+	if err != nil {
+		return err
+	}
+	for _, w := range want {
+		if e, ok := have[w.setKey()]; !ok || !e.Equal(&w.elem) {
+			return fmt.Errorf("%w: %s lacks its element in the set %s", ErrDamaged, Guard{Port: w.port()}.subject(), w.set)
 		}
 	}
 	return nil
