@@ -117,8 +117,12 @@ func TestAGuardedBoxAndOneWithout(t *testing.T) {
 		if err := s.gw.SetPolicies(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
-		expectReach(t, s.box, map[string]bool{"10.88.0.3:80": false, "[fd88::3]:80": false, "10.88.0.1:8080": false})
-		expectReach(t, s.sibling, map[string]bool{"10.88.0.2:80": false, "[fd88::2]:80": false, "10.88.0.1:8081": false})
+		expectReach(t, s.box, map[string]bool{"10.88.0.3:80": false, "[fd88::3]:80": false})
+		expectReach(t, s.sibling, map[string]bool{"10.88.0.2:80": false, "[fd88::2]:80": false})
+		// With br_netfilter, the refusal of a translated packet does not reach the client.
+		if reachesSoon(t, s.box, "10.88.0.1:8080") || reachesSoon(t, s.sibling, "10.88.0.1:8081") {
+			t.Error("a published port is a way around the policy")
+		}
 	})
 }
 
