@@ -98,9 +98,9 @@ func guardFrames(b *nft.Batch) {
 	// has no use for them.
 	b.AddRule("from_port", rule(etherType(etherARP), accept())...)
 	b.AddRule("from_port", rule(etherType(etherIPv6), icmp6(neighbours...).in(b), accept())...)
-	b.AddRule("from_port", rule(exprs{link(0, 6, regA), lookup(setBoxes), setDestination()}, setForHost(), accept())...)
+	b.AddRule("from_port", rule(exprs{etherHeader(0, 6, regA), lookup(setBoxes), setDestination()}, setForHost(), accept())...)
 
-	b.AddRule("guarded", rule(unlessPortHas(setMACs, link(6, 6, regB)), gotoChain("forged"))...)
+	b.AddRule("guarded", rule(unlessPortHas(setMACs, etherHeader(6, 6, regB)), gotoChain("forged"))...)
 	// With a VLAN tag this is the type of the tag, and meta protocol the type behind it.
 	b.AddRule("guarded", rule(etherType(etherARP), gotoChain("is_arp"))...)
 	b.AddRule("guarded", rule(etherType(etherIPv4), gotoChain("is_ip4"))...)
@@ -199,7 +199,7 @@ func guardBridged(b *nft.Batch) {
 	b.AddRule("between", rule(protocol(etherARP), accept())...)
 	b.AddRule("between", rule(protocol(etherIPv6), icmp6(neighbours...).in(b), accept())...)
 	// Frames that should have been lifted: the host's end has another MAC meanwhile.
-	b.AddRule("between", rule(portHas(setNear, link(0, 6, regB)), drop())...)
+	b.AddRule("between", rule(portHas(setNear, etherHeader(0, 6, regB)), drop())...)
 	b.AddRule("between", rule(toGroup(), drop())...)
 	b.AddRule("between", rule(protocol(etherIPv4), gotoChain("translated"))...)
 	b.AddRule("between", rule(protocol(etherIPv6), gotoChain("translated"))...)
@@ -207,14 +207,14 @@ func guardBridged(b *nft.Batch) {
 	// br_netfilter sends a packet that was translated to a published port of a sibling straight back.
 	// The chain forward of the inet table judges it next.
 	b.AddRule("translated", rule(exprs{meta(expr.MetaKeyOIFNAME, regA), &expr.Lookup{SourceRegister: regA, SetName: setPorts, Invert: true}}, accept())...)
-	b.AddRule("translated", rule(outHas(setMACs, link(0, 6, regB)), accept())...)
+	b.AddRule("translated", rule(outHas(setMACs, etherHeader(0, 6, regB)), accept())...)
 	b.AddRule("translated", drop()...)
 
 	b.AddRule("to_port", rule(oifIn(setPorts), gotoChain("delivered"))...)
 	b.AddRule("delivered", rule(toGroup(), accept())...)
 	b.AddRule("delivered", rule(protocol(etherIPv4), exprs{network(9, 1, regA), eq(unix.IPPROTO_ICMP)}, exprs{payload(expr.PayloadBaseTransportHeader, 0, 1, regA), eq(icmpRedirect)}, drop())...)
 	b.AddRule("delivered", rule(protocol(etherIPv6), icmp6(icmp6Redirect).in(b), drop())...)
-	b.AddRule("delivered", rule(outHas(setMACs, link(0, 6, regB)), accept())...)
+	b.AddRule("delivered", rule(outHas(setMACs, etherHeader(0, 6, regB)), accept())...)
 	b.AddRule("delivered", drop()...) // another's: flooded, or sent where the box has pretended to be
 }
 
@@ -231,12 +231,13 @@ const (
 	etherIPv6 = unix.ETH_P_IPV6
 )
 
-func link(offset, n, reg uint32) expr.Any {
+// etherHeader loads bytes of the Ethernet header.
+func etherHeader(offset, n, reg uint32) expr.Any {
 	return payload(expr.PayloadBaseLLHeader, offset, n, reg)
 }
 
 // etherType matches the type of the frame, which is that of the tag where it has one.
-func etherType(t uint16) exprs { return exprs{link(12, 2, regA), eq(byte(t>>8), byte(t))} }
+func etherType(t uint16) exprs { return exprs{etherHeader(12, 2, regA), eq(byte(t>>8), byte(t))} }
 
 // protocol matches the type of what the frame holds.
 func protocol(t uint16) exprs {
@@ -244,7 +245,7 @@ func protocol(t uint16) exprs {
 }
 
 // toGroup matches frames to a multicast or the broadcast address.
-func toGroup() exprs { return exprs{link(0, 1, regA), masked([]byte{1}), eq(1)} }
+func toGroup() exprs { return exprs{etherHeader(0, 1, regA), masked([]byte{1}), eq(1)} }
 
 // portHas matches if a set has the ingress port with what load puts into regB.
 func portHas(set string, load expr.Any) exprs {

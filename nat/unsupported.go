@@ -14,7 +14,6 @@ import (
 
 	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/netns"
-	"github.com/google/nftables/expr"
 )
 
 func unsupported(op string) error {
@@ -39,9 +38,6 @@ func Check(context.Context, *netns.NS, string, State) error { return unsupported
 
 // Open returns errors.ErrUnsupported: it needs Linux.
 func Open(context.Context, *netns.NS, Options) (v0 *NAT, _ error) { return v0, unsupported("nat.Open") }
-
-// link returns the zero value: it needs Linux.
-func link(uint32, uint32, uint32) (v0 expr.Any) { return v0 }
 
 // AcceptForward returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) AcceptForward(context.Context) error { return unsupported("nat.AcceptForward") }
