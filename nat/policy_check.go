@@ -3,6 +3,7 @@ package nat
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/boxwire/boxwire/internal/refuse"
 )
@@ -168,4 +169,20 @@ func checkPolicies(policies []Policy) ([]Policy, Policy, error) {
 		}
 	}
 	return all, Policy{}, nil
+}
+
+// subject names a policy in errors.
+func (p Policy) subject() string {
+	if len(p.Box) == 0 {
+		return "a policy"
+	}
+	return "the policy of " + joinAddrs(p.Box)
+}
+
+func joinAddrs(addrs []netip.Addr) string {
+	words := make([]string, len(addrs))
+	for i, a := range addrs {
+		words[i] = a.String()
+	}
+	return strings.Join(words, ", ")
 }
