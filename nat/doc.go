@@ -35,6 +35,7 @@
 //	nft add rule ... drop between boxes  Network.Internal, Network.Isolated, Network.AllowTo
 //	nft add rule ... accept dport        NAT.AddPinholes, for routed boxes
 //	nft add rule ... saddr . daddr       NAT.SetPolicies, for each box
+//	nft add rule bridge ... ether saddr  NAT.SetGuards, for each bridge port
 //	nft add element ... timeout          NAT.Grant
 //	nft add rule ... log                 NAT.ListDenied, NAT.WatchDenied
 //	nft add rule ... maxseg size set     Network.ClampMSS, Network.MSS
@@ -95,6 +96,13 @@
 //	})
 //	err = gw.Grant(ctx, boxAddr, time.Minute, rule) // what a name has resolved to
 //	denied, err := gw.ListDenied(ctx)               // what the box tried
+//
+// Boxes of one bridge reach each other past the firewall, and may pass for each other. A [Guard] binds a bridge port to the MAC
+// and the addresses of its box, and has the host route what siblings send to each other. The order closes a box from its first
+// frame: create the link, set the guard, set the policy, bring the link up.
+//
+//	err = gw.SetGuards(ctx, nat.Guard{Port: "web0", MAC: mac, Box: []netip.Addr{boxAddr}, Owner: "web"})
+//	guards, err := gw.ListGuards(ctx) // with the number of forged frames
 //
 // # When a port does not answer
 //

@@ -27,7 +27,8 @@ const (
 	// removed elements.
 	ReasonTableChanged
 
-	// ReasonLinkAppeared means that a link appeared, or was renamed, and had to be made to forward.
+	// ReasonLinkAppeared means that a link appeared, or was renamed, and had to be made to forward;
+	// or that a guarded port appeared or got another MAC address.
 	ReasonLinkAppeared
 
 	// ReasonForwardingOff means that another program switched forwarding off for the host or for a

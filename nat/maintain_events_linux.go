@@ -77,7 +77,7 @@ func (k *maintainer) ruleset(ctx context.Context, m nl.Message) {
 	default:
 		return
 	}
-	if m.Body[0] != unix.NFPROTO_INET || tableOf(m.Body) != k.n.table || k.own(ctx, m.Port) {
+	if m.Body[0] != unix.NFPROTO_INET && m.Body[0] != unix.NFPROTO_BRIDGE || tableOf(m.Body) != k.n.table || k.own(ctx, m.Port) {
 		return
 	}
 	k.mu.Lock()
@@ -124,6 +124,7 @@ func committer(body []byte) string {
 // of the existing links by index. A link that appeared after known was read is noted without need,
 // which does no harm.
 func (k *maintainer) links(known map[int]string) func(nl.Message) {
+	macs := make(map[string]string) // by name
 	return func(m nl.Message) {
 		if m.Type == unix.RTM_NEWNETCONF && switchedOff(m.Body) {
 			k.noteForwarding()
@@ -134,6 +135,10 @@ func (k *maintainer) links(known map[int]string) func(nl.Message) {
 		l, err := rtnl.DecodeLink(m.Body)
 		if err != nil || l.IsLoopback() {
 			return
+		}
+		if m.Type == unix.RTM_NEWLINK && k.guarding.Load() && macs[l.Name] != l.MAC.String() {
+			macs[l.Name] = l.MAC.String()
+			k.noteGuarded()
 		}
 		switch {
 		case m.Type == unix.RTM_DELLINK:
@@ -150,6 +155,16 @@ func (k *maintainer) links(known map[int]string) func(nl.Message) {
 			})
 		}
 	}
+}
+
+// noteGuarded notes that a guarded port may have appeared, or have another MAC.
+func (k *maintainer) noteGuarded() {
+	k.note(func(t *todo) {
+		if !t.table && !t.open {
+			t.repair = Repair{Reason: ReasonLinkAppeared}
+		}
+		t.table = true
+	})
 }
 
 // noteForwarding notes that a link may have stopped forwarding.

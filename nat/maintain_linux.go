@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/boxwire/boxwire/internal/nl"
@@ -35,7 +36,7 @@ const lookAgain = 5 * time.Second
 // that maintains a contradicting state does, they slow down to two in a second.
 //
 // Maintain also makes links forward that appear later: the interface of a network, and new links to
-// the outside. When another program switches forwarding off, it switches it on again. The kernel
+// the outside. A guarded port that appears later, or gets another MAC address, passes IP from then on. When another program switches forwarding off, it switches it on again. The kernel
 // reports no change of route_localnet, so that is read every few seconds.
 //
 // The first Repair is [ReasonStarted]. The body of the loop should be short, because no repair runs
@@ -58,6 +59,7 @@ type maintainer struct {
 	buffer   int           // of the events, 0 for the default
 	again    time.Duration // lookAgain, but for tests
 	nets     []Network     // desired when last asked
+	guarding atomic.Bool   // guards are desired
 	watchers sync.WaitGroup
 	wake     chan struct{} // there is pending work
 	broken   chan error    // a watcher cannot go on
@@ -213,6 +215,7 @@ func (k *maintainer) repair(ctx context.Context) (done bool, r Repair, err error
 	r = do.repair
 	desired := k.desired()
 	k.nets = desired.Networks
+	k.guarding.Store(len(desired.Guards) > 0)
 	if do.table {
 		done, err = k.n.sync(ctx, desired)
 		done = done || r.Reason == ReasonStarted

@@ -65,7 +65,7 @@ func (tx *installTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, e
 	n := tx.n
 	err := n.checkOwned(ctx, tx.c)
 	if errors.Is(err, os.ErrNotExist) {
-		b := skeleton(n.table, false)
+		b := skeleton(n.table, false, false)
 		addItems(b, n.loopbackItems(nil))
 		return b, nil
 	}
@@ -222,7 +222,7 @@ func (d *deleteTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.Batch, e
 		addSkeleton(b, n.table)
 		addItems(b, d.facts)
 	}
-	return b, nil
+	return b, n.deleteGuardTable(ctx, d.c, b)
 }
 
 // Committed reports whether the table holds no port and no network.

@@ -67,8 +67,8 @@ import (
 // of other boxes by the host's address. Where net.bridge.bridge-nf-call-iptables is 1, it needs
 // hairpin mode on its bridge port to reach its own. The connections of boxes to published ports of
 // their own network, and those from the host's 127.0.0.1, get the bridge's address as their source,
-// because otherwise replies would bypass the host. An Isolated network needs the flag "isolated" on
-// its bridge ports; the field says when.
+// because otherwise replies would bypass the host. An Isolated network needs a [Guard] or the flag
+// "isolated" on its bridge ports; the field says when.
 type Network struct {
 	// Interface is the name of the host's interface. It need not exist yet.
 	Interface string
@@ -120,12 +120,12 @@ type Network struct {
 	// must set the flag "isolated" on each bridge port. With it, the firewall sees and drops IP,
 	// but not frames with a VLAN tag or of other protocols, and a receiver takes a frame of VLAN 0
 	// for an untagged one. The flag stops those frames, but then also the way to each other's
-	// published ports. [NAT.ListNetworks] names the ports without the flag.
+	// published ports. A port with a [Guard] needs no flag, and keeps that way. [NAT.ListNetworks]
+	// names the ports with neither.
 	//
-	// Boxes of one network can still pass for each other, because the host does not know which box
-	// has which address. A box may send with another's address, and claim it by ARP or neighbour
-	// discovery, unless the bridge or a switch binds addresses to ports. Boxes that must not do so
-	// need a network each.
+	// Without guards, boxes of one network can still pass for each other, because the host does not
+	// know which box has which address. A box may send with another's address, and claim it by ARP
+	// or neighbour discovery, unless a [Guard], the bridge or a switch binds addresses to ports.
 	Isolated bool
 
 	// AllowTo are the interfaces of other networks to whose boxes the boxes of this one may open
@@ -167,7 +167,7 @@ type NetworkState struct {
 	// Drops counts the packets that the table dropped because of the network, since it was added.
 	Drops Drops
 
-	// LeakyPorts are the bridge ports of an Isolated network that lack the flag "isolated". Over
+	// LeakyPorts are the bridge ports of an Isolated network without the flag "isolated" or a guard. Over
 	// these, boxes reach each other: with everything, or where br_netfilter passes packets to the
 	// firewall, with frames that it does not pass.
 	LeakyPorts []string

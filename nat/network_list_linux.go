@@ -181,9 +181,14 @@ func comparePrefix(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
-// readLeakyPorts finds the bridge ports of Isolated networks that lack the flag "isolated".
+// readLeakyPorts finds the bridge ports of Isolated networks that lack both the flag "isolated" and a
+// guard.
 func (n *NAT) readLeakyPorts(ctx context.Context, all []NetworkState) error {
 	links, err := readLinks(ctx, n.ns)
+	if err != nil {
+		return err
+	}
+	guarded, err := n.guardedPorts(ctx)
 	if err != nil {
 		return err
 	}
@@ -194,7 +199,7 @@ func (n *NAT) readLeakyPorts(ctx context.Context, all []NetworkState) error {
 		}
 		at := slices.IndexFunc(links, func(l rtnl.Link) bool { return l.Name == s.Interface })
 		for _, l := range links {
-			if at >= 0 && l.Master == links[at].Index && !l.Isolated {
+			if at >= 0 && l.Master == links[at].Index && !l.Isolated && !guarded[l.Name] {
 				s.LeakyPorts = append(s.LeakyPorts, l.Name)
 			}
 		}

@@ -3,6 +3,7 @@ package nat
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/boxwire/boxwire/internal/refuse"
 )
@@ -44,7 +45,7 @@ func (p Policy) checked() (Policy, error) {
 // checkBox checks the addresses of a box.
 func checkBox(box []netip.Addr) error {
 	if len(box) == 0 {
-		return refuse.Input("the policy names no address of a box")
+		return refuse.Input("no address of a box is named")
 	}
 	for i, a := range box {
 		switch {
@@ -57,7 +58,7 @@ func checkBox(box []netip.Addr) error {
 		case a.IsUnspecified(), a.IsMulticast(), a.IsLoopback(), a.IsLinkLocalUnicast():
 			return refuse.Input("the address %v is unspecified, multicast, loopback or link-local", a)
 		case slices.Contains(box[:i], a):
-			return refuse.Input("the policy names the address %v twice", a)
+			return refuse.Input("the box has the address %v twice", a)
 		}
 	}
 	return nil
@@ -168,4 +169,20 @@ func checkPolicies(policies []Policy) ([]Policy, Policy, error) {
 		}
 	}
 	return all, Policy{}, nil
+}
+
+// subject names a policy in errors.
+func (p Policy) subject() string {
+	if len(p.Box) == 0 {
+		return "a policy"
+	}
+	return "the policy of " + joinAddrs(p.Box)
+}
+
+func joinAddrs(addrs []netip.Addr) string {
+	words := make([]string, len(addrs))
+	for i, a := range addrs {
+		words[i] = a.String()
+	}
+	return strings.Join(words, ", ")
 }

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/internal/refuse"
@@ -80,22 +79,6 @@ func (n *NAT) ListPolicies(ctx context.Context) ([]PolicyState, error) {
 		return err
 	})
 	return all, n.fail(op, n.String(), err)
-}
-
-// subject names a policy in errors.
-func (p Policy) subject() string {
-	if len(p.Box) == 0 {
-		return "a policy"
-	}
-	return "the policy of " + joinAddrs(p.Box)
-}
-
-func joinAddrs(addrs []netip.Addr) string {
-	words := make([]string, len(addrs))
-	for i, a := range addrs {
-		words[i] = a.String()
-	}
-	return strings.Join(words, ", ")
 }
 
 // policiesTx sets or deletes policies.

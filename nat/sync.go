@@ -17,13 +17,18 @@ type State struct {
 	// Policies are the policies of boxes, at most one for an address.
 	Policies []Policy
 
+	// Guards are the guards of bridge ports, at most one for a port. The ports need not exist: a box
+	// whose port appears later sends no IP until the next Sync, or until Maintain sees the port.
+	Guards []Guard
+
 	// Owners limits the state to a part of the table, so that several programs can share it, each
-	// with its own owners. The state then holds for ports, pinholes and policies whose owner it
+	// with its own owners. The state then holds for ports, pinholes, policies and guards whose owner it
 	// reports true for; all owners in the state must be among them. Those of other owners stay, as
 	// do networks that the state does not list. nil means all owners.
 	Owners func(owner string) bool
 
 	policies []Policy // checked
+	guards   []Guard  // checked
 }
 
 // check refuses a state that cannot be, and names what is at fault. It returns the
@@ -49,6 +54,15 @@ func (s *State) check() (nets []Network, subject string, err error) {
 	for _, p := range s.Policies {
 		if !s.owns(p.Owner) {
 			return nil, p.subject(), refuse.Input("the state's Owners denies the owner %q", p.Owner)
+		}
+	}
+	guard := Guard{}
+	if s.guards, guard, err = checkGuards(s.Guards); err != nil {
+		return nil, guard.subject(), err
+	}
+	for _, g := range s.Guards {
+		if !s.owns(g.Owner) {
+			return nil, g.subject(), refuse.Input("the state's Owners denies the owner %q", g.Owner)
 		}
 	}
 	return nets, "", nil

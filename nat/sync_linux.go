@@ -55,6 +55,7 @@ type syncTx struct {
 	reserved *reservedPorts
 
 	policies policyPart
+	guards   guardPart
 
 	rebuilt bool // the table is rebuilt
 	differs bool // the table differs from the state
@@ -117,11 +118,17 @@ func (s *syncTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error
 	if err := s.wantPolicies(); err != nil {
 		return nil, err
 	}
+	if err := s.wantGuards(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.list(ctx); err != nil {
 		return nil, err
 	}
 	s.rebuilt = !whole
 	b := s.batch(there, whole)
+	if err := s.guards.change(b, whole); err != nil {
+		return nil, err
+	}
 	addItems(b, s.plan.facts)
 	s.differs = b.Len() > 0 || s.plan.Writes()
 	return b, s.reserved.shrink(ctx)
@@ -223,6 +230,9 @@ func (s *syncTx) reserve(ctx context.Context) (err error) {
 func (s *syncTx) read(ctx context.Context) (there, whole bool, err error) {
 	s.have = nil
 	table := s.n.table
+	if err := s.guards.read(ctx, s.n, s.c); err != nil {
+		return false, false, err
+	}
 	comment, err := s.c.TableComment(ctx, table)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -247,7 +257,7 @@ func (s *syncTx) read(ctx context.Context) (there, whole bool, err error) {
 		}
 	}
 	if err = s.readPolicies(ctx); err == nil && whole { // another program may have changed the rules only
-		whole, err = s.c.Holds(ctx, skeleton(table, s.policies.there))
+		whole, err = s.c.Holds(ctx, skeleton(table, s.policies.there, s.guards.inet))
 	}
 	return true, whole, err
 }
@@ -257,6 +267,9 @@ func (s *syncTx) Committed(ctx context.Context) (bool, error) {
 	_, whole, err := s.read(ctx)
 	b := nft.NewBatch(s.n.table)
 	changeItems(b, s.have, append(slices.Clone(s.want), s.plan.facts...))
+	if err == nil {
+		err = s.guards.change(b, whole)
+	}
 	return whole && b.Len() == 0, err
 }
 

@@ -38,6 +38,9 @@ func Check(ctx context.Context, ns *netns.NS, name string, state State) error {
 			if err == nil {
 				err = n.checkItems(ctx, c, nets, state)
 			}
+			if err == nil {
+				err = n.checkGuards(ctx, c, state.guards)
+			}
 			return err
 		})
 	}
@@ -68,7 +71,11 @@ func (n *NAT) holdsRules(ctx context.Context, c nft.Conn) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return c.Holds(ctx, skeleton(n.table, policies))
+	guards, err := c.HasSet(ctx, n.table, setArrived)
+	if err != nil {
+		return false, err
+	}
+	return c.Holds(ctx, skeleton(n.table, policies, guards))
 }
 
 func (n *NAT) checkItems(ctx context.Context, c nft.Conn, nets []Network, state State) error {

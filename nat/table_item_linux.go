@@ -75,10 +75,10 @@ func sortSets(sets []string) {
 	slices.SortFunc(sets, func(a, b string) int { return setOrder[a] - setOrder[b] })
 }
 
-// setOrder is the place of each set in that order, with those of policies at the end.
+// setOrder is the place of each set in that order, with those of policies and guards at the end.
 var setOrder = func() map[string]int {
 	order := make(map[string]int)
-	for i, name := range slices.Concat(setNames, policySetNames) {
+	for i, name := range slices.Concat(setNames, policySetNames, guardSetNames) {
 		order[name] = i
 	}
 	return order

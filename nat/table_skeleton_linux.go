@@ -135,13 +135,16 @@ func skeletonChains() []nft.Chain {
 }
 
 // skeleton returns the transaction that installs testdata/skeleton.nft: the table, its chains, its
-// empty sets and its rules, with the part for policies or without. They never change later, except
-// that the part is added; all state is elements.
-func skeleton(table string, policies bool) *nft.Batch {
+// empty sets and its rules, with the parts for policies and guards or without. They never change later,
+// except that a part is added; all state is elements.
+func skeleton(table string, policies, guards bool) *nft.Batch {
 	b := nft.NewBatch(table)
 	addSkeleton(b, table)
 	if policies {
 		addPolicies(b, table)
+	}
+	if guards {
+		addGuardPart(b)
 	}
 	return b
 }

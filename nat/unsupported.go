@@ -54,6 +54,9 @@ func (*NAT) Close() (v0 error) { return v0 }
 // Delete returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) Delete(context.Context) error { return unsupported("nat.Delete") }
 
+// DeleteGuards returns errors.ErrUnsupported: it needs Linux.
+func (*NAT) DeleteGuards(context.Context, ...string) error { return unsupported("nat.DeleteGuards") }
+
 // DeleteNetwork returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) DeleteNetwork(context.Context, string) error { return unsupported("nat.DeleteNetwork") }
 
@@ -97,6 +100,11 @@ func (*NAT) ListFlows(context.Context, ...netip.Addr) (v0 []Flow, _ error) {
 	return v0, unsupported("nat.ListFlows")
 }
 
+// ListGuards returns errors.ErrUnsupported: it needs Linux.
+func (*NAT) ListGuards(context.Context) (v0 []GuardState, _ error) {
+	return v0, unsupported("nat.ListGuards")
+}
+
 // ListNetworks returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) ListNetworks(context.Context) (v0 []NetworkState, _ error) {
 	return v0, unsupported("nat.ListNetworks")
@@ -130,6 +138,9 @@ func (*NAT) PublishFree(context.Context, ...Port) (v0 []Port, _ error) {
 
 // RevokeForward returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) RevokeForward(context.Context) error { return unsupported("nat.RevokeForward") }
+
+// SetGuards returns errors.ErrUnsupported: it needs Linux.
+func (*NAT) SetGuards(context.Context, ...Guard) error { return unsupported("nat.SetGuards") }
 
 // SetNetwork returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) SetNetwork(context.Context, Network) error { return unsupported("nat.SetNetwork") }

@@ -67,22 +67,27 @@ type Set struct {
 	Typeof []byte
 }
 
-// Batch collects the messages of one transaction on one table of the inet
-// family. The zero Batch is not usable; see [NewBatch].
+// Batch collects the messages of one transaction on the tables of one name. It begins with the
+// table of the inet family. The zero Batch is not usable; see [NewBatch].
 type Batch struct {
+	family byte // of the table that the next messages are about
 	table  string
 	reqs   []nl.Request
 	what   []string // what each request is about, for errors
 	nextID uint32   // of sets
-	grows  int      // elements that it adds, less those that it deletes
+	grows  int      // elements that it adds to the inet table, less those that it deletes
 	err    error    // the first expression that could not be encoded
 }
 
 // NewBatch returns an empty batch for the table.
 func NewBatch(table string) *Batch {
 	const usual = 8 // messages
-	return &Batch{table: table, reqs: make([]nl.Request, 0, usual), what: make([]string, 0, usual)}
+	return &Batch{family: unix.NFPROTO_INET, table: table, reqs: make([]nl.Request, 0, usual), what: make([]string, 0, usual)}
 }
+
+// In makes the following messages about the table of the same name of another family
+// (unix.NFPROTO_BRIDGE, ...). The kernel commits the messages of all families together.
+func (b *Batch) In(family byte) { b.family = family }
 
 // Len returns the number of messages.
 func (b *Batch) Len() int { return len(b.reqs) }
@@ -112,14 +117,14 @@ func (b *Batch) add(msg, flags uint16, body []byte, what string) {
 // msgType is the netlink type of a message of the nftables subsystem.
 func msgType(msg uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | msg }
 
-// header is the struct nfgenmsg of the inet family, with room behind.
-func header() []byte { return append(make([]byte, 0, 256), inet[:]...) }
+// header is the struct nfgenmsg of a family, with room behind.
+func header(family byte) []byte { return append(make([]byte, 0, 256), family, unix.NFNETLINK_V0, 0, 0) }
 
-var inet = [4]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0}
+func (b *Batch) header() []byte { return header(b.family) }
 
 // AddTable adds the table, with a comment. It must not exist.
 func (b *Batch) AddTable(comment string) {
-	m := nl.AppendString(header(), unix.NFTA_TABLE_NAME, b.table)
+	m := nl.AppendString(b.header(), unix.NFTA_TABLE_NAME, b.table)
 	m = nl.AppendBE32(m, unix.NFTA_TABLE_FLAGS, 0)
 	m = nl.AppendAttr(m, attrTableUserdata, appendComment(nil, comment))
 	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, m, "table "+b.table)
@@ -127,13 +132,13 @@ func (b *Batch) AddTable(comment string) {
 
 // DeleteTable deletes the table with all that is in it. It must exist.
 func (b *Batch) DeleteTable() {
-	m := nl.AppendString(header(), unix.NFTA_TABLE_NAME, b.table)
+	m := nl.AppendString(b.header(), unix.NFTA_TABLE_NAME, b.table)
 	b.add(unix.NFT_MSG_DELTABLE, 0, m, "table "+b.table)
 }
 
 // AddChain adds a chain. Those with a hook accept what reaches their end.
 func (b *Batch) AddChain(c Chain) {
-	m := nl.AppendString(header(), unix.NFTA_CHAIN_TABLE, b.table)
+	m := nl.AppendString(b.header(), unix.NFTA_CHAIN_TABLE, b.table)
 	m = nl.AppendString(m, unix.NFTA_CHAIN_NAME, c.Name)
 	if c.Type != "" {
 		m = nl.AppendString(m, unix.NFTA_CHAIN_TYPE, c.Type)
@@ -181,7 +186,7 @@ func (b *Batch) addSet(s Set, flags uint32, size int) uint32 {
 	b.nextID++
 	typ, length, order := concat(s.Key)
 	udata := appendTLV32(nil, udataKeyByteorder, order)
-	m := nl.AppendString(header(), unix.NFTA_SET_TABLE, b.table)
+	m := nl.AppendString(b.header(), unix.NFTA_SET_TABLE, b.table)
 	m = nl.AppendString(m, unix.NFTA_SET_NAME, s.Name)
 	m = nl.AppendBE32(m, unix.NFTA_SET_FLAGS, flags)
 	m = nl.AppendBE32(m, unix.NFTA_SET_KEY_TYPE, typ)
@@ -255,7 +260,7 @@ func concat(fields []Field) (typ, length, order uint32) {
 
 // AddRule appends a rule to a chain.
 func (b *Batch) AddRule(chain string, exprs ...expr.Any) {
-	m := b.rule(Place{unix.NFPROTO_INET, b.table, chain}, exprs)
+	m := b.rule(Place{b.family, b.table, chain}, exprs)
 	b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, m, fmt.Sprintf("rule %d in chain %s", len(b.reqs), chain))
 }
 
@@ -296,8 +301,7 @@ func marshal(family byte, e expr.Any) ([]byte, error) {
 }
 
 func (b *Batch) rule(at Place, exprs []expr.Any) []byte {
-	m := header()
-	m[0] = at.Family
+	m := header(at.Family)
 	m = nl.AppendString(m, unix.NFTA_RULE_TABLE, at.Table)
 	m = nl.AppendString(m, unix.NFTA_RULE_CHAIN, at.Chain)
 	m, list := nl.Begin(m, unix.NFTA_RULE_EXPRESSIONS)

@@ -49,14 +49,19 @@ func (e *Error) Error() string {
 // Unwrap returns the kernel's refusal.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Conn is nftables in one namespace.
+// Conn is nftables in one namespace. What it reads of a table by its name is of one family.
 type Conn struct {
 	nl       *nl.Conn
+	family   byte
 	elements *int // as Sized says, or nil
 }
 
-// New returns a Conn that talks over c, of the family unix.NETLINK_NETFILTER.
-func New(c *nl.Conn) Conn { return Conn{nl: c} }
+// New returns a Conn for tables of the inet family that talks over c, of the family
+// unix.NETLINK_NETFILTER.
+func New(c *nl.Conn) Conn { return Conn{nl: c, family: unix.NFPROTO_INET} }
+
+// In returns a Conn for tables of another family (unix.NFPROTO_BRIDGE, ...).
+func (c Conn) In(family byte) Conn { return Conn{nl: c.nl, family: family} }
 
 // Sized returns a Conn that keeps in elements how many elements the table has: Commit
 // counts what it adds and deletes, and again what it reads whole. It looks elements up

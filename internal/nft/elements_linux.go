@@ -50,7 +50,10 @@ func pointers(elems []Element) iter.Seq[*Element] {
 func (b *Batch) elements(msg, flags uint16, set string, id uint32, elems iter.Seq[*Element]) {
 	l := elementList{b: b, msg: msg, flags: flags, set: set, id: id}
 	step := 1
-	if msg == unix.NFT_MSG_DELSETELEM {
+	switch {
+	case b.family != unix.NFPROTO_INET:
+		step = 0
+	case msg == unix.NFT_MSG_DELSETELEM:
 		step = -1
 	}
 	for e := range elems {
@@ -77,7 +80,7 @@ func (l *elementList) add(e *Element) {
 		if l.m != nil { // they are many
 			size = maxElements + 512
 		}
-		l.m = nl.AppendString(append(make([]byte, 0, size), inet[:]...), unix.NFTA_SET_ELEM_LIST_TABLE, l.b.table)
+		l.m = nl.AppendString(append(make([]byte, 0, size), l.b.family, unix.NFNETLINK_V0, 0, 0), unix.NFTA_SET_ELEM_LIST_TABLE, l.b.table)
 		l.m = nl.AppendString(l.m, unix.NFTA_SET_ELEM_LIST_SET, l.set)
 		if l.id != 0 {
 			l.m = nl.AppendBE32(l.m, unix.NFTA_SET_ELEM_LIST_SET_ID, l.id)

@@ -12,7 +12,7 @@ import (
 
 // Holds reports whether the batch's table is active and has exactly the chains and rules
 // that the batch adds: whether they are unchanged since the commit. It ignores sets and
-// their elements.
+// their elements. All that the batch adds is of the Conn's family.
 func (c Conn) Holds(ctx context.Context, b *Batch) (bool, error) {
 	var wantChains []HookedChain
 	var wantRules []Rule
@@ -47,13 +47,13 @@ func (c Conn) Holds(ctx context.Context, b *Batch) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return sameChains(chains, wantChains, b.table) && sameRules(rules, wantRules), nil
+	return sameChains(chains, wantChains, c.family, b.table) && sameRules(rules, wantRules), nil
 }
 
-func sameChains(have, want []HookedChain, table string) bool {
+func sameChains(have, want []HookedChain, family byte, table string) bool {
 	there := make(map[HookedChain]bool, len(want))
 	for _, ch := range have {
-		if ch.Family == unix.NFPROTO_INET && ch.Table == table {
+		if ch.Family == family && ch.Table == table {
 			there[ch] = true
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TableComment reads the comment of a table of the inet family. A table that is
+// TableComment reads the comment of a table. A table that is
 // not there is os.ErrNotExist.
 func (c Conn) TableComment(ctx context.Context, table string) (string, error) {
 	comment, _, err := c.table(ctx, table)
@@ -21,7 +21,7 @@ func (c Conn) TableComment(ctx context.Context, table string) (string, error) {
 func (c Conn) table(ctx context.Context, table string) (comment string, flags uint32, err error) {
 	req := nl.Request{
 		Type: msgType(unix.NFT_MSG_GETTABLE),
-		Body: nl.AppendString(header(), unix.NFTA_TABLE_NAME, table),
+		Body: nl.AppendString(header(c.family), unix.NFTA_TABLE_NAME, table),
 	}
 	err = c.nl.Call(ctx, req, func(m nl.Message) error {
 		if len(m.Body) < 4 {
@@ -65,9 +65,9 @@ func (c Conn) Steady(ctx context.Context, read func(context.Context) error) erro
 	return ErrBusy
 }
 
-// Elements reads all elements of a set of a table of the inet family.
+// Elements reads all elements of a set of a table.
 func (c Conn) Elements(ctx context.Context, table, set string) ([]Element, error) {
-	return c.ElementsOf(ctx, unix.NFPROTO_INET, table, set)
+	return c.ElementsOf(ctx, c.family, table, set)
 }
 
 // ElementsOf is Elements for a table of any family (unix.NFPROTO_IPV4, ...).
@@ -119,8 +119,7 @@ func distinct(all []Element) bool {
 
 // getElements asks for the elements of a set.
 func getElements(family byte, table, set string) nl.Request {
-	m := nl.AppendString(header(), unix.NFTA_SET_ELEM_LIST_TABLE, table)
-	m[0] = family
+	m := nl.AppendString(header(family), unix.NFTA_SET_ELEM_LIST_TABLE, table)
 	m = nl.AppendString(m, unix.NFTA_SET_ELEM_LIST_SET, set)
 	return nl.Request{Type: msgType(unix.NFT_MSG_GETSETELEM), Body: m}
 }
@@ -153,7 +152,7 @@ func (c Conn) lookup(ctx context.Context, table string, gen *uint32, queries []Q
 	room := make([]byte, 0, usual*len(queries))
 	for _, q := range queries {
 		at := len(room)
-		room = append(room, unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0)
+		room = append(room, c.family, unix.NFNETLINK_V0, 0, 0)
 		room = nl.AppendString(room, unix.NFTA_SET_ELEM_LIST_TABLE, table)
 		room = nl.AppendString(room, unix.NFTA_SET_ELEM_LIST_SET, q.Set)
 		var list int
@@ -232,7 +231,7 @@ func (c Conn) Select(ctx context.Context, table string, queries ...Query) (found
 
 // HasSet reports whether a table has a set. A missing table has none.
 func (c Conn) HasSet(ctx context.Context, table, set string) (bool, error) {
-	m := nl.AppendString(header(), unix.NFTA_SET_TABLE, table)
+	m := nl.AppendString(header(c.family), unix.NFTA_SET_TABLE, table)
 	m = nl.AppendString(m, unix.NFTA_SET_NAME, set)
 	err := c.nl.Call(ctx, nl.Request{Type: msgType(unix.NFT_MSG_GETSET), Body: m}, func(nl.Message) error { return nil })
 	if errors.Is(err, os.ErrNotExist) {

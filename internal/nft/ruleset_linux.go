@@ -54,9 +54,9 @@ func (c Conn) Rules(ctx context.Context) ([]Rule, error) {
 	return c.rules(ctx, anyFamily())
 }
 
-// RulesOf reads the rules of one table of the inet family.
+// RulesOf reads the rules of one table.
 func (c Conn) RulesOf(ctx context.Context, table string) ([]Rule, error) {
-	return c.rules(ctx, nl.AppendString(header(), unix.NFTA_RULE_TABLE, table))
+	return c.rules(ctx, nl.AppendString(header(c.family), unix.NFTA_RULE_TABLE, table))
 }
 
 // RulesIn reads the rules of one chain of any table; of a chain that is not there,

@@ -524,6 +524,7 @@ var (
 	port    = nat.Port{Proto: nat.TCP, Host: netip.MustParseAddrPort("0.0.0.0:8080"), Box: netip.MustParseAddrPort("10.9.0.2:80"), Owner: "web"}
 	free    = nat.Port{Proto: nat.TCP, Host: netip.MustParseAddrPort("0.0.0.0:0"), Box: netip.MustParseAddrPort("10.9.0.2:81"), Owner: "free"}
 	policy  = nat.Policy{Box: []netip.Addr{netip.MustParseAddr("10.9.0.2")}, Owner: "web", Egress: &nat.Rules{}}
+	guard   = nat.Guard{Port: "web9", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}, Box: policy.Box, Owner: "web"}
 	granted = nat.Rule{Peer: netip.MustParsePrefix("192.0.2.1/32")}
 	pinhole = nat.Pinhole{Proto: nat.TCP, Box: netip.MustParseAddrPort("10.9.0.2:82"), Owner: "web"}
 )
@@ -552,6 +553,13 @@ var natVerbs = []verb{
 	{name: "nat.NAT.ExpandLink", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return second(n.ExpandLink(ctx, "br0", port)) })},
 	{name: "nat.NAT.AddPinholes", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return n.AddPinholes(ctx, pinhole) })},
 	{name: "nat.NAT.DeletePinholes", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return n.DeletePinholes(ctx, pinhole) })},
+	{name: "nat.NAT.SetGuards", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error {
+		return netns.IgnoreNotExist(n.SetGuards(ctx, guard)) // there is no such port
+	})},
+	{name: "nat.NAT.DeleteGuards", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error {
+		return netns.IgnoreNotExist(n.DeleteGuards(ctx, guard.Port))
+	})},
+	{name: "nat.NAT.ListGuards", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return second(n.ListGuards(ctx)) })},
 	{name: "nat.NAT.SetPolicies", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return n.SetPolicies(ctx, policy) })},
 	{name: "nat.NAT.ListPolicies", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return second(n.ListPolicies(ctx)) })},
 	{name: "nat.NAT.Grant", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error {
