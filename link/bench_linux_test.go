@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/kernel"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
@@ -84,8 +85,12 @@ func TestAllocsOfCreate(t *testing.T) {
 		}
 		specs = specs[1:]
 	})
-	if n > 35 {
-		t.Errorf("Create of a pair allocates %v times, at most 35 are allowed", n)
+	most := 24.0
+	if !kernel.AtLeast(6, 2) { // the kernel echoes nothing: the link is read by a request
+		most = 32
+	}
+	if n > most {
+		t.Errorf("Create of a pair allocates %v times, at most %v are allowed", n, most)
 	}
 }
 

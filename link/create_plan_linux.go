@@ -72,7 +72,7 @@ type conditions struct {
 //
 // p is the other end of a pair, or nil.
 func plan(s, p *Spec, c conditions) []step {
-	steps := make([]step, 0, 6)
+	steps := make([]step, 0, 4)
 	var left pending
 	late := s.lateAttrs()
 	addrs, linkLocal := s.newAddrs()
@@ -200,21 +200,22 @@ func (e *endPlan) append(steps []step) []step {
 		steps = append(steps, step{kind: stepSysctl, side: e.side, sysctls: e.late.sysctls})
 		send.reqs = nil
 	}
+	send.up, send.prefixes = e.left.up, s.Addrs
 	for i := range e.linkLocal {
 		// Before the link comes up: then the kernel would make the same address
 		// with detection. One that is there all the same stays.
 		send.reqs = append(send.reqs, encodeAddr(0, &e.linkLocal[i], editReplace))
-		send.prefixes = append(send.prefixes, s.Addrs[slices.IndexFunc(s.Addrs, isIPv6)]) // it comes with that one
+		first := s.Addrs[slices.IndexFunc(s.Addrs, isIPv6)] // it comes with that one
+		send.prefixes = slices.Concat([]netip.Prefix{first}, send.prefixes)
 	}
-	if send.up = e.left.up; send.up {
+	if send.up {
 		// Not with the master in one message: before Linux 6.0 the kernel brings
 		// the link up first then, and a bond takes only ports that are down.
-		send.reqs = append(send.reqs, setFlags(0, true))
+		send.reqs = append(slices.Grow(send.reqs, 1+len(e.addrs)), setFlags(0, true))
 	}
 	for i := range e.addrs {
 		send.reqs = append(send.reqs, encodeAddr(0, &e.addrs[i], editAdd))
 	}
-	send.prefixes = append(send.prefixes, s.Addrs...)
 	send.compare = e.late.port || len(e.late.slave) > 0 || e.left.mtu || e.left.common || e.late.unsure
 	if send.read = e.read || send.compare; send.read {
 		get := getLink("", 0)

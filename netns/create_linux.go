@@ -65,44 +65,62 @@ func unshareNet() error {
 // newNS makes a handle of the calling thread's new namespace and sets the loopback
 // link up. The caller closes the handle, which an error may come with.
 func newNS() (*NS, error) {
-	fd, err := selfNetFd()
-	if err != nil {
-		return nil, err
-	}
-	ns, err := newNSFd(fd)
-	if err != nil {
-		return nil, err
-	}
 	// The thread is in the namespace: the socket needs no setns(2).
-	return ns, ns.loopbackUp(nl.Dial)
+	socket, err := nl.Dial(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := socketNetFd(socket)
+	if err != nil {
+		fd, err = selfNetFd()
+	}
+	if err != nil {
+		socket.Close()
+		return nil, err
+	}
+	id, err := statID(fd)
+	if err != nil {
+		socket.Close()
+		unix.Close(fd)
+		return nil, err
+	}
+	ns := handleOf(fd, id)
+	return ns, ns.loopbackUp(socket)
 }
 
-// loopbackUp sets lo up, by the socket that dial opens in the namespace for the handle's
-// connection.
+// socketNetFd opens the network namespace of a socket (SIOCGSKNS, for those with
+// CAP_NET_ADMIN). It takes half the time that a file in /proc takes.
+func socketNetFd(socket *os.File) (fd int, err error) {
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	cerr := raw.Control(func(s uintptr) { fd, err = unix.IoctlRetInt(int(s), unix.SIOCGSKNS) })
+	return fd, errors.Join(err, cerr)
+}
+
+// loopbackUp sets lo up, by a socket in the namespace, which is the handle's from then on.
 //
 // It is one ioctl (netdevice(7)), which netlink sockets take, too, and no netlink exchange:
 // a program that only makes namespaces does not contain the code of one.
-func (ns *NS) loopbackUp(dial func(family int) (*os.File, error)) error {
+func (ns *NS) loopbackUp(socket *os.File) error {
 	conn, err := ns.conn(unix.NETLINK_ROUTE)
-	if err != nil {
-		return err
-	}
-	socket, err := dial(unix.NETLINK_ROUTE)
-	if err != nil {
-		return err
-	}
-	if err := setUp(socket, "lo"); err != nil {
-		socket.Close()
+	if err == nil {
+		err = setUp(socket, "lo")
 		if errors.Is(err, unix.EPERM) {
 			err = privilege.Explain(err, privilege.NetAdmin.MissingIn(ns))
 		}
-		return fmt.Errorf("setting lo up: %w", err)
+		if err != nil {
+			err = fmt.Errorf("setting lo up: %w", err)
+		}
 	}
-	if err := conn.Adopt(socket); err != nil {
+	if err == nil {
+		err = conn.Adopt(socket)
+	}
+	if err != nil {
 		socket.Close()
-		return err
 	}
-	return nil
+	return err
 }
 
 // setUp sets a link of the socket's namespace up, which has no other flags to keep.

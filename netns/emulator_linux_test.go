@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forbidKind makes the kernel answer the question for a namespace's kind as qemu-user
-// does, for all threads of the process (seccomp(2)).
+// forbidKind makes the kernel answer the questions for a namespace's kind and for that of
+// a socket as qemu-user does, for all threads of the process (seccomp(2)).
 func forbidKind(t *testing.T) {
 	t.Helper()
 	const (
@@ -29,8 +29,8 @@ func forbidKind(t *testing.T) {
 		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value, Jf: skip}
 	}
 	program := []unix.SockFilter{
-		load(number), unless(unix.SYS_IOCTL, 3),
-		load(second), unless(unix.NS_GET_NSTYPE, 1),
+		load(number), unless(unix.SYS_IOCTL, 4),
+		load(second), {Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SIOCGSKNS, Jt: 1}, unless(unix.NS_GET_NSTYPE, 1),
 		{Code: unix.BPF_RET, K: answer | uint32(unix.ENOTTY)},
 		{Code: unix.BPF_RET, K: allow},
 	}
@@ -61,6 +61,11 @@ func TestWhereTheKindCannotBeAsked(t *testing.T) {
 	defer ns.Close()
 	if ino, err := inode(); err != nil || ns.ID().Ino != ino {
 		t.Errorf("opened %v, want %d (%v)", ns, ino, err)
+	}
+	if made, err := netns.New(ctx); err != nil {
+		t.Errorf("a new namespace: %v", err)
+	} else {
+		made.Close()
 	}
 	if _, err := netns.OpenPath(ctx, "/proc/self/ns/mnt"); !errors.Is(err, netns.ErrOtherKind) || !strings.Contains(fmt.Sprint(err), "mnt") {
 		t.Errorf("a mount namespace: %v", err)

@@ -170,8 +170,5 @@ func statID(fd int) (ID, error) {
 // note remembers where the handle was opened, if a leak check has asked for it: in
 // the calling goroutine, not in that of the thread.
 func (ns *NS) note() {
-	_ = ns.WithFd(func(fd int) error {
-		origin.Note(fd)
-		return nil
-	})
+	origin.Note(int(ns.file.Fd()))
 }

@@ -52,7 +52,11 @@ func newInUserNS(ctx context.Context, u UserNS) (ns *NS, err error) {
 		return nil, err
 	}
 	ns.path = "" // of a process that is gone
-	if err := ns.loopbackUp(ns.dialConn); err != nil {
+	socket, err := ns.dialConn(unix.NETLINK_ROUTE)
+	if err == nil {
+		err = ns.loopbackUp(socket)
+	}
+	if err != nil {
 		ns.Close()
 		return nil, err
 	}

@@ -105,7 +105,7 @@ func TestListAllocations(t *testing.T) {
 		t.Fatalf("%d routes, %v", len(got), err)
 	}
 	allocs := testing.AllocsPerRun(20, func() { List(t.Context(), ns, f) })
-	if allocs > 40 {
+	if allocs > 24 {
 		t.Errorf("a list of %d routes allocates %v times", n, allocs)
 	}
 }
@@ -120,7 +120,7 @@ func TestReplaceAllocations(t *testing.T) {
 		}
 	})
 	t.Logf("%v allocations", allocs)
-	if allocs > 100 {
+	if allocs > 70 {
 		t.Errorf("to replace %d routes takes %v allocations", len(routes), allocs)
 	}
 }

@@ -175,7 +175,7 @@ func TestListAllocations(t *testing.T) {
 		if all, err := nl.List(t.Context(), c, req, nil, local); err != nil || len(all) != 5001 {
 			t.Fatal(len(all), err)
 		}
-	}); n > 20 {
-		t.Errorf("a list of 5,000 allocates %v times, want at most 20", n)
+	}); n > 16 {
+		t.Errorf("a list of 5,000 allocates %v times, want at most 16", n)
 	}
 }
