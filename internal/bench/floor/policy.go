@@ -33,19 +33,27 @@ func DeleteTable(table string) []byte {
 	return Message(b, batchEnd, 0, nfgen(unix.AF_UNSPEC, 10))
 }
 
-// CountElements reads a set and counts its elements.
-func (s *Socket) CountElements(table, set string) (count int, err error) {
-	_, err = s.Dump(GetElements(table, set), func(body []byte) {
-		for list := (Attrs{Rest: body[4:]}); list.Next(); {
-			if list.Type != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-				continue
+// CountElements reads a set and counts its elements. While the kernel makes the hash table of the
+// set larger, it returns some elements twice and lacks others: the set is read again.
+func (s *Socket) CountElements(table, set string) (int, error) {
+	for range 100 {
+		seen, twice := make(map[string]bool), false
+		_, err := s.Dump(GetElements(table, set), func(body []byte) {
+			for list := (Attrs{Rest: body[4:]}); list.Next(); {
+				if list.Type != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+					continue
+				}
+				for elem := (Attrs{Rest: list.Data}); elem.Next(); {
+					twice = twice || seen[string(elem.Data)]
+					seen[string(elem.Data)] = true
+				}
 			}
-			for elem := (Attrs{Rest: list.Data}); elem.Next(); {
-				count++
-			}
+		})
+		if err != nil || !twice {
+			return len(seen), err
 		}
-	})
-	return count, err
+	}
+	return 0, unix.EBUSY
 }
 
 // DeleteFlows is the request to forget all flows in conntrack.
