@@ -23,7 +23,7 @@ import (
 // Errors: os.ErrNotExist for a port that does not exist, and for an address that is in no network's
 // subnet; os.ErrExist for a MAC address of another port's guard, and where another program has a bridge
 // table of that name; os.ErrInvalid for bad input (see [Guard]); errors.ErrUnsupported where the kernel
-// lacks nf_tables_bridge; os.ErrPermission without CAP_NET_ADMIN over the namespace.
+// lacks the family bridge of nftables; os.ErrPermission without CAP_NET_ADMIN over the namespace.
 func (n *NAT) SetGuards(ctx context.Context, guards ...Guard) error {
 	const op = "nat.SetGuards"
 	checked, fault, err := checkGuards(guards)
@@ -208,7 +208,7 @@ func (tx *guardsTx) explain(ctx context.Context, err error) error {
 	if errors.As(err, &refused) {
 		switch refused.Err.Errno {
 		case unix.EOPNOTSUPP, unix.EAFNOSUPPORT:
-			return refuse.As(errors.ErrUnsupported, "the kernel refuses %v: guards need the family bridge of nftables (module nf_tables, CONFIG_NF_TABLES_BRIDGE)", refused)
+			return refuse.As(errors.ErrUnsupported, "the kernel refuses %v: guards need the family bridge of nftables (CONFIG_NF_TABLES_BRIDGE)", refused)
 		}
 	}
 	return tx.n.explain(ctx, tx.c, err)
