@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/boxwire/boxwire/internal/nft"
@@ -299,6 +298,3 @@ func chunks(text string) (all []string) {
 	}
 	return append(all, text)
 }
-
-// join is the inverse of chunks.
-func join(chunks []string) string { return strings.Join(chunks, "") }
