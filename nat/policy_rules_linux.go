@@ -27,21 +27,31 @@ func addPolicies(b *nft.Batch, table string) {
 		}
 	}
 	four, six := families[0], families[1]
-	b.AddRule("egress", rule(ip6(), gotoChain("egress6"))...)
-	b.AddRule("egress", gotoChain("egress4")...)
-	b.AddRule("ingress", rule(ip6(), gotoChain("ingress6"))...)
-	b.AddRule("ingress", gotoChain("ingress4")...)
+	// The lookups of a packet follow each other. While a transaction is committed, the first ones
+	// may find the old elements, and the later ones the new. What is allowed by then is looked up
+	// once more where that matters: an exception is looked up before the wider prefix that it is
+	// of, and egress before ingress. All that is looked up the second time is new.
+	for _, f := range families {
+		b.AddRule("egress", rule(f.match(), jumpChain(f.out.chain))...)
+		b.AddRule("ingress", rule(f.match(), jumpChain(f.policySets.in.chain))...)
+	}
+	for _, f := range families {
+		b.AddRule("egress", rule(f.boxIn(&f.out, f.out.excepts), gotoChain(f.out.chain))...)
+		b.AddRule("ingress", rule(f.boxIn(&f.policySets.in, f.policySets.in.excepts), jumpChain(f.policySets.in.chain))...)
+	}
+	b.AddRule("ingress", rule(exprs{meta(expr.MetaKeyIIFNAME, regA), inMap("policed")}, gotoChain("egress"))...)
 	b.AddRule("egress_open", rule(iifIn("strict"), gotoChain("deny_out"))...)
 	// With br_netfilter, neighbour discovery between boxes of one bridge passes forward.
 	inside := exprs{meta(expr.MetaKeyIIFNAME, regA), meta(expr.MetaKeyOIFNAME, regB), in("within")}
-	discovery(b, "egress6", inside)
-	discovery(b, "ingress6", inside)
+	for _, d := range six.directions() {
+		discovery(b, d.chain, inside)
+	}
 	// A link-local address does not say which box has sent.
 	b.AddRule("egress6", rule(linkLocalSource(), gotoChain("deny_out"))...)
-	four.egress(b, "egress4")
-	six.egress(b, "egress6")
-	four.ingress(b, "ingress4")
-	six.ingress(b, "ingress6")
+	for _, f := range families {
+		f.egress(b, f.out.chain)
+		f.ingress(b, f.policySets.in.chain)
+	}
 
 	b.AddRule("input", rule(iifIn("strict"), jumpChain("to_host"))...)
 	b.AddRule("input", rule(exprs{meta(expr.MetaKeyIIFNAME, regA), inMap("policed")}, jumpChain("to_host"))...)
@@ -53,6 +63,9 @@ func addPolicies(b *nft.Batch, table string) {
 	discovery(b, "to_host6", nil)
 	b.AddRule("to_host6", rule(l4(unix.IPPROTO_UDP), exprs{dport(regA), eq(dhcp6>>8, dhcp6&0xff)}, leave())...)
 	b.AddRule("to_host6", rule(linkLocalSource(), gotoChain("deny_out"))...)
+	// These addresses do not say which box has sent, either.
+	b.AddRule("to_host4", rule(ip4(), exprs{network(src4, 4, regA), eq(0, 0, 0, 0)}, gotoChain("deny_out"))...)
+	b.AddRule("to_host6", rule(ip6(), exprs{network(src6, 16, regA), eq(make([]byte, 16)...)}, gotoChain("deny_out"))...)
 	four.services(b, "to_host4")
 	six.services(b, "to_host6")
 

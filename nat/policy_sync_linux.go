@@ -25,7 +25,7 @@ func (s *policyPart) readSets() (names []string) {
 	for _, f := range families {
 		names = append(names, f.policy, f.refuse, f.hostRules, f.grant)
 		for _, d := range f.directions() {
-			names = append(names, d.limited, d.denied, d.rules)
+			names = append(names, d.limited, d.denied, d.rules, d.excepts)
 		}
 	}
 	return names

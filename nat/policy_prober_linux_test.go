@@ -1,0 +1,206 @@
+package nat
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/netns/netnstest"
+	"golang.org/x/sys/unix"
+)
+
+// A prober sends datagrams to closed destinations all the while, each from a port of its own, so
+// that each begins a connection, and one to an open destination now and then.
+type prober struct {
+	from   wireEnd
+	frames [][]byte
+
+	sent   atomic.Int64
+	closed atomic.Int64 // datagrams that arrived where none may
+	open   atomic.Int64 // those that arrived where they may
+	stop   chan struct{}
+	ended  chan struct{}
+}
+
+// openPort is the port of the open destination; no other port is open.
+const openPort = 443
+
+// newProber returns a prober that will send from the end of a wire to a gate, for each pair of a source
+// and a destination.
+func newProber(end wireEnd, gate net.HardwareAddr, pairs ...[2]string) *prober {
+	p := &prober{from: end, stop: make(chan struct{}), ended: make(chan struct{})}
+	const ports = 2048
+	for i := range ports {
+		for _, pair := range pairs {
+			src := netip.AddrPortFrom(netip.MustParseAddr(pair[0]), uint16(20000+i))
+			p.frames = append(p.frames, slices.Concat(gate, end.from, datagram(src, ap(pair[1]), "probe")))
+		}
+	}
+	return p
+}
+
+// start begins to send, until the prober is ended.
+func (p *prober) start(t *testing.T) {
+	go func() {
+		defer close(p.ended)
+		to := &unix.SockaddrLinklayer{Ifindex: p.from.index, Halen: 6}
+		for i := 0; ; i++ {
+			if i%64 == 0 {
+				select {
+				case <-p.stop:
+					return
+				default:
+				}
+			}
+			if unix.Sendto(p.from.fd, p.frames[i%len(p.frames)], 0, to) == nil {
+				p.sent.Add(1)
+			}
+		}
+	}()
+	t.Cleanup(p.end)
+}
+
+// end stops the prober.
+func (p *prober) end() {
+	select {
+	case <-p.stop:
+	default:
+		close(p.stop)
+	}
+	<-p.ended
+}
+
+// hear counts what datagrams of the prober arrive at a link.
+func (p *prober) hear(t *testing.T, ns *netns.NS, dev string) {
+	t.Helper()
+	watchFrames(t, ns, dev, false, func(f parsed) {
+		switch {
+		case string(f.payload) != "probe":
+		case f.dst.Port() == openPort:
+			p.open.Add(1)
+		default:
+			p.closed.Add(1)
+		}
+	})
+}
+
+// A flip is two states of the table, each of which denies what the prober tries. It is changed from
+// one to the other and back, while the prober sends.
+type flip struct {
+	name     string
+	from     func(s *topology) *netns.NS // the prober's; nil is the box's
+	pairs    [][2]string                 // of sources and destinations
+	at       func(s *topology) *netns.NS // where nothing may arrive; nil is outside
+	filtered bool                        // with br_netfilter
+	between  [2]func(ctx context.Context, gw *NAT) error
+}
+
+// set makes a flip between the policies of boxes.
+func set(a, b []Policy) [2]func(ctx context.Context, gw *NAT) error {
+	return [2]func(context.Context, *NAT) error{
+		func(ctx context.Context, gw *NAT) error { return gw.SetPolicies(ctx, a...) },
+		func(ctx context.Context, gw *NAT) error { return gw.SetPolicies(ctx, b...) },
+	}
+}
+
+// flips are the changes between two states that deny the same by different means. The lookups of a
+// packet follow each other, so the first may find the old state, and the next the new one.
+func flips(t *testing.T) []flip {
+	box, sibling := addrs("10.88.0.2", "fd88::2"), addrs("10.88.0.3", "fd88::3")
+	both := func(f func(p *Policy), boxes ...[]netip.Addr) (all []Policy) {
+		for _, b := range boxes {
+			p := Policy{Box: b, Owner: "p"}
+			f(&p)
+			all = append(all, p)
+		}
+		return all
+	}
+	egress := func(rules ...string) []Policy {
+		return both(func(p *Policy) { p.Egress = allows(t, rules...) }, box)
+	}
+	ingress := func(rules ...string) []Policy {
+		return both(func(p *Policy) { p.Ingress = allows(t, rules...) }, box)
+	}
+	out := [][2]string{{"10.88.0.2", "203.0.113.9:9"}, {"fd88::2", "[2001:db8:1::9]:9"}}
+	beside := [][2]string{{"10.88.0.2", "10.88.0.3:9"}, {"fd88::2", "[fd88::3]:9"}}
+	in := [][2]string{{"203.0.113.9", "10.88.0.2:9"}, {"2001:db8:1::9", "[fd88::2]:9"}}
+	siblingIs := func(s *topology) *netns.NS { return s.sibling }
+	boxIs := func(s *topology) *netns.NS { return s.box }
+	outsideIs := func(s *topology) *netns.NS { return s.outside }
+	open := network0()
+	for _, a := range []string{"10.88.0.2:9", "[fd88::2]:9"} {
+		open.Pinholes = append(open.Pinholes, Pinhole{Proto: UDP, Box: ap(a), Owner: "p"})
+	}
+	onePair := func(own, peer []Policy) []Policy { return append(own, peer...) }
+	return []flip{
+		{name: "an exception comes with what it is of", pairs: out, between: set(
+			egress("tcp 192.0.2.0/24"),
+			egress("203.0.0.0/8 except 203.0.113.0/24", "2001:db8::/32 except 2001:db8:1::9/128"))},
+		{name: "an exception of ports", pairs: out, between: set(
+			egress("udp 203.0.113.9 port 8", "udp 2001:db8:1::9 port 8"),
+			egress("udp 203.0.0.0/8 except 203.0.113.9/32 port 1-100", "udp 2000::/8 except 2001:db8:1::9/128 port 1-100"))},
+		{name: "an exception becomes a wider one", pairs: out, between: set(
+			egress("203.0.113.0/24 except 203.0.113.9/32", "2001:db8:1::/64 except 2001:db8:1::9/128"),
+			egress("203.0.0.0/8 except 203.0.112.0/20", "2001:db8::/32 except 2001:db8:1::/48"))},
+		{name: "an exception in ingress", pairs: in, from: outsideIs, at: boxIs, between: [2]func(context.Context, *NAT) error{
+			func(ctx context.Context, gw *NAT) error {
+				return gw.Sync(ctx, State{Networks: []Network{open}, Policies: ingress()})
+			},
+			func(ctx context.Context, gw *NAT) error {
+				return gw.SetPolicies(ctx, ingress("203.0.0.0/8 except 203.0.113.0/24", "2001:db8::/32 except 2001:db8:1::9/128")...)
+			},
+		}},
+		{name: "two ends of a connection", pairs: beside, at: siblingIs, between: set(
+			onePair(egress("10.88.0.0/16", "fd88::/64"), both(func(p *Policy) { p.Ingress = allows(t) }, sibling)),
+			onePair(egress(), both(func(p *Policy) { p.Ingress = allows(t, "10.88.0.0/16", "fd88::/64") }, sibling)))},
+		{name: "others come and go", pairs: out, between: set(
+			egress("udp 203.0.113.9 port 443", "udp 2001:db8:1::9 port 443"),
+			append(egress("udp 203.0.113.9 port 443", "udp 2001:db8:1::9 port 443", "tcp host port 1"), Policy{Box: addrs("10.88.0.7"), Owner: "p", Egress: allows(t, "0.0.0.0/0")}))},
+	}
+}
+
+// At no moment of a change is open what is closed before and after it.
+func TestNothingClosedIsOpenWhilePoliciesChange(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	for _, f := range flips(t) {
+		t.Run(f.name, func(t *testing.T) {
+			s := newTopology(t)
+			bridgeNF(t, s.host, f.filtered)
+			s.waitReady(t)
+			from, at := s.box, s.outside
+			if f.from != nil {
+				from = f.from(&s)
+			}
+			if f.at != nil {
+				at = f.at(&s)
+			}
+			devs := map[*netns.NS]string{s.box: "eth0", s.sibling: "eth0", s.outside: "wan0"}
+			gates := map[*netns.NS]string{s.box: "br0", s.sibling: "br0", s.outside: "up0"}
+			if err := f.between[0](t.Context(), s.gw); err != nil {
+				t.Fatal(err)
+			}
+			p := newProber(newWireEnd(t, from, devs[from]), macOf(t, s.host, gates[from]), f.pairs...)
+			p.hear(t, at, devs[at])
+			p.start(t)
+			changes := stress(100, 400, 10000)
+			began := time.Now()
+			for i := range changes {
+				if err := f.between[i%2](t.Context(), s.gw); err != nil {
+					t.Fatal(err)
+				}
+			}
+			took := time.Since(began)
+			p.end()
+			if n := p.closed.Load(); n > 0 {
+				t.Errorf("%d of %d datagrams arrived in %d changes", n, p.sent.Load(), changes)
+			}
+			t.Logf("%d datagrams, %d changes in %v", p.sent.Load(), changes, took)
+		})
+	}
+}
