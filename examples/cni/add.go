@@ -144,7 +144,7 @@ func (r *request) wire(ctx context.Context, br link.Link, box *netns.NS, l *leas
 		ipv6.AddrGenMode = new(link.AddrGenNone)
 	}
 	port, err := link.Create(ctx, r.host, link.Spec{
-		Name: r.at.link(), Up: true, Master: br.Ref(), MTU: mtu, MAC: mac,
+		Name: r.at.link(), Up: c.policy == nil, Master: br.Ref(), MTU: mtu, MAC: mac,
 		Alias: r.at.alias() + " " + begun, Port: r.portOptions(ctx),
 		Kind: link.Veth{Peer: link.Spec{
 			NS: box, Name: r.at.ifname, Up: !c.DisableContainerInterface, MTU: mtu, MAC: c.mac, Addrs: l.addrs, IPv6: ipv6,
@@ -156,6 +156,11 @@ func (r *request) wire(ctx context.Context, br link.Link, box *netns.NS, l *leas
 	eth, err := link.Get(ctx, box, r.at.ifname)
 	if err != nil {
 		return nil, failed("reading the container's link", err)
+	}
+	if c.policy != nil {
+		if err := r.guard(ctx, gw, port, eth, l); err != nil {
+			return nil, err
+		}
 	}
 	if r.conf.IsDefaultGateway {
 		l.addDefaults()

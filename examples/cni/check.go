@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -69,7 +70,7 @@ func check(ctx context.Context, r *request) error {
 	for _, step := range []func() error{
 		func() error { return r.checkHost(ctx, l) },
 		func() error { return r.checkBox(ctx, box, l, mac) },
-		func() error { return r.checkFirewall(ctx, l) },
+		func() error { return r.checkFirewall(ctx, l, mac) },
 		func() error { return r.checkForwarding(ctx, l) },
 	} {
 		if err := step(); err != nil {
@@ -206,7 +207,7 @@ func checkRoutes(ctx context.Context, box *netns.NS, dev int, l *lease) error {
 	return nil
 }
 
-func (r *request) checkFirewall(ctx context.Context, l *lease) error {
+func (r *request) checkFirewall(ctx context.Context, l *lease, mac string) error {
 	if !r.conf.needsNetwork() || len(l.addrs) == 0 {
 		return nil
 	}
@@ -225,7 +226,11 @@ func (r *request) checkFirewall(ctx context.Context, l *lease) error {
 		return err
 	}
 	if p != nil {
-		state.Policies = append(state.Policies, *p)
+		hw, err := net.ParseMAC(mac)
+		if err != nil {
+			return types.NewError(types.ErrDecodingFailure, "prevResult has no hardware address of the container", err.Error())
+		}
+		state.Policies, state.Guards = []nat.Policy{*p}, []nat.Guard{r.guardOf(hw, l.addrs)}
 	}
 	// Opening a table that is gone would bring it back.
 	err = nat.Check(ctx, r.host, table, state)

@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 
+	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/nat"
 	"github.com/boxwire/boxwire/netns"
 )
@@ -145,10 +147,29 @@ func (r *request) police(ctx context.Context, gw *nat.NAT, l *lease) error {
 			return failed("deleting the policy of a container that is gone", err)
 		}
 	}
-	return nil
+	return failed("deleting the guard of a link that is gone", netns.IgnoreNotExist(gw.DeleteGuards(ctx, r.at.link())))
 }
 
-// deletePolicies deletes the policies of owners whose links are gone.
+// guard binds the container to its addresses, so that the policy judges also what it sends to
+// siblings on the bridge, and brings the host's end up: from its first frame on, the container is
+// guarded.
+func (r *request) guard(ctx context.Context, gw *nat.NAT, port, eth link.Link, l *lease) error {
+	if err := gw.SetGuards(ctx, r.guardOf(eth.MAC, l.addrs)); err != nil {
+		return failed("guarding the container's link", err)
+	}
+	return failed("bringing the container's link up", port.SetUp(ctx))
+}
+
+// guardOf is the guard of a container with a policy.
+func (r *request) guardOf(mac net.HardwareAddr, addrs []netip.Prefix) nat.Guard {
+	g := nat.Guard{Port: r.at.link(), MAC: mac, Owner: r.at.owner()}
+	for _, a := range addrs {
+		g.Box = append(g.Box, a.Addr())
+	}
+	return g
+}
+
+// deletePolicies deletes the policies and then the guards of owners whose links are gone.
 func deletePolicies(ctx context.Context, gw *nat.NAT, gone func(owner string) bool) error {
 	all, err := gw.ListPolicies(ctx)
 	if err != nil {
@@ -160,7 +181,20 @@ func deletePolicies(ctx context.Context, gw *nat.NAT, gone func(owner string) bo
 			boxes = append(boxes, p.Box[0])
 		}
 	}
-	if gw.DeletePolicies(ctx, boxes...) != nil { // another program has changed the table
+	guards, err := gw.ListGuards(ctx)
+	if err != nil {
+		return failed("reading the guards", netns.IgnoreNotExist(err))
+	}
+	var ports []string
+	for _, g := range guards {
+		if gone(g.Owner) {
+			ports = append(ports, g.Port)
+		}
+	}
+	if err = gw.DeletePolicies(ctx, boxes...); err == nil {
+		err = gw.DeleteGuards(ctx, ports...)
+	}
+	if err != nil { // another program has changed the table
 		err = gw.Sync(ctx, nat.State{Owners: gone})
 	}
 	return failed("deleting the policies of containers", err)

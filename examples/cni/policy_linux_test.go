@@ -119,6 +119,58 @@ func TestAPolicyIsWhatAContainerReaches(t *testing.T) {
 	r.clean()
 }
 
+// Containers of one bridge reach each other as their policies say, with br_netfilter and without.
+func TestAPolicyJudgesSiblings(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	for _, seen := range []string{"0", "1"} {
+		t.Run("bridge-nf-call-iptables "+seen, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, `"policy": {"egress": ["tcp 10.89.0.3 port 80", "tcp fd89::3 port 80", "tcp 10.89.0.2"], "ingress": ["tcp 10.89.0.4 port 81"], "refuse": true}`)
+			for _, family := range []string{"iptables", "ip6tables"} {
+				if err := r.host.SetSysctl(t.Context(), "net.bridge.bridge-nf-call-"+family, seen); err != nil {
+					t.Skip(err)
+				}
+			}
+			a := r.container("a", "")
+			r.add(a)
+			open(t, a.ns, 80, 81)
+			unlimited := *r
+			unlimited.configure("")
+			b, c := r.container("b", ""), r.container("c", "")
+			unlimited.add(b)
+			r.add(c)
+			for _, other := range []container{b, c} {
+				open(t, other.ns, 80, 81)
+			}
+			wantReach(t, a.ns, map[string]bool{
+				"10.89.0.3:80": true, "[fd89::3]:80": true, "10.89.0.3:81": false, "[fd89::3]:81": false,
+				"10.89.0.4:80": false, "10.89.0.4:81": false, "[fd89::4]:80": false,
+			})
+			wantReach(t, c.ns, map[string]bool{"10.89.0.2:81": true, "10.89.0.2:80": false, "[fd89::2]:81": false})
+			wantReach(t, b.ns, map[string]bool{"10.89.0.2:80": false, "10.89.0.2:81": false, "[fd89::2]:80": false, "10.89.0.4:80": false})
+			for _, each := range []container{a, c} {
+				if err := r.check(each); err != nil {
+					t.Errorf("CHECK: %v", err)
+				}
+			}
+			if out := r.nft("list", "table", "bridge", table); !strings.Contains(out, attachment{"testnet", "a", "eth0"}.link()) {
+				t.Errorf("no guard: %s", out)
+			}
+			testutil.Run(t, r.host, "nft", "flush", "table", "bridge", table)
+			if err := r.check(a); codeOf(err) != codeDrift {
+				t.Errorf("CHECK without the guards' rules: %v", err)
+			}
+			for _, each := range []container{a, c} {
+				r.del(each)
+			}
+			unlimited.del(b)
+			r.gc()
+			r.clean()
+		})
+	}
+}
+
 // policies are the owners of the policies of the host.
 func (r *rig) policies() (owners []string) {
 	r.Helper()
