@@ -21,6 +21,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(readonlyEnv) != "" {
 		os.Exit(readonly())
 	}
+	if os.Getenv(policyWorkerEnv) != "" {
+		os.Exit(changePolicies())
+	}
 	if what := os.Getenv(workerEnv); what != "" {
 		os.Exit(work(what))
 	}

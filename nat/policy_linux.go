@@ -19,8 +19,9 @@ import (
 // not name has none afterwards. Then the connections end that the new policies do not allow and the
 // old ones did. The call may be repeated.
 //
-// The kernel compares all addresses at the same moment. While a policy changes, a new connection
-// is judged by the old policy or by the new one.
+// All elements change at the same moment, and a packet's lookups follow each other. What the old
+// policies and the new ones deny is denied all the while. What both allow, by different rules, may
+// be denied at that moment, once.
 //
 // The cost depends on the rules that are given and replaced, and on the number of tracked
 // connections, but not on the number of other policies.

@@ -176,6 +176,13 @@ func TestACallThatIsCutOffLeavesAllAsItWas(t *testing.T) {
 		{"Sync", func(ctx context.Context, gw *NAT) error {
 			return gw.Sync(ctx, State{Networks: []Network{fresh}, Ports: []Port{tcp("0.0.0.0:82", "10.90.0.2:82", "web")}})
 		}},
+		{"SetPolicies", func(ctx context.Context, gw *NAT) error {
+			return gw.SetPolicies(ctx, Policy{Box: addrs("10.88.0.2", "fd88::2"), Owner: "web", Egress: allows(t, "tcp 203.0.113.0/24 except 203.0.113.9/32 port 443")})
+		}},
+		{"Sync with policies", func(ctx context.Context, gw *NAT) error {
+			p := Policy{Box: addrs("10.90.0.2", "fd90::2"), Owner: "web", Egress: allows(t), Ingress: allows(t, "tcp 192.0.2.0/24 port 80")}
+			return gw.Sync(ctx, State{Networks: []Network{fresh}, Policies: []Policy{p}})
+		}},
 		{"Sync of nothing", func(ctx context.Context, gw *NAT) error { return gw.Sync(ctx, State{}) }},
 		{"Delete", func(ctx context.Context, gw *NAT) error { return gw.Delete(ctx) }},
 	} {
