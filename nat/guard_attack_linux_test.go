@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
@@ -437,102 +438,44 @@ func TestAGuardedPortHearsNothingOfOthers(t *testing.T) {
 	}
 }
 
-// The host sends boxes no redirects to each other.
+// The host sends boxes no redirects to each other, and would without the rule.
 func TestGuardedBoxesGetNoRedirects(t *testing.T) {
 	t.Parallel()
 	netnstest.NeedIPv6(t)
+	four, six := redirectsAmongBoxes(t, "")
+	if four || six {
+		t.Errorf("redirects of IPv4: %v, of IPv6: %v", four, six)
+	}
+	// Those of IPv4 are not shown without the rule: the kernel sends them now and then only.
+	for tries := 0; tries < 8 && !six; tries++ {
+		_, six = redirectsAmongBoxes(t, "insert rule bridge boxwire delivered accept")
+	}
+	if !six {
+		t.Error("without the rule there are no redirects of IPv6 either: the test proves nothing")
+	}
+}
+
+// redirectsAmongBoxes has a guarded box talk to its sibling, and reports whether it hears redirects.
+func redirectsAmongBoxes(t *testing.T, change string) (four, six bool) {
+	t.Helper()
 	s := newGuarded(t, false)
+	if change != "" {
+		testutil.Run(t, s.host, "nft", change)
+	}
 	s.waitReady(t)
 	serve(t, s.sibling, ":80")
 	box := sniff(t, s.box, "eth0")
-	redirects := func() (four, six bool) {
+	// The kernel begins with redirects of IPv6 a second after the first packet (ndisc_send_redirect).
+	for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline) && !six; time.Sleep(20 * time.Millisecond) {
+		expectReach(t, s.box, map[string]bool{"10.88.0.3:80": true, "[fd88::3]:80": true})
 		box.mu.Lock()
-		defer box.mu.Unlock()
 		for _, f := range box.all {
 			p, ok := parse(f)
 			four = four || ok && p.proto == unix.IPPROTO_ICMP && p.payload[0] == icmpRedirect
 			six = six || ok && p.proto == unix.IPPROTO_ICMPV6 && p.payload[0] == icmp6Redirect
 		}
-		return four, six
+		box.all = nil
+		box.mu.Unlock()
 	}
-	talk := func() { expectReach(t, s.box, map[string]bool{"10.88.0.3:80": true, "[fd88::3]:80": true}) }
-	for range 3 {
-		talk()
-	}
-	if four, six := redirects(); four || six {
-		t.Errorf("redirects of IPv4: %v, of IPv6: %v", four, six)
-	}
-	testutil.Run(t, s.host, "nft", "insert rule bridge boxwire delivered accept")
-	if !until(func() bool { talk(); four, six := redirects(); return four && six }) {
-		t.Error("there are none without the rules either: the test proves nothing")
-	}
-}
-
-// While guards change, and while Sync rebuilds the inet table, a box that forges all the while gets
-// nothing through.
-func TestGuardsAreNeverOpenWhileTheyChange(t *testing.T) {
-	netnstest.NeedIPv6(t)
-	each(t, func(t *testing.T, filtered bool) {
-		s := newGuarded(t, filtered)
-		s.waitReady(t)
-		gs := s.guards(t)
-		end, sibling, sib := newWireEnd(t, s.box, "eth0"), sniff(t, s.sibling, "eth0"), macOf(t, s.sibling, "eth0")
-		forged := [][]byte{
-			datagram(ap("10.88.0.7:7"), ap("10.88.0.3:80"), "FORGED"), datagram(ap("[fd88::7]:7"), ap("[fd88::3]:80"), "FORGED"),
-			arp(2, end.from, "10.88.0.1", "10.88.0.3", "FORGED"), append([]byte{0x81, 0, 0, 5}, arp(2, end.from, "10.88.0.2", "10.88.0.3", "FORGED")...),
-			icmp6Packet("fd88::2", "fd88::3", icmp6NeighbourAdvert, aboutAddr("fd88::1"), "FORGED"),
-		}
-		done, ended := make(chan struct{}), make(chan int)
-		go func() {
-			for n := 0; ; n++ {
-				select {
-				case <-done:
-					ended <- n
-					return
-				default:
-				}
-				for _, frame := range forged {
-					// A full queue loses the frame, as any may be lost.
-					_ = unix.Sendto(end.fd, slices.Concat(sib, end.from, frame), 0, &unix.SockaddrLinklayer{Ifindex: end.index, Halen: 6})
-				}
-			}
-		}()
-		rounds := 200
-		if testing.Short() {
-			rounds = 20
-		}
-		state := State{Networks: []Network{network0()}, Guards: gs}
-		var err error
-		for i := 0; i < rounds && err == nil; i++ {
-			more := slices.Clone(gs)
-			more[0].Box = append(slices.Clone(more[0].Box), netip.AddrFrom4([4]byte{10, 88, 1, byte(i)}))
-			switch i % 4 {
-			case 0:
-				err = s.gw.SetGuards(t.Context(), more...)
-			case 1:
-				if err = s.gw.DeleteGuards(t.Context(), "sib0"); err == nil {
-					err = s.gw.SetGuards(t.Context(), gs...)
-				}
-			case 2:
-				err = s.gw.Sync(t.Context(), State{Networks: state.Networks, Guards: more[:1]})
-			case 3:
-				testutil.Run(t, s.host, "nft", "delete table inet boxwire")
-				err = s.gw.Sync(t.Context(), state)
-			}
-		}
-		close(done)
-		if n := <-ended; n < rounds {
-			t.Errorf("only %d times %d frames were sent in %d changes", n, len(forged), rounds)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if sibling.has("FORGED") {
-			t.Error("a forged frame has arrived")
-		}
-		testutil.Run(t, s.host, "nft", "add element bridge boxwire src4 { \"box0\" . 10.88.0.1 }")
-		if !until(func() bool { end.sendFrame(t, sib, forged[2]); return sibling.has("FORGED") }) {
-			t.Error("none arrives without the guard either: the test proves nothing")
-		}
-	})
+	return four, six
 }

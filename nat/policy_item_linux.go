@@ -199,9 +199,22 @@ func (ps policies) list() []Policy {
 	return all
 }
 
-// policedItem is the element that says how many addresses of a network have a policy.
-func policedItem(iface string, addrs uint32) item {
-	return item{"policed", nft.Element{Key: ifname(iface), Data: host32(addrs)}}
+// policedItems are the elements that say that a network has addresses with a policy, and how many.
+// The rules look in policed, whose element stays while the number changes: before Linux 6.17 a
+// lookup may miss an element that is replaced (commit b2f742c846ca of the kernel).
+func policedItems(iface string, addrs uint32) []item {
+	if addrs == 0 {
+		return nil
+	}
+	return []item{{"policed", nft.Element{Key: ifname(iface)}}, {"policed_addrs", nft.Element{Key: ifname(iface), Data: host32(addrs)}}}
+}
+
+// addrsOf returns the number in an element of policed_addrs; 0 for none.
+func addrsOf(e *nft.Element) uint32 {
+	if e == nil || len(e.Data) != 4 {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(e.Data)
 }
 
 // readPolicies reads the records of addresses: nil for one without a policy. Its cost does not depend

@@ -2,7 +2,6 @@ package nat
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -232,18 +231,13 @@ func (tx *policiesTx) count(ctx context.Context, have, want []item) (was, is []i
 	}
 	delete(more, "")
 	for iface, change := range more {
-		found, err := tx.c.Lookup(ctx, tx.n.table, nft.Query{Set: "policed", Key: ifname(iface)})
+		found, err := tx.c.Lookup(ctx, tx.n.table, nft.Query{Set: "policed_addrs", Key: ifname(iface)})
 		if err != nil {
 			return nil, nil, err
 		}
-		now := change
-		if e := found[0]; e != nil && len(e.Data) == 4 {
-			now += int(binary.NativeEndian.Uint32(e.Data))
-			have = append(have, item{"policed", *e})
-		}
-		if now > 0 {
-			want = append(want, policedItem(iface, uint32(now)))
-		}
+		old := addrsOf(found[0])
+		have = append(have, policedItems(iface, old)...)
+		want = append(want, policedItems(iface, uint32(max(0, int(old)+change)))...)
 	}
 	return have, want, nil
 }

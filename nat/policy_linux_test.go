@@ -117,7 +117,7 @@ func TestAPolicyIsWhatABoxReaches(t *testing.T) {
 				t.Fatal(err)
 			}
 			expectReach(t, s.box, map[string]bool{"203.0.113.9:80": true, "[2001:db8:1::9]:80": true, "10.88.0.1:443": true})
-			if out := testutil.Run(t, s.host, "nft", "list", "map", "inet", "boxwire", "policed"); strings.Contains(out, "elements") {
+			if out := testutil.Run(t, s.host, "nft", "list", "set", "inet", "boxwire", "policed"); strings.Contains(out, "elements") {
 				t.Errorf("networks with policies are left: %s", out)
 			}
 		})
@@ -196,7 +196,7 @@ func TestSyncOfPolicies(t *testing.T) {
 	same(t, "again", objects(t, s.host), first)
 	for _, damage := range []string{
 		"flush map inet boxwire out4", "flush set inet boxwire egress6", "flush set inet boxwire policy4",
-		"flush chain inet boxwire deny_out", "delete table inet boxwire", "flush map inet boxwire policed",
+		"flush chain inet boxwire deny_out", "delete table inet boxwire", "flush set inet boxwire policed",
 	} {
 		testutil.Run(t, s.host, "nft", damage)
 		if err := Check(t.Context(), s.host, "", state); err == nil {
@@ -281,7 +281,7 @@ func TestPoliciesGoWithTheirNetwork(t *testing.T) {
 	if err := s.gw.DeleteNetwork(t.Context(), "br0"); err != nil {
 		t.Fatal(err)
 	}
-	for _, set := range append(policySetNames, "policed") {
+	for _, set := range append(policySetNames, "policed", "policed_addrs") {
 		if n := len(elements(t, s.host, set)); n != 0 {
 			t.Errorf("%s has %d elements", set, n)
 		}

@@ -39,7 +39,7 @@ func addPolicies(b *nft.Batch, table string) {
 		b.AddRule("egress", rule(f.boxIn(&f.out, f.out.excepts), gotoChain(f.out.chain))...)
 		b.AddRule("ingress", rule(f.boxIn(&f.policySets.in, f.policySets.in.excepts), jumpChain(f.policySets.in.chain))...)
 	}
-	b.AddRule("ingress", rule(exprs{meta(expr.MetaKeyIIFNAME, regA), inMap("policed")}, gotoChain("egress"))...)
+	b.AddRule("ingress", rule(iifIn("policed"), gotoChain("egress"))...)
 	b.AddRule("egress_open", rule(iifIn("strict"), gotoChain("deny_out"))...)
 	// With br_netfilter, neighbour discovery between boxes of one bridge passes forward.
 	inside := exprs{meta(expr.MetaKeyIIFNAME, regA), meta(expr.MetaKeyOIFNAME, regB), in("within")}
@@ -54,7 +54,7 @@ func addPolicies(b *nft.Batch, table string) {
 	}
 
 	b.AddRule("input", rule(iifIn("strict"), jumpChain("to_host"))...)
-	b.AddRule("input", rule(exprs{meta(expr.MetaKeyIIFNAME, regA), inMap("policed")}, jumpChain("to_host"))...)
+	b.AddRule("input", rule(iifIn("policed"), jumpChain("to_host"))...)
 	b.AddRule("to_host", rule(ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), leave())...)
 	b.AddRule("to_host", rule(ip6(), gotoChain("to_host6"))...)
 	b.AddRule("to_host", gotoChain("to_host4")...)

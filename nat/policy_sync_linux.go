@@ -2,7 +2,6 @@ package nat
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -92,7 +91,7 @@ func (s *syncTx) wantPolicies() error {
 	}
 	s.want = append(s.want, items...)
 	for iface, addrs := range counts {
-		s.want = append(s.want, policedItem(iface, addrs))
+		s.want = append(s.want, policedItems(iface, addrs)...)
 	}
 	s.keepGrants()
 	return nil
@@ -153,7 +152,7 @@ func (n *NAT) policiesOfNetwork(ctx context.Context, c nft.Conn, iface string, h
 	if !slices.ContainsFunc(had, func(p netip.Prefix) bool { return !kept(p) }) {
 		return nil, nil, nil
 	}
-	found, err := c.Lookup(ctx, n.table, nft.Query{Set: "policed", Key: ifname(iface)})
+	found, err := c.Lookup(ctx, n.table, nft.Query{Set: "policed_addrs", Key: ifname(iface)})
 	if err != nil || found[0] == nil {
 		return nil, nil, err
 	}
@@ -177,13 +176,9 @@ func (n *NAT) policiesOfNetwork(ctx context.Context, c nft.Conn, iface string, h
 			gone = append(gone, it)
 		}
 	}
-	gone = append(gone, item{"policed", *found[0]})
-	if e := found[0]; len(e.Data) == 4 {
-		if now := binary.NativeEndian.Uint32(e.Data); int(now) > len(all) {
-			policed = []item{policedItem(iface, now-uint32(len(all)))}
-		}
-	}
-	return gone, policed, nil
+	old := addrsOf(found[0])
+	gone = append(gone, policedItems(iface, old)...)
+	return gone, policedItems(iface, old-min(old, uint32(len(all)))), nil
 }
 
 func contains(prefixes []netip.Prefix, a netip.Addr) bool {

@@ -93,8 +93,8 @@ func forwardRules(b *nft.Batch) {
 	b.AddRule("forward", rule(ctState(expr.CtStateBitRELATED), gotoChain("errors"))...)
 	b.AddRule("forward", rule(ctState(stateUntracked), jumpChain("untracked"))...)
 	b.AddRule("forward", rule(iifIn("strict"), jumpChain("egress"))...)
-	b.AddRule("forward", rule(exprs{meta(expr.MetaKeyIIFNAME, regA), inMap("policed")}, jumpChain("egress"))...)
-	b.AddRule("forward", rule(exprs{meta(expr.MetaKeyOIFNAME, regA), inMap("policed")}, jumpChain("ingress"))...)
+	b.AddRule("forward", rule(iifIn("policed"), jumpChain("egress"))...)
+	b.AddRule("forward", rule(oifIn("policed"), jumpChain("ingress"))...)
 	b.AddRule("forward", meta(expr.MetaKeyIIFNAME, regA), meta(expr.MetaKeyOIFNAME, regB),
 		&expr.Lookup{SourceRegister: regA, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: "pair"})
 	b.AddRule("forward", rule(iifIn("internal"), drop())...)

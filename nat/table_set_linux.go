@@ -25,7 +25,7 @@ func kindOf(set string) kind {
 	switch set {
 	case "lo_ok", "localnet", "listed", "bridged":
 		return kindFact
-	case "spans", "policed":
+	case "spans", "policed", "policed_addrs":
 		return kindDerived
 	}
 	if slices.Contains(policySetNames, set) {

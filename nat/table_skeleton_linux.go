@@ -93,7 +93,8 @@ func skeletonSets() []nft.Set {
 		{Name: "trusted4", Key: f(typeAddr4, typeIfname), Interval: true},
 		{Name: "trusted6", Key: f(typeAddr6, typeIfname), Interval: true},
 		{Name: "strict", Key: f(typeIfname)},
-		{Name: "policed", Key: f(typeIfname), Data: f(typeMark)},
+		{Name: "policed", Key: f(typeIfname)},
+		{Name: "policed_addrs", Key: f(typeIfname), Data: f(typeMark)},
 		// The last: see sources.
 		{Name: "within", Key: f(typeIfname, typeIfname), Interval: true},
 	}
