@@ -413,6 +413,7 @@ func TestAGuardedPortIsNoWayAroundItsBridge(t *testing.T) {
 // by that.
 func TestAGuardedPortHearsNothingOfOthers(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	s := newGuarded(t, false)
 	s.waitReady(t)
 	end, box, sib := newWireEnd(t, s.box, "eth0"), sniff(t, s.box, "eth0"), macOf(t, s.sibling, "eth0")
