@@ -89,6 +89,9 @@ func load(t testing.TB, ns *netns.NS, file string) {
 	if strings.Contains(out, "meta l4proto") && strings.Contains(out, "Operation not supported") && slices.Compare(v[:], []int{1, 1, 3}) < 0 {
 		t.Skipf("the witness nft is too old for this kernel: version %d.%d.%d", v[0], v[1], v[2])
 	}
+	if users, rerr := os.ReadFile("/proc/self/uid_map"); rerr == nil && strings.Contains(out, "Message too long") && !strings.Contains(string(users), "4294967295") {
+		t.Skip("the witness nft sends no transaction of this size in a user namespace: it enlarges its buffer by SO_SNDBUFFORCE alone")
+	}
 	t.Fatalf("nft -f %s in netns %v: %v\n%s", file, ns, err, out)
 }
 
