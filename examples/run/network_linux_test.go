@@ -128,6 +128,30 @@ func TestNothingStaysOfWhatWasTakenAway(t *testing.T) {
 	}
 }
 
+// Neither does a run that was killed before it could take its box away.
+func TestNothingStaysOfAKilledBoxWithoutItsLink(t *testing.T) {
+	t.Parallel()
+	host := netnstest.New(t)
+	cmd := start(t, host, "taken5", "-p", "8080:80")
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, func() string {
+		if unix.Kill(cmd.Process.Pid, 0) == nil {
+			return "the run does not end"
+		}
+		return ""
+	})
+	// The link goes with the namespace of a box whose processes are gone.
+	if out, err := testutil.Try(t, host, "ip", "link", "del", portName("taken5")); err != nil && !strings.Contains(out, "Cannot find device") {
+		t.Fatal(out)
+	}
+	if got := cli(t, host, "rm", "taken5"); got.status != 0 {
+		t.Errorf("rm ended with %+v", got)
+	}
+	empty(t, host)
+}
+
 // A start that fails leaves no table, and gc takes one away that is empty.
 func TestATableWithoutAnythingGoes(t *testing.T) {
 	t.Parallel()

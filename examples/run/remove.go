@@ -30,11 +30,10 @@ func removeBox(ctx context.Context, host *netns.NS, b *box) error {
 		errs = append(errs, netns.IgnoreNotExist(removeLink(ctx, host, b)))
 	}
 	errs = append(errs, removeSpace(ctx, host, b.Name))
-	if b.Bridge != "" {
-		errs = append(errs, dropBridge(ctx, host, b.Bridge))
+	if b.Bridge == "" { // its link is gone, which said on which bridge it was
+		return errors.Join(append(errs, dropUnused(ctx, host))...)
 	}
-	errs = append(errs, dropTable(ctx, host))
-	return errors.Join(errs...)
+	return errors.Join(append(errs, dropBridge(ctx, host, b.Bridge), dropTable(ctx, host))...)
 }
 
 // removeLink removes the box's bridge port, if it is that: another program may have
@@ -101,8 +100,10 @@ func kill(pid int) error {
 	return nil
 }
 
-// end sends a signal to the process of a pidfd and reports whether it has ended within
-// ten seconds.
+// grace is how long a process has to end: on a slow machine, a run takes seconds to take its box away.
+const grace = 30 * time.Second
+
+// end sends a signal to the process of a pidfd and reports whether it has ended within the grace.
 func end(fd int, sig unix.Signal) (bool, error) {
 	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {
 		if err == unix.ESRCH {
@@ -110,7 +111,7 @@ func end(fd int, sig unix.Signal) (bool, error) {
 		}
 		return false, err
 	}
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(grace); time.Now().Before(deadline); {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(time.Until(deadline).Milliseconds())+1)
 		if n == 1 || err != nil && err != unix.EINTR {
 			return n == 1, err
@@ -160,8 +161,7 @@ func rmOne(ctx context.Context, host *netns.NS, name string) error {
 	return removeBox(ctx, host, b)
 }
 
-// stop asks the run of a box to end, and ends it when it does not within ten
-// seconds.
+// stop asks the run of a box to end, and ends it when it does not within the grace.
 func stop(b *box) error {
 	fd, err := unix.PidfdOpen(b.Pid, 0)
 	if err == unix.ESRCH {
