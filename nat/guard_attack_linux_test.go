@@ -318,7 +318,7 @@ func TestAGuardedBoxForgesNothing(t *testing.T) {
 			{name: "router solicitation to siblings", silent: true, to: all, frames: type6(link, allNodes, icmp6RouterSolicit, make([]byte, 4)), at: sibling, open: pass("between")},
 		}
 		for i, a := range attacks {
-			if testutil.Spread(i, 4) {
+			if testutil.Spread(i, 8) {
 				g.expectBlocked(t, a)
 			}
 		}

@@ -180,11 +180,14 @@ func TestSyncOfGuards(t *testing.T) {
 	first := rulesetOf(t, s.host)
 	sync(state)
 	same(t, "again", rulesetOf(t, s.host), first)
-	for _, damage := range []string{
+	for i, damage := range []string{
 		"flush set bridge boxwire src6", "flush map bridge boxwire boxes", "flush chain bridge boxwire own4", "delete table bridge boxwire", "delete table inet boxwire", "flush ruleset",
 		"flush set inet boxwire guarded", "flush set bridge boxwire guards", "add chain bridge boxwire more", "flush table bridge boxwire",
 		"delete table bridge boxwire; add table bridge boxwire { comment \"" + skeletonComment + "\"; }",
 	} {
+		if !testutil.Spread(i, 6) {
+			continue
+		}
 		testutil.Run(t, s.host, "nft", damage)
 		if err := Check(t.Context(), s.host, "", state); err == nil {
 			t.Errorf("%s: not found", damage)
@@ -328,9 +331,10 @@ func TestSetGuardsIsWholeOrNothing(t *testing.T) {
 	if err := s.gw.DeleteGuards(t.Context(), "sib0", "box0"); err != nil {
 		t.Fatal(err)
 	}
+	there := elementsOnly(objects(t, s.host))
 	for _, set := range guardSetNames {
-		if n := len(elements(t, s.host, set)); n != 0 {
-			t.Errorf("%s has %d elements", set, n)
+		if there[set] != nil {
+			t.Errorf("%s has elements: %v", set, there[set])
 		}
 	}
 }

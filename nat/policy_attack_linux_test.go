@@ -314,7 +314,7 @@ func TestAPolicedBoxGetsNoFurther(t *testing.T) {
 					breach{name: "to the sibling over IPv6", to: beside, frames: udpTo(me6, "[fd88::3]:80"), at: sibling})
 			}
 			for i, b := range breaches {
-				if !testutil.Spread(i, 4) {
+				if !testutil.Spread(i, 8) {
 					continue
 				}
 				b.end = end
@@ -458,7 +458,7 @@ func TestNobodyGetsAtAPolicedBox(t *testing.T) {
 					breach{name: "from a sibling over IPv6", end: sibling, to: mac, frames: from(UDP, "fd88::3", "[fd88::2]:80")})
 			}
 			for i, b := range breaches {
-				if !testutil.Spread(i, 3) {
+				if !testutil.Spread(i, 8) {
 					continue
 				}
 				b.at, b.open, b.stopChain = box, anyIngress, "deny_in"

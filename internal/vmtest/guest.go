@@ -17,7 +17,7 @@ import (
 
 // jobTimeout is how long the tests of one package may take; with it, the test
 // binary itself shows where it hangs.
-const jobTimeout = 20 * time.Minute
+const jobTimeout = 30 * time.Minute
 
 // makeJobs returns what a guest runs: each package's tests, as root, as a normal
 // user, or both.
