@@ -291,13 +291,11 @@ func (n Network) has(v6 bool) bool {
 }
 
 // contains reports whether an address is one of the network's.
-func (n Network) contains(a netip.Addr) bool {
-	for _, s := range n.Subnets {
-		if s.Contains(a) {
-			return true
-		}
-	}
-	return false
+func (n Network) contains(a netip.Addr) bool { return contains(n.Subnets, a) }
+
+// contains reports whether an address is in one of the prefixes.
+func contains(prefixes []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // maskedSubnets checks subnets and returns them without host bits.

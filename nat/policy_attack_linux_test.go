@@ -237,7 +237,7 @@ func TestAPolicedBoxGetsNoFurther(t *testing.T) {
 					return [][]byte{ipPacket(from.Addr(), to.Addr(), unix.IPPROTO_UDPLITE, 64, p, 6)}
 				}
 			}
-			// The error quotes an answer of an open flow, and goes to somebody else than who sent it.
+			// The error quotes an answer of an open flow, and goes to another address than its source.
 			lured := func(src, peer, dst string) func(n uint16, text string) [][]byte {
 				return func(n uint16, text string) [][]byte {
 					me := source(src, n)

@@ -197,11 +197,7 @@ func (tx *policiesTx) count(ctx context.Context, have, want []item) (was, is []i
 	for a := range tx.want {
 		addrs = append(addrs, a)
 	}
-	for a := range tx.had {
-		if _, ok := tx.want[a]; !ok {
-			addrs = append(addrs, a)
-		}
-	}
+	addrs = append(addrs, tx.lost()...)
 	networks, err := tx.n.policyNetworks(ctx, tx.c, addrs)
 	if err != nil {
 		return nil, nil, err
@@ -242,29 +238,30 @@ func (tx *policiesTx) count(ctx context.Context, have, want []item) (was, is []i
 	return have, want, nil
 }
 
-// grants returns the grants of the addresses that have no policy any more.
-func (tx *policiesTx) grants(ctx context.Context) ([]item, error) {
-	gone := make(map[netip.Addr]bool)
-	for a := range tx.had {
-		if _, ok := tx.want[a]; !ok {
-			gone[a] = true
-		}
-	}
-	if len(gone) == 0 {
-		return nil, nil
-	}
-	all, err := tx.n.readItems(ctx, tx.c, families[0].grant, families[1].grant)
-	return slices.DeleteFunc(all, func(it item) bool { return !gone[grantedTo(it)] }), err
-}
-
-// Committed reports whether the records of all addresses concerned are the wanted ones.
-func (tx *policiesTx) Committed(ctx context.Context) (bool, error) {
-	addrs := slices.Collect(maps.Keys(tx.want))
+// lost returns the addresses that had a policy and have none after the change.
+func (tx *policiesTx) lost() (addrs []netip.Addr) {
 	for a := range tx.had {
 		if _, ok := tx.want[a]; !ok {
 			addrs = append(addrs, a)
 		}
 	}
+	return addrs
+}
+
+// grants returns the grants of the addresses that have no policy any more.
+func (tx *policiesTx) grants(ctx context.Context) ([]item, error) {
+	gone := tx.lost()
+	if len(gone) == 0 {
+		return nil, nil
+	}
+	all, err := tx.n.readItems(ctx, tx.c, families[0].grant, families[1].grant)
+	return slices.DeleteFunc(all, func(it item) bool { return !slices.Contains(gone, grantedTo(it)) }), err
+}
+
+// Committed reports whether the records of all addresses concerned are the wanted ones.
+func (tx *policiesTx) Committed(ctx context.Context) (bool, error) {
+	addrs := slices.Collect(maps.Keys(tx.want))
+	addrs = append(addrs, tx.lost()...)
 	now, err := tx.n.readPolicies(ctx, tx.c, addrs...)
 	if err != nil {
 		return false, err

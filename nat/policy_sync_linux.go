@@ -181,15 +181,6 @@ func (n *NAT) policiesOfNetwork(ctx context.Context, c nft.Conn, iface string, h
 	return gone, policedItems(iface, old-min(old, uint32(len(all)))), nil
 }
 
-func contains(prefixes []netip.Prefix, a netip.Addr) bool {
-	for _, p := range prefixes {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
-
 // subnetsOf returns the subnets in the elements of a network. What cannot be decoded is none.
 func subnetsOf(items []item) (subnets []netip.Prefix) {
 	for _, it := range items {
