@@ -7,10 +7,12 @@ import (
 	"strconv"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/boxwire/boxwire/internal/kernel"
+	"github.com/boxwire/boxwire/internal/testutil/allocs"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
-	"golang.org/x/sys/unix"
 )
 
 // The pair is made, up on both ends and with an address inside; its removal,
@@ -79,7 +81,7 @@ func TestAllocsOfCreate(t *testing.T) {
 		peer := Spec{NS: web, Name: "eth" + n, Up: true, Addrs: prefixes("10.88.0." + n + "/16")}
 		specs = append(specs, Spec{Name: "web" + n, Up: true, Master: br.Ref(), Kind: Veth{Peer: peer}})
 	}
-	n := testing.AllocsPerRun(len(specs)-1, func() {
+	n := allocs.PerRun(t, len(specs)-1, func() {
 		if _, err := Create(t.Context(), host, specs[0]); err != nil {
 			t.Fatal(err)
 		}

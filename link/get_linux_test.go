@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/boxwire/boxwire/internal/testutil/allocs"
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
@@ -160,12 +161,12 @@ func TestAllocsOfReads(t *testing.T) {
 	for i := range 50 {
 		mustCreate(t, ns, Spec{Name: fmt.Sprintf("a%d", i), Kind: Veth{Peer: Spec{Name: fmt.Sprintf("b%d", i)}}})
 	}
-	get := testing.AllocsPerRun(50, func() {
+	get := allocs.PerRun(t, 50, func() {
 		if _, err := Get(ctx, ns, "a7"); err != nil {
 			t.Fatal(err)
 		}
 	})
-	list := testing.AllocsPerRun(20, func() {
+	list := allocs.PerRun(t, 20, func() {
 		if l, err := List(ctx, ns, Filter{}); err != nil || len(l) != 101 {
 			t.Fatal(len(l), err)
 		}

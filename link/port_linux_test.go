@@ -8,13 +8,15 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/boxwire/boxwire/internal/nl"
-	"github.com/boxwire/boxwire/internal/testutil"
-	"github.com/boxwire/boxwire/netns"
-	"github.com/boxwire/boxwire/netns/netnstest"
 	"github.com/jsimonetti/rtnetlink/v2/driver"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/internal/testutil/allocs"
+	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
 // ipPort is a bridge port as ip(8) prints it.
@@ -330,7 +332,7 @@ func FuzzDecodePort(f *testing.F) {
 func TestDecodePortAllocs(t *testing.T) {
 	b := bytes.Clone(appendPortOptions(nil, &PortOptions{Hairpin: new(true), Cost: new(1), Isolated: new(true), State: new(PortForwarding), BackupNextHop: new(uint32(1))}))
 	var p Port
-	if n := testing.AllocsPerRun(100, func() { _ = decodePort(&p, b) }); n > 1 {
+	if n := allocs.PerRun(t, 100, func() { _ = decodePort(&p, b) }); n > 1 {
 		t.Errorf("%v allocations, want 1", n)
 	}
 }

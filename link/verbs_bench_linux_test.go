@@ -7,10 +7,12 @@ import (
 	"net/netip"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/testutil/allocs"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
-	"golang.org/x/sys/unix"
 )
 
 // manyTopology is a bridge with n addresses and n neighbours.
@@ -48,7 +50,7 @@ func TestListAllocs(t *testing.T) {
 		},
 		"Addrs": func() (int, error) { l, err := br.Addrs(ctx); return len(l), err },
 	} {
-		n := testing.AllocsPerRun(10, func() {
+		n := allocs.PerRun(t, 10, func() {
 			if n, err := list(); err != nil || n < 1000 {
 				t.Fatal(n, err)
 			}
@@ -71,7 +73,7 @@ func TestEventAllocs(t *testing.T) {
 		"address":   {nl.Message{Type: unix.RTM_NEWADDR, Body: encodeAddr(3, &Addr{Prefix: netip.MustParsePrefix("10.0.0.1/24")}, editAdd).Body}, 1},
 		"neighbour": {nl.Message{Type: unix.RTM_NEWNEIGH, Body: encodeNeighbour(3, &n, editReplace).Body}, 3},
 	} {
-		if n := testing.AllocsPerRun(100, func() { _, _, _ = w.decode(t.Context(), nl.NoID, c.m) }); n > c.most {
+		if n := allocs.PerRun(t, 100, func() { _, _, _ = w.decode(t.Context(), nl.NoID, c.m) }); n > c.most {
 			t.Errorf("%s: %v allocations an event, want at most %v", name, n, c.most)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/nft"
+	"github.com/boxwire/boxwire/internal/testutil/allocs"
 )
 
 // A model of the table's lookups: it finds the element of a new connection as the rules of
@@ -195,7 +196,7 @@ func TestTooManyElementsAreRefusedBeforeTheyAreMade(t *testing.T) {
 		"odd exceptions":        {Proto: TCP, Port: 2, PortLast: 100, Peer: netip.MustParsePrefix("0.0.0.0/0"), Except: []netip.Prefix{netip.MustParsePrefix("128.0.0.0/1")}},
 	} {
 		p := Policy{Box: []netip.Addr{box}, Owner: "test", Egress: &Rules{Allow: slices.Repeat([]Rule{rule}, MaxRules)}}
-		if n := testing.AllocsPerRun(1, func() {
+		if n := allocs.PerRun(t, 1, func() {
 			if _, err := p.policyItems(box); !errors.Is(err, os.ErrInvalid) {
 				t.Errorf("%s: %v", name, err)
 			}

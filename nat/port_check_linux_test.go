@@ -1,11 +1,15 @@
 package nat
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/boxwire/boxwire/internal/testutil/allocs"
+)
 
 // Looking for overlaps among ports costs nothing for each of them.
 func TestPortsAreCheckedWithoutAllocations(t *testing.T) {
 	ports := bulk(1000)
-	if n := testing.AllocsPerRun(10, func() {
+	if n := allocs.PerRun(t, 10, func() {
 		if p, err := checkPorts(ports); err != nil {
 			t.Error(p, err)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/internal/testutil/allocs"
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
@@ -216,7 +217,7 @@ func TestPublishAllocations(t *testing.T) {
 		}
 		for _, host := range []string{"0.0.0.0:8080", "10.1.1.1:8080"} {
 			p := tcp(host, "10.88.0.2:80", "web")
-			n := testing.AllocsPerRun(50, func() {
+			n := allocs.PerRun(t, 50, func() {
 				if err := gw.Publish(t.Context(), p); err != nil {
 					t.Fatal(err)
 				}
@@ -239,7 +240,7 @@ func TestPublishManyAllocations(t *testing.T) {
 	ports := many(1000, "bulk")
 	least := math.Inf(1)
 	for range 5 {
-		least = min(least, testing.AllocsPerRun(1, func() {
+		least = min(least, allocs.PerRun(t, 1, func() {
 			if err := gw.Publish(t.Context(), ports...); err != nil {
 				t.Fatal(err)
 			}

@@ -10,10 +10,12 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/internal/testutil/allocs"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
-	"golang.org/x/sys/unix"
 )
 
 // fileInside reads a file below /proc/sys/net on a thread in the namespace.
@@ -207,11 +209,8 @@ func TestSysctlKeepsFewFiles(t *testing.T) {
 }
 
 func TestSysctlAllocations(t *testing.T) {
-	if raceDetector {
-		t.Skip("the race detector adds allocations of its own")
-	}
 	ns := netnstest.New(t)
-	if n := testing.AllocsPerRun(100, func() {
+	if n := allocs.PerRun(t, 100, func() {
 		if err := ns.SetSysctl(t.Context(), "net.ipv4.ip_forward", "1"); err != nil {
 			t.Fatal(err)
 		}

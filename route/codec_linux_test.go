@@ -5,9 +5,11 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/boxwire/boxwire/netns/netnstest"
 	"github.com/jsimonetti/rtnetlink/v2"
 	"golang.org/x/sys/unix"
+
+	"github.com/boxwire/boxwire/internal/testutil/allocs"
+	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
 // TestEncodingAgainstRtnetlink decodes our requests with an encoder that is not
@@ -104,9 +106,9 @@ func TestListAllocations(t *testing.T) {
 	if got, err := List(t.Context(), ns, f); err != nil || len(got) != n {
 		t.Fatalf("%d routes, %v", len(got), err)
 	}
-	allocs := testing.AllocsPerRun(20, func() { List(t.Context(), ns, f) })
-	if allocs > 24 {
-		t.Errorf("a list of %d routes allocates %v times", n, allocs)
+	count := allocs.PerRun(t, 20, func() { List(t.Context(), ns, f) })
+	if count > 24 {
+		t.Errorf("a list of %d routes allocates %v times", n, count)
 	}
 }
 
@@ -114,13 +116,13 @@ func TestListAllocations(t *testing.T) {
 func TestReplaceAllocations(t *testing.T) {
 	ns := netnstest.New(t)
 	routes := hosts(IPv4, 1000)
-	allocs := testing.AllocsPerRun(20, func() {
+	count := allocs.PerRun(t, 20, func() {
 		if err := Replace(t.Context(), ns, routes...); err != nil {
 			t.Fatal(err)
 		}
 	})
-	t.Logf("%v allocations", allocs)
-	if allocs > 70 {
-		t.Errorf("to replace %d routes takes %v allocations", len(routes), allocs)
+	t.Logf("%v allocations", count)
+	if count > 70 {
+		t.Errorf("to replace %d routes takes %v allocations", len(routes), count)
 	}
 }

@@ -5,8 +5,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/boxwire/boxwire/internal/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/testutil/allocs"
 )
 
 func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
@@ -129,7 +131,7 @@ func TestDeletionNamesTheID(t *testing.T) {
 
 func TestDecodingAFlowAllocatesNothing(t *testing.T) {
 	b := flow(&example)
-	if n := testing.AllocsPerRun(100, func() {
+	if n := allocs.PerRun(t, 100, func() {
 		if _, err := decodeFlow(b); err != nil {
 			t.Fatal(err)
 		}

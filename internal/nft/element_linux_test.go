@@ -6,8 +6,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/boxwire/boxwire/internal/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/testutil/allocs"
 )
 
 // encode returns a message's body with the elements in a list.
@@ -134,7 +136,7 @@ func TestEncodingAnElementAllocatesItsBufferOnly(t *testing.T) {
 	e := Element{Key: make([]byte, 12), Data: make([]byte, 8), Comment: "web"}
 	buf := make([]byte, 0, 256)
 	// One: the userdata.
-	if n := testing.AllocsPerRun(100, func() { buf = e.append(buf[:0]) }); n > 1 {
+	if n := allocs.PerRun(t, 100, func() { buf = e.append(buf[:0]) }); n > 1 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -145,7 +147,7 @@ func TestABatchOfElementsAllocatesLittle(t *testing.T) {
 	for i := range elems {
 		elems[i] = Element{Key: []byte{6, 0, 0, 0, byte(i >> 8), byte(i), 0, 0}, Data: make([]byte, 8), Comment: "web"}
 	}
-	if n := testing.AllocsPerRun(10, func() {
+	if n := allocs.PerRun(t, 10, func() {
 		b := NewBatch("t")
 		b.AddElements("s", elems...)
 	}); n > 1100 {
@@ -157,7 +159,7 @@ func TestComparingElementsAllocatesTheirUserdataOnly(t *testing.T) {
 	e := Element{Key: make([]byte, 12), Data: make([]byte, 8), Comment: "web"}
 	o := e
 	o.Packets = 7 // which makes no difference
-	if n := testing.AllocsPerRun(100, func() {
+	if n := allocs.PerRun(t, 100, func() {
 		if !e.Equal(&o) {
 			t.Error("they differ")
 		}

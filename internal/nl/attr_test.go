@@ -6,8 +6,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/boxwire/boxwire/internal/nl"
 	"github.com/mdlayher/netlink"
+
+	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/testutil/allocs"
 )
 
 // TestEncoderAgainstOracle compares our bytes with an encoder that is not ours.
@@ -118,7 +120,7 @@ func TestWalkTellsMalformed(t *testing.T) {
 func TestWalkAllocatesNothing(t *testing.T) {
 	b := nl.AppendU32(nl.AppendString(nl.AppendU8(nil, 1, 7), 2, "eth0"), 3, 1500)
 	sum := uint32(0)
-	if n := testing.AllocsPerRun(100, func() {
+	if n := allocs.PerRun(t, 100, func() {
 		w := nl.Walk(b)
 		for w.Next() {
 			if w.Type() == 3 {

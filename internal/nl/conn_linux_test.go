@@ -10,11 +10,13 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/boxwire/boxwire/internal/nl"
 	"github.com/boxwire/boxwire/internal/nsconn"
+	"github.com/boxwire/boxwire/internal/testutil/allocs"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
-	"golang.org/x/sys/unix"
 )
 
 // route returns an rtnetlink connection in a fresh namespace.
@@ -372,7 +374,7 @@ func TestCallAllocations(t *testing.T) {
 	c := route(t)
 	get := nl.Request{Type: unix.RTM_GETLINK, Body: append(make([]byte, 16), nl.AppendString(nil, unix.IFLA_IFNAME, "lo")...)}
 	ctx := context.Background()
-	if n := testing.AllocsPerRun(100, func() { c.Call(ctx, get, nil) }); n > 1 {
+	if n := allocs.PerRun(t, 100, func() { c.Call(ctx, get, nil) }); n > 1 {
 		t.Errorf("a call allocates %v times", n)
 	}
 }

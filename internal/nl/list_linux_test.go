@@ -5,10 +5,12 @@ import (
 	"errors"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/boxwire/boxwire/internal/nl"
 	"github.com/boxwire/boxwire/internal/nsconn"
+	"github.com/boxwire/boxwire/internal/testutil/allocs"
 	"github.com/boxwire/boxwire/netns/netnstest"
-	"golang.org/x/sys/unix"
 )
 
 // manyAddresses gives lo 127.1.0.0 to 127.1.n-1 and returns the request for them
@@ -171,7 +173,7 @@ type route4 struct {
 func TestListAllocations(t *testing.T) {
 	c := exchange(t, netnstest.New(t))
 	req := manyAddresses(t, c, 5000)
-	if n := testing.AllocsPerRun(20, func() {
+	if n := allocs.PerRun(t, 20, func() {
 		if all, err := nl.List(t.Context(), c, req, nil, local); err != nil || len(all) != 5001 {
 			t.Fatal(len(all), err)
 		}

@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/boxwire/boxwire/internal/testutil/allocs"
 )
 
 func TestNote(t *testing.T) {
@@ -31,7 +33,7 @@ func TestNote(t *testing.T) {
 		t.Errorf("the number is another's, and its stack is %q", s)
 	}
 	on.Store(false)
-	if n := testing.AllocsPerRun(100, func() { Note(fd) }); n != 0 {
+	if n := allocs.PerRun(t, 100, func() { Note(fd) }); n != 0 {
 		t.Errorf("%v allocations when it is off", n)
 	}
 }
