@@ -78,7 +78,12 @@ func (ch *putNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.Bat
 	if err != nil {
 		return nil, err
 	}
-	changeItems(b, slices.Concat(ch.had, gone), slices.Concat(ch.want, policed))
+	have, want := slices.Concat(ch.had, gone), slices.Concat(ch.want, policed)
+	if first := ch.closing(have, want); first != nil {
+		return first, nil
+	}
+	changeItems(b, have, want)
+	ch.had = append(ch.had, ch.closed...)
 	ch.plan.record(b)
 	return b, nil
 }

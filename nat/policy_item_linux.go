@@ -85,10 +85,8 @@ func (p Policy) policyItems(a netip.Addr) (items []item, err error) {
 		items = slices.Grow(items, len(rs.Allow)+2)
 		add(d.limited, nft.Element{Key: box})
 		add(d.denied, nft.Element{Key: box})
-		excepts := false
 		for k, decisions := range rs.compile(f.v6) {
 			for _, dec := range decisions {
-				excepts = excepts || !dec.allow
 				e := nft.Element{Key: ruleKey(box, k, dec.prefix), Verdict: nft.VerdictContinue}
 				if dec.allow {
 					e.Verdict = nft.VerdictReturn
@@ -98,9 +96,6 @@ func (p Policy) policyItems(a netip.Addr) (items []item, err error) {
 			if len(items) > maxPolicyElements {
 				return nil, errManyElements(a)
 			}
-		}
-		if excepts {
-			add(d.excepts, nft.Element{Key: box})
 		}
 		for k := range rs.hostKeys(f.v6) {
 			add(f.hostRules, nft.Element{Key: hostKey(box, k)})

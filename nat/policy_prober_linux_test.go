@@ -90,6 +90,26 @@ func (p *prober) hear(t *testing.T, ns *netns.NS, dev string) {
 	})
 }
 
+// receive counts what datagrams of the prober sockets of a namespace receive.
+func (p *prober) receive(t *testing.T, ns *netns.NS, pairs ...[2]string) {
+	t.Helper()
+	for _, pair := range pairs {
+		c, err := ns.ListenPacket(t.Context(), "udp", pair[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		go func() {
+			for buf := make([]byte, 64); ; {
+				if _, _, err := c.ReadFrom(buf); err != nil {
+					return
+				}
+				p.closed.Add(1)
+			}
+		}()
+	}
+}
+
 // A flip is two states of the table, each of which denies what the prober tries. It is changed from
 // one to the other and back, while the prober sends.
 type flip struct {
@@ -98,6 +118,7 @@ type flip struct {
 	pairs    [][2]string                 // of sources and destinations
 	at       func(s *topology) *netns.NS // where nothing may arrive; nil is outside
 	filtered bool                        // with br_netfilter
+	synced   bool                        // the changes are those of Sync
 	between  [2]func(ctx context.Context, gw *NAT) error
 }
 
@@ -106,6 +127,14 @@ func set(a, b []Policy) [2]func(ctx context.Context, gw *NAT) error {
 	return [2]func(context.Context, *NAT) error{
 		func(ctx context.Context, gw *NAT) error { return gw.SetPolicies(ctx, a...) },
 		func(ctx context.Context, gw *NAT) error { return gw.SetPolicies(ctx, b...) },
+	}
+}
+
+// synced makes a flip between two states of the table.
+func synced(a, b State) [2]func(ctx context.Context, gw *NAT) error {
+	return [2]func(context.Context, *NAT) error{
+		func(ctx context.Context, gw *NAT) error { return gw.Sync(ctx, a) },
+		func(ctx context.Context, gw *NAT) error { return gw.Sync(ctx, b) },
 	}
 }
 
@@ -133,10 +162,24 @@ func flips(t *testing.T) []flip {
 	siblingIs := func(s *topology) *netns.NS { return s.sibling }
 	boxIs := func(s *topology) *netns.NS { return s.box }
 	outsideIs := func(s *topology) *netns.NS { return s.outside }
+	hostIs := func(s *topology) *netns.NS { return s.host }
 	open := network0()
 	for _, a := range []string{"10.88.0.2:9", "[fd88::2]:9"} {
 		open.Pinholes = append(open.Pinholes, Pinhole{Proto: UDP, Box: ap(a), Owner: "p"})
 	}
+	net, strict, internal := network0(), network0(), network0()
+	strict.Strict, internal.Internal = true, true
+	host := [][2]string{{"10.88.0.2", "203.0.113.1:9"}, {"fd88::2", "[2001:db8:1::1]:9"}}
+	trusting := network0()
+	trusting.Trusted = bothFamilies("203.0.113.0/24", "2001:db8:1::/64")
+	published := [][2]string{{"203.0.113.9", "203.0.113.1:9"}, {"2001:db8:1::9", "[2001:db8:1::1]:9"}}
+	publish := func(four, six string) []Port {
+		return []Port{
+			{Proto: UDP, Host: ap("0.0.0.0:9"), Box: ap(four), Owner: "p"},
+			{Proto: UDP, Host: ap("[::]:9"), Box: ap(six), Owner: "p"},
+		}
+	}
+	ports, elsewhere := publish("10.88.0.2:9", "[fd88::2]:9"), publish("10.88.0.7:9", "[fd88::7]:9")
 	onePair := func(own, peer []Policy) []Policy { return append(own, peer...) }
 	return []flip{
 		{name: "an exception comes with what it is of", pairs: out, between: set(
@@ -159,6 +202,36 @@ func flips(t *testing.T) []flip {
 		{name: "two ends of a connection", pairs: beside, at: siblingIs, between: set(
 			onePair(egress("10.88.0.0/16", "fd88::/64"), both(func(p *Policy) { p.Ingress = allows(t) }, sibling)),
 			onePair(egress(), both(func(p *Policy) { p.Ingress = allows(t, "10.88.0.0/16", "fd88::/64") }, sibling)))},
+		{name: "Strict and a policy", pairs: out, synced: true, between: synced(
+			State{Networks: []Network{strict}},
+			State{Networks: []Network{net}, Policies: egress()})},
+		{name: "Internal and a policy", pairs: out, synced: true, between: synced(
+			State{Networks: []Network{internal}},
+			State{Networks: []Network{net}, Policies: egress()})},
+		{name: "Strict and a policy, of the host", pairs: host, at: hostIs, synced: true, between: synced(
+			State{Networks: []Network{strict}},
+			State{Networks: []Network{net}, Policies: egress("203.0.113.0/24")})},
+		{name: "no pinhole and a policy", pairs: in, from: outsideIs, at: boxIs, synced: true, between: synced(
+			State{Networks: []Network{net}},
+			State{Networks: []Network{open}, Policies: ingress("tcp port 1")})},
+		{name: "Trusted and a policy", pairs: in, from: outsideIs, at: boxIs, synced: true, between: synced(
+			State{Networks: []Network{net}},
+			State{Networks: []Network{trusting}, Policies: ingress("tcp port 1")})},
+		{name: "a published port and a policy", pairs: published, from: outsideIs, at: boxIs, synced: true, between: synced(
+			State{Networks: []Network{net}},
+			State{Networks: []Network{net}, Ports: ports, Policies: ingress("tcp port 1")})},
+		{name: "a published port of another box", pairs: published, from: outsideIs, at: boxIs, synced: true, between: synced(
+			State{Networks: []Network{net}, Ports: elsewhere},
+			State{Networks: []Network{net}, Ports: ports, Policies: ingress("tcp port 1")})},
+		{name: "a table that is rebuilt", pairs: out, synced: true, between: [2]func(context.Context, *NAT) error{
+			func(ctx context.Context, gw *NAT) error {
+				return gw.Sync(ctx, State{Networks: []Network{net}, Policies: egress("tcp port 1")})
+			},
+			func(ctx context.Context, gw *NAT) error {
+				testutil.Run(t, gw.ns, "nft", "add rule inet boxwire mss counter")
+				return nil
+			},
+		}},
 		{name: "others come and go", pairs: out, between: set(
 			egress("udp 203.0.113.9 port 443", "udp 2001:db8:1::9 port 443"),
 			append(egress("udp 203.0.113.9 port 443", "udp 2001:db8:1::9 port 443", "tcp host port 1"), Policy{Box: addrs("10.88.0.7"), Owner: "p", Egress: allows(t, "0.0.0.0/0")}))},
@@ -190,9 +263,16 @@ func TestNothingClosedIsOpenWhilePoliciesChange(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := newProber(newWireEnd(t, from, devs[from]), macOf(t, s.host, gates[from]), f.pairs...)
-			p.hear(t, at, devs[at])
+			if at == s.host {
+				p.receive(t, at, f.pairs...)
+			} else {
+				p.hear(t, at, devs[at])
+			}
 			p.start(t)
-			changes := stress(30, 200, 10000)
+			changes := stress(30, 200, 2000)
+			if f.synced {
+				changes = stress(10, 40, 500) // each looks at all flows
+			}
 			began := time.Now()
 			for i := range changes {
 				if err := f.between[i%2](t.Context(), s.gw); err != nil {

@@ -8,8 +8,8 @@ import (
 )
 
 // The rules of policies are a part of the table that comes with the first policy. The chains
-// forward and input lead new connections of networks with policies there. A verdict of return is
-// back in forward or input, whose other rules then decide: policies only take away.
+// new_flow and input lead new connections of networks with policies there. A verdict of return is
+// back in new_flow or input, whose other rules then decide: policies only take away.
 
 // deniedGroup is the group of NFLOG that denied packets are sent to.
 const deniedGroup = 45100
@@ -26,20 +26,12 @@ func addPolicies(b *nft.Batch, table string) {
 			b.AddSet(s)
 		}
 	}
+	judgeAgain(b)
 	four, six := families[0], families[1]
-	// The lookups of a packet follow each other. While a transaction is committed, the first ones
-	// may find the old elements, and the later ones the new. What is allowed by then is looked up
-	// once more where that matters: an exception is looked up before the wider prefix that it is
-	// of, and egress before ingress. All that is looked up the second time is new.
 	for _, f := range families {
-		b.AddRule("egress", rule(f.match(), jumpChain(f.out.chain))...)
-		b.AddRule("ingress", rule(f.match(), jumpChain(f.policySets.in.chain))...)
+		b.AddRule("egress", rule(f.match(), gotoChain(f.out.chain))...)
+		b.AddRule("ingress", rule(f.match(), gotoChain(f.policySets.in.chain))...)
 	}
-	for _, f := range families {
-		b.AddRule("egress", rule(f.boxIn(&f.out, f.out.excepts), gotoChain(f.out.chain))...)
-		b.AddRule("ingress", rule(f.boxIn(&f.policySets.in, f.policySets.in.excepts), jumpChain(f.policySets.in.chain))...)
-	}
-	b.AddRule("ingress", rule(iifIn("policed"), gotoChain("egress"))...)
 	b.AddRule("egress_open", rule(iifIn("strict"), gotoChain("deny_out"))...)
 	// With br_netfilter, neighbour discovery between boxes of one bridge passes forward.
 	inside := exprs{meta(expr.MetaKeyIIFNAME, regA), meta(expr.MetaKeyOIFNAME, regB), in("within")}
@@ -53,8 +45,6 @@ func addPolicies(b *nft.Batch, table string) {
 		f.ingress(b, f.policySets.in.chain)
 	}
 
-	b.AddRule("input", rule(iifIn("strict"), jumpChain("to_host"))...)
-	b.AddRule("input", rule(iifIn("policed"), jumpChain("to_host"))...)
 	b.AddRule("to_host", rule(ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), leave())...)
 	b.AddRule("to_host", rule(ip6(), gotoChain("to_host6"))...)
 	b.AddRule("to_host", gotoChain("to_host4")...)
@@ -84,6 +74,21 @@ func addPolicies(b *nft.Batch, table string) {
 	}
 	for _, d := range four.directions() {
 		b.AddRule(d.deny, drop()...)
+	}
+}
+
+// judgeAgain adds the rules by which each new flow is judged twice, once behind the other. The lookups of
+// a packet follow each other: while a transaction is committed, the first ones may find the elements of
+// before, and the later ones those of after, and together allow what neither state allows. A commit
+// falls into one of two judgements at most; the other one finds the elements of one state alone.
+func judgeAgain(b *nft.Batch) {
+	b.AddChain(nft.Chain{Name: "forward_again", Type: "filter", Hook: unix.NF_INET_FORWARD, Priority: 1})
+	b.AddChain(nft.Chain{Name: "input_again", Type: "filter", Hook: unix.NF_INET_LOCAL_IN, Priority: 1})
+	b.AddRule("forward_again", rule(ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())...)
+	b.AddRule("forward_again", gotoChain("new_flow")...)
+	for _, chain := range []string{"input", "input_again"} {
+		b.AddRule(chain, rule(iifIn("strict"), jumpChain("to_host"))...)
+		b.AddRule(chain, rule(iifIn("policed"), jumpChain("to_host"))...)
 	}
 }
 

@@ -23,7 +23,6 @@ type policyDirection struct {
 	limited string // the boxes whose direction is limited
 	denied  string // the same boxes, with a counter of what was denied
 	rules   string
-	excepts string // the boxes whose rules have exceptions
 	tried   string // which packets were denied
 	chain   string // the chain that looks new connections up
 	deny    string // the chain that denies
@@ -36,8 +35,7 @@ func newPolicySets(digit string) policySets {
 	direction := func(name, short string, in bool) policyDirection {
 		return policyDirection{
 			in: in, limited: name + digit, denied: "denied_" + short + digit, rules: short + digit,
-			excepts: "excepts_" + short + digit, chain: name + digit,
-			tried: "tried_" + short + digit, deny: "deny_" + short,
+			tried: "tried_" + short + digit, chain: name + digit, deny: "deny_" + short,
 		}
 	}
 	return policySets{
@@ -71,7 +69,6 @@ func (f *family46) sets() []nft.Set {
 		sets = append(sets,
 			nft.Set{Name: d.limited, Key: fields(addr)},
 			nft.Set{Name: d.denied, Key: fields(addr), Counter: true},
-			nft.Set{Name: d.excepts, Key: fields(addr)},
 			nft.Set{Name: d.rules, Key: rule, Verdicts: true},
 			nft.Set{Name: d.tried, Key: flow, Dynamic: true, Size: maxTried, Timeouts: true, Timeout: triedFor})
 	}

@@ -24,7 +24,7 @@ func (s *policyPart) readSets() (names []string) {
 	for _, f := range families {
 		names = append(names, f.policy, f.refuse, f.hostRules, f.grant)
 		for _, d := range f.directions() {
-			names = append(names, d.limited, d.denied, d.rules, d.excepts)
+			names = append(names, d.limited, d.denied, d.rules)
 		}
 	}
 	return names

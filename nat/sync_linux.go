@@ -13,8 +13,10 @@ import (
 
 // Sync makes the table exactly what the state says, in one transaction. It touches only the
 // difference, so counters of what stays are kept. A table that is missing, damaged or of an older
-// version is rebuilt in the same transaction. Then Sync makes the host forward, as [NAT.AddNetwork]
-// does, and ends flows that the table would not let begin; the documentation of [NAT] says which.
+// version is rebuilt in the same transaction. If ports or pinholes go, and policies with them, a
+// first transaction closes the ports and pinholes: the kernel would open them for a moment
+// otherwise. Then Sync makes the host forward, as [NAT.AddNetwork] does, and ends flows that the
+// table would not let begin; the documentation of [NAT] says which.
 //
 // Sync is safe to repeat, to run beside other programs that do the same, and to run after a crash
 // at any point. An error means that the table was not changed, with two exceptions that the error
@@ -123,6 +125,11 @@ func (s *syncTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error
 	}
 	if err := s.list(ctx); err != nil {
 		return nil, err
+	}
+	if whole {
+		if b := s.closing(s.have, s.want); b != nil {
+			return b, nil
+		}
 	}
 	s.rebuilt = !whole
 	b := s.batch(there, whole)
@@ -278,7 +285,8 @@ func (s *syncTx) Committed(ctx context.Context) (bool, error) {
 // translated. It also does so for the first time in a process, because an earlier process may have
 // been killed between transaction and flush.
 func (s *syncTx) flush(ctx context.Context) error {
-	sw := sweep{n: s.n, had: s.have, is: append(slices.Clone(s.want), s.plan.facts...), rebuilt: s.rebuilt, all: s.rebuilt || !s.n.staleFlushed}
+	had := append(s.have, s.closed...)
+	sw := sweep{n: s.n, had: had, is: append(slices.Clone(s.want), s.plan.facts...), rebuilt: s.rebuilt, all: s.rebuilt || !s.n.staleFlushed}
 	err := errors.Join(sw.run(ctx), s.sweepPolicies(ctx, sw.all))
 	if sw.all {
 		s.n.staleFlushed = err == nil
@@ -287,7 +295,7 @@ func (s *syncTx) flush(ctx context.Context) error {
 		return err
 	}
 	old := make(map[setKey]item)
-	for _, it := range s.have {
+	for _, it := range had {
 		if isPortSet(it.set) {
 			old[it.setKey()] = it
 		}

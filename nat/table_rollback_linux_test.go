@@ -39,6 +39,7 @@ func look(t *testing.T, ns *netns.NS) world {
 	}
 	strip(w.ruleset)
 	uncount(w.ruleset)
+	sortElements(w.ruleset)
 	testutil.JSON(t, ns, &w.links, "ip", "-j", "-d", "link")
 	_, err := netns.Do(t.Context(), ns, func(context.Context) (any, error) {
 		return nil, filepath.WalkDir("/proc/sys/net", func(path string, d fs.DirEntry, err error) error {
@@ -268,6 +269,36 @@ func TestACommitThatIsRefusedLeavesAllAsItWas(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		before.same(t, ns, name)
+	}
+}
+
+// What a change closes ahead of the rest is open again when the kernel refuses the rest.
+func TestWhatIsClosedAheadIsPutBack(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	ns, gw := newPopulated(t)
+	box := Policy{Box: addrs("10.89.0.2"), Owner: "web", Ingress: allows(t, "tcp 192.0.2.0/24 port 80")}
+	if err := gw.SetPolicies(t.Context(), box); err != nil {
+		t.Fatal(err)
+	}
+	// An element of no network, which overlaps the pinhole of the network's new subnet.
+	testutil.Run(t, ns, "nft", "add element inet boxwire route4 { 10.90.0.2 . tcp . 80-90 }")
+	before := look(t, ns)
+	moved := Network{Interface: "br1", Subnets: prefixes("10.90.0.0/16"), Pinholes: []Pinhole{pinhole("10.90.0.2:85", 95, "web")}}
+	if err := gw.SetNetwork(t.Context(), moved); !errors.Is(err, os.ErrExist) {
+		t.Fatalf("SetNetwork: %v", err)
+	}
+	before.same(t, ns, "refused")
+
+	testutil.Run(t, ns, "nft", "delete element inet boxwire route4 { 10.90.0.2 . tcp . 80-90 }")
+	if err := gw.SetNetwork(t.Context(), moved); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := gw.ListPolicies(t.Context()); err != nil || len(got) > 0 {
+		t.Errorf("policies: %v, %v", got, err)
+	}
+	if out := testutil.Run(t, ns, "nft", "list set inet boxwire route4"); strings.Contains(out, "10.89.0.2") || !strings.Contains(out, "10.90.0.2") {
+		t.Errorf("pinholes:\n%s", out)
 	}
 }
 

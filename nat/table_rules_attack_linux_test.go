@@ -217,14 +217,14 @@ func TestANeighbourGetsNothingButPublishedPorts(t *testing.T) {
 		{name: "to an unpublished port over IPv6", src: me6, dst: "[fd88::2]:81", at: unpublished, chain: "to_box", rule: theRest},
 		{
 			name: "in transit, on a published port", src: me4, dst: "198.51.100.9:8080", at: box,
-			chain: "prerouting", rule: localOnly, instead: "goto publish", stopChain: "forward", stopRule: noRouter4,
+			chain: "prerouting", rule: localOnly, instead: "goto publish", stopChain: "new_flow", stopRule: noRouter4,
 		},
 		{
 			name: "in transit over IPv6, on a published port", src: me6, dst: "[2001:db8:2::9]:8080", at: box,
-			chain: "prerouting", rule: localOnly, instead: "goto publish", stopChain: "forward", stopRule: noRouter6,
+			chain: "prerouting", rule: localOnly, instead: "goto publish", stopChain: "new_flow", stopRule: noRouter6,
 		},
-		{name: "in transit", src: me4, dst: "198.51.100.9:9", at: beyond, chain: "forward", rule: noRouter4},
-		{name: "in transit over IPv6", src: me6, dst: "[2001:db8:2::9]:9", at: beyond, chain: "forward", rule: noRouter6},
+		{name: "in transit", src: me4, dst: "198.51.100.9:9", at: beyond, chain: "new_flow", rule: noRouter4},
+		{name: "in transit over IPv6", src: me6, dst: "[2001:db8:2::9]:9", at: beyond, chain: "new_flow", rule: noRouter6},
 	}
 	for i, a := range attacks {
 		if !testutil.Spread(i, 3) {
@@ -266,10 +266,10 @@ func TestABoxGetsNothingOfOthers(t *testing.T) {
 				{name: "to another network over IPv6", src: me6, dst: "[fd89::2]:80", at: atOther, chain: "to_box", rule: theRest},
 				{name: "to the sibling through the host", src: me4, dst: "10.88.0.3:80", at: atSibling, chain: "icc_off", rule: theRest},
 				{name: "to the sibling through the host over IPv6", src: me6, dst: "[fd88::3]:80", at: atSibling, chain: "icc_off", rule: theRest},
-				{name: "to the outside", end: other, src: you4, dst: "203.0.113.9:80", at: atOutside, chain: "forward", rule: noWayOut},
-				{name: "to the outside over IPv6", end: other, src: you6, dst: "[2001:db8:1::9]:80", at: atOutside, chain: "forward", rule: noWayOut},
-				{name: "to another network's published port", end: other, src: you4, dst: "203.0.113.1:8080", at: atBox, chain: "forward", rule: noWayOut},
-				{name: "to another network's published port over IPv6", end: other, src: you6, dst: "[2001:db8:1::1]:8080", at: atBox, chain: "forward", rule: noWayOut},
+				{name: "to the outside", end: other, src: you4, dst: "203.0.113.9:80", at: atOutside, chain: "new_flow", rule: noWayOut},
+				{name: "to the outside over IPv6", end: other, src: you6, dst: "[2001:db8:1::9]:80", at: atOutside, chain: "new_flow", rule: noWayOut},
+				{name: "to another network's published port", end: other, src: you4, dst: "203.0.113.1:8080", at: atBox, chain: "new_flow", rule: noWayOut},
+				{name: "to another network's published port over IPv6", end: other, src: you6, dst: "[2001:db8:1::1]:8080", at: atBox, chain: "new_flow", rule: noWayOut},
 			}
 			if filtered {
 				attacks = append(attacks,

@@ -69,7 +69,8 @@ func lookup(m string) expr.Any {
 
 func (f *family46) match() exprs { return family(f.nfproto) }
 
-// forwardRules adds the rules of the chains mss and forward, and of those that forward goes to.
+// forwardRules adds the rules of the chains mss and forward, and of those that forward goes to: new_flow
+// judges the packets that belong to no flow yet.
 func forwardRules(b *nft.Batch) {
 	const flagSYN, flagRST = 0x02, 0x04
 	syn := rule(l4(unix.IPPROTO_TCP), exprs{
@@ -91,20 +92,22 @@ func forwardRules(b *nft.Batch) {
 	// next rules would drop established connections.
 	b.AddRule("forward", rule(ctState(expr.CtStateBitESTABLISHED), accept())...)
 	b.AddRule("forward", rule(ctState(expr.CtStateBitRELATED), gotoChain("errors"))...)
-	b.AddRule("forward", rule(ctState(stateUntracked), jumpChain("untracked"))...)
-	b.AddRule("forward", rule(iifIn("strict"), jumpChain("egress"))...)
-	b.AddRule("forward", rule(iifIn("policed"), jumpChain("egress"))...)
-	b.AddRule("forward", rule(oifIn("policed"), jumpChain("ingress"))...)
-	b.AddRule("forward", meta(expr.MetaKeyIIFNAME, regA), meta(expr.MetaKeyOIFNAME, regB),
+	b.AddRule("forward", gotoChain("new_flow")...)
+
+	b.AddRule("new_flow", rule(ctState(stateUntracked), jumpChain("untracked"))...)
+	b.AddRule("new_flow", rule(iifIn("strict"), jumpChain("egress"))...)
+	b.AddRule("new_flow", rule(iifIn("policed"), jumpChain("egress"))...)
+	b.AddRule("new_flow", rule(oifIn("policed"), jumpChain("ingress"))...)
+	b.AddRule("new_flow", meta(expr.MetaKeyIIFNAME, regA), meta(expr.MetaKeyOIFNAME, regB),
 		&expr.Lookup{SourceRegister: regA, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: "pair"})
-	b.AddRule("forward", rule(iifIn("internal"), drop())...)
-	b.AddRule("forward", rule(oifIn("ifs"), gotoChain("to_box"))...)
-	b.AddRule("forward", rule(iifIn("ifs"), gotoChain("from_box"))...)
-	b.AddRule("forward", rule(ctDNAT(true), accept())...) // another program publishes, on purpose
+	b.AddRule("new_flow", rule(iifIn("internal"), drop())...)
+	b.AddRule("new_flow", rule(oifIn("ifs"), gotoChain("to_box"))...)
+	b.AddRule("new_flow", rule(iifIn("ifs"), gotoChain("from_box"))...)
+	b.AddRule("new_flow", rule(ctDNAT(true), accept())...) // another program publishes, on purpose
 	// With br_netfilter on, bridged packets pass here, too: from the bridge to the bridge.
-	b.AddRule("forward", rule(exprs{meta(expr.MetaKeyIIFNAME, regA), meta(expr.MetaKeyOIFNAME, regB), in("bridged")}, accept())...)
-	b.AddRule("forward", rule(ip4(), iifIn("flipped4"), drop())...)
-	b.AddRule("forward", rule(ip6(), iifIn("flipped6"), drop())...)
+	b.AddRule("new_flow", rule(exprs{meta(expr.MetaKeyIIFNAME, regA), meta(expr.MetaKeyOIFNAME, regB), in("bridged")}, accept())...)
+	b.AddRule("new_flow", rule(ip4(), iifIn("flipped4"), drop())...)
+	b.AddRule("new_flow", rule(ip6(), iifIn("flipped6"), drop())...)
 
 	// Conntrack takes a redirect (RFC 792) for an error of the connection that it quotes.
 	b.AddRule("errors", rule(ip4(), icmp(unix.IPPROTO_ICMP, icmpRedirect), iifIn("isolated"), drop())...)

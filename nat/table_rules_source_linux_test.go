@@ -86,7 +86,7 @@ func TestNobodyOpensAWayByAFalseSource(t *testing.T) {
 				name: "own address and a sibling network's source", end: other, to: gate1, at: atBox,
 				lure: &lure{src: "10.88.0.2:9", dst: "10.89.0.2:90"}, src: "10.89.0.2:90", dst: "10.88.0.2:9",
 				// An internal network's packet does not come as far as to_box.
-				chain: "guard", rule: ownSources, others: claims, stopChain: "forward", stopRule: noWayOut,
+				chain: "guard", rule: ownSources, others: claims, stopChain: "new_flow", stopRule: noWayOut,
 			},
 			{
 				name: "published port and a source outside", end: other, to: gate1, at: atOutside,
@@ -96,7 +96,7 @@ func TestNobodyOpensAWayByAFalseSource(t *testing.T) {
 			{
 				name: "own address and a source outside", end: other, to: gate1, at: atOutside,
 				lure: &lure{src: "203.0.113.9:9", dst: "10.89.0.2:90"}, src: "10.89.0.2:90", dst: "203.0.113.9:9",
-				chain: "guard", rule: ownSources, others: claims, stopChain: "forward", stopRule: noWayOut,
+				chain: "guard", rule: ownSources, others: claims, stopChain: "new_flow", stopRule: noWayOut,
 			},
 			{
 				name: "into a connection that there is", end: other, to: gate1, at: atBox,

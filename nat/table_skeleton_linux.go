@@ -114,6 +114,7 @@ func skeletonChains() []nft.Chain {
 		{Name: "resets", Type: "filter", Hook: unix.NF_INET_LOCAL_OUT, Priority: 0},
 		{Name: "mss", Type: "filter", Hook: unix.NF_INET_FORWARD, Priority: -150},
 		{Name: "forward", Type: "filter", Hook: unix.NF_INET_FORWARD, Priority: 0},
+		{Name: "new_flow"},
 		{Name: "errors"},
 		{Name: "untracked"},
 		{Name: "strayed"},

@@ -19,6 +19,11 @@ type transaction interface {
 	// explain says what it means that nothing was committed.
 	explain(ctx context.Context, err error) error
 
+	// next reports whether another batch has to follow the one that was committed. reopen undoes the
+	// first one, if the second one fails. See closing.
+	next() bool
+	reopen(ctx context.Context, cause error) error
+
 	// over names the table that the transaction is about.
 	over(n *NAT, c nft.Conn)
 
@@ -31,6 +36,9 @@ type transaction interface {
 type tableTx struct {
 	n *NAT
 	c nft.Conn
+
+	closed []item // by an earlier batch of the same call
+	more   bool   // a batch has to follow
 }
 
 func (tx *tableTx) over(n *NAT, c nft.Conn) { tx.n, tx.c = n, c }
@@ -68,8 +76,16 @@ func (n *NAT) transact(ctx context.Context, op string, tx transaction) error {
 // run commits a transaction, or rolls it back, and does what follows from it.
 func (n *NAT) run(ctx context.Context, c nft.Conn, tx transaction) error {
 	tx.over(n, c)
-	if err := c.Sized(&n.elements).Commit(ctx, n.table, tx); err != nil {
-		return tx.explain(ctx, err)
+	for {
+		if err := c.Sized(&n.elements).Commit(ctx, n.table, tx); err != nil {
+			return tx.explain(ctx, tx.reopen(context.WithoutCancel(ctx), err))
+		}
+		ctx = context.WithoutCancel(ctx)
+		if !tx.next() {
+			return tx.finish(ctx)
+		}
+		if err := tx.Rollback(ctx); err != nil { // the next Build does it again
+			return tx.explain(ctx, tx.reopen(ctx, err))
+		}
 	}
-	return tx.finish(context.WithoutCancel(ctx))
 }
