@@ -45,6 +45,7 @@ func addPolicies(b *nft.Batch, table string) {
 		f.ingress(b, f.policySets.in.chain)
 	}
 
+	bridgeGroups(b)
 	b.AddRule("to_host", rule(ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), leave())...)
 	b.AddRule("to_host", rule(ip6(), gotoChain("to_host6"))...)
 	b.AddRule("to_host", gotoChain("to_host4")...)
@@ -90,6 +91,16 @@ func judgeAgain(b *nft.Batch) {
 		b.AddRule(chain, rule(iifIn("strict"), jumpChain("to_host"))...)
 		b.AddRule(chain, rule(iifIn("policed"), jumpChain("to_host"))...)
 	}
+}
+
+// bridgeGroups adds a rule that drops IP in frames to the groups of bridges (IEEE 802.1D, table 7-10). A
+// port of a bridge hands such frames to the host itself, past the hooks of the bridge, and the packets
+// are not of the network of the bridge.
+func bridgeGroups(b *nft.Batch) {
+	const packetMulticast = 2 // linux/if_packet.h
+	b.AddRule("input", rule(exprs{meta(expr.MetaKeyPKTTYPE, regA), eq(packetMulticast)}, exprs{
+		payload(expr.PayloadBaseLLHeader, 0, 6, regA), masked([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0}), eq(0x01, 0x80, 0xc2, 0, 0, 0),
+	}, drop())...)
 }
 
 // discovery adds a rule that lets the ICMPv6 pass that an interface needs, if where matches.
