@@ -1,7 +1,6 @@
 package nat
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -279,10 +278,17 @@ func (e errGone) Error() string {
 
 func (e errGone) Is(target error) bool { return target == os.ErrNotExist }
 
-// explain replaces the kernel's ENOENT, which does not name what is missing, if the table is.
+// explain replaces the kernel's ENOENT, which does not name what is missing: the table, or an element
+// that belongs to what a call deletes.
 func (n *NAT) explain(ctx context.Context, c nft.Conn, err error) error {
-	if errors.Is(err, unix.ENOENT) {
-		err = cmp.Or(n.gone(ctx, c), err)
+	if !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	if gone := n.gone(ctx, c); gone != nil {
+		return gone
+	}
+	if set := missing(err); set != "" {
+		return fmt.Errorf("%w: the set %s lacks an element (Sync restores it)", ErrDamaged, set)
 	}
 	return err
 }

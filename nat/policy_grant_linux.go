@@ -2,13 +2,11 @@ package nat
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"time"
 
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/internal/refuse"
-	"golang.org/x/sys/unix"
 )
 
 // Limits of a grant's lifetime.
@@ -52,17 +50,8 @@ func (n *NAT) Grant(ctx context.Context, box netip.Addr, lifetime time.Duration,
 	if len(rules) == 0 {
 		return nil
 	}
-	for tries := 1; ; tries++ {
-		err := n.transact(ctx, op, tx)
-		if !errors.Is(err, unix.ENOENT) || tries == maxGrantTries {
-			return err
-		}
-		// An element ran out between its lookup and its deletion.
-	}
+	return n.transact(ctx, op, tx)
 }
-
-// maxGrantTries bounds how often a grant is tried again.
-const maxGrantTries = 5
 
 // grantItem returns the element of a grant.
 func grantItem(box netip.Addr, r Rule) (item, error) {

@@ -2,7 +2,6 @@ package nat
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -271,10 +270,7 @@ func (tx *policiesTx) Committed(ctx context.Context) (bool, error) {
 }
 
 func (tx *policiesTx) explain(ctx context.Context, err error) error {
-	if errors.Is(err, os.ErrNotExist) {
-		err = tx.n.explain(ctx, tx.c, err)
-	}
-	return tx.n.supported(err)
+	return tx.n.supported(tx.n.explain(ctx, tx.c, err))
 }
 
 // finish ends the connections that the change forbids.

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/boxwire/boxwire/internal/nft"
+	"golang.org/x/sys/unix"
 )
 
 // A transaction is one change of the table, with what belongs to it outside of the table: reserved
@@ -75,9 +77,14 @@ func (n *NAT) transact(ctx context.Context, op string, tx transaction) error {
 
 // run commits a transaction, or rolls it back, and does what follows from it.
 func (n *NAT) run(ctx context.Context, c nft.Conn, tx transaction) error {
+	const maxTries = 100 // a grant may run out in each
 	tx.over(n, c)
-	for {
+	for tries := 1; ; {
 		if err := c.Sized(&n.elements).Commit(ctx, n.table, tx); err != nil {
+			if tries < maxTries && isExpired(err) {
+				tries++
+				continue
+			}
 			return tx.explain(ctx, tx.reopen(context.WithoutCancel(ctx), err))
 		}
 		ctx = context.WithoutCancel(ctx)
@@ -88,4 +95,24 @@ func (n *NAT) run(ctx context.Context, c nft.Conn, tx transaction) error {
 			return tx.explain(ctx, tx.reopen(ctx, err))
 		}
 	}
+}
+
+// missing returns the set that lacked an element that a transaction should have deleted; "" for other
+// errors.
+func missing(err error) string {
+	var refused *nft.Error
+	if !errors.As(err, &refused) || refused.Err.Errno != unix.ENOENT {
+		return ""
+	}
+	set, ok := strings.CutPrefix(refused.What, "an element of ")
+	if !ok {
+		return ""
+	}
+	return set
+}
+
+// isExpired reports whether a grant that a transaction deletes ran out after it was read.
+func isExpired(err error) bool {
+	set := missing(err)
+	return set == families[0].grant || set == families[1].grant
 }
