@@ -36,8 +36,8 @@ import (
 // ports takes an element for each 64 ports, and up to 126 at its ends; a prefix whose length is not
 // a multiple of 4 (IPv4) or 8 (IPv6) takes up to 8 (IPv4) or 128 elements.
 type Policy struct {
-	// Box are the addresses of the box: at least one, all in subnets of one network. No other
-	// policy may name them.
+	// Box are the addresses of the box: at least one, at most 1024, all in subnets of one network. No
+	// other policy may name them.
 	Box []netip.Addr
 
 	// Owner names whose policy this is. The kernel keeps it in the record of the policy. The limits
@@ -96,7 +96,7 @@ type PolicyState struct {
 	DeniedOut, DeniedIn uint64
 }
 
-// MaxRules is the maximum number of rules in a policy, both directions together.
+// MaxRules is the maximum number of rules and exceptions in a policy, both directions together.
 const MaxRules = 4096
 
 // maxPolicyElements is the maximum number of elements that an address of a policy may take. It

@@ -24,11 +24,17 @@ func TestBadPoliciesAreRefusedByName(t *testing.T) {
 	for i := range many {
 		many[i] = Rule{Peer: netip.PrefixFrom(netip.AddrFrom4([4]byte{192, byte(i >> 16), byte(i >> 8), byte(i)}), 32)}
 	}
+	excepts, wide := make([]netip.Prefix, 100_000), make([]netip.Addr, 100_000)
+	for i, r := range many {
+		excepts[i], wide[i] = r.Peer, r.Peer.Addr()
+	}
 	egress := func(rules ...Rule) []Policy { return []Policy{{Box: box, Owner: "web", Egress: &Rules{Allow: rules}}} }
 	peer := netip.MustParsePrefix
 	before := listing(t, ns)
 	for says, policies := range map[string][]Policy{
 		"the policy has more than 4096 rules":                   egress(many...),
+		"4096 rules and exceptions":                             egress(Rule{Peer: netip.MustParsePrefix("192.0.0.0/8"), Except: excepts}),
+		"the box has more than 1024 addresses":                  {{Box: wide, Owner: "web", Egress: &Rules{}}},
 		"is of the family of 2001:db8::/32":                     egress(Rule{Peer: peer("2001:db8::/32")}),
 		"rule 0 of Egress: the rule is empty":                   egress(Rule{}),
 		"port 80 needs a protocol":                              egress(Rule{Peer: peer("192.0.2.0/24"), Port: 80}),

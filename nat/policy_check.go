@@ -31,9 +31,8 @@ func (p Policy) checked() (Policy, error) {
 		if *d.rules == nil {
 			continue
 		}
-		rules += len((*d.rules).Allow)
-		if rules > MaxRules {
-			return p, refuse.Input("the policy has more than %d rules", MaxRules)
+		if rules += (*d.rules).size(); rules > MaxRules {
+			return p, refuse.Input("the policy has more than %d rules and exceptions", MaxRules)
 		}
 		if *d.rules, err = (*d.rules).checked(p.Box, d.name, d.host); err != nil {
 			return p, err
@@ -42,10 +41,23 @@ func (p Policy) checked() (Policy, error) {
 	return p, nil
 }
 
+// size counts rules and exceptions.
+func (rs Rules) size() int {
+	n := len(rs.Allow)
+	for _, r := range rs.Allow {
+		n += len(r.Except)
+	}
+	return n
+}
+
 // checkBox checks the addresses of a box.
 func checkBox(box []netip.Addr) error {
-	if len(box) == 0 {
+	const maxAddrs = 1024
+	switch {
+	case len(box) == 0:
 		return refuse.Input("no address of a box is named")
+	case len(box) > maxAddrs:
+		return refuse.Input("the box has more than %d addresses", maxAddrs)
 	}
 	for i, a := range box {
 		switch {

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/boxwire/boxwire/internal/ct"
+	"github.com/boxwire/boxwire/internal/nft"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,8 +18,8 @@ import (
 type policySweep struct {
 	n        *NAT
 	old, now policies
-	all      bool   // what the old policies were is not known: all that the new ones deny ends
-	grants   []item // that count as allowed then
+	all      bool            // what the old policies were is not known: all that the new ones deny ends
+	grants   map[setKey]bool // those count as allowed then
 
 	hosts map[netip.Addr]bool // whether an address is the host's
 	err   error               // the first failed route lookup
@@ -109,8 +110,8 @@ func (t target) isDHCP() bool {
 // granted reports whether a grant allows a connection.
 func (s *policySweep) granted(box netip.Addr, t target) bool {
 	for _, k := range []portKey{{onePort, t.proto, t.port}, {eachPort, t.proto, 0}, {class: eachProto}} {
-		key := ruleKey(box.AsSlice(), k, netip.PrefixFrom(t.peer, t.peer.BitLen()))
-		if slices.ContainsFunc(s.grants, func(it item) bool { return string(it.elem.Key) == string(key) }) {
+		it := item{familyOf(box).grant, nft.Element{Key: ruleKey(box.AsSlice(), k, netip.PrefixFrom(t.peer, t.peer.BitLen()))}}
+		if s.grants[it.setKey()] {
 			return true
 		}
 	}

@@ -129,10 +129,13 @@ func renewed(it item) item {
 
 // sweepPolicies ends the connections that the policies forbid.
 func (s *syncTx) sweepPolicies(ctx context.Context, all bool) error {
-	sw := policySweep{n: s.n, old: s.policies.had, now: s.policies.want, all: all || s.policies.had == nil && len(s.policies.want) > 0}
+	sw := policySweep{
+		n: s.n, old: s.policies.had, now: s.policies.want, grants: make(map[setKey]bool),
+		all: all || s.policies.had == nil && len(s.policies.want) > 0,
+	}
 	for _, it := range s.want {
 		if it.set == families[0].grant || it.set == families[1].grant {
-			sw.grants = append(sw.grants, it)
+			sw.grants[it.setKey()] = true
 		}
 	}
 	if !sw.all { // what did not change is not looked at
