@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -73,6 +74,7 @@ func report(w io.Writer, jobs []protocol.Job, columns []*column) error {
 			}
 		}
 	}
+	printSlowest(w, jobs, columns)
 	printFailures(w, jobs, columns)
 	for _, c := range columns {
 		if c.err != nil || slices.ContainsFunc(c.results, func(r *result) bool { return r == nil || !r.ok() }) {
@@ -80,6 +82,33 @@ func report(w io.Writer, jobs []protocol.Job, columns []*column) error {
 		}
 	}
 	return nil
+}
+
+// printSlowest prints the tests that took longest, of all kernels.
+func printSlowest(w io.Writer, jobs []protocol.Job, columns []*column) {
+	const most = 12
+	type slow struct {
+		seconds float64
+		what    string
+	}
+	var all []slow
+	for _, c := range columns {
+		for i, job := range jobs {
+			if r := c.results[i]; r != nil {
+				for name, seconds := range r.seconds {
+					all = append(all, slow{seconds, fmt.Sprintf("%s: %s %s", c.kernel.name, job.Name, name)})
+				}
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b slow) int { return cmp.Or(cmp.Compare(b.seconds, a.seconds), cmp.Compare(a.what, b.what)) })
+	if len(all) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nslowest:")
+	for _, s := range all[:min(len(all), most)] {
+		fmt.Fprintf(w, "  %.0f s  %s\n", s.seconds, s.what)
+	}
 }
 
 // printFailures prints each test that failed or was skipped without need, with

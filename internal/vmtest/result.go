@@ -16,22 +16,24 @@ import (
 
 // event is what test2json says of a test.
 type event struct {
-	Action string // run, output, pass, fail, skip and others
-	Test   string // "" for the package
-	Output string
+	Action  string // run, output, pass, fail, skip and others
+	Test    string // "" for the package
+	Output  string
+	Elapsed float64 // seconds, of a test that has ended
 }
 
 // result is how one package's tests went on one kernel.
 type result struct {
-	pass, fail, skip int               // tests without subtests
-	failed           []string          // names, in order, with those above them
-	late             []string          // of them, those that passed when they were run again; then none is in failed
-	unfinished       []string          // names of tests that the binary's end cut short
-	reasons          map[string]string // why tests were skipped, by name
-	unfounded        []string          // of them, those that the kernel does not account for
-	output           map[string]string // what each test wrote; "" for the package
-	status           int               // of the test binary
-	over             bool              // the binary has ended
+	pass, fail, skip int                // tests without subtests
+	failed           []string           // names, in order, with those above them
+	late             []string           // of them, those that passed when they were run again; then none is in failed
+	unfinished       []string           // names of tests that the binary's end cut short
+	reasons          map[string]string  // why tests were skipped, by name
+	unfounded        []string           // of them, those that the kernel does not account for
+	output           map[string]string  // what each test wrote; "" for the package
+	seconds          map[string]float64 // that each test without those above it took
+	status           int                // of the test binary
+	over             bool               // the binary has ended
 	took             time.Duration
 }
 
@@ -60,7 +62,7 @@ func parse(ctx context.Context, raw io.Reader, j judge) (*result, error) {
 
 // collect reads the events of one package, with what j says of its skips.
 func collect(events io.Reader, j judge) (*result, error) {
-	r := &result{reasons: map[string]string{}, output: map[string]string{}}
+	r := &result{reasons: map[string]string{}, output: map[string]string{}, seconds: map[string]float64{}}
 	ended := map[string]string{}
 	var order []string
 	d := json.NewDecoder(bufio.NewReader(events))
@@ -80,6 +82,9 @@ func collect(events io.Reader, j judge) (*result, error) {
 		case "pass", "fail", "skip":
 			if e.Test != "" {
 				ended[e.Test] = e.Action
+				if !strings.Contains(e.Test, "/") {
+					r.seconds[e.Test] = e.Elapsed
+				}
 			}
 		}
 	}

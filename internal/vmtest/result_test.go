@@ -140,7 +140,9 @@ func TestReport(t *testing.T) {
 		return b.String(), err
 	}
 
-	got, err := table([]*result{needs(1), good()}, []*result{good(), good()})
+	long := good()
+	long.seconds = map[string]float64{"TestThree": 3, "TestNine": 9.2}
+	got, err := table([]*result{needs(1), good()}, []*result{good(), long})
 	want := `
 package        5.10.0-32-amd64       7.2.13+deb14-amd64
 link           2 passed, 1 skipped   3 passed
@@ -149,6 +151,10 @@ seconds        0                     0
 
 skipped:
   5.10: link TestNetkit: needs netkit (Linux >= 6.7)
+
+slowest:
+  9 s  7.2: netns (user) TestNine
+  3 s  7.2: netns (user) TestThree
 `
 	if err != nil || got != want {
 		t.Errorf("report: %v\n%s\nwant\n%s", err, got, want)
