@@ -28,10 +28,9 @@ type sweep struct {
 	all     bool   // look at all flows, and not only at those of networks that changed
 	rebuilt bool   // the table was missing or damaged: any flow may have begun meanwhile
 
-	old, now *flowPolicy         // the policies of had and is
-	kinds    map[netip.Addr]byte // route types by address
+	old, now *flowPolicy // the policies of had and is
+	routes   routeKinds
 	links    map[int]string
-	err      error // the first failed route lookup
 }
 
 // changedNetworks returns the networks, before and after, whose flows are let in or translated
@@ -59,6 +58,7 @@ func (n NetworkState) isRuledAs(o NetworkState) bool {
 // run ends the stale flows. It follows a commit, so it ignores the end of ctx. It reads nothing if
 // no network changed or nothing is tracked.
 func (s *sweep) run(ctx context.Context) error {
+	s.routes.n = s.n
 	old, err := networksOf(s.had)
 	if err != nil {
 		return err
@@ -94,8 +94,8 @@ func (s *sweep) run(ctx context.Context) error {
 		return (s.all || meets(nets, f)) && (s.mayEnd(ctx, f, true) || s.mayEnd(ctx, f, false))
 	})
 	stale = slices.DeleteFunc(stale, func(f ct.Flow) bool { return !s.ends(ctx, &f) })
-	if s.err != nil { // whatever it is: a kernel without conntrack has no flow to ask about
-		return errNotEnded(errors.Join(err, s.err))
+	if s.routes.err != nil { // whatever it is: a kernel without conntrack has no flow to ask about
+		return errNotEnded(errors.Join(err, s.routes.err))
 	}
 	if err == nil {
 		_, err = table.Delete(ctx, stale...)
@@ -129,7 +129,7 @@ func (s *sweep) mayEnd(ctx context.Context, f *ct.Flow, toHost bool) bool {
 // ends reports whether a flow ends.
 func (s *sweep) ends(ctx context.Context, f *ct.Flow) bool {
 	dst := f.Orig.Dst.Addr()
-	if s.kind(ctx, dst) == unix.RTN_BROADCAST { // the host's, and not translated
+	if s.routes.of(ctx, dst) == unix.RTN_BROADCAST { // the host's, and not translated
 		return false
 	}
 	fromHost, toHost := s.isLocal(ctx, f.Orig.Src.Addr()), s.isLocal(ctx, dst)
@@ -138,7 +138,7 @@ func (s *sweep) ends(ctx context.Context, f *ct.Flow) bool {
 		// Behind an address that is none of the host's, or the fixed one that the
 		// network had, where the masquerade takes another.
 		a := f.Reply.Dst.Addr()
-		return !s.isLocal(ctx, a) || s.hadFixed(f) && s.route(ctx, dst).Source != a
+		return !s.isLocal(ctx, a) || s.hadFixed(f) && s.routes.route(ctx, dst).Source != a
 	case flowStranger:
 		return s.hasBlockedUplink(ctx, f)
 	default:
@@ -194,10 +194,10 @@ func (s *sweep) hasBlockedUplink(ctx context.Context, f *ct.Flow) bool {
 	if net := networkOf(s.old.nets, src); net != nil {
 		return enabled[net.Interface]
 	}
-	h := s.route(ctx, src)
+	h := s.routes.route(ctx, src)
 	if s.links == nil {
 		links, err := readLinks(ctx, s.n.ns)
-		s.err = cmp.Or(s.err, err)
+		s.routes.err = cmp.Or(s.routes.err, err)
 		s.links = make(map[int]string, len(links))
 		for _, l := range links {
 			s.links[l.Index] = l.Name
@@ -207,25 +207,32 @@ func (s *sweep) hasBlockedUplink(ctx context.Context, f *ct.Flow) bool {
 }
 
 func (s *sweep) isLocal(ctx context.Context, a netip.Addr) bool {
-	return s.kind(ctx, a) == unix.RTN_LOCAL
+	return s.routes.of(ctx, a) == unix.RTN_LOCAL
 }
 
-// kind returns the route type of an address. It asks the kernel once for each.
-func (s *sweep) kind(ctx context.Context, a netip.Addr) byte {
-	kind, asked := s.kinds[a]
+// routeKinds looks up where packets to addresses go, once for each address.
+type routeKinds struct {
+	n     *NAT
+	kinds map[netip.Addr]byte
+	err   error // the first lookup that failed
+}
+
+// of returns the route type of an address.
+func (r *routeKinds) of(ctx context.Context, a netip.Addr) byte {
+	kind, asked := r.kinds[a]
 	if !asked {
-		kind = s.route(ctx, a).Type
-		if s.kinds == nil {
-			s.kinds = make(map[netip.Addr]byte)
+		kind = r.route(ctx, a).Type
+		if r.kinds == nil {
+			r.kinds = make(map[netip.Addr]byte)
 		}
-		s.kinds[a] = kind
+		r.kinds[a] = kind
 	}
 	return kind
 }
 
-func (s *sweep) route(ctx context.Context, a netip.Addr) rtnl.Route {
-	h, err := s.n.route(ctx, a)
-	s.err = cmp.Or(s.err, err)
+func (r *routeKinds) route(ctx context.Context, a netip.Addr) rtnl.Route {
+	h, err := r.n.route(ctx, a)
+	r.err = cmp.Or(r.err, err)
 	return h
 }
 

@@ -1,7 +1,6 @@
 package nat
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -21,12 +20,12 @@ type policySweep struct {
 	all      bool            // what the old policies were is not known: all that the new ones deny ends
 	grants   map[setKey]bool // those count as allowed then
 
-	hosts map[netip.Addr]bool // whether an address is the host's
-	err   error               // the first failed route lookup
+	routes routeKinds
 }
 
 // run ends the connections. It reads nothing if no policy became tighter, or nothing is tracked.
 func (s *policySweep) run(ctx context.Context) error {
+	s.routes.n = s.n
 	if !s.all && !s.tighter() || len(s.now) == 0 {
 		return nil
 	}
@@ -41,8 +40,8 @@ func (s *policySweep) run(ctx context.Context) error {
 	}
 	stale, err := table.List(ctx, func(f *ct.Flow) bool { return s.meets(f) })
 	stale = slices.DeleteFunc(stale, func(f ct.Flow) bool { return !s.ends(ctx, &f) })
-	if s.err != nil {
-		return errNotEnded(errors.Join(err, s.err))
+	if s.routes.err != nil {
+		return errNotEnded(errors.Join(err, s.routes.err))
 	}
 	if err == nil {
 		_, err = table.Delete(ctx, stale...)
@@ -120,18 +119,9 @@ func (s *policySweep) granted(box netip.Addr, t target) bool {
 
 // isHost reports whether what is sent to an address reaches the host itself.
 func (s *policySweep) isHost(ctx context.Context, a netip.Addr) bool {
-	is, asked := s.hosts[a]
-	if !asked {
-		r, err := s.n.route(ctx, a)
-		s.err = cmp.Or(s.err, err)
-		switch r.Type {
-		case unix.RTN_LOCAL, unix.RTN_BROADCAST, unix.RTN_ANYCAST, unix.RTN_MULTICAST:
-			is = true
-		}
-		if s.hosts == nil {
-			s.hosts = make(map[netip.Addr]bool)
-		}
-		s.hosts[a] = is
+	switch s.routes.of(ctx, a) {
+	case unix.RTN_LOCAL, unix.RTN_BROADCAST, unix.RTN_ANYCAST, unix.RTN_MULTICAST:
+		return true
 	}
-	return is
+	return false
 }
