@@ -17,7 +17,8 @@ import (
 // policyWorkerEnv makes the test binary a process that changes policies until it is killed.
 const policyWorkerEnv = "BOXWIRE_NAT_POLICIES"
 
-// somePolicies are policies of the boxes .2 to .5, made up.
+// somePolicies are policies of the boxes .2 to .5, made up. That of .2 is always among them, and allows TCP
+// alone.
 func somePolicies(r *rand.Rand) (all []Policy) {
 	for i := 2; i < 6; i++ {
 		p := Policy{Box: addrs(fmt.Sprintf("10.88.0.%d", i), fmt.Sprintf("fd88::%d", i)), Owner: "p", Refuse: r.IntN(2) == 0, Egress: &Rules{}}
@@ -28,7 +29,7 @@ func somePolicies(r *rand.Rand) (all []Policy) {
 			}
 			p.Egress.Allow = append(p.Egress.Allow, rule)
 		}
-		if r.IntN(3) > 0 {
+		if i == 2 || r.IntN(3) > 0 {
 			all = append(all, p)
 		}
 	}
@@ -47,12 +48,12 @@ func changePolicies() int {
 		switch all := somePolicies(r); {
 		case first || r.IntN(4) == 0:
 			err = gw.Sync(ctx, State{Networks: []Network{network0()}, Policies: all})
-		case len(all) > 0 && r.IntN(3) > 0:
+		case r.IntN(3) > 0:
 			if err = gw.SetPolicies(ctx, all...); err == nil {
 				err = gw.Grant(ctx, all[0].Box[0], time.Hour, Rule{Peer: prefixes("192.0.2.1/32")[0]})
 			}
-		case len(all) > 0:
-			err = netns.IgnoreNotExist(gw.DeletePolicies(ctx, all[0].Box[0]))
+		case len(all) > 1:
+			err = netns.IgnoreNotExist(gw.DeletePolicies(ctx, all[1].Box[0]))
 		}
 		if first {
 			fmt.Println("ready")
@@ -63,12 +64,20 @@ func changePolicies() int {
 }
 
 // A process is killed at some moment of its changes of policies. The next Sync makes exactly what a new
-// table has.
+// table has, and what is closed all the while is open at no moment.
 func TestPoliciesAreExactAfterAKill(t *testing.T) {
 	t.Parallel()
 	netnstest.NeedIPv6(t)
-	ns, fresh := host(t), host(t)
+	s, fresh := newTopology(t), newTopology(t).host
+	ns := s.host
+	s.waitReady(t)
 	r := rand.New(rand.NewPCG(5, 6))
+	if err := s.gw.Sync(t.Context(), State{Networks: []Network{network0()}, Policies: somePolicies(r)}); err != nil {
+		t.Fatal(err)
+	}
+	p := newProber(newWireEnd(t, s.box, "eth0"), macOf(t, ns, "br0"), [2]string{"10.88.0.2", "203.0.113.9:9"}, [2]string{"fd88::2", "[2001:db8:1::9]:9"})
+	p.hear(t, s.outside, "wan0")
+	p.start(t)
 	for i := range stress(5, 50, 200) {
 		cmd := exec.Command("/proc/self/exe")
 		cmd.Env = append(os.Environ(), policyWorkerEnv+"=1")
@@ -99,11 +108,17 @@ func TestPoliciesAreExactAfterAKill(t *testing.T) {
 			gw.Close()
 		}
 		left, want := elementsOnly(objects(t, ns)), elementsOnly(objects(t, fresh))
-		for _, set := range []string{"grant4", "grant6"} { // of boxes that have a policy still
+		for _, set := range []string{"grant4", "grant6", "tried_out4", "tried_out6"} { // of boxes that have a policy still, and of the prober
 			delete(left, set)
 		}
+		uncount(left)
+		uncount(want)
 		if same(t, fmt.Sprint("round ", i), any(left), any(want)); t.Failed() {
 			return
 		}
+	}
+	p.end()
+	if n := p.closed.Load(); n > 0 {
+		t.Errorf("%d of %d datagrams arrived", n, p.sent.Load())
 	}
 }
