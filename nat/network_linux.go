@@ -11,7 +11,7 @@ import (
 
 // finishTimeout bounds what follows a commit: it is done even if the caller's
 // context ends, because the whole is done or undone.
-const finishTimeout = 10 * time.Second
+const finishTimeout = 30 * time.Second
 
 // AddNetwork adds a network in one transaction, and then makes the host forward for it. The
 // documentation of [Network] says which settings that changes and how they are restored. Where a

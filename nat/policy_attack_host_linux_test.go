@@ -52,7 +52,10 @@ func TestAPolicedBoxGetsNothingOfTheHost(t *testing.T) {
 		breach{name: "to the group of bridges over IPv6", to: bridges, frames: from(UDP, "2001:db8:2::77", "[2001:db8:1::1]:7777"), at: service, stopChain: "input", stopRule: toBridges, open: []string{"input: " + toBridges}},
 		breach{name: "from the port of DHCP", frames: from(UDP, me4+":68", "10.88.0.1:7777"), at: service, open: anyEgress},
 	)
-	for _, b := range breaches {
+	for i, b := range breaches {
+		if !testutil.Spread(i, 4) {
+			continue
+		}
 		b.end = end
 		if b.to == nil {
 			b.to = gate

@@ -95,8 +95,8 @@ func disjoint(r *rand.Rand, peer netip.Prefix, v6 bool) (all []netip.Prefix) {
 // What the elements of a policy allow is what its rules say, for every connection.
 func TestElementsAllowWhatTheRulesSay(t *testing.T) {
 	t.Parallel()
-	const policies, connections = 400, 400
-	for seed := range uint64(policies) {
+	const connections = 400
+	for seed := range uint64(stress(40, 400, 4000)) {
 		r := rand.New(rand.NewPCG(seed, 16))
 		v6 := seed%2 == 1
 		box := netip.MustParseAddr([]string{"10.88.0.2", "fd88::2"}[seed%2])

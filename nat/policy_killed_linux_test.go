@@ -78,7 +78,7 @@ func TestPoliciesAreExactAfterAKill(t *testing.T) {
 	p := newProber(newWireEnd(t, s.box, "eth0"), macOf(t, ns, "br0"), [2]string{"10.88.0.2", "203.0.113.9:9"}, [2]string{"fd88::2", "[2001:db8:1::9]:9"})
 	p.hear(t, s.outside, "wan0")
 	p.start(t)
-	for i := range stress(5, 50, 200) {
+	for i := range stress(3, 50, 200) {
 		cmd := exec.Command("/proc/self/exe")
 		cmd.Env = append(os.Environ(), policyWorkerEnv+"=1")
 		cmd.Stderr = os.Stderr

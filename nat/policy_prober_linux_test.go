@@ -243,7 +243,7 @@ func TestNothingClosedIsOpenWhilePoliciesChange(t *testing.T) {
 	t.Parallel()
 	netnstest.NeedIPv6(t)
 	for i, f := range flips(t) {
-		if !testutil.Spread(i, 3) {
+		if !testutil.Spread(i, 5) {
 			continue
 		}
 		t.Run(f.name, func(t *testing.T) {

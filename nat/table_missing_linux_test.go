@@ -76,7 +76,7 @@ func TestGrantsMayRunOutWhileTheyAreDeleted(t *testing.T) {
 			t.Parallel()
 			gw := open(t, host(t))
 			grants := stress(200, 1000, 1000)
-			for range 4 {
+			for range stress(1, 4, 40) {
 				if err := gw.Sync(t.Context(), State{Networks: []Network{br0}, Policies: []Policy{box}}); err != nil {
 					t.Fatal(err)
 				}

@@ -197,7 +197,7 @@ func TestACallThatIsCutOffLeavesAllAsItWas(t *testing.T) {
 		{"Sync of nothing", func(ctx context.Context, gw *NAT) error { return gw.Sync(ctx, State{}) }},
 		{"Delete", func(ctx context.Context, gw *NAT) error { return gw.Delete(ctx) }},
 	} {
-		if !testutil.Spread(i, 4) {
+		if !testutil.Spread(i, 8) {
 			continue
 		}
 		t.Run(c.verb, func(t *testing.T) {
