@@ -93,7 +93,7 @@ func TestListsAreCompleteUnderChurn(t *testing.T) {
 		},
 	}
 	for turn, name := range slices.Sorted(maps.Keys(tables)) {
-		if !testutil.Spread(turn, 5) {
+		if !testutil.Spread(turn, 4) {
 			continue
 		}
 		c := tables[name]

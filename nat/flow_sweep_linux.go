@@ -210,7 +210,7 @@ func (s *sweep) isLocal(ctx context.Context, a netip.Addr) bool {
 	return s.routes.of(ctx, a) == unix.RTN_LOCAL
 }
 
-// routeKinds looks up where packets to addresses go, once for each address.
+// routeKinds looks up routes to addresses, and keeps their types.
 type routeKinds struct {
 	n     *NAT
 	kinds map[netip.Addr]byte

@@ -25,6 +25,9 @@ func (ch *networkTx) subject() string { return "network " + ch.iface }
 
 // Committed reports whether the table holds exactly the wanted items of the network.
 func (ch *networkTx) Committed(ctx context.Context) (bool, error) {
+	if gone, ask, err := ch.closedAhead(ctx); ask {
+		return gone, err
+	}
 	have, err := ch.n.held(ctx, ch.c, ch.iface)
 	b := nft.NewBatch(ch.n.table)
 	changeItems(b, have, ch.want)
@@ -48,6 +51,9 @@ type putNetworkTx struct {
 	networkTx
 	net     Network // checked
 	replace bool    // one that is there
+
+	gone    []item // the policies of addresses that the network loses, with their count
+	policed []item // the count of those that it keeps
 }
 
 // Build returns the batch, and plans the changes of links.
@@ -79,11 +85,12 @@ func (ch *putNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.Bat
 		return nil, err
 	}
 	have, want := slices.Concat(ch.had, gone), slices.Concat(ch.want, policed)
-	if first := ch.closing(have, want); first != nil {
+	if first := ch.closeAhead(have, want); first != nil {
 		return first, nil
 	}
 	changeItems(b, have, want)
-	ch.had = append(ch.had, ch.closed...)
+	ch.had = append(ch.had, ch.closing.items...)
+	ch.gone, ch.policed = gone, policed
 	ch.plan.record(b)
 	return b, nil
 }
@@ -100,8 +107,8 @@ func (ch *putNetworkTx) finish(ctx context.Context) error {
 
 // undo undoes the change, when a setting could not be written.
 func (ch *putNetworkTx) undo(ctx context.Context) error {
-	back := &undoNetworkTx{networkTx: ch.networkTx}
-	back.want, back.had = ch.had, ch.want
+	back := &undoNetworkTx{networkTx: ch.networkTx, gone: ch.gone, policed: ch.policed}
+	back.want, back.had, back.closing = ch.had, ch.want, closing{}
 	back.reverted = forwarding.Revert(ctx, ch.n.ns, ch.plan.Changes)
 	if err := errors.Join(back.reverted, ch.n.run(ctx, ch.c, back)); err != nil {
 		return fmt.Errorf("undoing the change: %w", err)
@@ -112,7 +119,8 @@ func (ch *putNetworkTx) undo(ctx context.Context) error {
 // undoNetworkTx undoes a putNetworkTx.
 type undoNetworkTx struct {
 	networkTx
-	reverted error // the error of restoring settings; the records stay then
+	gone, policed []item // as putNetworkTx has them
+	reverted      error  // the error of restoring settings; the records stay then
 }
 
 // Build returns the batch that restores the former network.
@@ -122,7 +130,7 @@ func (ch *undoNetworkTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batc
 		return nil, err
 	}
 	b := nft.NewBatch(ch.n.table)
-	changeItems(b, have, ch.want)
+	changeItems(b, slices.Concat(have, ch.policed), slices.Concat(ch.want, ch.gone))
 	if ch.reverted == nil {
 		err = ch.n.unrecord(ctx, ch.c, b, ch.plan)
 	}

@@ -25,8 +25,9 @@ func (n *NAT) AddNetwork(ctx context.Context, net Network) error {
 	return n.putNetwork(ctx, "nat.AddNetwork", net, false)
 }
 
-// SetNetwork adds a network, or replaces the one that its interface has, in one transaction. It may
-// be repeated. Pinholes that net does not list are deleted. Links that have come since the last
+// SetNetwork adds a network, or replaces the one that its interface has, in one transaction, or in
+// two as [NAT.Sync] says. It may be repeated. Pinholes that net does not list are deleted, and so
+// are policies of addresses that are in none of its subnets. Links that have come since the last
 // call, the network's own or to the outside, are made to forward.
 //
 // A flow ends if the network let it begin before and does not now, or would translate it otherwise.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
@@ -120,5 +121,10 @@ func TestPoliciesAreExactAfterAKill(t *testing.T) {
 	p.end()
 	if n := p.closed.Load(); n > 0 {
 		t.Errorf("%d of %d datagrams arrived", n, p.sent.Load())
+	}
+	testutil.Run(t, ns, "nft", "flush set inet boxwire egress4; flush set inet boxwire egress6")
+	p.again(t)
+	if !until(func() bool { return p.closed.Load() > 0 }) {
+		t.Error("nothing arrives when the policies are taken away: the test proves nothing")
 	}
 }

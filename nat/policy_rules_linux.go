@@ -82,6 +82,7 @@ func addPolicies(b *nft.Batch, table string) {
 // a packet follow each other: while a transaction is committed, the first ones may find the elements of
 // before, and the later ones those of after, and together allow what neither state allows. A commit
 // falls into one of two judgements at most; the other one finds the elements of one state alone.
+// This holds for sets without intervals, as policies have them; see closing for the others.
 func judgeAgain(b *nft.Batch) {
 	b.AddChain(nft.Chain{Name: "forward_again", Type: "filter", Hook: unix.NF_INET_FORWARD, Priority: 1})
 	b.AddChain(nft.Chain{Name: "input_again", Type: "filter", Hook: unix.NF_INET_LOCAL_IN, Priority: 1})
@@ -94,8 +95,8 @@ func judgeAgain(b *nft.Batch) {
 }
 
 // bridgeGroups adds a rule that drops IP in frames to the groups of bridges (IEEE 802.1D, table 7-10). A
-// port of a bridge hands such frames to the host itself, past the hooks of the bridge, and the packets
-// are not of the network of the bridge.
+// port of a bridge hands such frames to the host itself, past the prerouting hook of the bridge, and
+// the packets arrive from the port, which is no network's interface.
 func bridgeGroups(b *nft.Batch) {
 	const packetMulticast = 2 // linux/if_packet.h
 	b.AddRule("input", rule(exprs{meta(expr.MetaKeyPKTTYPE, regA), eq(packetMulticast)}, exprs{

@@ -18,7 +18,7 @@ type policySweep struct {
 	n        *NAT
 	old, now policies
 	all      bool            // what the old policies were is not known: all that the new ones deny ends
-	grants   map[setKey]bool // those count as allowed then
+	grants   map[setKey]bool // with all, connections by these stay
 
 	routes routeKinds
 }

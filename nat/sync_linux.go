@@ -13,10 +13,14 @@ import (
 
 // Sync makes the table exactly what the state says, in one transaction. It touches only the
 // difference, so counters of what stays are kept. A table that is missing, damaged or of an older
-// version is rebuilt in the same transaction. If ports or pinholes go, and policies with them, a
-// first transaction closes the ports and pinholes: the kernel would open them for a moment
-// otherwise. Then Sync makes the host forward, as [NAT.AddNetwork] does, and ends flows that the
-// table would not let begin; the documentation of [NAT] says which.
+// version is rebuilt in the same transaction. Then Sync makes the host forward, as
+// [NAT.AddNetwork] does, and ends flows that the table would not let begin; the documentation of
+// [NAT] says which.
+//
+// One kind of change takes two transactions. Where ports or pinholes go or lead elsewhere, and
+// policies go or change, the first transaction closes those ports and pinholes, and the second one
+// does the rest: in one, the kernel would let packets through for a moment that neither state
+// allows. A port that leads elsewhere is closed between the two.
 //
 // Sync is safe to repeat, to run beside other programs that do the same, and to run after a crash
 // at any point. An error means that the table was not changed, with two exceptions that the error
@@ -123,13 +127,13 @@ func (s *syncTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error
 	if err := s.wantGuards(ctx); err != nil {
 		return nil, err
 	}
+	if whole {
+		if first := s.closeAhead(s.have, s.want); first != nil {
+			return first, nil
+		}
+	}
 	if err := s.list(ctx); err != nil {
 		return nil, err
-	}
-	if whole {
-		if b := s.closing(s.have, s.want); b != nil {
-			return b, nil
-		}
 	}
 	s.rebuilt = !whole
 	b := s.batch(there, whole)
@@ -271,6 +275,9 @@ func (s *syncTx) read(ctx context.Context) (there, whole bool, err error) {
 
 // Committed reports whether the table is whole and has the wanted items.
 func (s *syncTx) Committed(ctx context.Context) (bool, error) {
+	if gone, ask, err := s.closedAhead(ctx); ask {
+		return gone, err
+	}
 	_, whole, err := s.read(ctx)
 	b := nft.NewBatch(s.n.table)
 	changeItems(b, s.have, append(slices.Clone(s.want), s.plan.facts...))
@@ -285,7 +292,7 @@ func (s *syncTx) Committed(ctx context.Context) (bool, error) {
 // translated. It also does so for the first time in a process, because an earlier process may have
 // been killed between transaction and flush.
 func (s *syncTx) flush(ctx context.Context) error {
-	had := append(s.have, s.closed...)
+	had := append(s.have, s.closing.items...)
 	sw := sweep{n: s.n, had: had, is: append(slices.Clone(s.want), s.plan.facts...), rebuilt: s.rebuilt, all: s.rebuilt || !s.n.staleFlushed}
 	err := errors.Join(sw.run(ctx), s.sweepPolicies(ctx, sw.all))
 	if sw.all {

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
@@ -313,6 +314,52 @@ func TestWhatIsClosedAheadIsPutBack(t *testing.T) {
 	}
 }
 
+// A racingTx is a syncTx. Another program commits after it has built each of its first two batches.
+type racingTx struct {
+	syncTx
+	host  *netns.NS
+	t     *testing.T
+	races int
+}
+
+func (tx *racingTx) Build(ctx context.Context, found []*nft.Element) (*nft.Batch, error) {
+	b, err := tx.syncTx.Build(ctx, found)
+	if tx.races++; tx.races <= 2 {
+		testutil.Run(tx.t, tx.host, "nft", fmt.Sprintf("add table inet theirs%d", tx.races))
+	}
+	return b, err
+}
+
+// What is closed ahead is closed by a commit of its own, also if another program commits meanwhile.
+func TestWhatIsClosedAheadIsClosedAlone(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	ns, gw := newPopulated(t)
+	c, err := gw.lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gw.unlock()
+	from, err := c.Generation(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx := &racingTx{host: ns, t: t}
+	if err := gw.run(t.Context(), c, tx); err != nil { // to an empty state
+		t.Fatal(err)
+	}
+	to, err := c.Generation(t.Context())
+	if commits := to - from - 2; err != nil || commits != 3 {
+		t.Errorf("%d commits, %v, want 3: what goes, the rest, and the records of settings that are restored", commits, err)
+	}
+	if !tx.differs || !tx.closing.done || len(tx.closing.items) == 0 {
+		t.Errorf("the change counts as none: %t, %+v", tx.differs, tx.closing)
+	}
+	if out := elementsOnly(objects(t, ns)); out["route4"] != nil || out["any4"] != nil || out["egress4"] != nil {
+		t.Errorf("left: %v", out)
+	}
+}
+
 // readonlyEnv makes the test binary a process that cannot write to /proc/sys, and does
 // what it is asked on its standard input, a line a call.
 const readonlyEnv = "BOXWIRE_NAT_READONLY"
@@ -330,6 +377,22 @@ var readonlyCalls = map[string]func(ctx context.Context, gw *NAT) error{
 	},
 	"sync": func(ctx context.Context, gw *NAT) error {
 		return gw.Sync(ctx, State{Networks: []Network{{Interface: "br1", Subnets: prefixes("10.89.0.0/16", "fd89::/64")}}})
+	},
+	"pinhole": func(ctx context.Context, gw *NAT) error {
+		return gw.AddPinholes(ctx, Pinhole{Proto: TCP, Box: ap("10.89.0.2:80"), Owner: "web"})
+	},
+	"policy": func(ctx context.Context, gw *NAT) error {
+		return gw.SetPolicies(ctx, Policy{Box: addrs("10.89.0.2"), Owner: "web", Ingress: &Rules{}}, Policy{Box: addrs("10.89.0.3"), Owner: "web", Egress: &Rules{}})
+	},
+	"move": func(ctx context.Context, gw *NAT) error {
+		return gw.SetNetwork(ctx, Network{Interface: "br1", Subnets: prefixes("10.91.0.0/16", "fd89::/64")})
+	},
+	"open": func(ctx context.Context, gw *NAT) error {
+		again, err := Open(ctx, gw.ns, Options{})
+		if err == nil {
+			err = again.Close()
+		}
+		return err
 	},
 	"remove": func(ctx context.Context, gw *NAT) error { return gw.DeleteNetwork(ctx, "br1") },
 	"delete": func(ctx context.Context, gw *NAT) error { return gw.Delete(ctx) },
@@ -391,6 +454,14 @@ func TestWithoutAWritableSysNothingIsLeftHalfMade(t *testing.T) {
 	four.same(t, ns, "AddNetwork beside another")
 	refused("ensure")
 	four.same(t, ns, "SetNetwork")
+	for _, call := range []string{"pinhole", "policy"} {
+		if got := ask(call); got != "<nil>" {
+			t.Errorf("%s: %s", call, got)
+		}
+	}
+	policed := look(t, ns)
+	refused("move") // closes the pinhole ahead, and takes the policy away
+	policed.same(t, ns, "SetNetwork with other subnets")
 	refused("sync")
 	for _, set := range []string{"flipped6"} {
 		if out := testutil.Run(t, ns, "nft", "list", "set", "inet", "boxwire", set); strings.Contains(out, "elements") {
@@ -399,6 +470,12 @@ func TestWithoutAWritableSysNothingIsLeftHalfMade(t *testing.T) {
 	}
 	if got := ask("remove"); got != "<nil>" {
 		t.Errorf("DeleteNetwork: %s", got)
+	}
+	if got := ask("delete"); got != "<nil>" { // the part for policies would stay
+		t.Errorf("Delete: %s", got)
+	}
+	if got := ask("open"); got != "<nil>" {
+		t.Errorf("Open: %s", got)
 	}
 	empty.same(t, ns, "DeleteNetwork")
 	if got := ask("ensure4"); got != "<nil>" {

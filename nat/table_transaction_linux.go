@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"time"
 
 	"github.com/boxwire/boxwire/internal/nft"
 	"golang.org/x/sys/unix"
@@ -22,7 +24,7 @@ type transaction interface {
 	explain(ctx context.Context, err error) error
 
 	// next reports whether another batch has to follow the one that was committed. reopen undoes the
-	// first one, if the second one fails. See closing.
+	// first one, if the second one fails for a cause. See closing.
 	next() bool
 	reopen(ctx context.Context, cause error) error
 
@@ -39,8 +41,7 @@ type tableTx struct {
 	n *NAT
 	c nft.Conn
 
-	closed []item // by an earlier batch of the same call
-	more   bool   // a batch has to follow
+	closing closing
 }
 
 func (tx *tableTx) over(n *NAT, c nft.Conn) { tx.n, tx.c = n, c }
@@ -77,22 +78,31 @@ func (n *NAT) transact(ctx context.Context, op string, tx transaction) error {
 
 // run commits a transaction, or rolls it back, and does what follows from it.
 func (n *NAT) run(ctx context.Context, c nft.Conn, tx transaction) error {
-	const maxTries = 100 // a grant may run out in each
 	tx.over(n, c)
-	for tries := 1; ; {
-		if err := c.Sized(&n.elements).Commit(ctx, n.table, tx); err != nil {
-			if tries < maxTries && isExpired(err) {
-				tries++
-				continue
-			}
-			return tx.explain(ctx, tx.reopen(context.WithoutCancel(ctx), err))
+	err := n.commit(ctx, c, tx)
+	if err == nil && tx.next() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+		defer cancel()
+		if err = tx.Rollback(ctx); err == nil { // Build does it again
+			err = n.commit(ctx, c, tx)
 		}
-		ctx = context.WithoutCancel(ctx)
-		if !tx.next() {
-			return tx.finish(ctx)
-		}
-		if err := tx.Rollback(ctx); err != nil { // the next Build does it again
-			return tx.explain(ctx, tx.reopen(ctx, err))
+	}
+	if err != nil {
+		return errors.Join(tx.explain(ctx, err), tx.reopen(ctx, err))
+	}
+	return tx.finish(context.WithoutCancel(ctx))
+}
+
+// commit commits a batch of a transaction. If a grant that the batch deletes runs out after it was
+// read, the kernel refuses the batch, and it is built again.
+func (n *NAT) commit(ctx context.Context, c nft.Conn, tx transaction) error {
+	for began := time.Now(); ; {
+		err := c.Sized(&n.elements).Commit(ctx, n.table, tx)
+		switch {
+		case err == nil || !isExpired(err):
+			return err
+		case time.Since(began) > finishTimeout:
+			return fmt.Errorf("%w: grants run out all the while", nft.ErrBusy)
 		}
 	}
 }

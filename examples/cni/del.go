@@ -51,7 +51,7 @@ func unplug(ctx context.Context, r *request) (*nat.NAT, error) {
 	go func() { unlinked <- removeLink(ctx, r) }()
 	gw, err := openOldNAT(ctx, r.host)
 	if gw != nil {
-		err = netns.IgnoreNotExist(gw.UnpublishOwner(ctx, r.at.owner()))
+		err = netns.IgnoreNotExist(mended(ctx, gw, func() error { return gw.UnpublishOwner(ctx, r.at.owner()) }))
 	}
 	gone := netns.IgnoreNotExist(<-unlinked)
 	errs := []error{

@@ -107,7 +107,7 @@ func gcPorts(ctx context.Context, r *request, gw *nat.NAT, valid map[string]bool
 	if len(dead) == 0 {
 		return nil
 	}
-	return netns.IgnoreNotExist(gw.Unpublish(ctx, dead...))
+	return netns.IgnoreNotExist(mended(ctx, gw, func() error { return gw.Unpublish(ctx, dead...) }))
 }
 
 // gcDelegate passes the request on. Many IPAM plugins do not know it yet.

@@ -143,11 +143,26 @@ func (r *request) police(ctx context.Context, gw *nat.NAT, l *lease) error {
 		return failed("setting the container's policy", gw.SetPolicies(ctx, *p))
 	}
 	for _, a := range l.addrs {
-		if err := netns.IgnoreNotExist(gw.DeletePolicies(ctx, a.Addr())); err != nil {
+		err := mended(ctx, gw, func() error { return gw.DeletePolicies(ctx, a.Addr()) })
+		if err = netns.IgnoreNotExist(err); err != nil {
 			return failed("deleting the policy of a container that is gone", err)
 		}
 	}
-	return failed("deleting the guard of a link that is gone", netns.IgnoreNotExist(gw.DeleteGuards(ctx, r.at.link())))
+	err = mended(ctx, gw, func() error { return gw.DeleteGuards(ctx, r.at.link()) })
+	return failed("deleting the guard of a link that is gone", netns.IgnoreNotExist(err))
+}
+
+// mended calls what deletes from the table. If another program has damaged the table, mended restores
+// it, with all that it holds, and calls again.
+func mended(ctx context.Context, gw *nat.NAT, call func() error) error {
+	err := call()
+	if errors.Is(err, nat.ErrDamaged) {
+		all := nat.State{Owners: func(string) bool { return false }} // every owner keeps what it has
+		if err = gw.Sync(ctx, all); err == nil {
+			err = call()
+		}
+	}
+	return err
 }
 
 // guard binds the container to its addresses, so that the policy judges also what it sends to

@@ -210,6 +210,27 @@ func TestCheckNoticesAPortThatNobodyHas(t *testing.T) {
 	r.clean()
 }
 
+// DEL takes a container's ports out of a table that another program has damaged.
+func TestDelOfADamagedTable(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	c := r.container("web", `"portMappings": [{"hostPort": 8080, "containerPort": 8080, "protocol": "udp"}]`)
+	other := r.container("other", `"portMappings": [{"hostPort": 8081, "containerPort": 8081, "protocol": "udp"}]`)
+	r.add(c)
+	r.add(other)
+	testutil.Run(t, r.host, "nft", "flush", "set", "inet", "boxwire-cni", "own4")
+	r.del(c)
+	if out := r.nft("list", "table", "inet", "boxwire-cni"); strings.Contains(out, "8080") || !strings.Contains(out, "udp . 8081") {
+		t.Errorf("after DEL:\n%s", out)
+	}
+	if err := r.check(other); err != nil {
+		t.Errorf("CHECK of the other container: %v", err)
+	}
+	r.del(other)
+	r.gc()
+	r.clean()
+}
+
 func TestMappingsOfOneContainerMayOverlap(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

@@ -57,7 +57,13 @@ func removeNetwork(ctx context.Context, host *netns.NS, gw *nat.NAT, name string
 	}
 	errs := []error{netns.IgnoreNotExist(err)}
 	if len(box) > 0 {
-		errs = append(errs, netns.IgnoreNotExist(gw.DeletePolicies(ctx, box[0])))
+		err := gw.DeletePolicies(ctx, box[0])
+		if errors.Is(err, nat.ErrDamaged) { // another program has changed the table: restore what it holds
+			if err = gw.Sync(ctx, nat.State{Owners: func(string) bool { return false }}); err == nil {
+				err = gw.DeletePolicies(ctx, box[0])
+			}
+		}
+		errs = append(errs, netns.IgnoreNotExist(err))
 	}
 	return errors.Join(append(errs, netns.IgnoreNotExist(gw.DeleteNetwork(ctx, name)))...)
 }
