@@ -72,7 +72,10 @@ var goldens = []struct {
 func TestTheTableIsTheGoldenOne(t *testing.T) {
 	t.Parallel()
 	netnstest.NeedIPv6(t)
-	for _, g := range goldens {
+	for i, g := range goldens {
+		if !testutil.Spread(i, 2) {
+			continue
+		}
 		t.Run(g.name, func(t *testing.T) {
 			t.Parallel()
 			file := filepath.Join("testdata", "golden", g.name+".nft")

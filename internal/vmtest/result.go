@@ -44,7 +44,7 @@ func (r *result) ok() bool {
 // parse runs what a test binary writes with -test.v=test2json through go tool
 // test2json.
 func parse(ctx context.Context, raw io.Reader, j judge) (*result, error) {
-	cmd := exec.CommandContext(ctx, "go", "tool", "test2json")
+	cmd := exec.CommandContext(ctx, "go", "tool", "test2json", "-t")
 	cmd.Stdin = raw
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
