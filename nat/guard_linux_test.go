@@ -399,6 +399,7 @@ func FuzzParseGuard(f *testing.F) {
 // Maintain repairs both tables, and the guard of a port that is made again.
 func TestMaintainRepairsGuards(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	s := newTopology(t)
 	state := State{Networks: []Network{network0()}, Guards: s.guards(t)[:1]}
 	state.Guards[0].Box = addrs("10.88.0.2")

@@ -302,6 +302,7 @@ func TestPoliciesGoWithTheirNetwork(t *testing.T) {
 // A grant opens a way for its time, to a box with a policy.
 func TestAGrantLastsForItsTime(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	s := newTopology(t)
 	s.waitReady(t)
 	serve(t, s.outside, ":80")
