@@ -1,0 +1,102 @@
+package topology
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// WriteDOT writes a snapshot as a graph for Graphviz (dot(1)): a cluster for each namespace, a node
+// for each link, and an edge for each pair and each port of a bridge.
+func WriteDOT(w io.Writer, s *Snapshot) error {
+	quote := func(text string) string {
+		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(text) + `"`
+	}
+	var b strings.Builder
+	b.WriteString("graph machine {\n  rankdir=LR\n  node [shape=box]\n")
+	for _, n := range s.Namespaces {
+		fmt.Fprintf(&b, "  subgraph cluster_%d {\n    label=%s\n", n.Inode, quote(label(n.Title(), n.who(), listeners(n.Listeners))))
+		for _, l := range n.shown() {
+			fmt.Fprintf(&b, "    %s [label=%s]\n", node(n.Inode, l.Index), quote(label(l.Name, l.state(), l.addrs())))
+		}
+		b.WriteString("  }\n")
+	}
+	for _, e := range s.edges() {
+		fmt.Fprintf(&b, "  %s -- %s\n", e[0], e[1])
+	}
+	b.WriteString("}\n")
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// WriteMermaid writes a snapshot as a flowchart for Mermaid, as Markdown pages show it.
+func WriteMermaid(w io.Writer, s *Snapshot) error {
+	// Mermaid's own entities; the rest of HTML's would be taken for markup.
+	quote := func(text string) string {
+		return `"` + strings.NewReplacer("#", "#35;", `"`, "#quot;", "<", "#lt;", ">", "#gt;", "`", "#96;", "\n", "<br/>").Replace(text) + `"`
+	}
+	var b strings.Builder
+	b.WriteString("flowchart LR\n")
+	for _, n := range s.Namespaces {
+		fmt.Fprintf(&b, "  subgraph n%d[%s]\n", n.Inode, quote(label(n.Title(), n.who(), listeners(n.Listeners))))
+		for _, l := range n.shown() {
+			fmt.Fprintf(&b, "    %s[%s]\n", node(n.Inode, l.Index), quote(label(l.Name, l.state(), l.addrs())))
+		}
+		b.WriteString("  end\n")
+	}
+	for _, e := range s.edges() {
+		fmt.Fprintf(&b, "  %s --- %s\n", e[0], e[1])
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// shown are the links of a graph: all but lo.
+func (n *Namespace) shown() (links []*Link) {
+	for _, l := range n.Links {
+		if l.Name != "lo" {
+			links = append(links, l)
+		}
+	}
+	return links
+}
+
+// edges are the pairs of nodes with a line between them, each once.
+func (s *Snapshot) edges() (all [][2]string) {
+	for _, n := range s.Namespaces {
+		byName := make(map[string]*Link, len(n.Links))
+		for _, l := range n.Links {
+			byName[l.Name] = l
+		}
+		for _, l := range n.shown() {
+			if m := byName[l.Master]; m != nil {
+				all = append(all, [2]string{node(n.Inode, m.Index), node(n.Inode, l.Index)})
+			}
+			peer := s.end(l.Peer)
+			if peer == nil || peer.Name == "lo" {
+				continue
+			}
+			// The other end has the same edge, unless it is one that the link lies on.
+			mutual := peer.Peer != nil && peer.Peer.Inode == n.Inode && peer.Peer.Index == l.Index
+			if mutual && (l.Peer.Inode < n.Inode || l.Peer.Inode == n.Inode && l.Peer.Index < l.Index) {
+				continue
+			}
+			all = append(all, [2]string{node(n.Inode, l.Index), node(l.Peer.Inode, l.Peer.Index)})
+		}
+	}
+	return all
+}
+
+// node is the name of a link's node.
+func node(inode uint64, index int) string { return fmt.Sprintf("l%d_%d", inode, index) }
+
+// label joins the lines that are not empty.
+func label(lines ...string) string {
+	var kept []string
+	for _, l := range lines {
+		if l != "" {
+			kept = append(kept, plain(l))
+		}
+	}
+	return strings.Join(kept, "\n")
+}

@@ -1,0 +1,9 @@
+package topology
+
+import (
+	"testing"
+
+	"github.com/boxwire/boxwire/netns/netnstest"
+)
+
+func TestMain(m *testing.M) { netnstest.Main(m) }

@@ -1,0 +1,193 @@
+package topology
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/link"
+	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/netns/netnstest"
+	"github.com/boxwire/boxwire/route"
+)
+
+// machine is a host with a bridge and two boxes.
+func machine(t *testing.T) (host, web, db *netns.NS) {
+	t.Helper()
+	host, web, db = netnstest.New(t), netnstest.New(t), netnstest.New(t)
+	create := func(spec link.Spec) link.Link {
+		t.Helper()
+		l, err := link.Create(t.Context(), host, spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	br := create(link.Spec{Name: "br0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("10.88.0.1/16")}, Kind: link.Bridge{}})
+	for i, box := range []*netns.NS{web, db} {
+		a := netip.AddrFrom4([4]byte{10, 88, 0, byte(2 + i)})
+		create(link.Spec{Name: []string{"vweb", "vdb"}[i], Up: true, Master: br.Ref(), Kind: link.Veth{Peer: link.Spec{
+			NS: box, Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.PrefixFrom(a, 16)},
+		}}})
+		if err := route.Add(t.Context(), box, route.Default(netip.MustParseAddr("10.88.0.1"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return host, web, db
+}
+
+// of reads the machine, and returns what it says of some namespaces.
+func of(t *testing.T, spaces ...*netns.NS) (all []*Namespace) {
+	t.Helper()
+	s, err := Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ns := range spaces {
+		n := s.Namespace(ns.ID().Ino)
+		if n == nil {
+			t.Fatalf("%v is not in the snapshot", ns)
+		}
+		all = append(all, n)
+	}
+	return all
+}
+
+func (n *Namespace) link(name string) *Link {
+	for _, l := range n.Links {
+		if l.Name == name {
+			return l
+		}
+	}
+	return new(Link)
+}
+
+// A snapshot has what ip shows.
+func TestReadIsWhatIPShows(t *testing.T) {
+	t.Parallel()
+	host, web, db := machine(t)
+	ln, err := web.Listen(t.Context(), "tcp4", "0.0.0.0:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	all := of(t, host, web, db)
+	for i, ns := range []*netns.NS{host, web, db} {
+		var links []struct {
+			Index   int    `json:"ifindex"`
+			Name    string `json:"ifname"`
+			MTU     int    `json:"mtu"`
+			MAC     string `json:"address"`
+			Master  string `json:"master"`
+			Flags   []string
+			Linked  int `json:"link_index"`
+			Details struct {
+				Kind string `json:"info_kind"`
+			} `json:"linkinfo"`
+			Addrs []struct {
+				Local string `json:"local"`
+				Len   int    `json:"prefixlen"`
+			} `json:"addr_info"`
+		}
+		testutil.JSON(t, ns, &links, "ip", "-j", "-d", "addr")
+		if len(links) != len(all[i].Links) {
+			t.Errorf("%d links, ip shows %d", len(all[i].Links), len(links))
+		}
+		for _, want := range links {
+			l := all[i].link(want.Name)
+			if l.Index != want.Index || l.MTU != want.MTU || l.Kind != want.Details.Kind || l.Master != want.Master ||
+				l.Up != slices.Contains(want.Flags, "UP") || l.MAC != want.MAC && want.Name != "lo" {
+				t.Errorf("%+v, ip shows %+v", l, want)
+			}
+			if want.Linked != 0 && (l.Peer == nil || l.Peer.Index != want.Linked) {
+				t.Errorf("the other end of %s is %+v, ip shows %d", l.Name, l.Peer, want.Linked)
+			}
+			for _, a := range want.Addrs {
+				if p := netip.PrefixFrom(netip.MustParseAddr(a.Local), a.Len); !slices.Contains(l.Addrs, p) {
+					t.Errorf("%s has no address %v", l.Name, p)
+				}
+			}
+		}
+	}
+	if peer := all[0].link("vweb").Peer; peer == nil || peer.Inode != web.ID().Ino || peer.Link != "eth0" {
+		t.Errorf("vweb leads to %+v", peer)
+	}
+	if peer := all[2].link("eth0").Peer; peer == nil || peer.Inode != host.ID().Ino || peer.Link != "vdb" {
+		t.Errorf("db's eth0 leads to %+v", peer)
+	}
+	if want := (Listener{Proto: "tcp", Addr: netip.MustParseAddrPort("0.0.0.0:80")}); !slices.Contains(all[1].Listeners, want) {
+		t.Errorf("listeners %v, want %v among them", all[1].Listeners, want)
+	}
+	if i := slices.IndexFunc(all[1].Routes, Route.IsDefault); i < 0 || all[1].Routes[i].Via != netip.MustParseAddr("10.88.0.1") || all[1].Routes[i].Dev != "eth0" {
+		t.Errorf("routes %v", all[1].Routes)
+	}
+}
+
+// An unchanged machine looks the same each time, in every form.
+func TestTheSameMachineLooksTheSame(t *testing.T) {
+	t.Parallel()
+	host, web, db := machine(t)
+	first := ""
+	for range 20 {
+		s := &Snapshot{Namespaces: of(t, host, web, db)}
+		var b bytes.Buffer
+		if err := json.NewEncoder(&b).Encode(s); err != nil {
+			t.Fatal(err)
+		}
+		for _, write := range []func(io.Writer, *Snapshot) error{WriteTree, WriteSVG, WriteDOT, WriteMermaid} {
+			if err := write(&b, s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if first == "" {
+			first = b.String()
+		}
+		if b.String() != first {
+			t.Fatalf("it looks like\n%s\nand before like\n%s", b.String(), first)
+		}
+	}
+	var again Snapshot
+	if err := json.NewDecoder(strings.NewReader(first)).Decode(&again); err != nil || len(again.Namespaces) != 3 {
+		t.Errorf("the JSON is read back as %+v, %v", again, err)
+	}
+}
+
+// A namespace that ends while the machine is read is left out, and disturbs nothing.
+func TestNamespacesMayEndMeanwhile(t *testing.T) {
+	t.Parallel()
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			ns, err := netns.New(ctx)
+			if err != nil {
+				continue
+			}
+			ns.Close()
+		}
+	}()
+	defer func() { stop(); <-ended }()
+	host, _, _ := machine(t)
+	for range 20 {
+		if n := of(t, host)[0]; len(n.Notes) > 0 || len(n.Links) != 4 {
+			t.Errorf("%+v", n)
+		}
+	}
+}
+
+func TestReadEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if s, err := Read(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("%+v, %v", s, err)
+	}
+}

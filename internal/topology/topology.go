@@ -1,0 +1,137 @@
+// Package topology reads what a machine's network looks like: its network namespaces, what is in
+// them, and how they are wired.
+//
+// A [Snapshot] is plain data in a fixed order, so that two snapshots of an unchanged machine are
+// equal, and so is all that is written from them. What the caller may not read is named in Notes,
+// and never silently absent.
+package topology
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+// A Snapshot is what a machine's network looked like at one moment.
+type Snapshot struct {
+	// Namespaces are the network namespaces: the caller's own first, then the others by their
+	// titles.
+	Namespaces []*Namespace `json:"namespaces"`
+
+	// Notes say what could not be read.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// A Namespace is a network namespace.
+type Namespace struct {
+	// Inode is the inode number of the namespace's file, as lsns(8) shows it.
+	Inode uint64 `json:"inode"`
+
+	// Own says that the reading program is in it.
+	Own bool `json:"own,omitempty"`
+
+	// Names are the paths of its bind mounts, as `ip netns` makes them.
+	Names []string `json:"names,omitempty"`
+
+	// Processes are those that are in it, by number. Several of them are a pod, or one program's
+	// children.
+	Processes []Process `json:"processes,omitempty"`
+
+	Links     []*Link    `json:"links,omitempty"`
+	Routes    []Route    `json:"routes,omitempty"`
+	Listeners []Listener `json:"listeners,omitempty"`
+
+	// More is the number of routes that are not among Routes. A namespace with many routes has
+	// its default routes there alone.
+	More int `json:"more,omitempty"`
+
+	// Notes say what could not be read.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// A Process is a process in a namespace.
+type Process struct {
+	Pid  int    `json:"pid"`
+	Comm string `json:"comm"` // its name (proc(5), comm)
+}
+
+// A Link is a network interface.
+type Link struct {
+	Index   int            `json:"index"`
+	Name    string         `json:"name"`
+	Kind    string         `json:"kind,omitempty"` // "veth", "bridge", ...; "" for hardware and lo
+	Up      bool           `json:"up,omitempty"`
+	Running bool           `json:"running,omitempty"` // it has a carrier
+	MTU     int            `json:"mtu"`
+	MAC     string         `json:"mac,omitempty"`
+	Master  string         `json:"master,omitempty"` // the bridge, bond or VRF that it is a port of
+	Addrs   []netip.Prefix `json:"addrs,omitempty"`
+
+	// Peer is the other end of a pair, or the link that a VLAN, a macvlan or the like lies on. nil
+	// where there is none, or it could not be found.
+	Peer *End `json:"peer,omitempty"`
+}
+
+// An End is a link of some namespace.
+type End struct {
+	Inode uint64 `json:"inode"` // of its namespace
+	Link  string `json:"link"`
+	Index int    `json:"index"`
+}
+
+// A Route is a route of the main table.
+type Route struct {
+	Dst netip.Prefix `json:"dst"`
+	Via netip.Addr   `json:"via,omitzero"`
+	Dev string       `json:"dev,omitempty"`
+}
+
+// A Listener is a socket that waits for connections or datagrams.
+type Listener struct {
+	Proto string         `json:"proto"` // "tcp" or "udp"
+	Addr  netip.AddrPort `json:"addr"`
+}
+
+// IsDefault reports whether the route is one to everywhere.
+func (r Route) IsDefault() bool { return r.Dst.IsValid() && r.Dst.Bits() == 0 }
+
+// Namespace returns the namespace of an inode number, or nil.
+func (s *Snapshot) Namespace(inode uint64) *Namespace {
+	for _, n := range s.Namespaces {
+		if n.Inode == inode {
+			return n
+		}
+	}
+	return nil
+}
+
+// sort brings all into the fixed order.
+func (s *Snapshot) sort() {
+	slices.SortFunc(s.Namespaces, func(a, b *Namespace) int {
+		if a.Own != b.Own {
+			return map[bool]int{true: -1, false: 1}[a.Own]
+		}
+		return cmp.Or(cmp.Compare(a.Title(), b.Title()), cmp.Compare(a.Inode, b.Inode))
+	})
+	slices.Sort(s.Notes)
+	for _, n := range s.Namespaces {
+		slices.Sort(n.Names)
+		slices.Sort(n.Notes)
+		slices.SortFunc(n.Processes, func(a, b Process) int { return cmp.Compare(a.Pid, b.Pid) })
+		slices.SortFunc(n.Links, func(a, b *Link) int { return cmp.Compare(a.Index, b.Index) })
+		slices.SortFunc(n.Routes, func(a, b Route) int {
+			return cmp.Or(comparePrefixes(a.Dst, b.Dst), a.Via.Compare(b.Via), cmp.Compare(a.Dev, b.Dev))
+		})
+		slices.SortFunc(n.Listeners, func(a, b Listener) int {
+			return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Addr.Port(), b.Addr.Port()), a.Addr.Addr().Compare(b.Addr.Addr()))
+		})
+		n.Routes, n.Listeners = slices.Compact(n.Routes), slices.Compact(n.Listeners)
+		for _, l := range n.Links {
+			slices.SortFunc(l.Addrs, comparePrefixes)
+		}
+	}
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}

@@ -1,0 +1,140 @@
+package topology
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// WriteTree writes a snapshot as a tree of text: each namespace with its links, and below a bridge
+// its ports with what is at their other ends.
+func WriteTree(w io.Writer, s *Snapshot) error {
+	var b strings.Builder
+	for i, n := range s.Namespaces {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		line(&b, "", n.Title(), n.who())
+		for _, l := range n.Links {
+			if l.Master == "" {
+				s.treeLink(&b, "  ", n, l)
+			}
+		}
+		for _, r := range n.Routes {
+			if r.IsDefault() {
+				line(&b, "  ", "default", "via "+r.Via.String()+" on "+r.Dev)
+			}
+		}
+		if n.More > 0 {
+			line(&b, "  ", fmt.Sprintf("and %d more routes", n.More))
+		}
+		if text := listeners(n.Listeners); text != "" {
+			line(&b, "  ", "listens on", text)
+		}
+		notes(&b, "  ", n.Notes)
+	}
+	notes(&b, "", s.Notes)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// treeLink writes a link and its ports.
+func (s *Snapshot) treeLink(b *strings.Builder, indent string, n *Namespace, l *Link) {
+	name := l.Name
+	if state := l.state(); state != "" {
+		name += " (" + state + ")"
+	}
+	far := ""
+	if at := s.end(l.Peer); at != nil && l.Peer.Inode != n.Inode {
+		far = "--- " + s.Namespace(l.Peer.Inode).Title() + " " + at.Name
+		if n.Own {
+			far += "  " + at.addrs()
+		}
+	}
+	line(b, indent, name, l.addrs(), far)
+	for _, p := range n.Links {
+		if p.Master == l.Name && p != l {
+			s.treeLink(b, indent+"  ", n, p)
+		}
+	}
+}
+
+// end returns the link at an end, or nil.
+func (s *Snapshot) end(e *End) *Link {
+	if e == nil {
+		return nil
+	}
+	n := s.Namespace(e.Inode)
+	if n == nil {
+		return nil
+	}
+	for _, l := range n.Links {
+		if l.Index == e.Index {
+			return l
+		}
+	}
+	return nil
+}
+
+// line writes the words that are not empty.
+func line(b *strings.Builder, indent string, words ...string) {
+	b.WriteString(indent)
+	first := true
+	for _, word := range words {
+		if word = strings.TrimSpace(word); word == "" {
+			continue
+		}
+		if !first {
+			b.WriteString("  ")
+		}
+		first = false
+		b.WriteString(plain(word))
+	}
+	b.WriteByte('\n')
+}
+
+func notes(b *strings.Builder, indent string, all []string) {
+	for _, n := range all {
+		line(b, indent, "note: "+n)
+	}
+}
+
+// listeners are sockets in few words. Those of 127.0.0.0/8 and ::1 are left out, because nobody else
+// reaches them.
+func listeners(all []Listener) string {
+	var words []string
+	for _, l := range all {
+		if l.Addr.Addr().IsLoopback() {
+			continue
+		}
+		host := l.Addr.Addr().String()
+		switch {
+		case l.Addr.Addr().IsUnspecified():
+			host = ""
+		case l.Addr.Addr().Is6():
+			host = "[" + host + "]"
+		}
+		word := l.Proto + " " + host + ":" + strconv.Itoa(int(l.Addr.Port()))
+		if len(words) == 0 || words[len(words)-1] != word { // of both families
+			words = append(words, word)
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+// plain returns a text with what is not printable as an escape, so that a name cannot change what a
+// terminal or a file shows.
+func plain(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
+			b.WriteRune(r)
+			continue
+		}
+		quoted := strconv.QuoteRune(r)
+		b.WriteString(quoted[1 : len(quoted)-1])
+	}
+	return b.String()
+}
