@@ -1,7 +1,9 @@
 package topology
 
 import (
+	"cmp"
 	"context"
+	"slices"
 
 	"github.com/boxwire/boxwire/link"
 )
@@ -13,50 +15,59 @@ type place struct {
 }
 
 // pair finds the other ends of links. A link names the namespace of its other end by an id that its
-// own namespace has given it, so that the ids of all are asked for.
+// own namespace has given it. The ids are asked for where most links lead elsewhere first, which
+// answers for both ends of a pair: on a host of a thousand boxes the boxes need not be asked.
 func pair(ctx context.Context, spaces []*space) {
-	all := make(map[place]*Link)
+	all := make(map[place]int) // the number of a link in its namespace
 	for _, x := range spaces {
-		for _, l := range x.is.Links {
-			all[place{x, l.Index}] = l
+		for i, l := range x.links {
+			all[place{x, l.Index}] = i
 		}
 	}
-	for _, x := range spaces {
-		ids := x.ids(ctx, spaces)
+	order := slices.Clone(spaces)
+	slices.SortStableFunc(order, func(a, b *space) int { return cmp.Compare(b.leading(), a.leading()) })
+	for _, x := range order {
+		var ids map[int]*space
+		if x.leading() > 0 {
+			ids = x.ids(ctx, spaces)
+		}
 		for i, l := range x.links {
-			index, is := other(l), x.is.Links[i]
-			in := x
+			index, in := cmp.Or(l.PeerIndex, l.ParentIndex), x
 			if l.LinkNSID >= 0 {
 				in = ids[l.LinkNSID]
 			}
-			if index == 0 || in == nil {
+			if index == 0 || in == nil || x.is.Links[i].Peer != nil {
 				continue
 			}
-			if peer := all[place{in, index}]; peer != nil {
-				is.Peer = &End{Inode: in.is.Inode, Link: peer.Name, Index: index}
+			j, ok := all[place{in, index}]
+			if !ok {
+				continue
+			}
+			x.is.Links[i].Peer = &End{Inode: in.is.Inode, Link: in.links[j].Name, Index: index}
+			if isPair(l, in.links[j]) {
+				in.is.Links[j].Peer = &End{Inode: x.is.Inode, Link: l.Name, Index: l.Index}
 			}
 		}
 	}
 }
 
-// other is the index of a link's other end, or of the link that it lies on; 0 is none.
-func other(l link.Link) int {
-	if l.PeerIndex != 0 {
-		return l.PeerIndex
-	}
-	return l.ParentIndex
+// isPair reports whether two links are the ends of one pair.
+func isPair(a, b link.Link) bool {
+	return a.PeerIndex != 0 && a.PeerIndex == b.Index && b.PeerIndex == a.Index
 }
 
-// ids returns the namespaces by the ids that a namespace knows them by. It asks only if a link of
-// the namespace leads to another one.
+// leading counts the links that lead to another namespace and whose other end is not known yet.
+func (x *space) leading() (n int) {
+	for i, l := range x.links {
+		if l.LinkNSID >= 0 && x.is.Links[i].Peer == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// ids returns the namespaces by the ids that a namespace knows them by.
 func (x *space) ids(ctx context.Context, spaces []*space) map[int]*space {
-	leads := false
-	for _, l := range x.links {
-		leads = leads || l.LinkNSID >= 0
-	}
-	if !leads {
-		return nil
-	}
 	ids := make(map[int]*space)
 	for _, y := range spaces {
 		if y == x {
