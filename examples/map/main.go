@@ -28,13 +28,16 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	status := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	status := run(ctx, os.Args[1:], topology.Read, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(status)
 }
 
+// A reader reads the machine.
+type reader func(context.Context) (*topology.Snapshot, error)
+
 // run is the program, with its exit status: 2 for a bad command line, 1 for another error.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+func run(ctx context.Context, args []string, read reader, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("map", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	forms := map[string]func(io.Writer, *topology.Snapshot) error{
@@ -63,7 +66,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if *svg != "" {
 		write = topology.WriteSVG
 	}
-	if err := show(ctx, write, *svg, stdout); err != nil {
+	if err := show(ctx, read, write, *svg, stdout); err != nil {
 		fmt.Fprintln(stderr, "map:", err)
 		return 1
 	}
@@ -71,8 +74,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 // show reads the machine and writes it, all or nothing of a file.
-func show(ctx context.Context, write func(io.Writer, *topology.Snapshot) error, file string, stdout io.Writer) error {
-	s, err := topology.Read(ctx)
+func show(ctx context.Context, read reader, write func(io.Writer, *topology.Snapshot) error, file string, stdout io.Writer) error {
+	s, err := read(ctx)
 	if err != nil {
 		return err
 	}

@@ -24,8 +24,15 @@ const readers = 8
 // Read reads the network namespaces of the machine, as far as the caller may. A namespace that ends
 // meanwhile is left out. What may not be read is named in Notes.
 //
-// It reads all of /proc, and so finds what is in the program's own pid namespace.
+// It reads all of /proc, and so finds what is in the program's own pid namespace. It holds each
+// namespace open while it reads.
 func Read(ctx context.Context) (*Snapshot, error) {
+	return read(ctx, func(netns.Info) bool { return true })
+}
+
+// read is Read for some of the namespaces: tests of other packages go on at the same time, and notice
+// who holds theirs.
+func read(ctx context.Context, some func(netns.Info) bool) (*Snapshot, error) {
 	own, err := netns.Current()
 	if err != nil {
 		return nil, err
@@ -46,6 +53,9 @@ func Read(ctx context.Context) (*Snapshot, error) {
 		}
 	}()
 	for _, info := range infos {
+		if !some(info) {
+			continue
+		}
 		n := namespaceOf(info)
 		n.Own = info.ID == own.ID()
 		ns, err := open(ctx, info)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -43,10 +44,15 @@ func machine(t *testing.T) (host, web, db *netns.NS) {
 	return host, web, db
 }
 
-// of reads the machine, and returns what it says of some namespaces.
+// ours are the namespaces that this process alone holds.
+func ours(info netns.Info) bool {
+	return !slices.ContainsFunc(info.Holders, func(h netns.Holder) bool { return h.Pid != os.Getpid() })
+}
+
+// of reads the process's namespaces, and returns what it says of some.
 func of(t *testing.T, spaces ...*netns.NS) (all []*Namespace) {
 	t.Helper()
-	s, err := Read(t.Context())
+	s, err := read(t.Context(), ours)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +193,7 @@ func TestReadEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	if s, err := Read(ctx); !errors.Is(err, context.Canceled) {
+	if s, err := read(ctx, ours); !errors.Is(err, context.Canceled) {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
