@@ -49,6 +49,14 @@ func ours(info netns.Info) bool {
 	return !slices.ContainsFunc(info.Holders, func(h netns.Holder) bool { return h.Pid != os.Getpid() })
 }
 
+// rounds is how often what is random is tried.
+func rounds() int {
+	if testing.Short() {
+		return 4
+	}
+	return 20
+}
+
 // of reads the process's namespaces, and returns what it says of some.
 func of(t *testing.T, spaces ...*netns.NS) (all []*Namespace) {
 	t.Helper()
@@ -141,7 +149,7 @@ func TestTheSameMachineLooksTheSame(t *testing.T) {
 	t.Parallel()
 	host, web, db := machine(t)
 	first := ""
-	for range 20 {
+	for range rounds() {
 		s := &Snapshot{Namespaces: of(t, host, web, db)}
 		var b bytes.Buffer
 		if err := json.NewEncoder(&b).Encode(s); err != nil {
@@ -182,7 +190,7 @@ func TestNamespacesMayEndMeanwhile(t *testing.T) {
 	}()
 	defer func() { stop(); <-ended }()
 	host, _, _ := machine(t)
-	for range 20 {
+	for range rounds() {
 		if n := of(t, host)[0]; len(n.Notes) > 0 || len(n.Links) != 4 {
 			t.Errorf("%+v", n)
 		}
