@@ -85,5 +85,8 @@ var policySetNames = func() (names []string) {
 	return names
 }()
 
+// isGrant reports whether a set has grants.
+func isGrant(set string) bool { return set == families[0].grant || set == families[1].grant }
+
 // isRecord reports whether a set has records of policies.
 func isRecord(set string) bool { return strings.HasPrefix(set, "policy") }

@@ -100,7 +100,7 @@ func (s *syncTx) wantPolicies() error {
 // keepGrants adds the grants of the boxes that have a policy.
 func (s *syncTx) keepGrants() {
 	for _, it := range s.have {
-		if it.set != families[0].grant && it.set != families[1].grant {
+		if !isGrant(it.set) {
 			continue
 		}
 		if _, ok := s.policies.want[grantedTo(it)]; ok {
@@ -134,7 +134,7 @@ func (s *syncTx) sweepPolicies(ctx context.Context, all bool) error {
 		all: all || s.policies.had == nil && len(s.policies.want) > 0,
 	}
 	for _, it := range s.want {
-		if it.set == families[0].grant || it.set == families[1].grant {
+		if isGrant(it.set) {
 			sw.grants[it.setKey()] = true
 		}
 	}
@@ -172,7 +172,7 @@ func (n *NAT) policiesOfNetwork(ctx context.Context, c nft.Conn, iface string, h
 		return nil, nil, err
 	}
 	for _, it := range items {
-		if it.set != families[0].grant && it.set != families[1].grant {
+		if !isGrant(it.set) {
 			continue
 		}
 		if _, ok := all[grantedTo(it)]; ok {

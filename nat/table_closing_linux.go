@@ -88,7 +88,7 @@ func (tx *tableTx) closedAhead(ctx context.Context) (gone, ask bool, err error) 
 }
 
 // reopen puts back what was closed ahead, because the transaction that follows was refused. If
-// nobody knows whether it was, what is closed stays closed.
+// it is unknown whether it was, what is closed stays closed.
 func (tx *tableTx) reopen(ctx context.Context, cause error) error {
 	if !tx.closing.done || errors.Is(cause, nft.ErrUnknown) {
 		return nil

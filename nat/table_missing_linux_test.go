@@ -87,7 +87,7 @@ func TestGrantsMayRunOutWhileTheyAreDeleted(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				time.Sleep(time.Until(began.Add(minGrant + time.Since(began)/2))) // half of them ran out
+				time.Sleep(time.Until(began.Add(minGrant + time.Since(began)/2))) // half of them ran out; the kernel tells of none
 				if err := without(t.Context(), gw); err != nil {
 					t.Fatal(err)
 				}

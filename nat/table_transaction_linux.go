@@ -123,6 +123,5 @@ func missing(err error) string {
 
 // isExpired reports whether a grant that a transaction deletes ran out after it was read.
 func isExpired(err error) bool {
-	set := missing(err)
-	return set == families[0].grant || set == families[1].grant
+	return isGrant(missing(err))
 }

@@ -6,47 +6,52 @@ import (
 	"strings"
 )
 
-// WriteDOT writes a snapshot as a graph for Graphviz (dot(1)): a cluster for each namespace, a node
-// for each link, and an edge for each pair and each port of a bridge.
-func WriteDOT(w io.Writer, s *Snapshot) error {
-	quote := func(text string) string {
-		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(text) + `"`
-	}
-	var b strings.Builder
-	b.WriteString("graph machine {\n  rankdir=LR\n  node [shape=box]\n")
-	for _, n := range s.Namespaces {
-		fmt.Fprintf(&b, "  subgraph cluster_%d {\n    label=%s\n", n.Inode, quote(label(n.Title(), n.who(), listeners(n.Listeners))))
-		for _, l := range n.shown() {
-			fmt.Fprintf(&b, "    %s [label=%s]\n", node(n.Inode, l.Index), quote(label(l.Name, l.state(), l.addrs())))
-		}
-		b.WriteString("  }\n")
-	}
-	for _, e := range s.edges() {
-		fmt.Fprintf(&b, "  %s -- %s\n", e[0], e[1])
-	}
-	b.WriteString("}\n")
-	_, err := io.WriteString(w, b.String())
-	return err
+// A language is how one program wants a graph written.
+type language struct {
+	begin, end string
+	open       string // of a namespace, with its inode number and label
+	close      string
+	node       string // with its name and label
+	edge       string // with the names of two nodes
+	quote      *strings.Replacer
 }
 
-// WriteMermaid writes a snapshot as a flowchart for Mermaid, as Markdown pages show it.
-func WriteMermaid(w io.Writer, s *Snapshot) error {
+var dot = language{
+	begin: "graph machine {\n  rankdir=LR\n  node [shape=box]\n", end: "}\n",
+	open: "  subgraph cluster_%d {\n    label=\"%s\"\n", close: "  }\n",
+	node: "    %s [label=\"%s\"]\n", edge: "  %s -- %s\n",
+	quote: strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`),
+}
+
+var mermaid = language{
+	begin: "flowchart LR\n",
+	open:  "  subgraph n%d[\"%s\"]\n", close: "  end\n",
+	node: "    %s[\"%s\"]\n", edge: "  %s --- %s\n",
 	// Mermaid's own entities; the rest of HTML's would be taken for markup.
-	quote := func(text string) string {
-		return `"` + strings.NewReplacer("#", "#35;", `"`, "#quot;", "<", "#lt;", ">", "#gt;", "`", "#96;", "\n", "<br/>").Replace(text) + `"`
-	}
+	quote: strings.NewReplacer("#", "#35;", `"`, "#quot;", "<", "#lt;", ">", "#gt;", "`", "#96;", "\n", "<br/>"),
+}
+
+// WriteDOT writes a snapshot as a graph for Graphviz (dot(1)): a cluster for each namespace, a node
+// for each link, and an edge for each pair and each port of a bridge.
+func WriteDOT(w io.Writer, s *Snapshot) error { return dot.write(w, s) }
+
+// WriteMermaid writes a snapshot as a flowchart for Mermaid, as Markdown pages show it.
+func WriteMermaid(w io.Writer, s *Snapshot) error { return mermaid.write(w, s) }
+
+func (g *language) write(w io.Writer, s *Snapshot) error {
 	var b strings.Builder
-	b.WriteString("flowchart LR\n")
+	b.WriteString(g.begin)
 	for _, n := range s.Namespaces {
-		fmt.Fprintf(&b, "  subgraph n%d[%s]\n", n.Inode, quote(label(n.Title(), n.who(), listeners(n.Listeners))))
+		fmt.Fprintf(&b, g.open, n.Inode, g.quote.Replace(label(n.Title(), n.who(), listeners(n.Listeners))))
 		for _, l := range n.shown() {
-			fmt.Fprintf(&b, "    %s[%s]\n", node(n.Inode, l.Index), quote(label(l.Name, l.state(), l.addrs())))
+			fmt.Fprintf(&b, g.node, node(n.Inode, l.Index), g.quote.Replace(label(l.Name, l.state(), l.addrs())))
 		}
-		b.WriteString("  end\n")
+		b.WriteString(g.close)
 	}
 	for _, e := range s.edges() {
-		fmt.Fprintf(&b, "  %s --- %s\n", e[0], e[1])
+		fmt.Fprintf(&b, g.edge, e[0], e[1])
 	}
+	b.WriteString(g.end)
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -189,7 +188,7 @@ func (x *space) readRoutes(ctx context.Context) error {
 			return err
 		}
 		for _, r := range routes {
-			if r.Table != unix.RT_TABLE_MAIN || r.Type != unix.RTN_UNICAST || !r.Dst.IsValid() || multicast(r.Dst) {
+			if r.Table != unix.RT_TABLE_MAIN || r.Type != unix.RTN_UNICAST || !r.Dst.IsValid() || r.Dst.Addr().IsMulticast() {
 				continue
 			}
 			x.is.Routes = append(x.is.Routes, Route{Dst: r.Dst, Via: r.Gateway, Dev: names[r.Link()]})
@@ -201,6 +200,3 @@ func (x *space) readRoutes(ctx context.Context) error {
 	}
 	return nil
 }
-
-// multicast reports whether a route is one that each link has by itself.
-func multicast(p netip.Prefix) bool { return p.Addr().IsMulticast() }

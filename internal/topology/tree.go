@@ -101,8 +101,8 @@ func notes(b *strings.Builder, indent string, all []string) {
 	}
 }
 
-// listeners are sockets in few words. Those of 127.0.0.0/8 and ::1 are left out, because nobody else
-// reaches them.
+// listeners are sockets in few words. Those of 127.0.0.0/8 and ::1 are left out, because they are
+// reached from the namespace itself alone.
 func listeners(all []Listener) string {
 	var words []string
 	for _, l := range all {
