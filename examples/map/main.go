@@ -28,7 +28,8 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	status := run(ctx, os.Args[1:], topology.Read, os.Stdout, os.Stderr)
+	read := func(ctx context.Context) (*topology.Snapshot, error) { return topology.Read(ctx, topology.Options{}) }
+	status := run(ctx, os.Args[1:], read, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(status)
 }

@@ -25,13 +25,7 @@ const readers = 8
 //
 // It reads all of /proc, and so finds what is in the program's own pid namespace. It holds each
 // namespace open while it reads.
-func Read(ctx context.Context) (*Snapshot, error) {
-	return read(ctx, func(netns.Info) bool { return true })
-}
-
-// read is Read for some of the namespaces: tests of other packages go on at the same time, and notice
-// who holds theirs.
-func read(ctx context.Context, some func(netns.Info) bool) (*Snapshot, error) {
+func Read(ctx context.Context, opts Options) (*Snapshot, error) {
 	own, err := netns.Current()
 	if err != nil {
 		return nil, err
@@ -52,7 +46,7 @@ func read(ctx context.Context, some func(netns.Info) bool) (*Snapshot, error) {
 		}
 	}()
 	for _, info := range infos {
-		if !some(info) {
+		if opts.Some != nil && !opts.Some(info) {
 			continue
 		}
 		n := namespaceOf(info)

@@ -60,7 +60,7 @@ func rounds() int {
 // of reads the process's namespaces, and returns what it says of some.
 func of(t *testing.T, spaces ...*netns.NS) (all []*Namespace) {
 	t.Helper()
-	s, err := read(t.Context(), ours)
+	s, err := Read(t.Context(), Options{Some: ours})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +201,7 @@ func TestReadEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	if s, err := read(ctx, ours); !errors.Is(err, context.Canceled) {
+	if s, err := Read(ctx, Options{Some: ours}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%+v, %v", s, err)
 	}
 }

@@ -30,6 +30,14 @@ type Namespace struct {
 	// Own says that the reading program is in it.
 	Own bool `json:"own,omitempty"`
 
+	// NSID is the id by which the caller's own namespace knows it (ip-netns(8), list-id). nil where
+	// it has none.
+	NSID *int `json:"nsid,omitempty"`
+
+	// UserNS is the inode number of the user namespace that owns it, or 0 where the kernel does not
+	// say.
+	UserNS uint64 `json:"userns,omitempty"`
+
 	// Names are the paths of its bind mounts, as `ip netns` makes them.
 	Names []string `json:"names,omitempty"`
 
@@ -37,9 +45,17 @@ type Namespace struct {
 	// children.
 	Processes []Process `json:"processes,omitempty"`
 
+	// Containers are the containers that the processes belong to, by id. Several of them share the
+	// namespace, as those of a pod do.
+	Containers []Container `json:"containers,omitempty"`
+
 	Links     []*Link    `json:"links,omitempty"`
 	Routes    []Route    `json:"routes,omitempty"`
 	Listeners []Listener `json:"listeners,omitempty"`
+
+	// Networks and Ports are what the firewall of the namespace translates.
+	Networks []Network `json:"networks,omitempty"`
+	Ports    []Port    `json:"ports,omitempty"`
 
 	// More is the number of routes that are not among Routes. A namespace with many routes has
 	// its default routes there alone.
@@ -55,6 +71,12 @@ type Process struct {
 	Comm string `json:"comm"` // its name (proc(5), comm)
 }
 
+// A Container is what the cgroup of a process says about it.
+type Container struct {
+	ID      string `json:"id"`                // 64 hexadecimal digits
+	Runtime string `json:"runtime,omitempty"` // "docker", "libpod", "cri-containerd", ...
+}
+
 // A Link is a network interface.
 type Link struct {
 	Index   int            `json:"index"`
@@ -66,6 +88,13 @@ type Link struct {
 	MAC     string         `json:"mac,omitempty"`
 	Master  string         `json:"master,omitempty"` // the bridge, bond or VRF that it is a port of
 	Addrs   []netip.Prefix `json:"addrs,omitempty"`
+
+	// Detail is what sets the link apart from others of its kind: "id 7" of a VLAN, "id 42 remote
+	// 192.0.2.1" of a tunnel, in the words of ip-link(8).
+	Detail string `json:"detail,omitempty"`
+
+	// VLANs are those that a port of a bridge carries, where the bridge filters them: "1", "10-20".
+	VLANs []string `json:"vlans,omitempty"`
 
 	// Peer is the other end of a pair, or the link that a VLAN, a macvlan or the like lies on. nil
 	// where there is none, or it could not be found.
@@ -90,6 +119,31 @@ type Route struct {
 type Listener struct {
 	Proto string         `json:"proto"` // "tcp" or "udp"
 	Addr  netip.AddrPort `json:"addr"`
+}
+
+// A Network is a network of boxes behind the namespace, as package nat has it.
+type Network struct {
+	Table     string         `json:"table"` // "inet boxwire"
+	Interface string         `json:"interface"`
+	Subnets   []netip.Prefix `json:"subnets,omitempty"`
+	Flags     []string       `json:"flags,omitempty"` // "masquerade", "internal", "isolated", ...
+}
+
+// A Port is a port of a namespace that leads to another address: published by package nat, or
+// translated by another firewall.
+type Port struct {
+	Table string         `json:"table"` // "inet boxwire", "ip nat"
+	Proto string         `json:"proto"` // "tcp", "udp", ...
+	Host  netip.AddrPort `json:"host"`  // an unspecified address is every one of the family
+	Last  uint16         `json:"last,omitempty"`
+	Box   netip.AddrPort `json:"box"`
+	Owner string         `json:"owner,omitempty"`
+
+	// To is the link that has the address of Box, or nil where no namespace of the snapshot has it.
+	To *End `json:"to,omitempty"`
+
+	// Fault says why the port does not answer, as far as the snapshot shows. "" is no fault.
+	Fault string `json:"fault,omitempty"`
 }
 
 // IsDefault reports whether the route is one to everywhere.
@@ -125,11 +179,21 @@ func (s *Snapshot) sort() {
 		slices.SortFunc(n.Listeners, func(a, b Listener) int {
 			return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Addr.Port(), b.Addr.Port()), a.Addr.Addr().Compare(b.Addr.Addr()))
 		})
+		slices.SortFunc(n.Containers, func(a, b Container) int { return cmp.Compare(a.ID, b.ID) })
+		slices.SortFunc(n.Networks, func(a, b Network) int {
+			return cmp.Or(cmp.Compare(a.Table, b.Table), cmp.Compare(a.Interface, b.Interface))
+		})
+		slices.SortFunc(n.Ports, comparePorts)
 		n.Routes, n.Listeners = slices.Compact(n.Routes), slices.Compact(n.Listeners)
 		for _, l := range n.Links {
 			slices.SortFunc(l.Addrs, comparePrefixes)
 		}
 	}
+}
+
+func comparePorts(a, b Port) int {
+	return cmp.Or(cmp.Compare(a.Host.Port(), b.Host.Port()), cmp.Compare(a.Proto, b.Proto), a.Host.Addr().Compare(b.Host.Addr()),
+		cmp.Compare(a.Table, b.Table), a.Box.Compare(b.Box), cmp.Compare(a.Owner, b.Owner))
 }
 
 func comparePrefixes(a, b netip.Prefix) int {
