@@ -44,7 +44,7 @@ func (g *language) write(w io.Writer, s *Snapshot) error {
 	for _, n := range s.Namespaces {
 		fmt.Fprintf(&b, g.open, n.Inode, g.quote.Replace(label(n.Title(), n.who(), listeners(n.Listeners))))
 		for _, l := range n.shown() {
-			fmt.Fprintf(&b, g.node, node(n.Inode, l.Index), g.quote.Replace(label(l.Name, l.state(), l.addrs())))
+			fmt.Fprintf(&b, g.node, node(n.Inode, l.Index), g.quote.Replace(label(l.Name, l.state(n), l.addrs())))
 		}
 		b.WriteString(g.close)
 	}

@@ -2,222 +2,262 @@ package topology
 
 import (
 	"fmt"
-	"unicode/utf8"
+	"slices"
 )
 
 // Sizes of a picture, in pixels.
 const (
-	charWidth  = 7.3 // of the font, a little more than most have
-	rowHeight  = 18
-	padding    = 10
-	columnGap  = 90
-	boxGap     = 16
-	mostInRow  = 30 // namespaces below one link's namespace that are drawn, before the rest is a count
-	marginSide = 20
+	charWidth = 7.3 // of the font, a little more than most have
+	rowHeight = 18
+	padding   = 10
+	columnGap = 110
+	boxGap    = 16
+	bandGap   = 32
+	margin    = 20
+	flagTip   = 8 // how far the tip of a flag reaches
+	wide      = 1200
 )
 
-// A row is a line of text in the box of a namespace.
-type row struct {
-	text  string
-	small bool  // it says more about the row above
-	link  *Link // that the row is about, or nil
-}
+// mostAlike is how many links of one bridge are drawn, or ports, or namespaces without a wire, before
+// the rest is a count.
+const mostAlike = 30
 
-// A box is a namespace in a picture.
-type box struct {
-	ns     *Namespace // nil for the count of those that are not drawn
-	rows   []row
-	x, y   float64
-	width  float64
-	height float64
-	column int
-}
+// An area is where something is drawn.
+type area struct{ x, y, width, height float64 }
 
 // A picture is where each namespace is drawn.
 type picture struct {
-	boxes         []*box
-	of            map[uint64]*box
-	width, height float64
+	s        *Snapshot
+	unfolded func(group string) bool
+	at       map[uint64]*Namespace // by their inode numbers
+	boxes    []*box
+	of       map[uint64]*box // by the inode numbers of their namespaces
+	width    float64
+	height   float64
 }
 
-// lay places the namespaces: the caller's own in the first column, those that its links lead to in
-// the next, and so on. In a column they follow the order of the links that lead to them.
-func (s *Snapshot) lay() *picture {
-	p := &picture{of: make(map[uint64]*box)}
-	var columns [][]*box
-	place := func(n *Namespace, column int) *box {
-		b := newBox(n, column)
-		p.of[n.Inode] = b
-		for len(columns) <= column {
-			columns = append(columns, nil)
-		}
-		columns[column] = append(columns[column], b)
-		return b
-	}
-	for _, root := range s.Namespaces {
-		if p.of[root.Inode] != nil || !root.Own && len(s.far(root)) > 0 && s.reached(root) {
+// lay places the namespaces. Those that are wired to each other are a band. A band begins with the
+// caller's own namespace, or with the one that most links lead away from. Left of it is what its
+// default routes lead to, right of it are the others, in the order of the links that lead to them.
+// Namespaces without a wire come last, side by side.
+func (s *Snapshot) lay(unfolded func(string) bool) *picture {
+	p := &picture{s: s, unfolded: unfolded, at: s.byInode(), of: make(map[uint64]*box)}
+	var alone []*Namespace
+	for _, band := range p.bands() {
+		if len(band) == 1 && !band[0].Own && len(band[0].Ports) == 0 {
+			alone = append(alone, band[0])
 			continue
 		}
-		for queue := []*box{place(root, 0)}; len(queue) > 0; queue = queue[1:] {
-			at, drawn, more := queue[0], 0, 0
-			for _, n := range s.far(at.ns) {
-				switch {
-				case p.of[n.Inode] != nil:
-				case drawn == mostInRow:
-					p.of[n.Inode] = &box{ns: n, column: -1}
-					more++
-				default:
-					drawn++
-					queue = append(queue, place(n, at.column+1))
-				}
-			}
-			if more > 0 {
-				b := &box{rows: []row{{text: fmt.Sprintf("+ %d more", more)}}, column: at.column + 1}
-				b.size()
-				columns[b.column] = append(columns[b.column], b)
-			}
-		}
+		p.band(band)
 	}
-	x := float64(marginSide)
-	for _, column := range columns {
-		y, width := float64(marginSide), 0.0
-		for _, b := range column {
-			b.x, b.y = x, y
-			y += b.height + boxGap
-			width = max(width, b.width)
-			p.boxes = append(p.boxes, b)
-		}
-		for _, b := range column {
-			b.width = width
-		}
-		x += width + columnGap
-		p.height = max(p.height, y-boxGap+marginSide)
+	p.alone(alone)
+	if len(p.boxes) > 0 {
+		p.width, p.height = p.width+margin, p.height-bandGap+margin
 	}
-	p.width = max(0, x-columnGap+marginSide)
 	return p
 }
 
-// far are the namespaces that the links of one lead to, in their order.
-func (s *Snapshot) far(n *Namespace) (all []*Namespace) {
-	seen := map[uint64]bool{n.Inode: true}
-	for _, l := range n.ordered() {
-		if l.link.Peer == nil || seen[l.link.Peer.Inode] {
-			continue
-		}
-		seen[l.link.Peer.Inode] = true
-		if other := s.Namespace(l.link.Peer.Inode); other != nil {
-			all = append(all, other)
-		}
-	}
-	return all
-}
-
-// reached reports whether a namespace is wired, over others, to one that comes before it.
-func (s *Snapshot) reached(n *Namespace) bool {
-	seen := map[uint64]bool{n.Inode: true}
-	for queue := []*Namespace{n}; len(queue) > 0; queue = queue[1:] {
-		for _, o := range s.far(queue[0]) {
-			if !seen[o.Inode] {
-				seen[o.Inode] = true
-				queue = append(queue, o)
-			}
-		}
-	}
-	for _, first := range s.Namespaces {
+// bands are the namespaces that are wired to each other, each band with its first namespace first.
+func (p *picture) bands() (bands [][]*Namespace) {
+	seen := make(map[uint64]bool)
+	for _, first := range p.s.Namespaces {
 		if seen[first.Inode] {
-			return first != n
+			continue
 		}
-	}
-	return false
-}
-
-// An indented is a link in the order of a picture.
-type indented struct {
-	link  *Link
-	depth int
-}
-
-// ordered are the links of a namespace, each bridge before its ports.
-func (n *Namespace) ordered() (all []indented) {
-	ports := make(map[string][]*Link)
-	for _, l := range n.Links {
-		if l.Master != "" {
-			ports[l.Master] = append(ports[l.Master], l)
-		}
-	}
-	var walk func(l *Link, depth int)
-	walk = func(l *Link, depth int) {
-		all = append(all, indented{l, depth})
-		for _, p := range ports[l.Name] {
-			if p != l && depth < 8 { // a VRF or a bond in a bridge; no more is possible
-				walk(p, depth+1)
+		seen[first.Inode] = true
+		band := []*Namespace{first}
+		for i := 0; i < len(band); i++ {
+			for _, l := range band[i].Links {
+				if l.Peer == nil || seen[l.Peer.Inode] {
+					continue
+				}
+				if other := p.at[l.Peer.Inode]; other != nil {
+					seen[other.Inode] = true
+					band = append(band, other)
+				}
 			}
 		}
-	}
-	for _, l := range n.Links {
-		if l.Master == "" {
-			walk(l, 0)
+		root := slices.MaxFunc(band, func(a, b *Namespace) int { return a.leads() - b.leads() })
+		if first.Own {
+			root = first
 		}
+		i := slices.Index(band, root)
+		band[0], band[i] = band[i], band[0]
+		bands = append(bands, band)
+	}
+	return bands
+}
+
+// leads counts the links that lead to another namespace.
+func (n *Namespace) leads() (count int) {
+	for _, l := range n.Links {
+		if l.Peer != nil && l.Peer.Inode != n.Inode {
+			count++
+		}
+	}
+	return count
+}
+
+// band places namespaces that are wired to each other, below what is there. Each is right of the one
+// that leads to it, at the height of the link that does.
+func (p *picture) band(band []*Namespace) {
+	root := p.newBox(band[0])
+	left := p.outside(root)
+	columns := [][]*box{left, {root}}
+	for i := 1; i < len(columns); i++ {
+		var next []*box
+		for _, at := range columns[i] {
+			next = append(next, p.children(at)...)
+		}
+		if len(next) > 0 {
+			columns = append(columns, next)
+		}
+	}
+	top := max(margin, p.height)
+	bottom := root.spread() + top
+	root.shift(top)
+	y := top
+	for _, b := range left {
+		b.spread()
+		if row, ok := root.rowOf(b.uplink.Index); ok {
+			y = max(y, row-b.middle(0))
+		}
+		b.shift(y)
+		y += b.height + boxGap
+	}
+	x := float64(margin)
+	for i, column := range columns {
+		width, flags := 0.0, 0.0
+		for _, b := range column {
+			width, flags = max(width, b.width), max(flags, b.flagWidth())
+			bottom = max(bottom, b.y+b.height)
+		}
+		if len(column) == 0 {
+			continue
+		}
+		x += flags
+		for _, b := range column {
+			b.x, b.width, b.column = x, width, i
+		}
+		x += width + columnGap
+		p.boxes = append(p.boxes, column...)
+	}
+	p.width, p.height = max(p.width, x-columnGap), bottom+bandGap
+}
+
+// children makes the boxes that the links of a box lead to, and that have none yet.
+func (p *picture) children(at *box) (all []*box) {
+	at.leads = make(map[int]*box)
+	for i, r := range at.rows {
+		switch {
+		case r.more != "" && r.far:
+			at.leads[i] = p.moreBox(at, r)
+		case r.link != nil && r.link.Peer != nil && p.of[r.link.Peer.Inode] == nil && p.at[r.link.Peer.Inode] != nil:
+			at.leads[i] = p.newBox(p.at[r.link.Peer.Inode])
+			at.leads[i].by = r.link.Peer.Index
+		default:
+			continue
+		}
+		all = append(all, at.leads[i])
 	}
 	return all
 }
 
-func newBox(n *Namespace, column int) *box {
-	b := &box{ns: n, column: column, rows: []row{{text: n.Title()}}}
-	if who := n.who(); who != "" {
-		b.rows = append(b.rows, row{text: who, small: true})
+// spread places the rows of a box that is at the height 0, and the boxes that they lead to. It returns
+// where the last of these ends.
+func (b *box) spread() (bottom float64) {
+	y, end := float64(padding), -float64(boxGap)
+	for i := range b.rows {
+		r := &b.rows[i]
+		if child := b.leads[i]; child != nil {
+			height := child.spread()
+			at, _ := child.rowOf(child.by)
+			begin := max(y+rowHeight/2-at, end+boxGap)
+			y = begin + at - rowHeight/2
+			child.shift(begin)
+			end = begin + height
+		}
+		r.y = y
+		y += rowHeight
 	}
-	for _, l := range n.ordered() {
-		if l.link.Name == "lo" {
+	b.height = y + padding
+	return max(b.height, end)
+}
+
+// shift moves a box and those that it leads to.
+func (b *box) shift(y float64) {
+	b.y += y
+	for _, child := range b.leads {
+		child.shift(y)
+	}
+}
+
+// outside are the boxes of what the default routes of a namespace lead to: other namespaces, or
+// gateways that are not on this machine.
+func (p *picture) outside(root *box) (column []*box) {
+	for _, r := range root.ns.Routes {
+		if !r.IsDefault() || r.Dev == "" {
 			continue
 		}
-		indent := ""
-		for range l.depth {
-			indent += "  "
+		i := slices.IndexFunc(root.ns.Links, func(l *Link) bool { return l.Name == r.Dev })
+		if i < 0 {
+			continue
 		}
-		text := indent + l.link.Name
-		if state := l.link.state(); state != "" {
-			text += " (" + state + ")"
+		l := root.ns.Links[i]
+		if l.Peer != nil && l.Peer.Inode != root.ns.Inode {
+			if n := p.at[l.Peer.Inode]; n != nil && p.of[n.Inode] == nil {
+				b := p.newBox(n)
+				b.uplink = l
+				column = append(column, b)
+			}
+			continue
 		}
-		b.rows = append(b.rows, row{text: text, link: l.link})
-		if addrs := l.link.addrs(); addrs != "" {
-			b.rows = append(b.rows, row{text: indent + "  " + addrs, small: true})
+		text := "via " + r.Via.String()
+		if !r.Via.IsValid() {
+			text = "on " + r.Dev
 		}
+		if j := slices.IndexFunc(column, func(b *box) bool { return b.uplink == l }); j >= 0 {
+			if column[j].ns == nil {
+				column[j].rows = append(column[j].rows, row{text: text, small: true})
+				column[j].size()
+			}
+			continue
+		}
+		b := &box{
+			id: fmt.Sprintf("outside-%d-%d", root.ns.Inode, l.Index), class: "outside", uplink: l,
+			rows: []row{{text: "outside"}, {text: text, small: true}},
+		}
+		b.size()
+		column = append(column, b)
 	}
-	if text := listeners(n.Listeners); text != "" {
-		b.rows = append(b.rows, row{text: "listens on " + text, small: true})
-	}
-	for _, note := range n.Notes {
-		b.rows = append(b.rows, row{text: "note: " + note, small: true})
-	}
-	b.size()
-	return b
+	return column
 }
 
-// size makes the box as large as its rows need.
-func (b *box) size() {
-	for i := range b.rows {
-		b.rows[i].text = clip(plain(b.rows[i].text))
-		b.width = max(b.width, float64(utf8.RuneCountInString(b.rows[i].text))*charWidth+2*padding)
+// alone places namespaces without a wire, side by side.
+func (p *picture) alone(all []*Namespace) {
+	shown, rest := all, 0
+	if len(all) > mostAlike && !p.unfolded("alone") {
+		shown, rest = all[:mostAlike], len(all)-mostAlike
 	}
-	b.height = float64(len(b.rows))*rowHeight + 2*padding
-}
-
-// clip bounds the length of a row.
-func clip(s string) string {
-	const most = 60
-	if r := []rune(s); len(r) > most {
-		return string(r[:most-1]) + "…"
+	var boxes []*box
+	for _, n := range shown {
+		boxes = append(boxes, p.newBox(n))
 	}
-	return s
-}
-
-// rowOf is the middle of the row of a link, by its height in the picture.
-func (b *box) rowOf(index int) (y float64, ok bool) {
-	for i, r := range b.rows {
-		if r.link != nil && r.link.Index == index {
-			return b.y + padding + (float64(i)+0.5)*rowHeight, true
+	if rest > 0 {
+		boxes = append(boxes, p.moreBox(nil, row{text: fmt.Sprintf("+ %d more", rest), more: "alone"}))
+	}
+	limit := max(wide, p.width)
+	x, y, height := float64(margin), max(margin, p.height), 0.0
+	for _, b := range boxes {
+		b.spread()
+		if x > margin && x+b.width > limit {
+			x, y, height = margin, y+height+boxGap, 0
 		}
+		b.x, b.y = x, y
+		x += b.width
+		p.width, height = max(p.width, x), max(height, b.height)
+		x += boxGap
+		p.height = max(p.height, y+height+bandGap)
 	}
-	return 0, false
+	p.boxes = append(p.boxes, boxes...)
 }

@@ -37,11 +37,17 @@ func (n *Namespace) who() string {
 	return strings.Join(words, ", ")
 }
 
-// state is a link's kind and what is not as usual about it.
-func (l *Link) state() string {
+// state is a link's kind in its namespace, and what is not as usual about it.
+func (l *Link) state(n *Namespace) string {
 	var words []string
-	if l.Kind != "" {
-		words = append(words, l.Kind)
+	if kind := strings.TrimSpace(l.Kind + " " + l.Detail); kind != "" {
+		words = append(words, kind)
+	}
+	if l.Peer != nil && l.Peer.Inode == n.Inode {
+		words = append(words, "on "+l.Peer.Link)
+	}
+	if len(l.VLANs) > 0 {
+		words = append(words, "vlan "+strings.Join(l.VLANs, " "))
 	}
 	switch {
 	case !l.Up:
@@ -61,4 +67,26 @@ func (l *Link) addrs() string {
 		}
 	}
 	return strings.Join(words, " ")
+}
+
+// network is what the firewall does with the boxes of a link, in few words.
+func (n *Namespace) network(link string) string {
+	var words []string
+	for _, w := range n.Networks {
+		if w.Interface == link {
+			words = append(words, w.Flags...)
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+// joined joins the words that are not empty.
+func joined(words ...string) string {
+	var kept []string
+	for _, w := range words {
+		if w != "" {
+			kept = append(kept, w)
+		}
+	}
+	return strings.Join(kept, "  ")
 }

@@ -159,6 +159,15 @@ func (s *Snapshot) Namespace(inode uint64) *Namespace {
 	return nil
 }
 
+// byInode are the namespaces by their inode numbers.
+func (s *Snapshot) byInode() map[uint64]*Namespace {
+	all := make(map[uint64]*Namespace, len(s.Namespaces))
+	for _, n := range s.Namespaces {
+		all[n.Inode] = n
+	}
+	return all
+}
+
 // sort brings all into the fixed order.
 func (s *Snapshot) sort() {
 	slices.SortFunc(s.Namespaces, func(a, b *Namespace) int {

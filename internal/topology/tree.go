@@ -33,6 +33,19 @@ func WriteTree(w io.Writer, s *Snapshot) error {
 		if text := listeners(n.Listeners); text != "" {
 			line(&b, "  ", "listens on", text)
 		}
+		for i := range n.Ports {
+			p := &n.Ports[i]
+			to := ""
+			if p.To != nil {
+				if at := s.Namespace(p.To.Inode); at != nil {
+					to = "--- " + at.Title()
+				}
+			}
+			line(&b, "  ", "port", p.text(), to)
+			if p.Fault != "" {
+				line(&b, "    ", p.Fault)
+			}
+		}
 		notes(&b, "  ", n.Notes)
 	}
 	notes(&b, "", s.Notes)
@@ -43,7 +56,7 @@ func WriteTree(w io.Writer, s *Snapshot) error {
 // treeLink writes a link and its ports.
 func (s *Snapshot) treeLink(b *strings.Builder, indent string, n *Namespace, l *Link) {
 	name := l.Name
-	if state := l.state(); state != "" {
+	if state := l.state(n); state != "" {
 		name += " (" + state + ")"
 	}
 	far := ""
@@ -53,7 +66,7 @@ func (s *Snapshot) treeLink(b *strings.Builder, indent string, n *Namespace, l *
 			far += "  " + at.addrs()
 		}
 	}
-	line(b, indent, name, l.addrs(), far)
+	line(b, indent, name, l.addrs(), n.network(l.Name), far)
 	for _, p := range n.Links {
 		if p.Master == l.Name && p != l {
 			s.treeLink(b, indent+"  ", n, p)
