@@ -98,6 +98,13 @@ func (n *Namespace) leads() (count int) {
 	return count
 }
 
+// leadsTo reports whether all links that lead to another namespace lead to one.
+func (n *Namespace) leadsTo(inode uint64) bool {
+	return !slices.ContainsFunc(n.Links, func(l *Link) bool {
+		return l.Peer != nil && l.Peer.Inode != n.Inode && l.Peer.Inode != inode
+	})
+}
+
 // band places namespaces that are wired to each other, below what is there. Each is right of the one
 // that leads to it, at the height of the link that does.
 func (p *picture) band(band []*Namespace) {
@@ -205,7 +212,7 @@ func (p *picture) outside(root *box) (column []*box) {
 		}
 		l := root.ns.Links[i]
 		if l.Peer != nil && l.Peer.Inode != root.ns.Inode {
-			if n := p.at[l.Peer.Inode]; n != nil && p.of[n.Inode] == nil {
+			if n := p.at[l.Peer.Inode]; n != nil && p.of[n.Inode] == nil && n.leadsTo(root.ns.Inode) {
 				b := p.newBox(n)
 				b.uplink = l
 				column = append(column, b)
