@@ -1,6 +1,7 @@
 package rtnl
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -26,7 +27,9 @@ type Link struct {
 	PortKind string // that of its master, if it is a port
 	Isolated bool   // a bridge port that does not reach other isolated ones
 	Hairpin  bool   // a bridge port by which a packet may leave that came by it
-	PeerNSID *int32 // the id of the namespace that its other end is in, if that is another one
+	Linked   int    // the index of a pair's other end, or of the link that this one lies on; 0 for none
+	PeerNSID *int32 // the id of the namespace that Linked is in, if that is another one
+	Data     []byte // IFLA_INFO_DATA: attributes of the kind
 	IPv4     DevConf
 }
 
@@ -93,6 +96,8 @@ func DecodeLink(body []byte) (l Link, err error) {
 		switch w.Type() {
 		case unix.IFLA_ADDRESS: // rtnetlink refuses some lengths
 			l.MAC = append(net.HardwareAddr(nil), w.Data()...)
+		case unix.IFLA_LINK:
+			l.Linked = int(int32(w.U32()))
 		case unix.IFLA_LINK_NETNSID:
 			id := int32(w.U32())
 			l.PeerNSID = &id
@@ -122,6 +127,8 @@ func (l *Link) decodeInfo(w nl.Walker) error {
 		switch w.Type() {
 		case unix.IFLA_INFO_KIND:
 			l.Kind = w.String()
+		case unix.IFLA_INFO_DATA:
+			l.Data = bytes.Clone(w.Data())
 		case unix.IFLA_INFO_SLAVE_KIND:
 			l.PortKind = w.String()
 		case unix.IFLA_INFO_SLAVE_DATA:

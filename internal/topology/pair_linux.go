@@ -5,77 +5,196 @@ import (
 	"context"
 	"slices"
 
-	"github.com/boxwire/boxwire/link"
+	"github.com/boxwire/boxwire/internal/rtnl"
+	"github.com/boxwire/boxwire/netns"
 )
 
-// place is a link by its namespace and index.
-type place struct {
-	in    *space
+// An identity is a link by the inode number of its namespace and its index.
+type identity struct {
+	inode uint64
 	index int
 }
 
-// pair finds the other ends of links. A link names the namespace of its other end by an id that its
-// own namespace has given it. The ids are asked for where most links lead elsewhere first, which
-// answers for both ends of a pair: on a host of a thousand boxes the boxes need not be asked.
-func pair(ctx context.Context, spaces []*space) {
-	all := make(map[place]int) // the number of a link in its namespace
-	for _, x := range spaces {
-		for i, l := range x.links {
-			all[place{x, l.Index}] = i
+// askIDs asks namespaces for the ids that they know others by. A link names the namespace of its other
+// end by such an id. The host is asked first. After that, a namespace is asked only if it has links
+// whose other ends are not known from there: on a host of a thousand boxes no box is asked.
+func (r *reader) askIDs(ctx context.Context) {
+	order := make([]*space, 0, len(r.spaces))
+	for _, x := range r.spaces {
+		if x.closed == "" {
+			order = append(order, x)
+		}
+		for id, inode := range x.ids {
+			if r.spaces[inode] == nil {
+				delete(x.ids, id)
+			}
 		}
 	}
-	order := slices.Clone(spaces)
-	slices.SortStableFunc(order, func(a, b *space) int { return cmp.Compare(b.leading(), a.leading()) })
+	slices.SortFunc(order, func(a, b *space) int {
+		return cmp.Or(cmp.Compare(b.leading(), a.leading()), cmp.Compare(a.info.ID.Ino, b.info.ID.Ino))
+	})
+	host := r.spaces[r.host.ID().Ino]
+	if host != nil {
+		host.ask(ctx, order, r.wanted)
+		for id := range r.wanted {
+			if host.ids[id] != 0 {
+				delete(r.wanted, id)
+			}
+		}
+	}
+	reached := r.reached()
 	for _, x := range order {
-		var ids map[int]*space
-		if x.leading() > 0 {
-			ids = x.ids(ctx, spaces)
+		unknown := make(map[int]bool)
+		for i := range x.links {
+			if id, ok := leads(&x.links[i]); ok && x.ids[id] == 0 && !reached[identity{x.info.ID.Ino, x.links[i].Index}] {
+				unknown[id] = true
+			}
 		}
-		for i, l := range x.links {
-			index, in := cmp.Or(l.PeerIndex, l.ParentIndex), x
-			if l.LinkNSID >= 0 {
-				in = ids[l.LinkNSID]
-			}
-			if index == 0 || in == nil || x.is.Links[i].Peer != nil {
-				continue
-			}
-			j, ok := all[place{in, index}]
-			if !ok {
-				continue
-			}
-			x.is.Links[i].Peer = &End{Inode: in.is.Inode, Link: in.links[j].Name, Index: index}
-			if isPair(l, in.links[j]) {
-				in.is.Links[j].Peer = &End{Inode: x.is.Inode, Link: l.Name, Index: l.Index}
-			}
+		if len(unknown) > 0 && x != host {
+			x.ask(ctx, order, unknown)
 		}
 	}
 }
 
-// isPair reports whether two links are the ends of one pair.
-func isPair(a, b link.Link) bool {
-	return a.PeerIndex != 0 && a.PeerIndex == b.Index && b.PeerIndex == a.Index
+// leads returns the id of the namespace that a link leads to, if that is another one.
+func leads(l *rtnl.Link) (id int, ok bool) {
+	if l.PeerNSID == nil || *l.PeerNSID < 0 {
+		return 0, false
+	}
+	return int(*l.PeerNSID), true
 }
 
-// leading counts the links that lead to another namespace and whose other end is not known yet.
+// leading counts the links that lead to another namespace.
 func (x *space) leading() (n int) {
-	for i, l := range x.links {
-		if l.LinkNSID >= 0 && x.is.Links[i].Peer == nil {
+	for i := range x.links {
+		if _, ok := leads(&x.links[i]); ok {
 			n++
 		}
 	}
 	return n
 }
 
-// ids returns the namespaces by the ids that a namespace knows them by.
-func (x *space) ids(ctx context.Context, spaces []*space) map[int]*space {
-	ids := make(map[int]*space)
-	for _, y := range spaces {
-		if y == x {
-			continue
-		}
-		if id, err := x.ns.NSID(ctx, y.ns); err == nil {
-			ids[id] = y
+// reached are the links that others lead to.
+func (r *reader) reached() map[identity]bool {
+	all := make(map[identity]bool)
+	for _, x := range r.spaces {
+		for i := range x.links {
+			if id, ok := leads(&x.links[i]); ok && x.ids[id] != 0 {
+				all[identity{x.ids[id], x.links[i].Linked}] = true
+			}
 		}
 	}
-	return ids
+	return all
+}
+
+// ask asks a namespace for the ids of others, until those are known that its links name, and some
+// more.
+func (x *space) ask(ctx context.Context, all []*space, more map[int]bool) {
+	unknown := make(map[int]bool)
+	for id := range more {
+		unknown[id] = x.ids[id] == 0
+	}
+	known := make(map[uint64]bool)
+	for _, inode := range x.ids {
+		known[inode] = true
+	}
+	for i := range x.links {
+		if id, ok := leads(&x.links[i]); ok {
+			unknown[id] = x.ids[id] == 0
+		}
+	}
+	left := 0
+	for _, is := range unknown {
+		if is {
+			left++
+		}
+	}
+	if left == 0 {
+		return
+	}
+	ns, err := x.open(ctx)
+	if err != nil {
+		return
+	}
+	defer ns.Close()
+	for _, y := range all {
+		if left == 0 {
+			return
+		}
+		if known[y.info.ID.Ino] || x.none[y.info.ID.Ino] {
+			continue
+		}
+		if id, ok := x.idOf(ctx, ns, y); ok && unknown[id] {
+			unknown[id] = false
+			left--
+		}
+	}
+}
+
+// idOf asks a namespace, that is open, for the id of another one, or its own: before Linux 5.15 it may
+// have given itself one.
+func (x *space) idOf(ctx context.Context, ns *netns.NS, y *space) (id int, ok bool) {
+	other, err := y.open(ctx)
+	if err != nil {
+		return 0, false
+	}
+	defer other.Close()
+	id, err = ns.NSID(ctx, other)
+	if err != nil {
+		if x.none == nil {
+			x.none = make(map[uint64]bool)
+		}
+		x.none[y.info.ID.Ino] = true
+		return 0, false
+	}
+	if x.ids == nil {
+		x.ids = make(map[int]uint64)
+	}
+	x.ids[id] = y.info.ID.Ino
+	return id, true
+}
+
+// pair enters the other ends of the links into a snapshot, and the ids that the host knows namespaces
+// by.
+func (r *reader) pair(at map[uint64]*Namespace) {
+	links := make(map[identity]*Link)
+	for inode, n := range at {
+		for _, l := range n.Links {
+			links[identity{inode, l.Index}] = l
+		}
+	}
+	for inode, x := range r.spaces {
+		for i := range x.links {
+			from := &x.links[i]
+			far := inode
+			if id, ok := leads(from); ok {
+				far = x.ids[id]
+			}
+			l, other := links[identity{inode, from.Index}], links[identity{far, from.Linked}]
+			if l == nil || other == nil || l == other {
+				continue
+			}
+			l.Peer = &End{Inode: far, Link: other.Name, Index: other.Index}
+			if other.Peer == nil && r.isBack(far, other.Index, from.Index) {
+				other.Peer = &End{Inode: inode, Link: l.Name, Index: l.Index}
+			}
+		}
+	}
+	if host := r.spaces[r.host.ID().Ino]; host != nil {
+		for i := range host.links {
+			if id, ok := leads(&host.links[i]); ok && at[host.ids[id]] != nil {
+				at[host.ids[id]].NSID = &id
+			}
+		}
+	}
+}
+
+// isBack reports whether a link says that it leads to the index of the other end.
+func (r *reader) isBack(inode uint64, index, linked int) bool {
+	x := r.spaces[inode]
+	if x == nil {
+		return false
+	}
+	i := slices.IndexFunc(x.links, func(l rtnl.Link) bool { return l.Index == index })
+	return i >= 0 && x.links[i].Linked == linked
 }

@@ -80,13 +80,16 @@ func (n *Namespace) network(link string) string {
 	return strings.Join(words, ", ")
 }
 
-// joined joins the words that are not empty.
-func joined(words ...string) string {
+// joined joins the words that are not empty, as columns.
+func joined(words ...string) string { return joinedBy("  ", words...) }
+
+// joinedBy joins the words that are not empty.
+func joinedBy(separator string, words ...string) string {
 	var kept []string
 	for _, w := range words {
 		if w != "" {
 			kept = append(kept, w)
 		}
 	}
-	return strings.Join(kept, "  ")
+	return strings.Join(kept, separator)
 }

@@ -30,8 +30,8 @@ type Namespace struct {
 	// Own says that the reading program is in it.
 	Own bool `json:"own,omitempty"`
 
-	// NSID is the id by which the caller's own namespace knows it (ip-netns(8), list-id). nil where
-	// it has none.
+	// NSID is the id by which the host knows it (ip-netns(8), list-id). nil where no link of the host
+	// leads to it.
 	NSID *int `json:"nsid,omitempty"`
 
 	// UserNS is the inode number of the user namespace that owns it, or 0 where the kernel does not
@@ -42,7 +42,7 @@ type Namespace struct {
 	Names []string `json:"names,omitempty"`
 
 	// Processes are those that are in it, by number. Several of them are a pod, or one program's
-	// children.
+	// children. Those of the host's are not listed: they are many, and change all the time.
 	Processes []Process `json:"processes,omitempty"`
 
 	// Containers are the containers that the processes belong to, by id. Several of them share the

@@ -1,0 +1,221 @@
+package topology
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/boxwire/boxwire/link"
+	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/netns/netnstest"
+	"github.com/boxwire/boxwire/route"
+)
+
+// follow watches the process's namespaces, as the host sees them. It returns a function that waits
+// until a snapshot is as wanted.
+func follow(t *testing.T, host *netns.NS) (until func(what string, is func(*Snapshot) bool)) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	snapshots := make(chan *Snapshot)
+	done := make(chan error, 1)
+	go func() {
+		defer close(snapshots)
+		for s, err := range Watch(ctx, Options{Host: host, Some: ours}) {
+			if err != nil {
+				done <- err
+				return
+			}
+			select {
+			case snapshots <- s:
+			case <-ctx.Done():
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		stop()
+		for range snapshots {
+		}
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+	var last *Snapshot
+	return func(what string, is func(*Snapshot) bool) {
+		t.Helper()
+		if last != nil && is(last) { // no snapshot comes if nothing has changed
+			return
+		}
+		for s := range snapshots {
+			if last = s; is(s) {
+				return
+			}
+		}
+		t.Fatalf("no snapshot shows that %s; the last is\n%s", what, text(last))
+	}
+}
+
+func text(s *Snapshot) string {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetIndent("", " ")
+	_ = e.Encode(s)
+	return b.String()
+}
+
+// A watch shows what comes, changes and goes.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	host, web, _ := machine(t)
+	until := follow(t, host)
+	until("web is there", func(s *Snapshot) bool { return s.Namespace(web.ID().Ino) != nil })
+
+	box, err := netns.New(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	inode := box.ID().Ino
+	defer func() { box.Close() }()
+	in := func(s *Snapshot) *Namespace {
+		if n := s.Namespace(inode); n != nil {
+			return n
+		}
+		return new(Namespace)
+	}
+	pair := link.Spec{Name: "vbox", Up: true, Kind: link.Veth{Peer: link.Spec{NS: box, Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("10.89.0.2/24")}}}}
+	if _, err := link.Create(t.Context(), host, pair); err != nil {
+		t.Fatal(err)
+	}
+	until("a box has come, and leads to the host", func(s *Snapshot) bool {
+		l := in(s).link("eth0")
+		return l.Running && l.Peer != nil && l.Peer.Link == "vbox" && len(l.Addrs) > 0 && in(s).NSID != nil
+	})
+	if err := route.Add(t.Context(), box, route.Default(netip.MustParseAddr("10.89.0.1"))); err != nil {
+		t.Fatal(err)
+	}
+	until("it has a route", func(s *Snapshot) bool { return slices.ContainsFunc(in(s).Routes, Route.IsDefault) })
+	eth0, err := link.Get(t.Context(), box, "eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := eth0.SetDown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	until("its link is down, and the route is gone", func(s *Snapshot) bool {
+		return !in(s).link("eth0").Up && !slices.ContainsFunc(in(s).Routes, Route.IsDefault)
+	})
+	ln, err := web.Listen(t.Context(), "tcp", ":81")
+	if err != nil {
+		t.Fatal(err)
+	}
+	until("a program listens", func(s *Snapshot) bool {
+		return s.Namespace(web.ID().Ino).listens("tcp", netip.MustParseAddrPort("10.88.0.2:81"))
+	})
+	ln.Close()
+	until("it listens no more", func(s *Snapshot) bool {
+		return !s.Namespace(web.ID().Ino).listens("tcp", netip.MustParseAddrPort("10.88.0.2:81"))
+	})
+	box.Close()
+	until("the box is gone", func(s *Snapshot) bool {
+		return s.Namespace(inode) == nil && !slices.ContainsFunc(s.Namespace(host.ID().Ino).Links, func(l *Link) bool { return l.Name == "vbox" })
+	})
+}
+
+// After whatever changes, a watch shows the same as a snapshot that is read then.
+func TestAWatchIsWhatIsRead(t *testing.T) {
+	t.Parallel()
+	host, web, db := machine(t)
+	until := follow(t, host)
+	seed := uint64(time.Now().UnixNano())
+	r := rand.New(rand.NewPCG(seed, 1))
+	spaces := []*netns.NS{host, web, db}
+	for range rounds() {
+		for range 1 + r.IntN(5) {
+			changeAtRandom(t, r, host, &spaces)
+		}
+		want := func() string {
+			s, err := Read(t.Context(), Options{Host: host, Some: ours})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return text(some(s, spaces))
+		}
+		now, last := want(), ""
+		func() {
+			defer func() {
+				if t.Failed() {
+					t.Logf("seed %d: read\n%s\nwatched\n%s", seed, now, last)
+				}
+			}()
+			until("all is as it is read", func(s *Snapshot) bool {
+				last = text(some(s, spaces))
+				if last != now {
+					now = want() // the carrier, and addresses that the kernel gives, may come later
+				}
+				return last == now
+			})
+		}()
+	}
+}
+
+// some are the namespaces that a test has made: those of others change all the time.
+func some(s *Snapshot, spaces []*netns.NS) *Snapshot {
+	c := &Snapshot{}
+	for _, ns := range spaces {
+		if n := s.Namespace(ns.ID().Ino); n != nil {
+			c.Namespaces = append(c.Namespaces, n)
+		}
+	}
+	return c
+}
+
+// changeAtRandom makes one change of a machine that has at least a host.
+func changeAtRandom(t *testing.T, r *rand.Rand, host *netns.NS, spaces *[]*netns.NS) {
+	t.Helper()
+	some := (*spaces)[r.IntN(len(*spaces))]
+	name := fmt.Sprint("x", r.Uint32())
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	switch r.IntN(5) {
+	case 0: // a new box, wired to one that is there
+		box := netnstest.New(t)
+		*spaces = append(*spaces, box)
+		_, err := link.Create(t.Context(), some, link.Spec{Name: name, Up: true, Kind: link.Veth{Peer: link.Spec{NS: box, Name: "eth" + name, Up: true}}})
+		check(err)
+	case 1:
+		_, err := link.Create(t.Context(), some, link.Spec{Name: name, Up: r.IntN(2) == 0, Kind: link.Bridge{}, Addrs: []netip.Prefix{
+			netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(r.IntN(256)), byte(r.IntN(256)), 1}), 24),
+		}})
+		check(err)
+	case 2:
+		links, err := link.List(t.Context(), some, link.Filter{})
+		check(err)
+		if l := links[r.IntN(len(links))]; l.Name != "lo" && l.Kind != "" {
+			check(netns.IgnoreNotExist(l.Delete(t.Context())))
+		}
+	case 3:
+		links, err := link.List(t.Context(), some, link.Filter{})
+		check(err)
+		if l := links[r.IntN(len(links))]; l.Up {
+			check(l.SetDown(t.Context()))
+		} else {
+			check(l.SetUp(t.Context()))
+		}
+	case 4:
+		dst := netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, byte(r.IntN(256)), 0}), 24)
+		lo, err := link.Get(t.Context(), some, "lo")
+		check(err)
+		check(lo.SetUp(t.Context()))
+		check(route.Replace(t.Context(), some, route.Route{Dst: dst, Dev: lo.Index}))
+	}
+}
