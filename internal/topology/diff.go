@@ -1,0 +1,119 @@
+package topology
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// WriteDiff writes what has changed from one snapshot to another, a line for each thing: "+" before
+// what has come, "-" before what has gone, "~" before what is otherwise. Namespaces are the same if
+// they have the same title, and no other has it in either snapshot, or the same inode number.
+func WriteDiff(w io.Writer, before, after *Snapshot) error {
+	names := unique(before, after)
+	was, is := before.facts(names), after.facts(names)
+	var b strings.Builder
+	for _, key := range keys(was, is) {
+		old, there := was[key]
+		now, here := is[key]
+		switch {
+		case !there:
+			line(&b, "+ ", key, now)
+		case !here:
+			line(&b, "- ", key, old)
+		case old != now:
+			line(&b, "~ ", key, old, "->", now)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// unique are the titles that at most one namespace of each snapshot has.
+func unique(snapshots ...*Snapshot) map[string]bool {
+	names := make(map[string]bool)
+	for _, s := range snapshots {
+		count := make(map[string]int)
+		for _, n := range s.Namespaces {
+			count[n.Title()]++
+		}
+		for title, n := range count {
+			is, known := names[title]
+			names[title] = n == 1 && (is || !known)
+		}
+	}
+	return names
+}
+
+// facts are what a snapshot shows, each thing with a key and what it is like.
+func (s *Snapshot) facts(names map[string]bool) map[string]string {
+	all := make(map[string]string)
+	name := func(n *Namespace) string {
+		if t := n.Title(); names[t] {
+			return t
+		}
+		return fmt.Sprintf("%s net:[%d]", n.Title(), n.Inode)
+	}
+	for _, note := range s.Notes {
+		all["note "+note] = ""
+	}
+	for _, n := range s.Namespaces {
+		at := name(n)
+		all[at] = fmt.Sprintf("net:[%d] %s", n.Inode, n.who())
+		for _, l := range n.Links {
+			like := []string{l.state(n), "mtu " + strconv.Itoa(l.MTU), l.MAC}
+			if l.Master != "" {
+				like = append(like, "master "+l.Master)
+			}
+			if l.Peer != nil {
+				if far := s.Namespace(l.Peer.Inode); far != nil && far != n {
+					like = append(like, "--- "+name(far)+" "+l.Peer.Link)
+				}
+			}
+			all[at+" link "+l.Name] = joinedBy(" ", like...)
+			for _, a := range l.Addrs {
+				all[at+" addr "+a.String()+" on "+l.Name] = ""
+			}
+		}
+		for _, r := range n.Routes {
+			via := ""
+			if r.Via.IsValid() {
+				via = "via " + r.Via.String()
+			}
+			all[joinedBy(" ", at, "route", r.Dst.String(), via, "on", r.Dev)] = ""
+		}
+		if n.More > 0 {
+			all[at+" more routes"] = strconv.Itoa(n.More)
+		}
+		for _, l := range n.Listeners {
+			all[at+" listens on "+l.Proto+" "+l.Addr.String()] = ""
+		}
+		for _, w := range n.Networks {
+			all[at+" network "+w.Interface+" of table "+w.Table] = joinedBy(" ", fmt.Sprint(w.Subnets), strings.Join(w.Flags, " "))
+		}
+		for i := range n.Ports {
+			p := &n.Ports[i]
+			all[at+" port "+p.flag()+" of table "+p.Table] = joinedBy(" ", p.text(), p.Fault)
+		}
+		for _, note := range n.Notes {
+			all[at+" note "+note] = ""
+		}
+	}
+	return all
+}
+
+// keys are the keys of both, in order.
+func keys(a, b map[string]string) (all []string) {
+	for key := range a {
+		all = append(all, key)
+	}
+	for key := range b {
+		if _, ok := a[key]; !ok {
+			all = append(all, key)
+		}
+	}
+	slices.SortFunc(all, natural)
+	return all
+}
