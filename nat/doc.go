@@ -41,6 +41,7 @@
 //	nft add rule ... maxseg size set     Network.ClampMSS, Network.MSS
 //	nft -f                               NAT.Sync
 //	nft list table, list set             NAT.ListPorts, NAT.ListNetworks, with counters
+//	nft list tables                      ListTables; Options.ReadOnly, to look and never change
 //	nft delete table                     NAT.Delete
 //	nft -f again after a flush           NAT.Maintain
 //	nft monitor trace                    NAT.Explain, NAT.ExplainOut

@@ -86,7 +86,10 @@ func (k *maintainer) maintain(ctx context.Context, yield func(Repair, error) boo
 	ctx, cancel := context.WithCancel(ctx)
 	defer k.watchers.Wait()
 	defer cancel()
-	err := k.start(ctx)
+	err := k.n.mayChange()
+	if err == nil {
+		err = k.start(ctx)
+	}
 	if err == nil {
 		err = k.run(ctx, yield)
 	}

@@ -33,6 +33,17 @@ type Options struct {
 	// A reservation binds the port. For a port below net.ipv4.ip_unprivileged_port_start that takes
 	// CAP_NET_BIND_SERVICE, and is os.ErrPermission without. With NoReserve nothing is bound.
 	NoReserve bool
+
+	// ReadOnly is for programs that look and never change: a map of the machine, monitoring. Open
+	// then opens a table that is there, and is os.ErrNotExist for a missing one. It installs and
+	// rebuilds nothing, takes no lock file, writes no setting and binds no port, and neither do the
+	// methods. The methods that list, watch, explain and expand work as ever. All others that would
+	// change something are os.ErrPermission, with an error that says "opened read-only", before
+	// anything is sent. Options other than Name have no effect. Reading takes CAP_NET_ADMIN over the
+	// namespace, too, because the kernel shows nftables to no one else.
+	//
+	// [NAT.WatchDenied] takes the namespace's one place for a watcher, with ReadOnly, too.
+	ReadOnly bool
 }
 
 // maxName is the length of the longest table name taken; the kernel takes 255.
@@ -111,6 +122,7 @@ type NAT struct {
 
 	loopback   []string // Options.LoopbackLinks
 	unreserved bool     // host ports are not reserved
+	readOnly   bool     // Options.ReadOnly
 	runtimeState
 }
 

@@ -24,18 +24,23 @@ import (
 // missing table in one transaction. An existing table keeps its ports and networks, so Open may be
 // called any number of times and by several programs. A table that an older version of this library
 // installed is rebuilt in one transaction, with all that it holds. LoopbackLinks are added to those
-// that the table has.
+// that the table has. With [Options.ReadOnly], Open only looks whether the table is there.
 //
 // Errors: os.ErrExist for a table of that name that is not ours, or that a newer version of this
-// library installed; os.ErrInvalid for a bad name; errors.ErrUnsupported where the kernel lacks
+// library installed, and with ReadOnly for one of an older version; os.ErrNotExist with ReadOnly for
+// a missing table; os.ErrInvalid for a bad name; errors.ErrUnsupported where the kernel lacks
 // nftables or is older than 5.10; os.ErrPermission without CAP_NET_ADMIN over the namespace;
 // os.ErrClosed for a closed namespace handle.
 func Open(ctx context.Context, ns *netns.NS, opts Options) (*NAT, error) {
 	opts, err := opts.checked()
-	n := &NAT{ns: ns, table: opts.Name, loopback: opts.LoopbackLinks, alive: opts.Alive, unreserved: opts.NoReserve}
+	n := &NAT{ns: ns, table: opts.Name, loopback: opts.LoopbackLinks, alive: opts.Alive, unreserved: opts.NoReserve, readOnly: opts.ReadOnly}
 	n.turn = make(chan struct{}, 1)
 	n.ports = portlock.New(ns, opts.Name)
-	if err == nil {
+	switch {
+	case err != nil:
+	case n.readOnly:
+		err = n.find(ctx)
+	default:
 		err = n.install(ctx)
 	}
 	if err != nil {
@@ -134,15 +139,22 @@ func checkVersion(comment string) (current bool, err error) {
 	if comment == skeletonComment {
 		return true, nil
 	}
-	text, ours := strings.CutPrefix(comment, commentPrefix+" ")
-	version, verr := strconv.Atoi(text)
-	if !ours || verr != nil {
+	version, ours := versionOf(comment)
+	if !ours {
 		return false, refuse.As(os.ErrExist, "a table of that name is there and not ours (its comment is %q)", comment)
 	}
 	if version > skeletonVersion {
 		return false, refuse.As(os.ErrExist, "a table of that name is there from a newer version of this library (its comment is %q, not %q)", comment, skeletonComment)
 	}
 	return false, nil
+}
+
+// versionOf returns the version of the skeleton that a table's comment names, and whether the table is
+// ours.
+func versionOf(comment string) (version int, ours bool) {
+	text, ours := strings.CutPrefix(comment, commentPrefix+" ")
+	version, err := strconv.Atoi(text)
+	return version, ours && err == nil
 }
 
 // checkOwned checks that the table exists and is ours. A missing one is os.ErrNotExist.

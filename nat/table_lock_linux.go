@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -11,7 +12,8 @@ import (
 
 // lock waits until no other change is under way in the namespace, and returns nftables there. A
 // token excludes other changes of this NAT, a lock file those of other NATs and programs. Unless
-// there is an error, unlock must follow.
+// there is an error, unlock must follow. All that changes something begins with lock, so it refuses
+// a NAT that was opened read-only.
 //
 // The table itself needs no lock, because each transaction names the generation that it was built
 // on. The lock is for what cannot be in a transaction: reserved ports and settings of links. It
@@ -19,7 +21,7 @@ import (
 // fail.
 func (n *NAT) lock(ctx context.Context) (c nft.Conn, err error) {
 	if c, err = n.conn(); err == nil {
-		err = ctx.Err()
+		err = cmp.Or(n.mayChange(), ctx.Err())
 	}
 	if err != nil {
 		return c, err

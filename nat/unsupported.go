@@ -36,6 +36,11 @@ type runtimeState struct{}
 // Check returns errors.ErrUnsupported: it needs Linux.
 func Check(context.Context, *netns.NS, string, State) error { return unsupported("nat.Check") }
 
+// ListTables returns errors.ErrUnsupported: it needs Linux.
+func ListTables(context.Context, *netns.NS) (v0 []Table, _ error) {
+	return v0, unsupported("nat.ListTables")
+}
+
 // Open returns errors.ErrUnsupported: it needs Linux.
 func Open(context.Context, *netns.NS, Options) (v0 *NAT, _ error) { return v0, unsupported("nat.Open") }
 

@@ -23,22 +23,50 @@ func (c Conn) table(ctx context.Context, table string) (comment string, flags ui
 		Type: msgType(unix.NFT_MSG_GETTABLE),
 		Body: nl.AppendString(header(c.family), unix.NFTA_TABLE_NAME, table),
 	}
-	err = c.nl.Call(ctx, req, func(m nl.Message) error {
-		if len(m.Body) < 4 {
-			return errShort
-		}
-		w := nl.Walk(m.Body[4:])
-		for w.Next() {
-			switch w.Type() {
-			case attrTableUserdata:
-				comment = decodeComment(w.Data())
-			case unix.NFTA_TABLE_FLAGS:
-				flags = w.BE32()
-			}
-		}
-		return w.Err()
+	var t Table
+	err = c.nl.Call(ctx, req, func(m nl.Message) (err error) {
+		t, err = decodeTable(m.Body)
+		return err
 	})
-	return comment, flags, err
+	return t.Comment, t.flags, err
+}
+
+// Table is a table of the ruleset.
+type Table struct {
+	Name    string
+	Comment string
+	flags   uint32 // NFT_TABLE_F_*
+}
+
+// Tables reads the tables of the family.
+func (c Conn) Tables(ctx context.Context) ([]Table, error) {
+	var all []Table
+	req := nl.Request{Type: msgType(unix.NFT_MSG_GETTABLE), Body: header(c.family)}
+	err := c.nl.Dump(ctx, req, func() { all = all[:0] }, func(m nl.Message) error {
+		t, err := decodeTable(m.Body)
+		all = append(all, t)
+		return err
+	})
+	return all, err
+}
+
+// decodeTable reads the body of a NEWTABLE message.
+func decodeTable(b []byte) (t Table, err error) {
+	if len(b) < 4 {
+		return t, errShort
+	}
+	w := nl.Walk(b[4:])
+	for w.Next() {
+		switch w.Type() {
+		case unix.NFTA_TABLE_NAME:
+			t.Name = w.String()
+		case attrTableUserdata:
+			t.Comment = decodeComment(w.Data())
+		case unix.NFTA_TABLE_FLAGS:
+			t.flags = w.BE32()
+		}
+	}
+	return t, w.Err()
 }
 
 // maxReads bounds how often something is read again because the ruleset changed

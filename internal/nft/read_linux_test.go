@@ -8,8 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/nl"
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns/netnstest"
+	"golang.org/x/sys/unix"
 )
 
 // manyElements makes the sets s and t with n elements each and returns queries for
@@ -230,4 +232,32 @@ func BenchmarkFind(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/40000, "ns/element")
 		})
 	}
+}
+
+// Tables reads the tables of its family, with their comments.
+func TestTables(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	c := conn(t, ns)
+	if all, err := c.Tables(t.Context()); err != nil || len(all) != 0 {
+		t.Errorf("%v, %v", all, err)
+	}
+	for _, table := range []string{`table inet a { comment "ours"; }`, "table inet b { flags dormant; }", `table bridge c { comment "ours"; }`} {
+		testutil.Run(t, ns, "nft", table)
+	}
+	want := []Table{{Name: "a", Comment: "ours"}, {Name: "b", flags: 1}}
+	if all, err := c.Tables(t.Context()); err != nil || !reflect.DeepEqual(all, want) {
+		t.Errorf("%v, %v; want %v", all, err, want)
+	}
+	want = []Table{{Name: "c", Comment: "ours"}}
+	if all, err := c.In(unix.NFPROTO_BRIDGE).Tables(t.Context()); err != nil || !reflect.DeepEqual(all, want) {
+		t.Errorf("%v, %v; want %v", all, err, want)
+	}
+}
+
+func FuzzDecodeTable(f *testing.F) {
+	m := nl.AppendString([]byte{1, 0, 0, 0}, unix.NFTA_TABLE_NAME, "boxwire")
+	m = nl.AppendBE32(m, unix.NFTA_TABLE_FLAGS, 1)
+	f.Add(nl.AppendAttr(m, attrTableUserdata, appendComment(nil, "ours")))
+	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = decodeTable(b) })
 }

@@ -536,6 +536,12 @@ var natVerbs = []verb{
 	{name: "nat.Open", needs: caps{privilege.NetAdmin}, call: in(func(ctx context.Context, ns *netns.NS) error {
 		return closing(nat.Open(ctx, ns, nat.Options{Name: "table"}))
 	})},
+	{name: "nat.Open ReadOnly", needs: caps{privilege.NetAdmin}, call: in(func(ctx context.Context, ns *netns.NS) error {
+		return closing(nat.Open(ctx, ns, nat.Options{Name: "table", ReadOnly: true}))
+	})},
+	{name: "nat.ListTables", needs: caps{privilege.NetAdmin}, call: in(func(ctx context.Context, ns *netns.NS) error {
+		return second(nat.ListTables(ctx, ns))
+	})},
 	{name: "nat.NAT.AddNetwork", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return n.AddNetwork(ctx, network) })},
 	{name: "nat.NAT.SetNetwork", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error {
 		with := network
