@@ -22,7 +22,7 @@
 // # When a test fails
 //
 // A failed test prints the state of its namespaces: links, addresses, routes, rules,
-// neighbours, nftables and sockets. [Capture] keeps the packets of a link for it.
+// neighbours, nftables as nft lists it, and sockets. [Capture] keeps the packets of a link for it.
 //
 // When all tests have passed, Main looks for what they have left behind, and fails the run
 // if there is something.

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLines bounds each section of a dump.
+// maxLines bounds each section of a dump but that of nftables.
 const maxLines = 100
 
 // dump writes the state of a namespace into the test's log. It is read over
@@ -26,13 +26,13 @@ func dump(t testing.TB, ns *netns.NS, part string) {
 	defer cancel()
 	var b strings.Builder
 	d := dumper{ctx: ctx, ns: ns, out: &b, links: map[int]string{}}
-	d.section("links", d.linkLines)
-	d.section("addresses", d.addrLines)
-	d.section("routes", d.routeLines)
-	d.section("rules", d.ruleLines)
-	d.section("neighbours", d.neighLines)
-	d.section("nft", d.nftLines)
-	d.section("sockets", d.socketLines)
+	d.section("links", maxLines, d.linkLines)
+	d.section("addresses", maxLines, d.addrLines)
+	d.section("routes", maxLines, d.routeLines)
+	d.section("rules", maxLines, d.ruleLines)
+	d.section("neighbours", maxLines, d.neighLines)
+	d.section("nft", maxRules, d.nftLines)
+	d.section("sockets", maxLines, d.socketLines)
 	if part != "" {
 		part = ", " + part
 	}
@@ -46,16 +46,16 @@ type dumper struct {
 	links map[int]string // names by index
 }
 
-// section writes the lines that read returns below a headline. What cannot be read
-// says so.
-func (d *dumper) section(name string, read func() ([]string, error)) {
+// section writes the lines that read returns below a headline, up to most of them. What cannot
+// be read says so.
+func (d *dumper) section(name string, most int, read func() ([]string, error)) {
 	lines, err := read()
 	if len(lines) == 0 && err == nil {
 		return
 	}
 	fmt.Fprintf(d.out, "  %s:\n", name)
 	for i, line := range lines {
-		if i == maxLines {
+		if i == most {
 			fmt.Fprintf(d.out, "    and %d more\n", len(lines)-i)
 			break
 		}

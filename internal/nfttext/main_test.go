@@ -1,0 +1,9 @@
+package nfttext_test
+
+import (
+	"testing"
+
+	"github.com/boxwire/boxwire/netns/netnstest"
+)
+
+func TestMain(m *testing.M) { netnstest.Main(m) }
