@@ -6,6 +6,14 @@
 //	go run ./examples/map -dot           a graph for Graphviz
 //	go run ./examples/map -mermaid       a flowchart for Markdown pages
 //	go run ./examples/map -json          the data
+//	go run ./examples/map -http 127.0.0.1:8090
+//	                                     a page that follows the machine, until Ctrl-C
+//
+// The page can be read and not changed. It needs nothing from the network. Whoever reaches its address
+// sees the names, addresses, routes, ports and programs of all network namespaces, without a password
+// and in plain text. So the address is one of loopback, 127.0.0.1:0 with a free port, which every user
+// of the machine reaches; others need -expose, and a firewall or a tunnel in front of them. Browsers are
+// refused when a page of another site asks, or a name that leads here by accident or by intent.
 //
 // It changes nothing. A normal user sees the namespaces of his own processes, and a note about the
 // rest.
@@ -19,6 +27,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"os/signal"
 	"syscall"
@@ -27,9 +36,20 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	read := func(ctx context.Context) (*topology.Snapshot, error) { return topology.Read(ctx, topology.Options{}) }
-	status := run(ctx, os.Args[1:], read, os.Stdout, os.Stderr)
+	follow := source{
+		watch: func(ctx context.Context) iter.Seq2[*topology.Snapshot, error] {
+			return topology.Watch(ctx, topology.Options{})
+		},
+		count: count,
+	}
+	program(os.Args[1:], read, follow)
+}
+
+// program is the process. It does not return.
+func program(args []string, read reader, follow source) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	status := run(ctx, args, read, follow, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(status)
 }
@@ -38,7 +58,7 @@ func main() {
 type reader func(context.Context) (*topology.Snapshot, error)
 
 // run is the program, with its exit status: 2 for a bad command line, 1 for another error.
-func run(ctx context.Context, args []string, read reader, stdout, stderr io.Writer) int {
+func run(ctx context.Context, args []string, read reader, follow source, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("map", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	forms := map[string]func(io.Writer, *topology.Snapshot) error{
@@ -48,15 +68,24 @@ func run(ctx context.Context, args []string, read reader, stdout, stderr io.Writ
 	flags.Bool("mermaid", false, "write a flowchart for Mermaid")
 	flags.Bool("json", false, "write the data")
 	svg := flags.String("svg", "", "write a picture to `FILE`, or to the standard output for -")
+	page := flags.String("http", "", "serve a page that follows the machine, at `ADDRESS:PORT`")
+	expose := flags.Bool("expose", false, "let -http have an address that other machines reach, who then see everything")
 	err := flags.Parse(args)
+	single := 1
+	if *page != "" && *expose {
+		single = 2
+	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
 	case err != nil:
 		return 2
-	case flags.NArg() > 0 || flags.NFlag() > 1:
+	case flags.NArg() > 0 || flags.NFlag() > single || *expose && *page == "":
 		fmt.Fprintln(stderr, "map: one form, and no other word:", flags.Args())
 		return 2
+	}
+	if *page != "" {
+		return servePage(ctx, *page, *expose, follow, stdout, stderr)
 	}
 	write := topology.WriteTree
 	flags.Visit(func(f *flag.Flag) {
@@ -68,6 +97,20 @@ func run(ctx context.Context, args []string, read reader, stdout, stderr io.Writ
 		write = topology.WriteSVG
 	}
 	if err := show(ctx, read, write, *svg, stdout); err != nil {
+		fmt.Fprintln(stderr, "map:", err)
+		return 1
+	}
+	return 0
+}
+
+// servePage serves the page until the context ends.
+func servePage(ctx context.Context, at string, expose bool, follow source, stdout, stderr io.Writer) int {
+	a, err := parseAddress(at, expose)
+	if err != nil {
+		fmt.Fprintln(stderr, "map:", err)
+		return 2
+	}
+	if err := serve(ctx, a, follow, stdout); err != nil {
 		fmt.Fprintln(stderr, "map:", err)
 		return 1
 	}

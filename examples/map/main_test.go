@@ -24,7 +24,7 @@ func TestForms(t *testing.T) {
 		"": "host\n", "-dot": "graph machine {", "-mermaid": "flowchart LR", "-json": "{", "-svg -": "<svg ", "-svg " + file: "",
 	} {
 		var out, errs bytes.Buffer
-		if status := run(t.Context(), strings.Fields(args), machine, &out, &errs); status != 0 || !strings.HasPrefix(out.String(), begins) {
+		if status := run(t.Context(), strings.Fields(args), machine, source{}, &out, &errs); status != 0 || !strings.HasPrefix(out.String(), begins) {
 			t.Errorf("map %s ended with %d, printed %.200s, %s", args, status, &out, &errs)
 		}
 		if args == "-json" {
@@ -45,7 +45,7 @@ func TestBadCommandLines(t *testing.T) {
 		"-dot -json": 2, "-x": 2, "web": 2, "-svg": 2, "-help": 0, "-svg /nowhere/map.svg": 1,
 	} {
 		var out, errs bytes.Buffer
-		if got := run(t.Context(), strings.Fields(args), machine, &out, &errs); got != status || errs.Len() == 0 || out.Len() > 0 {
+		if got := run(t.Context(), strings.Fields(args), machine, source{}, &out, &errs); got != status || errs.Len() == 0 || out.Len() > 0 {
 			t.Errorf("map %s ended with %d, want %d; it printed %q, %q", args, got, status, &out, &errs)
 		}
 	}
