@@ -32,7 +32,7 @@
 //	ip link show, del                    Get, List, Link.Details, Link.Stats; Link.Delete, DeleteAll
 //	ip link show group 7                 List(ctx, ns, Filter{Group: 7}); also Filter.Master, Filter.Kind
 //	ip address add, del, flush, show     Link.AddPrefixes, Link.DeleteAddrs, Link.FlushAddrs, Link.Addrs
-//	ip neighbour, bridge fdb             Link.AddNeighbours ..., Link.AddFDBEntries ...
+//	ip neighbour, bridge fdb             Link.AddNeighbours ..., Link.AddFDBEntries ...; Link.SyncNeighbours, Link.SyncFDB
 //	bridge link set, bridge vlan         Link.SetPort; Link.AddVLANs, Link.SyncVLANs
 //	tc qdisc add ... tbf rate 100mbit    Link.SetRate, both directions
 //	ip tuntap add                        OpenTun, with its descriptors

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
 	"strings"
@@ -176,6 +177,8 @@ func TestWithoutPermission(t *testing.T) {
 	wantErr(t, err, os.ErrPermission, "CAP_NET_ADMIN")
 	wantErr(t, l.SetUp(ctx), os.ErrPermission, "link keep")
 	wantErr(t, l.AddPrefixes(ctx, prefixes("10.0.0.1/24")...), os.ErrPermission, "10.0.0.1/24 on link keep")
+	_, err = l.SyncNeighbours(ctx, syncOwner, Neighbour{Addr: netip.MustParseAddr("10.0.0.2"), MAC: mac(1)})
+	wantErr(t, err, os.ErrPermission, "link.SyncNeighbours neighbour 10.0.0.2")
 	wantErr(t, l.Delete(ctx), os.ErrPermission)
 	wantErr(t, l.SetMaster(ctx, Ref{}), os.ErrPermission, "link.SetMaster link keep")
 	_, err = l.Update(ctx, Spec{MTU: 1400, Alias: "other"})

@@ -142,7 +142,7 @@ func (l Link) AppendFDBEntries(ctx context.Context, list ...FDBEntry) error {
 				}
 			}
 			have = append(have, *e)
-			b.reqs[i] = encodeFDB(l.Index, e, unix.NLM_F_CREATE|unix.NLM_F_APPEND)
+			b.reqs[i] = encodeFDB(l.Index, e, editAppend)
 		}
 	}
 	if err != nil {

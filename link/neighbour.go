@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
@@ -111,6 +112,69 @@ func checkNeighbours(list []Neighbour) error {
 		}
 	}
 	return nil
+}
+
+// checkSyncNeighbours refuses what SyncNeighbours cannot keep.
+func checkSyncNeighbours(owner uint8, list []Neighbour) error {
+	if owner <= 3 {
+		return refuse.Input("the protocol %d cannot be an owner: linux/rtnetlink.h reserves 0 to 3", owner)
+	}
+	if err := checkNeighbours(list); err != nil {
+		return err
+	}
+	seen := make(map[neighPlace]bool, len(list))
+	for i := range list {
+		n := &list[i]
+		switch {
+		case n.Protocol != 0 && n.Protocol != owner:
+			return refuse.Input("neighbour %s: its protocol is %d, not the owner's %d", n, n.Protocol, owner)
+		case n.State&^(NeighbourReachable|NeighbourStale|NeighbourNoARP|NeighbourPermanent) != 0:
+			return refuse.Input("neighbour %s is in the state %#x, which the kernel alone begins and ends", n, uint16(n.State))
+		case n.Flags&NeighbourUse != 0:
+			return refuse.Input("neighbour %s has the flag NeighbourUse, which an entry does not keep", n)
+		case seen[n.place()]:
+			return refuse.Input("neighbour %s appears twice", n)
+		}
+		seen[n.place()] = true
+	}
+	return nil
+}
+
+// neighPlace identifies a neighbour of a link.
+type neighPlace struct {
+	addr  netip.Addr
+	proxy bool
+}
+
+func (n *Neighbour) place() neighPlace { return neighPlace{n.Addr, n.Flags&NeighbourProxy != 0} }
+
+// lasting are the flags that an entry keeps as long as it is there.
+const lasting = NeighbourProxy | NeighbourExtLearned | NeighbourManaged | NeighbourExtValidate
+
+// strangeTo reports whether another program than the owner has made the entry.
+func (n *Neighbour) strangeTo(owner uint8) bool {
+	if n.Protocol != 0 {
+		return n.Protocol != owner
+	}
+	return n.State == NeighbourPermanent || n.Flags&lasting != 0
+}
+
+// satisfies reports whether an entry is the wanted one. What the kernel finds out by
+// itself is not compared: other states, a hardware address that is not given, and
+// which host is a router.
+func (n *Neighbour) satisfies(want *Neighbour) bool {
+	const fixed = NeighbourPermanent | NeighbourNoARP
+	flags := lasting
+	if want.State&fixed != 0 {
+		flags |= NeighbourRouter
+	}
+	switch {
+	case n.Flags&flags != want.Flags&flags:
+		return false
+	case want.Flags&NeighbourProxy != 0:
+		return true
+	}
+	return n.State&fixed == want.State&fixed && (want.MAC == nil || bytes.Equal(n.MAC, want.MAC))
 }
 
 // checkIndex refuses an index that no link has.

@@ -43,6 +43,7 @@ const (
 	editDelete  edit = 0
 	editAdd     edit = unix.NLM_F_CREATE | unix.NLM_F_EXCL
 	editReplace edit = unix.NLM_F_CREATE | unix.NLM_F_REPLACE
+	editAppend  edit = unix.NLM_F_CREATE | unix.NLM_F_APPEND
 )
 
 // batch is one call that edits many items of a link.

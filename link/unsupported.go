@@ -236,6 +236,16 @@ func (Link) SetUp(context.Context) error { return unsupported("link.SetUp") }
 // Stats returns errors.ErrUnsupported: it needs Linux.
 func (Link) Stats(context.Context) (v0 Stats, _ error) { return v0, unsupported("link.Stats") }
 
+// SyncFDB returns errors.ErrUnsupported: it needs Linux.
+func (Link) SyncFDB(context.Context, ...FDBEntry) (v0 Changes, _ error) {
+	return v0, unsupported("link.SyncFDB")
+}
+
+// SyncNeighbours returns errors.ErrUnsupported: it needs Linux.
+func (Link) SyncNeighbours(context.Context, uint8, ...Neighbour) (v0 Changes, _ error) {
+	return v0, unsupported("link.SyncNeighbours")
+}
+
 // SyncVLANs returns errors.ErrUnsupported: it needs Linux.
 func (Link) SyncVLANs(context.Context, ...PortVLAN) error { return unsupported("link.SyncVLANs") }
 

@@ -50,7 +50,9 @@ func newUndoTopology(t *testing.T) *undoTopology {
 		err,
 		y.port.AddFDBEntries(ctx, FDBEntry{MAC: mac(20)}),
 		y.tunnel.AppendFDBEntries(ctx, FDBEntry{MAC: make(net.HardwareAddr, 6), Self: true, Dst: netip.MustParseAddr("10.0.0.9")}),
-		y.br.AddNeighbours(ctx, Neighbour{Addr: netip.MustParseAddr("10.0.0.9"), MAC: mac(9)}, Neighbour{Addr: netip.MustParseAddr("10.0.0.50"), Flags: NeighbourProxy}),
+		y.br.AddNeighbours(ctx, Neighbour{Addr: netip.MustParseAddr("10.0.0.9"), MAC: mac(9)}, Neighbour{Addr: netip.MustParseAddr("10.0.0.50"), Flags: NeighbourProxy},
+			Neighbour{Addr: netip.MustParseAddr("10.0.0.70"), MAC: mac(9), Protocol: syncOwner}, Neighbour{Addr: netip.MustParseAddr("fd00::70"), MAC: mac(9), Protocol: syncOwner},
+			Neighbour{Addr: netip.MustParseAddr("10.0.0.71"), Flags: NeighbourProxy, Protocol: syncOwner}),
 		y.br.AddAddrs(ctx, a),
 		y.free.SetRate(ctx, Limit{Rate: 10 * Mbit}, Limit{}),
 	} {
@@ -170,6 +172,20 @@ func TestUndoIsExact(t *testing.T) {
 		{"AppendFDBEntries", func(ctx context.Context, y *undoTopology) error {
 			all := make(net.HardwareAddr, 6)
 			return y.tunnel.AppendFDBEntries(ctx, FDBEntry{MAC: all, Self: true, Dst: netip.MustParseAddr("10.0.0.10")}, FDBEntry{MAC: all, Self: true, Dst: netip.MustParseAddr("10.0.0.11")}, FDBEntry{MAC: mac(1), Self: true, Dst: netip.MustParseAddr("10.0.0.10")})
+		}},
+		{"SyncNeighbours", func(ctx context.Context, y *undoTopology) error {
+			_, err := y.br.SyncNeighbours(ctx, syncOwner,
+				Neighbour{Addr: netip.MustParseAddr("10.0.0.70"), MAC: mac(1)}, Neighbour{Addr: netip.MustParseAddr("10.0.0.72"), Flags: NeighbourProxy}, Neighbour{Addr: netip.MustParseAddr("fd00::72"), MAC: mac(1), Flags: NeighbourRouter})
+			return err
+		}},
+		{"SyncFDB of a port", func(ctx context.Context, y *undoTopology) error {
+			_, err := y.port.SyncFDB(ctx, FDBEntry{MAC: mac(1)}, FDBEntry{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 20}, Flags: FDBSticky})
+			return err
+		}},
+		{"SyncFDB of a VXLAN", func(ctx context.Context, y *undoTopology) error {
+			all := make(net.HardwareAddr, 6)
+			_, err := y.tunnel.SyncFDB(ctx, FDBEntry{MAC: all, Self: true, Dst: netip.MustParseAddr("10.0.0.10")}, FDBEntry{MAC: mac(1), Self: true, Dst: netip.MustParseAddr("10.0.0.10")}, FDBEntry{MAC: all, Self: true, Dst: netip.MustParseAddr("10.0.0.11")})
+			return err
 		}},
 		{"SetPort", func(ctx context.Context, y *undoTopology) error {
 			return y.port.SetPort(ctx, PortOptions{Hairpin: new(false), Cost: new(5), Isolated: new(false), Learning: new(false)})

@@ -3,6 +3,7 @@ package link_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 
@@ -46,6 +47,29 @@ func ExampleLink_SetRate_group() {
 		fmt.Println(box.Name, "has", limit.Rate)
 	}
 	// Output: web0 has 10Mbit
+}
+
+// A daemon's neighbours at every start: the second time, nothing is sent.
+func ExampleLink_SyncNeighbours() {
+	const owner = 201 // this program's own; see /etc/iproute2/rt_protos
+	ctx := context.Background()
+	host, web := wire(ctx)
+	defer host.Close()
+	defer web.Close()
+	br, err := link.Get(ctx, host, "boxwire0")
+	check(err)
+	boxes := []link.Neighbour{
+		{Addr: netip.MustParseAddr("10.88.0.2"), MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}},
+		{Addr: netip.MustParseAddr("10.88.0.3"), MAC: net.HardwareAddr{2, 0, 0, 0, 0, 3}},
+	}
+	for range 2 {
+		did, err := br.SyncNeighbours(ctx, owner, boxes...)
+		check(err)
+		fmt.Printf("%+v\n", did)
+	}
+	// Output:
+	// {Added:2 Replaced:0 Deleted:0}
+	// {Added:0 Replaced:0 Deleted:0}
 }
 
 // From WaitReachable on no packet between a new box and its bridge is lost. The timeout bounds the wait.

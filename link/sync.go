@@ -1,0 +1,6 @@
+package link
+
+// Changes counts what a sync did.
+type Changes struct {
+	Added, Replaced, Deleted int
+}
