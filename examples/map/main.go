@@ -6,6 +6,9 @@
 //	go run ./examples/map -dot           a graph for Graphviz
 //	go run ./examples/map -mermaid       a flowchart for Markdown pages
 //	go run ./examples/map -json          the data
+//	go run ./examples/map -diff before.json
+//	                                     what has changed since -json wrote the file
+//	go run ./examples/map -why 8080      the way of a published port, and why it does not answer
 //	go run ./examples/map -http 127.0.0.1:8090
 //	                                     a page that follows the machine, until Ctrl-C
 //
@@ -33,15 +36,16 @@ import (
 	"syscall"
 
 	"github.com/boxwire/boxwire/internal/topology"
+	"github.com/boxwire/boxwire/internal/topology/firewall"
 )
 
 func main() {
-	read := func(ctx context.Context) (*topology.Snapshot, error) { return topology.Read(ctx, topology.Options{}) }
+	opts := topology.Options{Firewall: firewall.Read}
+	read := func(ctx context.Context) (*topology.Snapshot, error) { return topology.Read(ctx, opts) }
 	follow := source{
-		watch: func(ctx context.Context) iter.Seq2[*topology.Snapshot, error] {
-			return topology.Watch(ctx, topology.Options{})
-		},
-		count: count,
+		watch:   func(ctx context.Context) iter.Seq2[*topology.Snapshot, error] { return topology.Watch(ctx, opts) },
+		count:   count,
+		explain: why,
 	}
 	program(os.Args[1:], read, follow)
 }
@@ -68,6 +72,8 @@ func run(ctx context.Context, args []string, read reader, follow source, stdout,
 	flags.Bool("mermaid", false, "write a flowchart for Mermaid")
 	flags.Bool("json", false, "write the data")
 	svg := flags.String("svg", "", "write a picture to `FILE`, or to the standard output for -")
+	since := flags.String("diff", "", "write what has changed since -json wrote `FILE`")
+	port := flags.String("why", "", "write where `PORT` leads to, and why it does not answer: 8080, 53/udp, 203.0.113.1:8080")
 	page := flags.String("http", "", "serve a page that follows the machine, at `ADDRESS:PORT`")
 	expose := flags.Bool("expose", false, "let -http have an address that other machines reach, who then see everything")
 	err := flags.Parse(args)
@@ -93,14 +99,51 @@ func run(ctx context.Context, args []string, read reader, follow source, stdout,
 			write = form
 		}
 	})
-	if *svg != "" {
+	switch {
+	case *svg != "":
 		write = topology.WriteSVG
+	case *since != "":
+		before, err := readFile(*since)
+		if err != nil {
+			fmt.Fprintln(stderr, "map:", err)
+			return 1
+		}
+		write = func(w io.Writer, s *topology.Snapshot) error { return topology.WriteDiff(w, before, s) }
+	case *port != "":
+		if _, err := parseWanted(*port); err != nil {
+			fmt.Fprintln(stderr, "map:", err)
+			return 2
+		}
+		write = func(w io.Writer, s *topology.Snapshot) error {
+			found, err := writeWhy(ctx, w, s, *port, follow.explain)
+			if err == nil && !found {
+				err = errNotPublished
+			}
+			return err
+		}
 	}
 	if err := show(ctx, read, write, *svg, stdout); err != nil {
 		fmt.Fprintln(stderr, "map:", err)
 		return 1
 	}
 	return 0
+}
+
+// errNotPublished is the end of -why for a port that no namespace publishes.
+var errNotPublished = errors.New("the port is not published")
+
+// readFile reads a snapshot that -json has written.
+func readFile(file string) (*topology.Snapshot, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	s, err := topology.Decode(f)
+	if err != nil {
+		err = fmt.Errorf("%s is not what -json writes: %w", file, err)
+	}
+	return s, err
 }
 
 // servePage serves the page until the context ends.
@@ -124,14 +167,15 @@ func show(ctx context.Context, read reader, write func(io.Writer, *topology.Snap
 		return err
 	}
 	var b bytes.Buffer
-	if err := write(&b, s); err != nil {
-		return err
+	answer := write(&b, s)
+	if answer != nil && !errors.Is(answer, errNotPublished) {
+		return answer
 	}
 	if file != "" && file != "-" {
 		return os.WriteFile(file, b.Bytes(), 0o644)
 	}
 	_, err = stdout.Write(b.Bytes())
-	return err
+	return errors.Join(answer, err)
 }
 
 func writeJSON(w io.Writer, s *topology.Snapshot) error {

@@ -43,7 +43,7 @@ type picture struct {
 func (s *Snapshot) lay(unfolded func(string) bool) *picture {
 	p := &picture{s: s, unfolded: unfolded, at: s.byInode(), of: make(map[uint64]*box)}
 	var alone []*Namespace
-	for _, band := range p.bands() {
+	for _, band := range s.bands() {
 		if len(band) == 1 && !band[0].Own && len(band[0].Ports) == 0 {
 			alone = append(alone, band[0])
 			continue
@@ -58,9 +58,9 @@ func (s *Snapshot) lay(unfolded func(string) bool) *picture {
 }
 
 // bands are the namespaces that are wired to each other, each band with its first namespace first.
-func (p *picture) bands() (bands [][]*Namespace) {
-	seen := make(map[uint64]bool)
-	for _, first := range p.s.Namespaces {
+func (s *Snapshot) bands() (bands [][]*Namespace) {
+	at, seen := s.byInode(), make(map[uint64]bool)
+	for _, first := range s.Namespaces {
 		if seen[first.Inode] {
 			continue
 		}
@@ -71,7 +71,7 @@ func (p *picture) bands() (bands [][]*Namespace) {
 				if l.Peer == nil || seen[l.Peer.Inode] {
 					continue
 				}
-				if other := p.at[l.Peer.Inode]; other != nil {
+				if other := at[l.Peer.Inode]; other != nil {
 					seen[other.Inode] = true
 					band = append(band, other)
 				}
@@ -82,7 +82,8 @@ func (p *picture) bands() (bands [][]*Namespace) {
 			root = first
 		}
 		i := slices.Index(band, root)
-		band[0], band[i] = band[i], band[0]
+		copy(band[1:], band[:i]) // the others keep their order
+		band[0] = root
 		bands = append(bands, band)
 	}
 	return bands
@@ -199,45 +200,56 @@ func (b *box) shift(y float64) {
 	}
 }
 
-// outside are the boxes of what the default routes of a namespace lead to: other namespaces, or
-// gateways that are not on this machine.
+// outside are the boxes of what is beyond the uplinks of a namespace: other namespaces, or gateways
+// that are not on this machine.
 func (p *picture) outside(root *box) (column []*box) {
-	for _, r := range root.ns.Routes {
-		if !r.IsDefault() || r.Dev == "" {
-			continue
-		}
-		i := slices.IndexFunc(root.ns.Links, func(l *Link) bool { return l.Name == r.Dev })
-		if i < 0 {
-			continue
-		}
-		l := root.ns.Links[i]
-		if l.Peer != nil && l.Peer.Inode != root.ns.Inode {
-			if n := p.at[l.Peer.Inode]; n != nil && p.of[n.Inode] == nil && n.leadsTo(root.ns.Inode) {
-				b := p.newBox(n)
-				b.uplink = l
-				column = append(column, b)
+	for _, l := range root.ns.Links {
+		var gateways []string
+		for _, r := range root.ns.Routes {
+			switch {
+			case !r.IsDefault() || r.Dev != l.Name:
+			case r.Via.IsValid():
+				gateways = append(gateways, "via "+r.Via.String())
+			default:
+				gateways = append(gateways, "on "+r.Dev)
 			}
-			continue
 		}
-		text := "via " + r.Via.String()
-		if !r.Via.IsValid() {
-			text = "on " + r.Dev
-		}
-		if j := slices.IndexFunc(column, func(b *box) bool { return b.uplink == l }); j >= 0 {
-			if column[j].ns == nil {
-				column[j].rows = append(column[j].rows, row{text: text, small: true})
-				column[j].size()
+		far := p.far(root.ns, l)
+		switch {
+		case far != nil && (len(gateways) > 0 || l.Master == "" && p.isOutside(root.ns, far)) && p.of[far.Inode] == nil && far.leadsTo(root.ns.Inode):
+			b := p.newBox(far)
+			b.uplink = l
+			column = append(column, b)
+		case far == nil && len(gateways) > 0:
+			b := &box{id: fmt.Sprintf("outside-%d-%d", root.ns.Inode, l.Index), class: "outside", uplink: l, rows: []row{{text: "outside"}}}
+			for _, text := range gateways {
+				b.rows = append(b.rows, row{text: text, small: true})
 			}
-			continue
+			b.size()
+			column = append(column, b)
 		}
-		b := &box{
-			id: fmt.Sprintf("outside-%d-%d", root.ns.Inode, l.Index), class: "outside", uplink: l,
-			rows: []row{{text: "outside"}, {text: text, small: true}},
-		}
-		b.size()
-		column = append(column, b)
 	}
 	return column
+}
+
+// far is the other namespace that a link leads to, or nil.
+func (p *picture) far(n *Namespace, l *Link) *Namespace {
+	if l.Peer == nil || l.Peer.Inode == n.Inode {
+		return nil
+	}
+	return p.at[l.Peer.Inode]
+}
+
+// isOutside reports whether a namespace stands for what is outside of a host: it has no default route,
+// and others that are wired to the host have one.
+func (p *picture) isOutside(host, n *Namespace) bool {
+	if slices.ContainsFunc(n.Routes, Route.IsDefault) {
+		return false
+	}
+	return slices.ContainsFunc(host.Links, func(l *Link) bool {
+		other := p.far(host, l)
+		return other != nil && slices.ContainsFunc(other.Routes, Route.IsDefault)
+	})
 }
 
 // alone places namespaces without a wire, side by side.

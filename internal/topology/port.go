@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -43,4 +44,45 @@ func hostPort(a netip.AddrPort) string {
 		return "?"
 	}
 	return a.String()
+}
+
+// WriteWay writes the way from a visitor of a port to the program that answers, a line for each step.
+func (s *Snapshot) WriteWay(w io.Writer, n *Namespace, p *Port) error {
+	var b strings.Builder
+	line(&b, "", "visitors of", p.flag(), "of", n.Title())
+	line(&b, "  -> ", "table "+p.Table, "translates it to", p.Box.String(), who(p.Owner))
+	far := s.Namespace(inodeOf(p.To))
+	if far == nil {
+		line(&b, "  -> ", "no namespace that can be read has the address")
+		_, err := io.WriteString(w, b.String())
+		return err
+	}
+	if to := s.end(p.To); to != nil && to.Peer != nil && to.Peer.Inode == n.Inode {
+		near := to.Peer
+		out := near.Link
+		if l := s.end(near); l != nil && l.Master != "" {
+			out += ", a port of " + l.Master
+		}
+		line(&b, "  -> ", "link "+out, "of", n.Title())
+	}
+	line(&b, "  -> ", "link "+p.To.Link, "of", far.Title(), far.who())
+	if far.listens(p.Proto, p.Box) {
+		line(&b, "  -> ", "a program that listens on", p.Proto, p.Box.String())
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func who(owner string) string {
+	if owner == "" {
+		return ""
+	}
+	return "for " + owner
+}
+
+func inodeOf(e *End) uint64 {
+	if e == nil {
+		return 0
+	}
+	return e.Inode
 }

@@ -88,37 +88,35 @@ func (x *space) refresh(ctx context.Context, r *reader) {
 	x.dirty = 0
 }
 
-// open opens a namespace by one of its holders that is it still.
+// open opens a namespace by one of its holders that is it still. One that has ended is os.ErrNotExist.
 func (x *space) open(ctx context.Context) (*netns.NS, error) {
-	last := error(os.ErrNotExist)
-	for _, h := range x.info.Holders {
-		path := ""
+	n := Namespace{Inode: x.info.ID.Ino, paths: paths(x.info)}
+	return n.Open(ctx)
+}
+
+// paths are the files by which a namespace may be opened.
+func paths(info netns.Info) (all []string) {
+	for _, h := range info.Holders {
 		switch {
 		case h.Kind == netns.HolderProcess:
-			path = fmt.Sprintf("/proc/%d/ns/net", h.Pid)
+			all = append(all, fmt.Sprintf("/proc/%d/ns/net", h.Pid))
 		case h.Tid != 0:
-			path = fmt.Sprintf("/proc/%d/task/%d/ns/net", h.Pid, h.Tid)
+			all = append(all, fmt.Sprintf("/proc/%d/task/%d/ns/net", h.Pid, h.Tid))
 		case h.Path != "":
-			path = fmt.Sprintf("/proc/%d/root%s", h.Pid, h.Path)
+			all = append(all, fmt.Sprintf("/proc/%d/root%s", h.Pid, h.Path))
 		default:
-			path = fmt.Sprintf("/proc/%d/fd/%d", h.Pid, h.Fd)
-		}
-		ns, err := netns.OpenPath(ctx, path)
-		if err == nil && ns.ID() == x.info.ID {
-			return ns, nil
-		}
-		if err == nil {
-			ns.Close()
-		} else if !errors.Is(err, os.ErrNotExist) {
-			last = err
+			all = append(all, fmt.Sprintf("/proc/%d/fd/%d", h.Pid, h.Fd))
 		}
 	}
-	return nil, last
+	return all
 }
 
 // namespace returns what was read, as a copy whose links may be paired.
 func (x *space) namespace() *Namespace {
 	n := *x.who
+	const enough = 8 // of which some may end
+	n.paths = paths(x.info)
+	n.paths = slices.Clone(n.paths[:min(enough, len(n.paths))])
 	n.UserNS = x.userns
 	n.Names, n.Processes, n.Containers = slices.Clone(n.Names), slices.Clone(n.Processes), slices.Clone(n.Containers)
 	if x.closed != "" {

@@ -83,7 +83,7 @@ func (d SVG) Write(w io.Writer, s *Snapshot) error {
 // lines of what is outside and of what is folded begin at the box that it belongs to.
 func (p *picture) wires(b *strings.Builder, from *box) {
 	switch {
-	case from.uplink != nil:
+	case from.uplink != nil && from.ns == nil:
 		for _, to := range p.boxes {
 			if y, ok := to.rowOf(from.uplink.Index); ok && to.ns != nil && from.id == fmt.Sprintf("outside-%d-%d", to.ns.Inode, from.uplink.Index) {
 				curve(b, "wire", "wire-"+from.id, "outside - "+to.ns.Title()+" "+from.uplink.Name, from.x+from.width, from.middle(0), to.x, y)

@@ -32,7 +32,11 @@ func (n *Namespace) who() string {
 			words = append(words, fmt.Sprintf("%d more", len(n.Processes)-most))
 			break
 		}
-		words = append(words, fmt.Sprintf("%s %d", p.Comm, p.Pid))
+		word := fmt.Sprintf("%s %d", p.Comm, p.Pid)
+		if i == 0 && p.Comm == n.Title() {
+			word = fmt.Sprintf("pid %d", p.Pid)
+		}
+		words = append(words, word)
 	}
 	return strings.Join(words, ", ")
 }

@@ -63,6 +63,8 @@ type Namespace struct {
 
 	// Notes say what could not be read.
 	Notes []string `json:"notes,omitempty"`
+
+	paths []string // the files by which it may be opened
 }
 
 // A Process is a process in a namespace.
@@ -174,7 +176,7 @@ func (s *Snapshot) sort() {
 		if a.Own != b.Own {
 			return map[bool]int{true: -1, false: 1}[a.Own]
 		}
-		return cmp.Or(cmp.Compare(a.Title(), b.Title()), cmp.Compare(a.Inode, b.Inode))
+		return cmp.Or(natural(a.Title(), b.Title()), cmp.Compare(a.Inode, b.Inode))
 	})
 	slices.Sort(s.Notes)
 	for _, n := range s.Namespaces {

@@ -3,16 +3,17 @@ package topology
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
 )
 
 // WriteTree writes a snapshot as a tree of text: each namespace with its links, and below a bridge
-// its ports with what is at their other ends.
+// its ports with what is at their other ends. Namespaces that are wired to each other are together.
 func WriteTree(w io.Writer, s *Snapshot) error {
 	var b strings.Builder
-	for i, n := range s.Namespaces {
+	for i, n := range slices.Concat(s.bands()...) {
 		if i > 0 {
 			b.WriteByte('\n')
 		}

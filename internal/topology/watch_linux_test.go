@@ -135,7 +135,7 @@ func TestAWatchIsWhatIsRead(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	r := rand.New(rand.NewPCG(seed, 1))
 	spaces := []*netns.NS{host, web, db}
-	for range rounds() {
+	for range rounds() / 2 {
 		for range 1 + r.IntN(5) {
 			changeAtRandom(t, r, host, &spaces)
 		}

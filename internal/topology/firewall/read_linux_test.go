@@ -1,0 +1,144 @@
+package firewall
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/internal/topology"
+	"github.com/boxwire/boxwire/nat"
+	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/netns/netnstest"
+)
+
+func TestMain(m *testing.M) { netnstest.Main(m) }
+
+// ours are the namespaces that this process alone holds.
+func ours(info netns.Info) bool {
+	return !slices.ContainsFunc(info.Holders, func(h netns.Holder) bool { return h.Pid != os.Getpid() })
+}
+
+// machine is a host with a box, and a port of the host that is published for the box.
+func machine(t *testing.T) (host, box netnstest.Box, gw *nat.NAT) {
+	t.Helper()
+	host, boxes := netnstest.Bridge(t, 1)
+	gw, err := nat.Open(t.Context(), host.NS, nat.Options{})
+	if err != nil {
+		if errors.Is(err, errors.ErrUnsupported) {
+			t.Skip(err)
+		}
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { gw.Close() })
+	network := nat.Network{Interface: "br0", Subnets: []netip.Prefix{host.Addr4.Masked()}, Masquerade: true, Isolated: true}
+	if err := gw.AddNetwork(t.Context(), network); err != nil {
+		t.Fatal(err)
+	}
+	port := nat.Port{Proto: nat.TCP, Owner: "web", Host: netip.MustParseAddrPort("0.0.0.0:8080"), Box: netip.AddrPortFrom(boxes[0].Addr4.Addr(), 80)}
+	if err := gw.Publish(t.Context(), port); err != nil {
+		t.Fatal(err)
+	}
+	return host, boxes[0], gw
+}
+
+func read(t *testing.T, host netnstest.Box) (*topology.Snapshot, *topology.Namespace) {
+	t.Helper()
+	s, err := topology.Read(t.Context(), topology.Options{Host: host.NS, Some: ours, Firewall: Read})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := s.Namespace(host.ID().Ino)
+	if n == nil || len(n.Notes) > 0 {
+		t.Fatalf("the host is %+v", n)
+	}
+	return s, n
+}
+
+// A snapshot has the networks and ports of a table, and says what nobody listens to.
+func TestRead(t *testing.T) {
+	t.Parallel()
+	host, box, _ := machine(t)
+	_, n := read(t, host)
+	if len(n.Networks) != 1 || n.Networks[0].Interface != "br0" || !slices.Equal(n.Networks[0].Flags, []string{"masquerade", "isolated"}) {
+		t.Errorf("networks %+v", n.Networks)
+	}
+	if len(n.Ports) != 1 {
+		t.Fatalf("ports %+v", n.Ports)
+	}
+	p := n.Ports[0]
+	if p.Table != "inet boxwire" || p.Proto != "tcp" || p.Host != netip.MustParseAddrPort("0.0.0.0:8080") || p.Owner != "web" ||
+		p.To == nil || p.To.Inode != box.ID().Ino || p.To.Link != box.Link {
+		t.Errorf("the port is %+v", p)
+	}
+	if !strings.Contains(p.Fault, "no program listens") {
+		t.Errorf("the fault is %q, but nobody listens", p.Fault)
+	}
+	// nft shows a port as an element of the map of its address.
+	if shown := testutil.Run(t, host.NS, "nft", "list", "map", "inet", "boxwire", "any4"); !strings.Contains(shown, "tcp . 8080") || !strings.Contains(shown, box.Addr4.Addr().String()+" . 80") {
+		t.Errorf("nft shows %s", shown)
+	}
+
+	ln, err := box.Listen(t.Context(), "tcp4", "0.0.0.0:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if _, n = read(t, host); n.Ports[0].Fault != "" {
+		t.Errorf("the fault is %q, but a program listens", n.Ports[0].Fault)
+	}
+}
+
+// Why has the words of nat.Explain, and leaves ports of other tables alone.
+func TestWhy(t *testing.T) {
+	t.Parallel()
+	host, box, gw := machine(t)
+	s, n := read(t, host)
+	causes, err := Why(t.Context(), s, n.Inode, n.Ports[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := gw.Explain(t.Context(), nat.Port{Proto: nat.TCP, Host: n.Ports[0].Host}, nat.Hints{Box: box.NS})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if causes.String() != want.String() || len(causes) == 0 {
+		t.Errorf("the causes are %q, and those of Explain %q", causes, want)
+	}
+	foreign := n.Ports[0]
+	foreign.Table = "ip nat"
+	if causes, err := Why(t.Context(), s, n.Inode, foreign); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a port of another table: %v, %v", causes, err)
+	}
+}
+
+// What changes a table is seen by a watch without delay, and a port goes with its table.
+func TestWatchSeesPorts(t *testing.T) {
+	t.Parallel()
+	host, box, gw := machine(t)
+	published := false
+	for s, err := range topology.Watch(t.Context(), topology.Options{Host: host.NS, Some: ours, Firewall: Read}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := s.Namespace(host.ID().Ino)
+		switch {
+		case n == nil:
+		case !published && len(n.Ports) == 1:
+			published = true
+			port := nat.Port{Proto: nat.UDP, Owner: "dns", Host: netip.MustParseAddrPort("0.0.0.0:53"), Box: netip.AddrPortFrom(box.Addr4.Addr(), 53)}
+			if err := gw.Publish(t.Context(), port); err != nil {
+				t.Fatal(err)
+			}
+		case len(n.Ports) == 2:
+			if err := gw.Delete(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		case published && len(n.Ports) == 0:
+			return
+		}
+	}
+}
