@@ -5,6 +5,7 @@
 //
 //	go run ./examples/quickstart          one line a check, then a picture of what is wired to what
 //	go run ./examples/quickstart -json    [{"name":...,"ok":...,"detail":...}] and nothing else
+//	go run ./examples/quickstart -svg F   write the picture to the file F, too
 //	go run ./examples/quickstart -hold    keep everything until Ctrl-C and say how to look inside
 //
 // It needs neither root nor any tool, and never touches the machine's own network: the program runs itself once more in
@@ -33,6 +34,7 @@ func main() {
 
 	asJSON := flag.Bool("json", false, "print the checks as JSON and nothing else")
 	hold := flag.Bool("hold", false, "keep the boxes until Ctrl-C")
+	svg := flag.String("svg", "", "write the picture to `FILE`, too")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		fmt.Fprintln(os.Stderr, "quickstart: takes flags only, see -help")
@@ -63,7 +65,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "quickstart:", err)
 		os.Exit(exitNoIPv6)
 	}
-	err = quickstart(ctx, results, *hold)
+	err = quickstart(ctx, results, *hold, *svg)
 	if *asJSON {
 		results.writeJSON()
 	}
@@ -74,7 +76,7 @@ func main() {
 }
 
 // quickstart builds the world, checks it, draws it and takes it away again. It returns an error unless every check held.
-func quickstart(ctx context.Context, results *report, hold bool) error {
+func quickstart(ctx context.Context, results *report, hold bool, svg string) error {
 	w := &world{}
 	before, err := w.leftovers(ctx)
 	if err != nil {
@@ -100,6 +102,11 @@ func quickstart(ctx context.Context, results *report, hold bool) error {
 	runChecks(ctx, w, results)
 	if !results.quiet && ctx.Err() == nil {
 		if err := w.draw(ctx, results.out); err != nil {
+			fmt.Fprintln(os.Stderr, "quickstart: no picture:", err)
+		}
+	}
+	if svg != "" && ctx.Err() == nil {
+		if err := w.drawFile(ctx, svg); err != nil {
 			fmt.Fprintln(os.Stderr, "quickstart: no picture:", err)
 		}
 	}

@@ -6,10 +6,16 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"testing"
 )
+
+var update = flag.Bool("update", false, "write README's picture of the quickstart")
 
 // runEnv makes the test binary be the quickstart.
 const runEnv = "BOXWIRE_QUICKSTART_RUN"
@@ -30,7 +36,8 @@ func TestQuickstart(t *testing.T) {
 		"siblings", "hairpin", "clean-up",
 	}
 	var stdout, stderr bytes.Buffer
-	cmd := exec.Command("/proc/self/exe", "-json")
+	svg := filepath.Join(t.TempDir(), "quickstart.svg")
+	cmd := exec.Command("/proc/self/exe", "-json", "-svg", svg)
 	cmd.Env = append(os.Environ(), runEnv+"=1")
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
@@ -52,5 +59,35 @@ func TestQuickstart(t *testing.T) {
 	}
 	if len(results) != len(want) {
 		t.Errorf("%d checks, want %d", len(results), len(want))
+	}
+	comparePicture(t, svg)
+}
+
+// comparePicture compares a picture with README's, but for the inode numbers of namespaces.
+func comparePicture(t *testing.T, file string) {
+	t.Helper()
+	const kept = "../map/pictures/quickstart.svg"
+	got, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	numbers := make(map[string]string)
+	got = regexp.MustCompile(`\b40\d{8}\b`).ReplaceAllFunc(got, func(inode []byte) []byte {
+		if numbers[string(inode)] == "" {
+			numbers[string(inode)] = fmt.Sprint(len(numbers) + 1)
+		}
+		return []byte(numbers[string(inode)])
+	})
+	if *update {
+		if err := os.WriteFile(kept, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("the picture is not README's; go test -run TestQuickstart -update writes it:\n%s", got)
 	}
 }

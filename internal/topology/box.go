@@ -50,7 +50,7 @@ func (p *picture) newBox(n *Namespace) *box {
 	}
 	b.rows = []row{{text: n.Title(), tail: n.who()}}
 	p.links(b, "", 0)
-	if text := listeners(n.Listeners); text != "" {
+	if text := n.listening(); text != "" {
 		b.rows = append(b.rows, row{text: "listens on " + text, small: true})
 	}
 	p.ports(b, 0, fmt.Sprintf("%d-ports", n.Inode), func(*Port) bool { return true })

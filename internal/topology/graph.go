@@ -42,7 +42,7 @@ func (g *language) write(w io.Writer, s *Snapshot) error {
 	var b strings.Builder
 	b.WriteString(g.begin)
 	for _, n := range s.Namespaces {
-		fmt.Fprintf(&b, g.open, n.Inode, g.quote.Replace(label(n.Title(), n.who(), listeners(n.Listeners))))
+		fmt.Fprintf(&b, g.open, n.Inode, g.quote.Replace(label(n.Title(), n.who(), n.listening())))
 		for _, l := range n.shown() {
 			fmt.Fprintf(&b, g.node, node(n.Inode, l.Index), g.quote.Replace(label(l.Name, l.state(n), l.addrs())))
 		}

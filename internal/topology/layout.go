@@ -127,8 +127,12 @@ func (p *picture) band(band []*Namespace) {
 	y := top
 	for _, b := range left {
 		b.spread()
+		at := b.middle(0)
+		if b.ns != nil {
+			at, _ = b.rowOf(b.uplink.Peer.Index)
+		}
 		if row, ok := root.rowOf(b.uplink.Index); ok {
-			y = max(y, row-b.middle(0))
+			y = max(y, row-at)
 		}
 		b.shift(y)
 		y += b.height + boxGap

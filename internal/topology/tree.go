@@ -31,7 +31,7 @@ func WriteTree(w io.Writer, s *Snapshot) error {
 		if n.More > 0 {
 			line(&b, "  ", fmt.Sprintf("and %d more routes", n.More))
 		}
-		if text := listeners(n.Listeners); text != "" {
+		if text := n.listening(); text != "" {
 			line(&b, "  ", "listens on", text)
 		}
 		for i := range n.Ports {
@@ -115,12 +115,13 @@ func notes(b *strings.Builder, indent string, all []string) {
 	}
 }
 
-// listeners are sockets in few words. Those of 127.0.0.0/8 and ::1 are left out, because they are
-// reached from the namespace itself alone.
-func listeners(all []Listener) string {
+// listening are the sockets that wait, in few words. Those of 127.0.0.0/8 and ::1 are left out, because
+// they are reached from the namespace itself alone, and those by which package nat keeps a published
+// port from other programs.
+func (n *Namespace) listening() string {
 	var words []string
-	for _, l := range all {
-		if l.Addr.Addr().IsLoopback() {
+	for _, l := range n.Listeners {
+		if l.Addr.Addr().IsLoopback() || n.publishes(l) {
 			continue
 		}
 		host := l.Addr.Addr().String()
@@ -136,6 +137,14 @@ func listeners(all []Listener) string {
 		}
 	}
 	return strings.Join(words, ", ")
+}
+
+// publishes reports whether a socket has the number of a port that package nat publishes.
+func (n *Namespace) publishes(l Listener) bool {
+	return slices.ContainsFunc(n.Ports, func(p Port) bool {
+		return p.Proto == l.Proto && p.Host.Port() <= l.Addr.Port() && l.Addr.Port() <= max(p.Host.Port(), p.Last) &&
+			strings.HasPrefix(p.Table, "inet ") && p.Owner != ""
+	})
 }
 
 // plain returns a text with what is not printable as an escape, so that a name cannot change what a
