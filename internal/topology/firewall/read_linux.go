@@ -69,7 +69,7 @@ func flags(n nat.Network) (words []string) {
 		on   bool
 		word string
 	}{
-		{n.Masquerade, "masquerade"}, {len(n.SNAT) > 0, "snat"}, {!n.Masquerade && len(n.SNAT) == 0, "routed"},
+		{n.Masquerade, "masquerade"}, {len(n.SNAT) > 0, "snat"}, {!n.Masquerade && len(n.SNAT) == 0 && !n.Internal, "routed"},
 		{n.Internal, "internal"}, {n.Isolated, "isolated"}, {n.Strict, "strict"},
 	} {
 		if option.on {

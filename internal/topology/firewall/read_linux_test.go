@@ -15,8 +15,6 @@ import (
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
-func TestMain(m *testing.M) { netnstest.Main(m) }
-
 // ours are the namespaces that this process alone holds.
 func ours(info netns.Info) bool {
 	return !slices.ContainsFunc(info.Holders, func(h netns.Holder) bool { return h.Pid != os.Getpid() })
@@ -119,7 +117,7 @@ func TestWhy(t *testing.T) {
 func TestWatchSeesPorts(t *testing.T) {
 	t.Parallel()
 	host, box, gw := machine(t)
-	published := false
+	published, deleted := false, false
 	for s, err := range topology.Watch(t.Context(), topology.Options{Host: host.NS, Some: ours, Firewall: Read}) {
 		if err != nil {
 			t.Fatal(err)
@@ -133,11 +131,12 @@ func TestWatchSeesPorts(t *testing.T) {
 			if err := gw.Publish(t.Context(), port); err != nil {
 				t.Fatal(err)
 			}
-		case len(n.Ports) == 2:
+		case !deleted && len(n.Ports) == 2:
+			deleted = true
 			if err := gw.Delete(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-		case published && len(n.Ports) == 0:
+		case deleted && len(n.Ports) == 0:
 			return
 		}
 	}
