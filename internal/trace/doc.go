@@ -8,6 +8,9 @@
 // Certain. A Certain drop is real. No outcome at all means that no rule here drops the
 // packet, as far as nftables shows them: it does not show rules of iptables-legacy.
 //
+// [Ruleset.Forwards] evaluates the rules for all packets at once: which ports the rules of
+// other programs lead where.
+//
 // Attributes and values are those of linux/netfilter/nf_tables.h and of the headers of the
 // matches in linux/netfilter.
 package trace

@@ -57,17 +57,27 @@ func (t *tracing) lookup(rule *nft.Rule, regs registers, a *attrs, s *statement)
 		regs.load(dreg, unknown(16))
 	case dreg != unix.NFT_REG_VERDICT:
 		regs.load(dreg, known(e.Data))
-	case e.Verdict == nft.VerdictAccept:
-		s.kind = stopAccept
-	case e.Verdict == nft.VerdictReturn:
-		s.kind = stopReturn
-	case e.Verdict == nft.VerdictGoto:
-		*s = statement{stopGoto, e.Chain}
-	case e.Verdict == nft.VerdictContinue:
-	default: // some other verdict
-		return maybe, nil
+	default:
+		*s = statement{verdictKind(e.Verdict), e.Chain}
 	}
 	return m, nil
+}
+
+// verdictKind is what a verdict of a map does. That to drop is 0 (NF_DROP).
+func verdictKind(v nft.Verdict) stop {
+	switch v {
+	case nft.VerdictAccept:
+		return stopAccept
+	case nft.VerdictReturn:
+		return stopReturn
+	case nft.VerdictGoto:
+		return stopGoto
+	case unix.NFT_JUMP:
+		return stopJump
+	case nft.VerdictContinue:
+		return stopNone
+	}
+	return stopDrop
 }
 
 // find returns the element that holds the key in a register. Where that is not

@@ -89,6 +89,8 @@ func TestOutcomesOfForwardChains(t *testing.T) {
 		{"ranges with it", "", "accept", "tcp dport { 1-80, 90-100 } drop;", "drop c", visitor},
 		{"a named set", "set s { type ipv4_addr; elements = { 10.88.0.2 }; };", "accept", "ip daddr @s drop;", "drop c", visitor},
 		{"an empty set", "set s { type ipv4_addr; };", "accept", "ip daddr @s drop;", "", visitor},
+		{"a drop by a map", "", "accept", "tcp dport vmap { 80 : drop, 81 : accept };", "drop c", visitor},
+		{"a jump by a map", "chain d { drop; };", "accept", "tcp dport vmap { 80 : jump d };", "drop d", visitor},
 		{"a jump", "chain d { drop; };", "accept", "tcp dport 80 jump d;", "drop d", visitor},
 		{"a jump and back", "chain d { return; drop; };", "accept", "jump d; tcp dport 80 drop;", "drop c", visitor},
 		{"a goto takes no way back", "chain d { tcp dport 81 accept; };", "drop", "goto d; accept;", "drop policy c", visitor},
@@ -146,6 +148,10 @@ func FuzzRule(f *testing.F) {
 			return // these ask the kernel
 		}
 		tr := tracing{ctx: context.Background(), rules: &Ruleset{}, packet: &visitor}
-		_, _, _ = tr.rule(&nft.Rule{Exprs: []nft.Expr{{Name: name, Data: data}, {Name: then, Data: more}}})
+		rule := &nft.Rule{Exprs: []nft.Expr{{Name: name, Data: data}, {Name: then, Data: more}, {Name: "cmp", Data: data}, {Name: "nat", Data: more}}}
+		_, _, _ = tr.rule(rule)
+		w := walk{ctx: context.Background(), rules: &Ruleset{}}
+		b := branch{walk: &w, rule: rule, then: func(*branch, statement) error { return nil }}
+		_ = b.run(rule.Exprs)
 	})
 }

@@ -11,6 +11,7 @@ import (
 type NAT struct {
 	First, Last netip.Addr // not valid: the address stays, or is one of the host's own
 	Port        Range      // both zero: the port stays
+	Base        uint16     // with NF_NAT_RANGE_PROTO_OFFSET, the port that becomes the first of Port
 	Flags       uint32     // unix.NF_NAT_RANGE_*
 }
 
@@ -51,6 +52,9 @@ func natRange(family byte, info []byte) (n NAT, ok bool) {
 		n.First, n.Last = inetAddr(family, info[4:]), inetAddr(family, info[20:])
 	}
 	n.ports(info[36:])
+	if n.Flags&unix.NF_NAT_RANGE_PROTO_OFFSET != 0 && len(info) >= 42 {
+		n.Base = binary.BigEndian.Uint16(info[40:])
+	}
 	return n, true
 }
 

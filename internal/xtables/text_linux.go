@@ -137,6 +137,9 @@ func (n *NAT) text() string {
 			s = "[" + s + "]"
 		}
 		s += ":" + n.Port.String()
+		if n.Base != 0 {
+			s += fmt.Sprintf("/%d", n.Base)
+		}
 	}
 	if s != "" {
 		s = "to " + s
