@@ -321,16 +321,21 @@ func TestForwardsOfPortmapsAndNetavarksNftables(t *testing.T) {
 		tcp ::/0 9081 to [fd10:88:a::2]:81, local`)
 }
 
-// A thousand ports of Docker.
+// manyPorts are a thousand ports of Docker. A user without privileges may not send them at once.
 func manyPorts(t testing.TB, ns *netns.NS) {
 	t.Helper()
-	var b strings.Builder
-	b.WriteString("table ip nat { chain DOCKER { iifname docker0 return\n")
-	for i := range 1000 {
-		fmt.Fprintf(&b, "iifname != docker0 tcp dport %d counter dnat to 172.17.%d.%d:80\n", 10000+i, i/250, i%250+2)
+	testutil.Run(t, ns, "nft", `table ip nat {
+		chain DOCKER { iifname docker0 return; }
+		chain PREROUTING { type nat hook prerouting priority dstnat; fib daddr type local jump DOCKER; };
+	}`)
+	const at = 50
+	for first := 0; first < 1000; first += at {
+		var b strings.Builder
+		for i := first; i < first+at; i++ {
+			fmt.Fprintf(&b, "add rule ip nat DOCKER iifname != docker0 tcp dport %d counter dnat to 172.17.%d.%d:80\n", 10000+i, i/250, i%250+2)
+		}
+		testutil.Run(t, ns, "nft", b.String())
 	}
-	b.WriteString("}\n chain PREROUTING { type nat hook prerouting priority dstnat; fib daddr type local jump DOCKER; }; }")
-	testutil.Run(t, ns, "nft", b.String())
 }
 
 func TestAThousandForwards(t *testing.T) {
