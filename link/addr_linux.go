@@ -247,6 +247,10 @@ func addrCause(a *Addr, how edit, e *nl.Error) error {
 		if v6 {
 			return &causeError{text: "the kernel has no IPv6 (module ipv6): " + e.Error(), err: e}
 		}
+	case unix.ENOBUFS:
+		if !v6 {
+			return &causeError{text: fmt.Sprintf("the link runs no IPv4; is its MTU below %d? %v", minMTU, e), err: e}
+		}
 	case unix.EACCES:
 		if v6 {
 			return &causeError{text: "IPv6 is disabled on the link (sysctl disable_ipv6): " + e.Error(), is: errors.ErrUnsupported, err: e}

@@ -28,7 +28,8 @@ var fdbTable = &table[FDBEntry]{
 
 // AddFDBEntries adds entries for the link, a bridge port or a VXLAN, in one send:
 // all of them or none. An address that has an entry there, a learned one included,
-// is os.ErrExist.
+// is os.ErrExist. One more than VXLAN.MaxAddresses is ENOSPC; Bridge.MaxLearned bounds
+// learned entries alone.
 func (l Link) AddFDBEntries(ctx context.Context, list ...FDBEntry) error {
 	b, err := fdbTable.batch(l, "link.AddFDBEntries", editAdd, list, checkFDB(list))
 	if err != nil || len(list) == 0 {
@@ -323,6 +324,10 @@ func fdbCause(e *FDBEntry, how edit, err *nl.Error) error {
 		}
 		if !e.Self && e.Type == FDBDynamic {
 			return &causeError{text: "a port that is neither learning nor forwarding takes no dynamic entries: " + err.Error(), err: err}
+		}
+	case unix.ENOSPC: // vxlan_fdb_create
+		if e.Self {
+			return &causeError{text: "the VXLAN has as many entries, the learned ones included, as VXLAN.MaxAddresses allows: " + err.Error(), err: err}
 		}
 	case unix.EOPNOTSUPP:
 		if !e.Self {

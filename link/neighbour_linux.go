@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/boxwire/boxwire/internal/fail"
+	"github.com/boxwire/boxwire/internal/limit"
 	"github.com/boxwire/boxwire/internal/nl"
 	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/netns"
@@ -26,6 +27,11 @@ var neighbourTable = &table[Neighbour]{
 
 // AddNeighbours adds neighbours to the link in one send: all of them or none. An
 // address that has an entry, an unresolved one included, is os.ErrExist.
+//
+// A full table is ENOBUFS, and the error names the setting that bounds it:
+// net.ipv4.neigh.default.gc_thresh3 or net.ipv6.neigh.default.gc_thresh3 of the
+// initial namespace, 1024 by default. The neighbours of all namespaces count, save
+// permanent ones and those with NeighbourExtLearned.
 func (l Link) AddNeighbours(ctx context.Context, list ...Neighbour) error {
 	b, err := neighbourTable.batch(l, "link.AddNeighbours", editAdd, list, checkNeighbours(list))
 	if err != nil || len(list) == 0 {
@@ -208,6 +214,26 @@ func neighbourCause(n *Neighbour, _ edit, e *nl.Error) error {
 		if n.Addr.Is6() {
 			return &causeError{text: "the kernel has no IPv6 (module ipv6): " + e.Error(), err: e}
 		}
+	case unix.ENOBUFS: // neigh_alloc
+		if n.counts() {
+			return &causeError{text: n.limit() + ": " + e.Error(), err: e}
+		}
 	}
 	return e
+}
+
+// counts reports whether a new entry counts for the limit of its table.
+func (n *Neighbour) counts() bool {
+	permanent := n.State == NeighbourPermanent || n.State == 0 && n.MAC != nil
+	return !permanent && n.Flags&(NeighbourProxy|NeighbourExtLearned) == 0
+}
+
+// limit says that the table of neighbours is full. The setting is one of the initial
+// namespace, and its value is not known in others.
+func (n *Neighbour) limit() string {
+	name := "net.ipv4.neigh.default.gc_thresh3"
+	if n.Addr.Is6() {
+		name = "net.ipv6.neigh.default.gc_thresh3"
+	}
+	return limit.Setting(name) + ", and the neighbours of all namespaces count, save permanent ones and those with NeighbourExtLearned"
 }

@@ -33,7 +33,7 @@ func makeJobs(packages []testPackage, o options) []protocol.Job {
 			},
 			Env: []string{
 				"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LC_ALL=C",
-				"BOXWIRE_REQUIRE_WITNESS=1", "BOXWIRE_REQUIRE_NETNS=1", "BOXWIRE_KERNEL_MODULES=1",
+				"BOXWIRE_REQUIRE_WITNESS=1", "BOXWIRE_REQUIRE_NETNS=1", "BOXWIRE_KERNEL_MODULES=1", "BOXWIRE_DISPOSABLE=1",
 				"BOXWIRE_ABSENT=" + strings.Join(absent(), ","),
 			},
 		}
