@@ -22,6 +22,7 @@ if [[ ${1-} != inside ]]; then
 	trap tidy EXIT
 	mkdir "$dir/bin"
 	go build -o "$dir/bin/boxwire" .
+	go -C ../.. build -o "$dir/bin/map" ./examples/map
 	# Processes, mounts and links end with the namespaces. The host that podman
 	# sees is one of these.
 	unshare --net --mount --pid --fork --kill-child --mount-proc bash "$PWD/podman_test.sh" inside "$dir"
@@ -101,6 +102,27 @@ step "a second container reaches the first"
 address=$(podman inspect web --format '{{.NetworkSettings.Networks.boxnet.IPAddress}}')
 [[ $(run --rm box /bin/wget -q -O - "http://$address/") == hello ]] || fail "http://$address/"
 [[ $(run --rm box /bin/wget -q -O - http://10.89.7.1:8080/) == hello ]] || fail "by the published port"
+
+step "the map shows the containers and a namespace made by hand"
+run -d --name beside --network container:web box /bin/sleep 1000 >/dev/null # two containers, one namespace
+ip netns add byhand
+ip -n byhand link set lo up
+"$dir/bin/map" -json >"$dir/map.json"
+"$dir/bin/map" >"$dir/map.txt"
+for name in web beside; do
+	grep -q "\"id\": \"$(podman inspect $name --format '{{.Id}}')\"" "$dir/map.json" || fail "no container $name in $(<"$dir/map.json")"
+done
+grep -q '"/run/netns/byhand"' "$dir/map.json" || fail "no name byhand in $(<"$dir/map.json")"
+grep -E "port  :8080 → $address:80 .*--- " "$dir/map.txt" >/dev/null || fail "no port 8080 in $(<"$dir/map.txt")"
+grep -F "$(ip -brief -4 addr show boxwire0 | awk '{ print $3 }')" "$dir/map.txt" | grep -q 'boxwire0 (bridge)' || fail "no bridge in $(<"$dir/map.txt")"
+# lsns shows the namespaces that have a process; the map has these, and the one made by hand.
+sed -n 's/^      "inode": \([0-9]*\),$/\1/p' "$dir/map.json" | sort >"$dir/shown"
+{ lsns --noheadings --output NS --type net; stat --format %i /run/netns/byhand; } | tr -d ' ' | sort -u >"$dir/there"
+diff "$dir/there" "$dir/shown" >&2 || fail "other namespaces than lsns shows"
+"$dir/bin/map" -why 8080 >"$dir/why"
+grep -q 'no cause is found' "$dir/why" || fail "$(<"$dir/why")"
+ip netns del byhand
+podman rm -f -t 0 beside >/dev/null
 
 step "--ip and --mac-address"
 [[ $(run --rm --ip 10.89.7.99 --mac-address 02:00:00:00:00:63 box /bin/busybox ip addr show eth0) == *02:00:00:00:00:63*10.89.7.99/24* ]] || fail "not as asked for"

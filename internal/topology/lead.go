@@ -45,7 +45,7 @@ func (s *Snapshot) lead() {
 
 // listens reports whether a program waits at an address, or may.
 func (n *Namespace) listens(proto string, at netip.AddrPort) bool {
-	if len(n.Notes) > 0 || proto != "tcp" && proto != "udp" {
+	if n.unread || proto != "tcp" && proto != "udp" {
 		return true
 	}
 	return slices.ContainsFunc(n.Listeners, func(l Listener) bool {

@@ -32,6 +32,9 @@ func (p *Port) text() string {
 	if p.Owner != "" {
 		words = append(words, "("+p.Owner+")")
 	}
+	if p.If != "" {
+		words = append(words, "if "+p.If)
+	}
 	return strings.Join(words, " ")
 }
 

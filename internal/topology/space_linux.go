@@ -119,6 +119,7 @@ func (x *space) namespace() *Namespace {
 	n.paths = slices.Clone(n.paths[:min(enough, len(n.paths))])
 	n.UserNS = x.userns
 	n.Names, n.Processes, n.Containers = slices.Clone(n.Names), slices.Clone(n.Processes), slices.Clone(n.Containers)
+	n.unread = x.closed != "" || x.parts[2].note != ""
 	if x.closed != "" {
 		n.Notes = []string{"it may not be looked into: " + x.closed}
 		return &n

@@ -64,7 +64,8 @@ type Namespace struct {
 	// Notes say what could not be read.
 	Notes []string `json:"notes,omitempty"`
 
-	paths []string // the files by which it may be opened
+	paths  []string // the files by which it may be opened
+	unread bool     // its sockets could not be read
 }
 
 // A Process is a process in a namespace.
@@ -140,6 +141,7 @@ type Port struct {
 	Last  uint16         `json:"last,omitempty"`
 	Box   netip.AddrPort `json:"box"`
 	Owner string         `json:"owner,omitempty"`
+	If    string         `json:"if,omitempty"` // a condition of the rule that the rest does not say, in nft's words
 
 	// To is the link that has the address of Box, or nil where no namespace of the snapshot has it.
 	To *End `json:"to,omitempty"`

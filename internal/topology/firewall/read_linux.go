@@ -23,7 +23,9 @@ func Read(ctx context.Context, ns *netns.NS) (f topology.Firewall, err error) {
 	if err != nil {
 		return f, err
 	}
+	ours := make(map[string]bool)
 	for _, t := range tables {
+		ours[t.Name] = true
 		switch {
 		case t.Older:
 			f.Notes = append(f.Notes, fmt.Sprintf("table inet %s is of an older version of the library; its networks and ports are not read", t.Name))
@@ -33,7 +35,7 @@ func Read(ctx context.Context, ns *netns.NS) (f topology.Firewall, err error) {
 			err = errors.Join(err, readTable(ctx, ns, t.Name, &f))
 		}
 	}
-	return f, err
+	return f, errors.Join(err, readForeign(ctx, ns, ours, &f), legacy(ctx, ns, &f))
 }
 
 // readTable reads a table of the library. One that is deleted meanwhile is left out.

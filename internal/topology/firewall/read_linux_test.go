@@ -2,8 +2,11 @@ package firewall
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -139,5 +142,44 @@ func TestWatchSeesPorts(t *testing.T) {
 		case deleted && len(n.Ports) == 0:
 			return
 		}
+	}
+}
+
+// Ports of other firewalls are read from their rules. What is no single port is named.
+func TestReadForeign(t *testing.T) {
+	t.Parallel()
+	host, boxes := netnstest.Bridge(t, 1)
+	to := boxes[0].Addr4.Addr()
+	file := filepath.Join(t.TempDir(), "engine.nft")
+	rules := fmt.Sprintf(`table ip engine {
+		chain pre {
+			type nat hook prerouting priority dstnat
+			fib daddr type local jump ports
+			ip daddr 198.51.100.0/24 tcp dport 7000 dnat to %[1]v:7000
+		}
+		chain ports {
+			tcp dport 8080 dnat to %[1]v:80
+			ip daddr 203.0.113.1 udp dport 5000-5010 dnat to %[1]v
+		}
+	}`, to)
+	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testutil.Run(t, host.NS, "nft", "-f", file)
+	s, err := topology.Read(t.Context(), topology.Options{Host: host.NS, Some: ours, Firewall: Read})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := s.Namespace(host.ID().Ino)
+	end := &topology.End{Inode: boxes[0].ID().Ino, Link: boxes[0].Link, Index: 2}
+	want := []topology.Port{
+		{Table: "ip engine", Proto: "udp", Host: netip.MustParseAddrPort("203.0.113.1:5000"), Last: 5010, Box: netip.AddrPortFrom(to, 5000), To: end},
+		{Table: "ip engine", Proto: "tcp", Host: netip.MustParseAddrPort("0.0.0.0:8080"), Box: netip.AddrPortFrom(to, 80), To: end, Fault: n.Ports[len(n.Ports)-1].Fault},
+	}
+	if !reflect.DeepEqual(n.Ports, want) || !strings.Contains(want[1].Fault, "no program listens") {
+		t.Errorf("ports %+v, want %+v", n.Ports, want)
+	}
+	if len(n.Notes) != 1 || !strings.Contains(n.Notes[0], "198.51.100.0/24") {
+		t.Errorf("notes %q", n.Notes)
 	}
 }
