@@ -72,6 +72,7 @@ func TestFailedTestPrintsItsNamespaces(t *testing.T) {
 	defer pc.Close()
 	log := f.end()
 	for _, line := range []string{
+		"the namespaces of the test:\nhost\n", "\n  br0 (bridge)  10.88.0.1/16 fd88::1/64\n    box1 (veth)  --- boxes[0] eth0\n",
 		"netns net:[", "], host:\n", "], boxes[0]:\n", "links:", "1 lo up (unknown) mtu 65536",
 		"br0 bridge up (up) mtu 1500", "box1 veth up (up) mtu 1500", "peer in nsid 0 master br0",
 		"10.88.0.1/16 on br0", "fd88::1/64 on br0", "::1/128 on lo",

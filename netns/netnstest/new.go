@@ -34,8 +34,11 @@ func newAs(t testing.TB, part string) *netns.NS {
 		ns.Close()
 		t.Fatalf("netnstest: %v", err)
 	}
+	note(t, ns, part)
 	t.Cleanup(func() {
+		all := leave(t)
 		if t.Failed() {
+			draw(t, all)
 			dump(t, ns, part)
 		}
 		if err := ns.Close(); err != nil {
