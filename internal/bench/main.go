@@ -41,6 +41,8 @@ var rows = []*row{
 	&policySyncRow,
 	&listRow,
 	&eventsRow,
+	&mapReadRow,
+	&mapEventRow,
 	&doRow,
 	&dialRow,
 	&sysctlRow,

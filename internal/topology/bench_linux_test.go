@@ -1,10 +1,11 @@
-package topology
+package topology_test
 
 import (
 	"errors"
 	"os"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/topology"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
@@ -21,9 +22,20 @@ func BenchmarkRead(b *testing.B) {
 	})
 	b.Run("read", func(b *testing.B) {
 		for b.Loop() {
-			if _, err := Read(b.Context(), Options{Host: host.NS, Some: ours}); err != nil {
+			if _, err := topology.Read(b.Context(), topology.Options{Host: host.NS, Some: ours}); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
+}
+
+// BenchmarkAgain is what a watch does after a change of one box of 1,000.
+func BenchmarkAgain(b *testing.B) {
+	host, boxes := netnstest.Bridge(b, 1000)
+	again := topology.AgainForTest(b, topology.Options{Host: host.NS, Some: ours})
+	for b.Loop() {
+		if s := again(boxes[7].ID().Ino); len(s.Namespaces) < 1000 {
+			b.Fatal(len(s.Namespaces))
+		}
+	}
 }

@@ -56,3 +56,8 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func text(s *Snapshot) string {
+	b, _ := json.MarshalIndent(s, "", " ")
+	return string(b)
+}

@@ -30,8 +30,12 @@ func (r *reader) askIDs(ctx context.Context) {
 			}
 		}
 	}
+	leading := make(map[*space]int, len(order))
+	for _, x := range order {
+		leading[x] = x.leading()
+	}
 	slices.SortFunc(order, func(a, b *space) int {
-		return cmp.Or(cmp.Compare(b.leading(), a.leading()), cmp.Compare(a.info.ID.Ino, b.info.ID.Ino))
+		return cmp.Or(cmp.Compare(leading[b], leading[a]), cmp.Compare(a.info.ID.Ino, b.info.ID.Ino))
 	})
 	host := r.spaces[r.host.ID().Ino]
 	if host != nil {

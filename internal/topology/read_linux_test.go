@@ -1,4 +1,4 @@
-package topology
+package topology_test
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/internal/topology"
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
@@ -58,9 +59,9 @@ func rounds() int {
 }
 
 // of reads the process's namespaces, and returns what it says of some.
-func of(t *testing.T, spaces ...*netns.NS) (all []*Namespace) {
+func of(t *testing.T, spaces ...*netns.NS) (all []*topology.Namespace) {
 	t.Helper()
-	s, err := Read(t.Context(), Options{Some: ours})
+	s, err := topology.Read(t.Context(), topology.Options{Some: ours})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,13 +75,13 @@ func of(t *testing.T, spaces ...*netns.NS) (all []*Namespace) {
 	return all
 }
 
-func (n *Namespace) link(name string) *Link {
+func linkOf(n *topology.Namespace, name string) *topology.Link {
 	for _, l := range n.Links {
 		if l.Name == name {
 			return l
 		}
 	}
-	return new(Link)
+	return new(topology.Link)
 }
 
 // A snapshot has what ip shows.
@@ -115,7 +116,7 @@ func TestReadIsWhatIPShows(t *testing.T) {
 			t.Errorf("%d links, ip shows %d", len(all[i].Links), len(links))
 		}
 		for _, want := range links {
-			l := all[i].link(want.Name)
+			l := linkOf(all[i], want.Name)
 			if l.Index != want.Index || l.MTU != want.MTU || l.Kind != want.Details.Kind || l.Master != want.Master ||
 				l.Up != slices.Contains(want.Flags, "UP") || l.MAC != want.MAC && want.Name != "lo" {
 				t.Errorf("%+v, ip shows %+v", l, want)
@@ -130,16 +131,16 @@ func TestReadIsWhatIPShows(t *testing.T) {
 			}
 		}
 	}
-	if peer := all[0].link("vweb").Peer; peer == nil || peer.Inode != web.ID().Ino || peer.Link != "eth0" {
+	if peer := linkOf(all[0], "vweb").Peer; peer == nil || peer.Inode != web.ID().Ino || peer.Link != "eth0" {
 		t.Errorf("vweb leads to %+v", peer)
 	}
-	if peer := all[2].link("eth0").Peer; peer == nil || peer.Inode != host.ID().Ino || peer.Link != "vdb" {
+	if peer := linkOf(all[2], "eth0").Peer; peer == nil || peer.Inode != host.ID().Ino || peer.Link != "vdb" {
 		t.Errorf("db's eth0 leads to %+v", peer)
 	}
-	if want := (Listener{Proto: "tcp", Addr: netip.MustParseAddrPort("0.0.0.0:80")}); !slices.Contains(all[1].Listeners, want) {
+	if want := (topology.Listener{Proto: "tcp", Addr: netip.MustParseAddrPort("0.0.0.0:80")}); !slices.Contains(all[1].Listeners, want) {
 		t.Errorf("listeners %v, want %v among them", all[1].Listeners, want)
 	}
-	if i := slices.IndexFunc(all[1].Routes, Route.IsDefault); i < 0 || all[1].Routes[i].Via != netip.MustParseAddr("10.88.0.1") || all[1].Routes[i].Dev != "eth0" {
+	if i := slices.IndexFunc(all[1].Routes, topology.Route.IsDefault); i < 0 || all[1].Routes[i].Via != netip.MustParseAddr("10.88.0.1") || all[1].Routes[i].Dev != "eth0" {
 		t.Errorf("routes %v", all[1].Routes)
 	}
 }
@@ -150,12 +151,12 @@ func TestTheSameMachineLooksTheSame(t *testing.T) {
 	host, web, db := machine(t)
 	first := ""
 	for range rounds() {
-		s := &Snapshot{Namespaces: of(t, host, web, db)}
+		s := &topology.Snapshot{Namespaces: of(t, host, web, db)}
 		var b bytes.Buffer
 		if err := json.NewEncoder(&b).Encode(s); err != nil {
 			t.Fatal(err)
 		}
-		for _, write := range []func(io.Writer, *Snapshot) error{WriteTree, WriteSVG, WriteDOT, WriteMermaid} {
+		for _, write := range []func(io.Writer, *topology.Snapshot) error{topology.WriteTree, topology.WriteSVG, topology.WriteDOT, topology.WriteMermaid} {
 			if err := write(&b, s); err != nil {
 				t.Fatal(err)
 			}
@@ -167,7 +168,7 @@ func TestTheSameMachineLooksTheSame(t *testing.T) {
 			t.Fatalf("it looks like\n%s\nand before like\n%s", b.String(), first)
 		}
 	}
-	var again Snapshot
+	var again topology.Snapshot
 	if err := json.NewDecoder(strings.NewReader(first)).Decode(&again); err != nil || len(again.Namespaces) != 3 {
 		t.Errorf("the JSON is read back as %+v, %v", again, err)
 	}
@@ -201,7 +202,7 @@ func TestReadEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	if s, err := Read(ctx, Options{Some: ours}); !errors.Is(err, context.Canceled) {
+	if s, err := topology.Read(ctx, topology.Options{Some: ours}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%+v, %v", s, err)
 	}
 }

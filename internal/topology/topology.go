@@ -174,11 +174,15 @@ func (s *Snapshot) byInode() map[uint64]*Namespace {
 
 // sort brings all into the fixed order.
 func (s *Snapshot) sort() {
+	titles := make(map[*Namespace]string, len(s.Namespaces))
+	for _, n := range s.Namespaces {
+		titles[n] = n.Title()
+	}
 	slices.SortFunc(s.Namespaces, func(a, b *Namespace) int {
 		if a.Own != b.Own {
 			return map[bool]int{true: -1, false: 1}[a.Own]
 		}
-		return cmp.Or(natural(a.Title(), b.Title()), cmp.Compare(a.Inode, b.Inode))
+		return cmp.Or(natural(titles[a], titles[b]), cmp.Compare(a.Inode, b.Inode))
 	})
 	slices.Sort(s.Notes)
 	for _, n := range s.Namespaces {

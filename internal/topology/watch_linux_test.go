@@ -1,4 +1,4 @@
-package topology
+package topology_test
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/boxwire/boxwire/internal/topology"
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
@@ -20,14 +21,14 @@ import (
 
 // follow watches the process's namespaces, as the host sees them. It returns a function that waits
 // until a snapshot is as wanted.
-func follow(t *testing.T, host *netns.NS) (until func(what string, is func(*Snapshot) bool)) {
+func follow(t *testing.T, host *netns.NS) (until func(what string, is func(*topology.Snapshot) bool)) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
-	snapshots := make(chan *Snapshot)
+	snapshots := make(chan *topology.Snapshot)
 	done := make(chan error, 1)
 	go func() {
 		defer close(snapshots)
-		for s, err := range Watch(ctx, Options{Host: host, Some: ours}) {
+		for s, err := range topology.Watch(ctx, topology.Options{Host: host, Some: ours}) {
 			if err != nil {
 				done <- err
 				return
@@ -46,8 +47,8 @@ func follow(t *testing.T, host *netns.NS) (until func(what string, is func(*Snap
 			t.Error(err)
 		}
 	})
-	var last *Snapshot
-	return func(what string, is func(*Snapshot) bool) {
+	var last *topology.Snapshot
+	return func(what string, is func(*topology.Snapshot) bool) {
 		t.Helper()
 		if last != nil && is(last) { // no snapshot comes if nothing has changed
 			return
@@ -61,7 +62,12 @@ func follow(t *testing.T, host *netns.NS) (until func(what string, is func(*Snap
 	}
 }
 
-func text(s *Snapshot) string {
+// listens reports whether a program listens on a TCP port.
+func listens(n *topology.Namespace, port uint16) bool {
+	return slices.ContainsFunc(n.Listeners, func(l topology.Listener) bool { return l.Proto == "tcp" && l.Addr.Port() == port })
+}
+
+func text(s *topology.Snapshot) string {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetIndent("", " ")
@@ -74,7 +80,7 @@ func TestWatch(t *testing.T) {
 	t.Parallel()
 	host, web, _ := machine(t)
 	until := follow(t, host)
-	until("web is there", func(s *Snapshot) bool { return s.Namespace(web.ID().Ino) != nil })
+	until("web is there", func(s *topology.Snapshot) bool { return s.Namespace(web.ID().Ino) != nil })
 
 	box, err := netns.New(t.Context())
 	if err != nil {
@@ -82,24 +88,24 @@ func TestWatch(t *testing.T) {
 	}
 	inode := box.ID().Ino
 	defer func() { box.Close() }()
-	in := func(s *Snapshot) *Namespace {
+	in := func(s *topology.Snapshot) *topology.Namespace {
 		if n := s.Namespace(inode); n != nil {
 			return n
 		}
-		return new(Namespace)
+		return new(topology.Namespace)
 	}
 	pair := link.Spec{Name: "vbox", Up: true, Kind: link.Veth{Peer: link.Spec{NS: box, Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("10.89.0.2/24")}}}}
 	if _, err := link.Create(t.Context(), host, pair); err != nil {
 		t.Fatal(err)
 	}
-	until("a box has come, and leads to the host", func(s *Snapshot) bool {
-		l := in(s).link("eth0")
+	until("a box has come, and leads to the host", func(s *topology.Snapshot) bool {
+		l := linkOf(in(s), "eth0")
 		return l.Running && l.Peer != nil && l.Peer.Link == "vbox" && len(l.Addrs) > 0 && in(s).NSID != nil
 	})
 	if err := route.Add(t.Context(), box, route.Default(netip.MustParseAddr("10.89.0.1"))); err != nil {
 		t.Fatal(err)
 	}
-	until("it has a route", func(s *Snapshot) bool { return slices.ContainsFunc(in(s).Routes, Route.IsDefault) })
+	until("it has a route", func(s *topology.Snapshot) bool { return slices.ContainsFunc(in(s).Routes, topology.Route.IsDefault) })
 	eth0, err := link.Get(t.Context(), box, "eth0")
 	if err != nil {
 		t.Fatal(err)
@@ -107,23 +113,23 @@ func TestWatch(t *testing.T) {
 	if err := eth0.SetDown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	until("its link is down, and the route is gone", func(s *Snapshot) bool {
-		return !in(s).link("eth0").Up && !slices.ContainsFunc(in(s).Routes, Route.IsDefault)
+	until("its link is down, and the route is gone", func(s *topology.Snapshot) bool {
+		return !linkOf(in(s), "eth0").Up && !slices.ContainsFunc(in(s).Routes, topology.Route.IsDefault)
 	})
 	ln, err := web.Listen(t.Context(), "tcp", ":81")
 	if err != nil {
 		t.Fatal(err)
 	}
-	until("a program listens", func(s *Snapshot) bool {
-		return s.Namespace(web.ID().Ino).listens("tcp", netip.MustParseAddrPort("10.88.0.2:81"))
+	until("a program listens", func(s *topology.Snapshot) bool {
+		return listens(s.Namespace(web.ID().Ino), 81)
 	})
 	ln.Close()
-	until("it listens no more", func(s *Snapshot) bool {
-		return !s.Namespace(web.ID().Ino).listens("tcp", netip.MustParseAddrPort("10.88.0.2:81"))
+	until("it listens no more", func(s *topology.Snapshot) bool {
+		return !listens(s.Namespace(web.ID().Ino), 81)
 	})
 	box.Close()
-	until("the box is gone", func(s *Snapshot) bool {
-		return s.Namespace(inode) == nil && !slices.ContainsFunc(s.Namespace(host.ID().Ino).Links, func(l *Link) bool { return l.Name == "vbox" })
+	until("the box is gone", func(s *topology.Snapshot) bool {
+		return s.Namespace(inode) == nil && !slices.ContainsFunc(s.Namespace(host.ID().Ino).Links, func(l *topology.Link) bool { return l.Name == "vbox" })
 	})
 }
 
@@ -140,7 +146,7 @@ func TestAWatchIsWhatIsRead(t *testing.T) {
 			changeAtRandom(t, r, host, &spaces)
 		}
 		want := func() string {
-			s, err := Read(t.Context(), Options{Host: host, Some: ours})
+			s, err := topology.Read(t.Context(), topology.Options{Host: host, Some: ours})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -153,7 +159,7 @@ func TestAWatchIsWhatIsRead(t *testing.T) {
 					t.Logf("seed %d: read\n%s\nwatched\n%s", seed, now, last)
 				}
 			}()
-			until("all is as it is read", func(s *Snapshot) bool {
+			until("all is as it is read", func(s *topology.Snapshot) bool {
 				last = text(some(s, spaces))
 				if last != now {
 					now = want() // the carrier, and addresses that the kernel gives, may come later
@@ -165,8 +171,8 @@ func TestAWatchIsWhatIsRead(t *testing.T) {
 }
 
 // some are the namespaces that a test has made: those of others change all the time.
-func some(s *Snapshot, spaces []*netns.NS) *Snapshot {
-	c := &Snapshot{}
+func some(s *topology.Snapshot, spaces []*netns.NS) *topology.Snapshot {
+	c := &topology.Snapshot{}
 	for _, ns := range spaces {
 		if n := s.Namespace(ns.ID().Ino); n != nil {
 			c.Namespaces = append(c.Namespaces, n)
