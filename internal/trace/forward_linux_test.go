@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -38,12 +40,11 @@ func forwards(t testing.TB, r *Ruleset) Forwards {
 	return f
 }
 
-// want compares the forwards of a namespace with lines of Forward.String and of unclear rules.
-func want(t *testing.T, ns *netns.NS, lines string) {
+// listed are lines of Forward.String and of unclear rules.
+func listed(t *testing.T, ns *netns.NS) (got []string) {
 	t.Helper()
 	r := ruleset(t, ns)
 	f := forwards(t, r)
-	var got []string
 	for _, one := range f.All {
 		got = append(got, one.String())
 		if one.Handle == 0 || one.Table == "" || one.Chain == "" {
@@ -54,11 +55,19 @@ func want(t *testing.T, ns *netns.NS, lines string) {
 	for _, u := range f.Unclear {
 		got = append(got, "unclear "+u.Text)
 	}
-	all := strings.FieldsFunc(lines, func(r rune) bool { return r == '\n' })
-	for i := range all {
-		all[i] = strings.TrimSpace(all[i])
+	return got
+}
+
+// want compares the forwards of a namespace with lines.
+func want(t *testing.T, ns *netns.NS, lines string) {
+	t.Helper()
+	got := listed(t, ns)
+	var all []string
+	for line := range strings.Lines(lines) {
+		if line = strings.TrimSpace(line); line != "" {
+			all = append(all, line)
+		}
 	}
-	all = slices.DeleteFunc(all, func(s string) bool { return s == "" })
 	if !slices.Equal(got, all) {
 		t.Errorf("\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(all, "\n"))
 	}
@@ -357,5 +366,51 @@ func BenchmarkForwards(b *testing.B) {
 		if f, err := r.Forwards(b.Context()); err != nil || len(f.All) != 1000 {
 			b.Fatal(err)
 		}
+	}
+}
+
+// What CNI's portmap itself makes, where it is installed.
+func TestForwardsOfTheInstalledPortmap(t *testing.T) {
+	t.Parallel()
+	plugin := ""
+	for _, dir := range []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"} {
+		if _, err := os.Stat(dir + "/portmap"); err == nil {
+			plugin = dir + "/portmap"
+			break
+		}
+	}
+	if plugin == "" {
+		t.Skip("CNI's portmap is not installed")
+	}
+	host, box := netnstest.New(t), netnstest.New(t)
+	if version, err := testutil.Try(t, host, "iptables", "--version"); err != nil || !strings.Contains(version, "nf_tables") {
+		t.Skipf("iptables is not iptables-nft: %q, %v", version, err)
+	}
+	err := box.WithFd(func(fd int) error {
+		cmd := host.Command(t.Context(), plugin)
+		path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
+		cmd.Env = append(os.Environ(), "CNI_COMMAND=ADD", "CNI_CONTAINERID=web", "CNI_IFNAME=eth0", "CNI_PATH="+filepath.Dir(plugin), "CNI_NETNS="+path)
+		cmd.Stdin = strings.NewReader(`{"cniVersion": "0.4.0", "name": "net", "type": "portmap", "capabilities": {"portMappings": true},
+			"runtimeConfig": {"portMappings": [
+				{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+				{"hostPort": 5353, "containerPort": 53, "protocol": "udp", "hostIP": "203.0.113.1"},
+				{"hostPort": 9, "containerPort": 10, "protocol": "sctp"}]},
+			"prevResult": {"cniVersion": "0.4.0", "interfaces": [{"name": "eth0", "sandbox": "` + path + `"}],
+				"ips": [{"version": "4", "address": "10.88.0.2/16", "interface": 0}], "routes": [{"dst": "0.0.0.0/0"}]}}`)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Skipf("%s cannot run here: %v, %s", plugin, err, out)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := listed(t, host) // the plugin makes the rules of the protocols in any order
+	slices.Sort(got)
+	if want := []string{
+		"sctp 0.0.0.0/0 9 to 10.88.0.2:10, local", "tcp 0.0.0.0/0 8080 to 10.88.0.2:80, local", "udp 203.0.113.1/32 5353 to 10.88.0.2:53, local",
+	}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
