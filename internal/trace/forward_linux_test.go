@@ -175,18 +175,14 @@ func TestForwardsOfNativeRules(t *testing.T) {
 // iptables runs commands of iptables, one a line; -6 before one is of ip6tables.
 func iptables(t testing.TB, ns *netns.NS, commands string) {
 	t.Helper()
-	version, err := testutil.Try(t, ns, "iptables", "--version")
-	if err != nil || !strings.Contains(version, "nf_tables") {
-		t.Skipf("iptables is not iptables-nft: %q, %v", version, err)
-	}
 	for line := range strings.Lines(commands) {
 		args := strings.Fields(line)
 		if len(args) == 0 {
 			continue
 		}
-		tool := "iptables"
+		tool := "iptables-nft"
 		if args[0] == "-6" {
-			tool, args = "ip6tables", args[1:]
+			tool, args = "ip6tables-nft", args[1:]
 		}
 		testutil.Run(t, ns, tool, append([]string{"-t", "nat"}, args...)...)
 	}
@@ -383,9 +379,7 @@ func TestForwardsOfTheInstalledPortmap(t *testing.T) {
 		t.Skip("CNI's portmap is not installed")
 	}
 	host, box := netnstest.New(t), netnstest.New(t)
-	if version, err := testutil.Try(t, host, "iptables", "--version"); err != nil || !strings.Contains(version, "nf_tables") {
-		t.Skipf("iptables is not iptables-nft: %q, %v", version, err)
-	}
+	testutil.Witness(t, "iptables") // which the plugin runs
 	err := box.WithFd(func(fd int) error {
 		cmd := host.Command(t.Context(), plugin)
 		path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
