@@ -1,7 +1,6 @@
 package link
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -29,6 +28,21 @@ func fdbLines(t testing.TB, ns *netns.NS, dev string) (lines []string) {
 	return lines
 }
 
+// fdbUnchanged makes a call that fails and returns its error. The test fails where bridge shows other
+// entries after it than before.
+func fdbUnchanged(t *testing.T, l Link, list ...FDBEntry) error {
+	t.Helper()
+	before := fdbLines(t, l.ns, l.Name)
+	did, err := l.SyncFDB(t.Context(), list...)
+	if err == nil || did != (Changes{}) {
+		t.Fatalf("the call does not fail: %+v, %v", did, err)
+	}
+	if after := fdbLines(t, l.ns, l.Name); !slices.Equal(before, after) {
+		t.Errorf("a call that failed has changed\n%s\nto\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+	}
+	return err
+}
+
 // syncsTo makes the call and compares the Changes, the number of requests, and what bridge shows.
 func syncsTo(t *testing.T, l Link, name string, did Changes, requests int, want []string, list ...FDBEntry) {
 	t.Helper()
@@ -49,7 +63,7 @@ func TestSyncFDBOfABridgePort(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	ns := netnstest.New(t)
-	br, a, b := twoPorts(t, ns)
+	_, a, b := twoPorts(t, ns)
 	if err := a.AddFDBEntries(ctx, FDBEntry{MAC: mac(8)}); err != nil {
 		t.Fatal(err)
 	}
@@ -87,11 +101,8 @@ func TestSyncFDBOfABridgePort(t *testing.T) {
 	syncsTo(t, a, "none", Changes{Deleted: 2}, 2, strange)
 
 	// No entry of another's is taken.
-	w := testutil.World{Spaces: []*netns.NS{ns}, Call: func(ctx context.Context) error {
-		_, err := a.SyncFDB(ctx, one, FDBEntry{MAC: br.MAC}, FDBEntry{MAC: mac(11)}, FDBEntry{MAC: mac(13)}, FDBEntry{MAC: mac(15)})
-		return err
-	}}
-	wantErr(t, w.Fails(t), os.ErrExist, "link.SyncFDB entry 02:00:00:00:00:0b of link a", "local", fmt.Sprintf("entry %s of link a", br.MAC),
+	err := fdbUnchanged(t, a, one, FDBEntry{MAC: a.MAC}, FDBEntry{MAC: mac(11)}, FDBEntry{MAC: mac(13)}, FDBEntry{MAC: mac(15)})
+	wantErr(t, err, os.ErrExist, "link.SyncFDB entry 02:00:00:00:00:0b of link a", "local", fmt.Sprintf("entry %s of link a", a.MAC),
 		"entry 02:00:00:00:00:0d of link a", "FDBExtLearned", "entry 02:00:00:00:00:0f of link a", fmt.Sprintf("the port with the index %d has a static entry", b.Index))
 }
 
@@ -202,12 +213,9 @@ func TestSyncFDBOfAVXLAN(t *testing.T) {
 	if _, err := vx.SyncFDB(ctx, flood(1), flood(2), to(1, 1), to(2, 1)); err != nil {
 		t.Fatal(err)
 	}
-	w := testutil.World{Spaces: []*netns.NS{vx.ns}, Call: func(ctx context.Context) error {
-		_, err := vx.SyncFDB(ctx, flood(3), flood(2), to(1, 3), to(3, 1), FDBEntry{Self: true, MAC: mac(4), Dst: netip.MustParseAddr("fd00::1")})
-		return err
-	}}
-	wantErr(t, w.Fails(t), unix.EAFNOSUPPORT, "entry 02:00:00:00:00:04 dst fd00::1 of link vx0")
-	_, err := vx.SyncFDB(ctx, to(11, 1))
+	err := fdbUnchanged(t, vx, flood(3), flood(2), to(1, 3), to(3, 1), FDBEntry{Self: true, MAC: mac(4), Dst: netip.MustParseAddr("fd00::1")})
+	wantErr(t, err, unix.EAFNOSUPPORT, "entry 02:00:00:00:00:04 dst fd00::1 of link vx0")
+	_, err = vx.SyncFDB(ctx, to(11, 1))
 	wantErr(t, err, os.ErrExist, "entry 02:00:00:00:00:0b", "FDBExtLearned")
 	_, err = vx.SyncFDB(ctx, to(1, 1), to(1, 2))
 	wantErr(t, err, os.ErrInvalid, "given twice", "only groups")
@@ -231,11 +239,8 @@ func TestSyncFDBOfAVXLANRemakesWhatTheKernelCannotChange(t *testing.T) {
 	syncsTo(t, vx, "next hops", Changes{Added: 2}, 2, []string{zero + " nhid 11 self static", m1 + " nhid 11 self static"}, hop(all, 11), hop(mac(1), 11))
 	syncsTo(t, vx, "again", Changes{}, 0, []string{zero + " nhid 11 self static", m1 + " nhid 11 self static"}, hop(all, 11), hop(mac(1), 11))
 	syncsTo(t, vx, "others", Changes{Added: 1, Replaced: 1, Deleted: 1}, 3, []string{zero + " nhid 12 self static", m1 + " nhid 12 self static"}, hop(all, 12), hop(mac(1), 12))
-	w := testutil.World{Spaces: []*netns.NS{vx.ns}, Call: func(ctx context.Context) error {
-		_, err := vx.SyncFDB(ctx, flood("10.0.0.7"), FDBEntry{Self: true, MAC: mac(1), Dst: netip.MustParseAddr("10.0.0.7")}, hop(mac(2), 99))
-		return err
-	}}
-	wantErr(t, w.Fails(t), unix.EINVAL, "entry 02:00:00:00:00:02 of link vx0")
+	err := fdbUnchanged(t, vx, flood("10.0.0.7"), FDBEntry{Self: true, MAC: mac(1), Dst: netip.MustParseAddr("10.0.0.7")}, hop(mac(2), 99))
+	wantErr(t, err, unix.EINVAL, "entry 02:00:00:00:00:02 of link vx0")
 	syncsTo(t, vx, "hosts", Changes{Added: 1, Replaced: 1, Deleted: 1}, 4, []string{zero + " dst 10.0.0.7 self static", m1 + " dst 10.0.0.7 self static"},
 		flood("10.0.0.7"), FDBEntry{Self: true, MAC: mac(1), Dst: netip.MustParseAddr("10.0.0.7")})
 	syncsTo(t, vx, "none", Changes{Deleted: 2}, 2, nil)
