@@ -43,6 +43,31 @@ func ExampleCreate_vlan() {
 	check(err)
 }
 
+// A VXLAN link for any number of hosts: the route of a packet says which of them it goes to, see IPEncap of
+// package route. It carries IP packets, and has no hardware address. It is
+//
+//	ip link add fl0 mtu 1464 type vxlan external gpe dstport 4790 nolearning
+func ExampleCreate_vxlan() {
+	ctx := context.Background()
+	host, err := netns.New(ctx)
+	check(err)
+	defer host.Close()
+	fl0, err := link.Create(ctx, host, link.Spec{
+		Name: "fl0", Up: true, MTU: 1464, // 1500 less the headers of IPv4, UDP and VXLAN
+		Kind: link.VXLAN{External: true, GPE: true, Port: 4790, Learning: new(false)},
+	})
+	check(err)
+
+	d, err := fl0.Details(ctx)
+	check(err)
+	k := d.Spec.Kind.(link.VXLAN)
+	fmt.Println(fl0.Name, fl0.Kind, "port", k.Port, "mtu", fl0.MTU)
+	fmt.Println("external:", k.External, "gpe:", k.GPE, "learning:", *k.Learning, "hardware address:", fl0.MAC != nil)
+	// Output:
+	// fl0 vxlan port 4790 mtu 1464
+	// external: true gpe: true learning: false hardware address: false
+}
+
 // A box directly on the network of the host's eth0. The link is made inside the box; its parent is in the host.
 func ExampleCreate_macvlan() {
 	ctx := context.Background()

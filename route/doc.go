@@ -15,6 +15,7 @@
 //	ip route add default via ADDR        Add(ctx, ns, Default(addr)); To(prefix, addr) for others
 //	ip route replace, append, change     Replace, Append, Change
 //	ip route del, flush                  Delete, Flush
+//	ip route add ... encap ip id 7 ...   Add with Route.Encap: IPEncap{ID: 7, ...}
 //	ip route show table main             List(ctx, ns, Filter{Table: TableMain}); All for a full table
 //	ip route get 192.0.2.1               Lookup(ctx, ns, Query{Dst: ...})
 //	ip rule add fwmark 7 table 100       AddRules(ctx, ns, Rule{Family: IPv4, Mark: 7, Table: 100})

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
@@ -154,4 +155,58 @@ func TestSyncOfMany(t *testing.T) {
 	if did, err := Sync(t.Context(), ns, 77, want[:5990]...); err != nil || did != (Changes{Replaced: 60, Deleted: 10}) {
 		t.Errorf("%+v, %v", did, err)
 	}
+}
+
+// The routes of an overlay: to peers by a tunnel and by a link, none to what is nobody's, and none any
+// more to a peer that is gone. All are the same after they were written and read.
+func TestSyncOfAnOverlay(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	ns := box(t)
+	const owner = Protocol(77)
+	tunnel := func(dst, peer string) Route {
+		return Route{Dst: prefix(dst), Dev: 100, Metrics: &Metrics{MTU: 1464}, Encap: IPEncap{ID: 7, Dst: addr(peer), TTL: 64}}
+	}
+	want := []Route{
+		{Dst: prefix("10.100.0.0/16"), Type: TypeUnreachable, Metric: 1<<32 - 1},
+		{Dst: prefix("fd99::/48"), Type: TypeUnreachable, Metric: 1<<32 - 1},
+		tunnel("10.100.2.0/24", "192.0.2.2"), tunnel("fd99:0:0:2::/64", "192.0.2.2"),
+		tunnel("10.100.3.0/24", "fd02::3"), tunnel("fd99:0:0:3::/64", "fd02::3"),
+		{Dst: prefix("10.100.4.0/24"), Via: addr("10.77.0.4"), Dev: 100, OnLink: true, Metrics: &Metrics{MTU: 1500}},
+		{Dst: prefix("fd99:0:0:4::/64"), Via: addr("fd77::4"), Dev: 100, OnLink: true},
+	}
+	sync := func(name string, did Changes, text ...string) {
+		t.Helper()
+		if got, err := Sync(t.Context(), ns, owner, want...); err != nil || got != did {
+			t.Errorf("%s: %+v, %v, want %+v", name, got, err, did)
+		}
+		listed, err := List(t.Context(), ns, Filter{Protocol: owner})
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := make([]Route, len(listed))
+		for i, r := range listed {
+			if again[i], err = Parse(r.String()); err != nil {
+				t.Error(err)
+			}
+		}
+		if got, err := Sync(t.Context(), ns, owner, again...); err != nil || got != (Changes{}) {
+			t.Errorf("%s, what is listed: %+v, %v", name, got, err)
+		}
+		shown := strings.Join(strings.Fields(testutil.Run(t, ns, "ip", "route", "show", "proto", "77")), " ")
+		for _, line := range text {
+			if !strings.Contains(shown, line) {
+				t.Errorf("%s: ip shows\n%s, want %q", name, shown, line)
+			}
+		}
+	}
+	sync("new", Changes{Added: 8}, "unreachable 10.100.0.0/16 metric 4294967295", "10.100.2.0/24 encap ip id 7 ", "dst 192.0.2.2 ttl 64 ", "dev v0 scope link mtu 1464",
+		"10.100.4.0/24 via 10.77.0.4 dev v0 onlink mtu 1500")
+	sync("again", Changes{})
+	want[2] = Route{Dst: want[2].Dst, Type: TypeUnreachable}
+	want[3] = Route{Dst: want[3].Dst, Type: TypeUnreachable}
+	want[6].Metrics = &Metrics{MTU: 1400}
+	sync("a peer is gone", Changes{Replaced: 3}, "unreachable 10.100.2.0/24", "mtu 1400")
+	want[2], want[3] = tunnel("10.100.2.0/24", "192.0.2.22"), tunnel("fd99:0:0:2::/64", "192.0.2.22")
+	sync("it is back elsewhere", Changes{Replaced: 2}, "dst 192.0.2.22")
 }
