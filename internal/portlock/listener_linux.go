@@ -2,8 +2,6 @@ package portlock
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -12,8 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/boxwire/boxwire/internal/nl"
-	"github.com/boxwire/boxwire/internal/nsconn"
+	"github.com/boxwire/boxwire/internal/sockdiag"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
@@ -26,77 +23,24 @@ type Listener struct {
 	mark  uint32
 }
 
-// Attributes and sizes of linux/inet_diag.h that golang.org/x/sys/unix lacks.
-const (
-	diagRequest = 56 // struct inet_diag_req_v2
-	diagMessage = 72 // struct inet_diag_msg
-	diagV6Only  = 11 // INET_DIAG_SKV6ONLY
-	diagMark    = 15 // INET_DIAG_MARK, for those with CAP_NET_ADMIN
-)
-
 // Listeners reads the sockets of a protocol that wait for visitors in a namespace:
 // listening ones of TCP and SCTP, unconnected ones of UDP. It reads those on one
 // port, or all if that is 0. known is false if the kernel can list no family.
 func Listeners(ctx context.Context, ns *netns.NS, proto uint8, port uint16) (all []Listener, known bool, err error) {
-	c, err := nsconn.Shared(ns, unix.NETLINK_SOCK_DIAG)
-	if err != nil {
-		return nil, false, err
+	q := sockdiag.Waiting(proto)
+	q.Port = port
+	sockets, known, err := sockdiag.List(ctx, ns, q)
+	for _, s := range sockets {
+		if s.Local.Port() != 0 {
+			all = append(all, listenerOf(s))
+		}
 	}
-	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		body := make([]byte, diagRequest)
-		body[0], body[1] = family, proto
-		states := uint32(1 << 10) // TCP_LISTEN
-		if proto == unix.IPPROTO_UDP {
-			states = 1 << 7 // TCP_CLOSE: what a UDP socket without a peer is in
-		}
-		binary.NativeEndian.PutUint32(body[4:], states)
-		binary.BigEndian.PutUint16(body[8:], port)
-		had := len(all)
-		err := c.Dump(ctx, nl.Request{Type: unix.SOCK_DIAG_BY_FAMILY, Body: body}, func() { all = all[:had] }, func(m nl.Message) error {
-			l, ok, err := decodeListener(m.Body, proto)
-			if ok {
-				all = append(all, l)
-			}
-			return err
-		})
-		var refused *nl.Error
-		if errors.As(err, &refused) { // no such protocol, or no module for it
-			continue
-		}
-		if err != nil {
-			return nil, false, err
-		}
-		known = true
-	}
-	return all, known, nil
+	return all, known, err
 }
 
-// decodeListener reads a struct inet_diag_msg; ok is false for a socket without a
-// port.
-func decodeListener(b []byte, proto uint8) (l Listener, ok bool, err error) {
-	if len(b) < diagMessage {
-		return l, false, errors.New("malformed reply: a socket without its header")
-	}
-	port := binary.BigEndian.Uint16(b[4:])
-	a, _ := netip.AddrFromSlice(b[8:12])
-	if b[0] == unix.AF_INET6 {
-		a, _ = netip.AddrFromSlice(b[8:24])
-	}
-	l = Listener{
-		Range: Range{proto, a.Unmap(), port, port},
-		both:  a == netip.IPv6Unspecified(),
-		inode: binary.NativeEndian.Uint32(b[68:]),
-	}
-	w := nl.Walk(b[diagMessage:])
-	for w.Next() {
-		switch w.Type() {
-		case diagV6Only:
-			l.both = l.both && w.U8() == 0
-		case diagMark:
-			l.mark = w.U32()
-		}
-	}
-	return l, port != 0, w.Err()
+func listenerOf(s sockdiag.Socket) Listener {
+	at := s.Local.Port()
+	return Listener{Range: Range{s.Proto, s.Local.Addr().Unmap(), at, at}, both: s.Both(), inode: s.Inode, mark: s.Mark}
 }
 
 // Overlaps reports whether the listener has a port of the range.

@@ -1,0 +1,9 @@
+package sockdiag_test
+
+import (
+	"testing"
+
+	"github.com/boxwire/boxwire/netns/netnstest"
+)
+
+func TestMain(m *testing.M) { netnstest.Main(m) }
