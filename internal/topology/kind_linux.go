@@ -3,6 +3,7 @@ package topology
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -103,7 +104,7 @@ func readVLANs(ctx context.Context, ns *netns.NS, links map[int]*Link) error {
 	}
 	return c.Dump(ctx, nl.Request{Type: unix.RTM_GETLINK, Body: body}, again, func(m nl.Message) error {
 		if len(m.Body) < unix.SizeofIfInfomsg {
-			return errShort
+			return errors.New("the kernel's message about a port is too short")
 		}
 		l := links[int(int32(binary.NativeEndian.Uint32(m.Body[4:])))]
 		for w := nl.Walk(m.Body[unix.SizeofIfInfomsg:]); l != nil && w.Next(); {
