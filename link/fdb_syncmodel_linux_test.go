@@ -71,7 +71,7 @@ func TestSyncFDBModel(t *testing.T) {
 	}
 	rounds := 60
 	if testing.Short() {
-		rounds = 15
+		rounds = 5
 	}
 	for range rounds {
 		list, want := draw()

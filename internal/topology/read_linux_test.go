@@ -206,3 +206,25 @@ func TestReadEndsWithItsContext(t *testing.T) {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
+
+// Of many routes a snapshot has the default routes, and the number of the others.
+func TestManyRoutesAreFolded(t *testing.T) {
+	t.Parallel()
+	_, web, _ := machine(t)
+	eth0, err := link.Get(t.Context(), web, "eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := len(of(t, web)[0].Routes)
+	routes := make([]route.Route, 1000)
+	for i := range routes {
+		routes[i] = route.Route{Dst: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)}), 32), Dev: eth0.Index}
+	}
+	if err := route.Add(t.Context(), web, routes...); err != nil {
+		t.Fatal(err)
+	}
+	n := of(t, web)[0]
+	if len(n.Routes) != 1 || !n.Routes[0].IsDefault() || n.More != before-1+len(routes) {
+		t.Errorf("%d routes and %d more, want the default route and %d more", len(n.Routes), n.More, before-1+len(routes))
+	}
+}

@@ -59,12 +59,10 @@ func (x *space) refresh(ctx context.Context, r *reader) {
 		return
 	}
 	if err != nil {
-		x.changed = x.changed || x.closed != err.Error()
-		x.closed, x.dirty = err.Error(), 0
+		x.close(err)
 		return
 	}
 	defer ns.Close()
-	x.closed = ""
 	if x.userns == 0 {
 		if o, err := ns.Owner(); err == nil {
 			x.userns = o.ID.Ino
@@ -78,14 +76,26 @@ func (x *space) refresh(ctx context.Context, r *reader) {
 			continue
 		}
 		var c contents
-		if err := p.read(ctx, ns, r, &c.is); err != nil {
+		err := p.read(ctx, ns, r, &c.is)
+		if i == 0 && errors.Is(err, os.ErrPermission) { // and so it is with the others
+			x.close(err)
+			return
+		}
+		if err != nil {
 			c.note = "its " + p.name + " cannot be read: " + err.Error()
 		}
 		if !reflect.DeepEqual(c, x.parts[i]) {
 			x.parts[i], x.changed = c, true
 		}
 	}
-	x.dirty = 0
+	x.changed = x.changed || x.closed != ""
+	x.closed, x.dirty = "", 0
+}
+
+// close notes why a namespace may not be looked into.
+func (x *space) close(err error) {
+	x.changed = x.changed || x.closed != err.Error()
+	x.closed, x.dirty = err.Error(), 0
 }
 
 // open opens a namespace by one of its holders that is it still. One that has ended is os.ErrNotExist.
