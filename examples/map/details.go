@@ -14,6 +14,8 @@ import (
 
 // Details are all that is known about a namespace, or about a port.
 type details struct {
+	Gone bool `json:"gone,omitempty"` // there is nothing of this key any more
+
 	Title     string              `json:"title"`
 	Namespace *topology.Namespace `json:"namespace,omitempty"`
 	Port      *topology.Port      `json:"port,omitempty"`
@@ -30,7 +32,7 @@ type details struct {
 	// Titles are of the namespaces that are mentioned, by their inode numbers.
 	Titles map[string]string `json:"titles,omitempty"`
 
-	Commands []command `json:"commands"`
+	Commands []command `json:"commands,omitempty"`
 }
 
 // A portRef is a port with its key and its namespace.
@@ -52,8 +54,12 @@ func (s *server) details(w http.ResponseWriter, r *http.Request) {
 		s.port(w, r, v, key)
 		return
 	}
-	n := namespace(w, r, v.snapshot)
-	if n == nil {
+	n, ok := namespace(w, r, v.snapshot)
+	switch {
+	case !ok:
+		return
+	case n == nil:
+		answer(w, details{Gone: true})
 		return
 	}
 	d := details{Title: n.Title(), Namespace: n, Titles: make(map[string]string), Commands: namespaceCommands(n)}
@@ -87,7 +93,7 @@ func (s *server) port(w http.ResponseWriter, r *http.Request, v *view, key strin
 	snapshot := v.snapshot
 	n, p := findPort(snapshot, key)
 	if p == nil {
-		http.Error(w, "map: this port is gone", http.StatusNotFound)
+		answer(w, details{Gone: true})
 		return
 	}
 	shown := *p
@@ -137,14 +143,25 @@ func findPort(s *topology.Snapshot, key string) (*topology.Namespace, *topology.
 // maxCounted is how many links are counted at a time.
 const maxCounted = 64
 
+// Counted is how much has gone over links up to a moment.
+type counted struct {
+	At      int64     `json:"at"` // microseconds since 1970
+	Links   []counter `json:"links"`
+	Trouble string    `json:"trouble,omitempty"` // why they cannot be counted
+}
+
 // rates answers with the counters of links of a namespace. The page asks twice and knows the rate.
 func (s *server) rates(w http.ResponseWriter, r *http.Request) {
 	v := s.view(w, r)
 	if v == nil {
 		return
 	}
-	n := namespace(w, r, v.snapshot)
+	n, ok := namespace(w, r, v.snapshot)
+	if !ok {
+		return
+	}
 	if n == nil {
+		answer(w, counted{Trouble: "it is gone"})
 		return
 	}
 	var indices []int
@@ -162,15 +179,11 @@ func (s *server) rates(w http.ResponseWriter, r *http.Request) {
 	if done == nil {
 		return
 	}
-	at := time.Now()
-	all, err := s.src.count(r.Context(), n, indices)
-	done()
-	if err != nil {
-		http.Error(w, "map: "+err.Error(), http.StatusNotFound)
-		return
+	c := counted{At: time.Now().UnixMicro()}
+	var err error
+	if c.Links, err = s.src.count(r.Context(), n, indices); err != nil {
+		c.Trouble = err.Error()
 	}
-	answer(w, struct {
-		At    int64     `json:"at"`
-		Links []counter `json:"links"`
-	}{at.UnixMicro(), all})
+	done()
+	answer(w, c)
 }

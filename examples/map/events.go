@@ -151,7 +151,11 @@ func (p *openPage) message(v *view, d *drawing) message {
 	m := message{At: v.at.UnixMilli(), Width: d.width, Height: d.height, Title: d.title, Notes: v.snapshot.Notes, Trouble: v.trouble}
 	m.Counts.Namespaces = len(v.snapshot.Namespaces)
 	for _, n := range v.snapshot.Namespaces {
-		m.Counts.Links += len(n.Links)
+		for _, l := range n.Links {
+			if l.Name != "lo" { // which is not drawn
+				m.Counts.Links++
+			}
+		}
 		m.Counts.Ports += len(n.Ports)
 		for _, x := range n.Ports {
 			if x.Fault != "" {

@@ -32,7 +32,7 @@ func TestChangesArePushed(t *testing.T) {
 	s := newStage(t, boxes("web"), nil)
 	page := s.open(t, "", "")
 	event, m := page.next()
-	if event != "whole" || m.Counts.Namespaces != 2 || m.Counts.Links != 4 || m.Host == "" || m.Missed != 0 || m.Restarted {
+	if event != "whole" || m.Counts.Namespaces != 2 || m.Counts.Links != 3 || m.Host == "" || m.Missed != 0 || m.Restarted {
 		t.Fatalf("%s %+v", event, m)
 	}
 	shown := make(map[string]string)

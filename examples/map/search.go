@@ -28,9 +28,50 @@ type match struct {
 // An entry is what a search looks through: a namespace or a port.
 type entry struct {
 	key, title string
-	texts      []string
-	lower      []string
-	own        int // how many of the texts are its own, and not those of what it leads to
+	texts      []text
+}
+
+// A text is something that an entry is found by.
+type text struct {
+	shown, lower string
+	kind         kind
+}
+
+// A kind says which words find a text.
+type kind int
+
+const (
+	byPart  kind = iota // a part of it
+	byWhole             // all of it, because its digits mean nothing alone: a process id
+	byColon             // a part of it with a colon: a hardware or an IPv6 address
+	byOther             // a part of it; it is of what the entry leads to
+)
+
+// texts are several texts of a kind.
+func texts(k kind, words ...string) (all []text) {
+	for _, w := range words {
+		if w != "" {
+			all = append(all, text{w, strings.ToLower(w), k})
+		}
+	}
+	return all
+}
+
+// rank says how well a word finds the text; 0 is best, and -1 is not at all.
+func (t text) rank(word string) int {
+	switch {
+	case t.lower == word && t.kind == byOther:
+		return 1
+	case t.lower == word:
+		return 0
+	case t.kind == byWhole, t.kind == byColon && !strings.Contains(word, ":"):
+		return -1
+	case strings.HasPrefix(t.lower, word):
+		return 1
+	case strings.Contains(t.lower, word):
+		return 2
+	}
+	return -1
 }
 
 func (s *server) search(w http.ResponseWriter, r *http.Request) {
@@ -83,24 +124,14 @@ func (e *entry) match(terms []string) (match, bool) {
 	m := match{Key: e.key, Title: e.title}
 	for i, term := range terms {
 		best := -1
-		for j, text := range e.lower {
-			rank := 2
-			switch {
-			case text == term:
-				rank = 0
-			case strings.HasPrefix(text, term):
-				rank = 1
-			case !strings.Contains(text, term):
+		for _, t := range e.texts {
+			rank := t.rank(term)
+			if rank < 0 || best >= 0 && rank >= best {
 				continue
 			}
-			if j >= e.own {
-				rank = max(rank, 1)
-			}
-			if best < 0 || rank < best {
-				best = rank
-				if i == 0 {
-					m.Why = e.texts[j]
-				}
+			best = rank
+			if i == 0 {
+				m.Why = t.shown
 			}
 		}
 		if best < 0 {
@@ -113,52 +144,58 @@ func (e *entry) match(terms []string) (match, bool) {
 
 // entries are the namespaces and ports of a snapshot.
 func entries(s *topology.Snapshot) (all []entry) {
-	add := func(key, title string, texts []string, others ...string) {
-		e := entry{key: key, title: title, own: len(texts), texts: append(texts, others...)}
-		for _, t := range texts {
-			e.lower = append(e.lower, strings.ToLower(t))
-		}
-		all = append(all, e)
-	}
 	for _, n := range s.Namespaces {
-		add(fmt.Sprintf("ns-%d", n.Inode), n.Title(), namespaceTexts(n))
+		all = append(all, entry{fmt.Sprintf("ns-%d", n.Inode), n.Title(), namespaceTexts(n)})
 		for i := range n.Ports {
 			p := &n.Ports[i]
-			add("port-"+n.PortKey(p), portName(p), []string{
-				fmt.Sprint(p.Host.Port()), p.Proto, p.Host.String(), p.Host.Addr().String(), p.Owner, p.Table, p.Fault,
-			}, p.Box.String(), p.Box.Addr().String(), fmt.Sprint(p.Box.Port()))
+			e := entry{key: "port-" + n.PortKey(p), title: portName(p)}
+			e.texts = texts(byPart, p.Proto, p.Host.String(), p.Owner, p.Table, p.Fault)
+			e.texts = append(e.texts, texts(byWhole, p.Host.Addr().String(), number(p.Host.Port()))...)
+			e.texts = append(e.texts, texts(byOther, p.Box.String(), p.Box.Addr().String(), number(p.Box.Port()))...)
+			all = append(all, e)
 		}
 	}
 	return all
 }
 
+func number[T uint16 | uint64 | int](n T) string { return fmt.Sprint(n) }
+
 // namespaceTexts are what a namespace is found by.
-func namespaceTexts(n *topology.Namespace) []string {
-	texts := []string{n.Title(), fmt.Sprint(n.Inode)}
-	texts = append(texts, n.Names...)
+func namespaceTexts(n *topology.Namespace) []text {
+	all := texts(byPart, append([]string{n.Title()}, n.Names...)...)
+	add := func(k kind, words ...string) { all = append(all, texts(k, words...)...) }
+	add(byWhole, number(n.Inode))
 	for _, p := range n.Processes {
-		texts = append(texts, p.Comm, fmt.Sprint(p.Pid))
+		add(byPart, p.Comm)
+		add(byWhole, number(p.Pid))
 	}
 	for _, c := range n.Containers {
-		texts = append(texts, c.ID, c.Runtime)
+		add(byPart, c.Runtime)
+		add(byWhole, c.ID, c.ID[:min(12, len(c.ID))])
 	}
 	for _, l := range n.Links {
-		texts = append(texts, l.Name, l.MAC)
+		add(byPart, l.Name)
+		add(byColon, l.MAC)
 		if l.Peer != nil && !n.Own { // the own namespace would be found by each box's end
-			texts = append(texts, l.Peer.Link)
+			add(byPart, l.Peer.Link)
 		}
 		for _, a := range l.Addrs {
-			texts = append(texts, a.Addr().String(), a.String())
+			k := byPart
+			if a.Addr().Is6() {
+				k = byColon
+			}
+			add(k, a.Addr().String(), a.String())
 		}
 	}
 	for _, l := range n.Listeners {
-		texts = append(texts, fmt.Sprint(l.Addr.Port()), l.Proto, l.Addr.String())
+		add(byPart, l.Proto)
+		add(byWhole, number(l.Addr.Port()), l.Addr.String())
 	}
 	for _, w := range n.Networks {
-		texts = append(texts, w.Interface)
+		add(byPart, w.Interface)
 		for _, p := range w.Subnets {
-			texts = append(texts, p.String())
+			add(byWhole, p.String())
 		}
 	}
-	return texts
+	return all
 }

@@ -9,6 +9,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/boxwire/boxwire/internal/topology"
@@ -158,17 +159,13 @@ func answer(w http.ResponseWriter, value any) {
 	json.NewEncoder(w).Encode(value)
 }
 
-// namespace returns the namespace that a request is about, or answers that there is none.
-func namespace(w http.ResponseWriter, r *http.Request, s *topology.Snapshot) *topology.Namespace {
-	var inode uint64
-	text := r.URL.Query().Get("ns")
-	if _, err := fmt.Sscanf(text, "%d", &inode); err != nil || fmt.Sprint(inode) != text {
+// namespace returns the namespace that a request is about. It is nil if that is gone. What is no request
+// for a namespace is answered, and not ok.
+func namespace(w http.ResponseWriter, r *http.Request, s *topology.Snapshot) (n *topology.Namespace, ok bool) {
+	inode, err := strconv.ParseUint(r.URL.Query().Get("ns"), 10, 64)
+	if err != nil {
 		http.Error(w, "map: ns is the inode number of a namespace", http.StatusBadRequest)
-		return nil
+		return nil, false
 	}
-	n := s.Namespace(inode)
-	if n == nil {
-		http.Error(w, "map: this namespace is gone", http.StatusNotFound)
-	}
-	return n
+	return s.Namespace(inode), true
 }

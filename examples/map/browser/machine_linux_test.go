@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/nat"
@@ -22,6 +24,7 @@ type machine struct {
 	bridge link.Link
 	gw     *nat.NAT
 	made   int // boxes, for their addresses
+	boxes  []*box
 }
 
 // newMachine makes a host with a bridge, which ends with the test.
@@ -43,8 +46,20 @@ func newMachine(t testing.TB) *machine {
 		Name: "boxwire0", Up: true, Kind: link.Bridge{}, Addrs: []netip.Prefix{netip.MustParsePrefix("10.88.0.1/16")},
 	})
 	m.must(err)
-	t.Cleanup(func() { m.must(m.bridge.Delete(context.Background())) })
+	t.Cleanup(m.end)
 	return m
+}
+
+// end takes away what is left of the machine.
+func (m *machine) end() {
+	links := []link.Link{m.bridge}
+	for _, b := range m.boxes {
+		links = append(links, b.port)
+	}
+	m.must(link.DeleteAll(context.Background(), links...))
+	for _, b := range m.boxes {
+		b.close(context.Background())
+	}
 }
 
 func (m *machine) must(err error) {
@@ -61,11 +76,18 @@ type box struct {
 	ns   *netns.NS
 	port link.Link // the host's end
 	addr netip.Addr
-	gone bool
 }
 
 // box makes a box, which ends with the test. "" makes one without a name.
 func (m *machine) box(name string) *box {
+	m.Helper()
+	b := m.space(name)
+	b.plug()
+	return b
+}
+
+// space makes a box that is not wired yet. Its plug has to be called.
+func (m *machine) space(name string) *box {
 	m.Helper()
 	b := &box{machine: m, name: name}
 	var err error
@@ -75,27 +97,38 @@ func (m *machine) box(name string) *box {
 		b.ns, err = netns.Create(m.Context(), name)
 	}
 	m.must(err)
-	m.Cleanup(func() {
-		if !b.gone {
-			b.remove(context.Background())
-		}
-	})
 	m.made++
 	b.addr = netip.AddrFrom4([4]byte{10, 88, byte((m.made + 1) >> 8), byte(m.made + 1)})
-	b.port, err = link.Create(m.Context(), m.host, link.Spec{
-		Name: fmt.Sprint("veth", m.made), Up: true, Master: m.bridge.Ref(),
-		Kind: link.Veth{Peer: link.Spec{NS: b.ns, Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.PrefixFrom(b.addr, 16)}}},
-	})
-	m.must(err)
-	m.must(route.Add(m.Context(), b.ns, route.Default(netip.MustParseAddr("10.88.0.1"))))
 	return b
 }
 
-// remove takes the box away.
-func (b *box) remove(ctx context.Context) {
+// plug wires the box to the bridge, and says when that began.
+func (b *box) plug() (began time.Time) {
 	b.Helper()
-	b.gone = true
-	b.must(b.port.Delete(ctx))
+	spec := link.Spec{
+		Name: fmt.Sprint("veth", b.made), Up: true, Master: b.bridge.Ref(),
+		Kind: link.Veth{Peer: link.Spec{NS: b.ns, Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.PrefixFrom(b.addr, 16)}}},
+	}
+	began = time.Now()
+	var err error
+	b.port, err = link.Create(b.Context(), b.host, spec)
+	b.must(err)
+	b.boxes = append(b.boxes, b)
+	b.must(route.Add(b.Context(), b.ns, route.Default(netip.MustParseAddr("10.88.0.1"))))
+	return began
+}
+
+// remove takes the box away.
+func (b *box) remove() {
+	b.Helper()
+	b.boxes = slices.DeleteFunc(b.boxes, func(o *box) bool { return o == b })
+	b.must(b.port.Delete(b.Context()))
+	b.close(b.Context())
+}
+
+// close takes the namespace away.
+func (b *box) close(ctx context.Context) {
+	b.Helper()
 	if b.name != "" {
 		b.must(netns.Delete(ctx, b.name))
 	}
@@ -149,4 +182,12 @@ func (m *machine) publish(port uint16, b *box) {
 	m.must(m.gw.Publish(m.Context(), nat.Port{
 		Proto: nat.TCP, Owner: b.name, Host: netip.AddrPortFrom(netip.IPv4Unspecified(), port), Box: netip.AddrPortFrom(b.addr, 80),
 	}))
+}
+
+// linkOf is a link of a box.
+func linkOf(m *machine, b *box, name string) link.Link {
+	m.Helper()
+	l, err := link.Get(m.Context(), b.ns, name)
+	m.must(err)
+	return l
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	cdplog "github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 )
@@ -83,11 +84,29 @@ func open(t testing.TB, p *program, media ...string) *tab {
 		t.Fatal(err)
 	}
 	x.media(media...)
+	if _, err := chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: witness}); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { x.check(p) })
 	x.do(chromedp.Navigate(p.base + "/"))
 	x.wait(`document.querySelector("#map > svg") && document.getElementById("state").dataset.state == "live"`)
 	return x
 }
+
+// witness notes when the wires of the picture come: shown[id] are the milliseconds since 1970 when one was
+// in the document, and when the frame after that was drawn. The number of a link is not used again, other
+// than that of a namespace. opened is when the first picture was drawn, since the page was asked for.
+const witness = `
+	const shown = {}, times = () => performance.timeOrigin + performance.now();
+	let opened = 0;
+	new MutationObserver(records => {
+		const now = times(), fresh = [];
+		for (const r of records) for (const e of r.addedNodes) {
+			if (e.classList?.contains("wire")) fresh.push(shown[e.id] = [now, 0]);
+			if (e.classList?.contains("ns") && !opened) requestAnimationFrame(() => opened ||= performance.now());
+		}
+		if (fresh.length) requestAnimationFrame(() => fresh.forEach(f => f[1] = times()));
+	}).observe(document, {childList: true, subtree: true});`
 
 // media sets features of CSS media queries.
 func (x *tab) media(media ...string) {
@@ -113,7 +132,9 @@ func (x *tab) hear(event any) {
 	case *runtime.EventConsoleAPICalled:
 		x.trouble = append(x.trouble, fmt.Sprintf("console.%s %+v", e.Type, e.Args))
 	case *cdplog.EventEntryAdded:
-		if !x.lost || e.Entry.Source != cdplog.EntrySourceNetwork {
+		// Chromium ends its connections when the host has another address: with a box comes one.
+		changed := strings.Contains(e.Entry.Text, "net::ERR_NETWORK_CHANGED")
+		if !(x.lost || changed) || e.Entry.Source != cdplog.EntrySourceNetwork {
 			x.trouble = append(x.trouble, fmt.Sprintf("%s %s: %s %s", e.Entry.Source, e.Entry.Level, e.Entry.Text, e.Entry.URL))
 		}
 	}
@@ -166,14 +187,6 @@ func (x *tab) wait(expression string) {
 	if _, err := chromedp.Run(x.ctx, chromedp.Poll[chromedp.Void](expression)); err != nil {
 		x.screenshot("failed")
 		x.Fatalf("%s: %v\nthe page is %s", expression, err, get[string](x, `document.body.innerText`))
-	}
-}
-
-// keys presses keys.
-func (x *tab) keys(keys ...string) {
-	x.Helper()
-	for _, k := range keys {
-		x.do(chromedp.KeyEvent(k))
 	}
 }
 

@@ -50,8 +50,8 @@ async function refresh() {
     const r = await fetch('/details?' + address(key) + (parts.has(key) ? '' : '&folded=1'));
     const answer = r.ok ? await r.json() : null;
     if (key === selected) {
-      gone = r.status === 404;
-      details = answer ?? details;
+      gone = Boolean(answer?.gone);
+      if (!gone) details = answer ?? details;
       draw();
       if (answer?.group && !parts.has(key)) { // the selected part is shown
         wanted = key;
@@ -70,7 +70,7 @@ async function refresh() {
 // draw draws the panel.
 function draw() {
   if (!selected) return;
-  const now = h('aside#panel', null,
+  const now = h('aside', null,
     h('div.top', null,
       h('h2', {id: 'panel-title', tabindex: -1}, details?.title ?? title(parts.get(selected)?.e ?? h('p'))),
       h('button.close', {type: 'button', 'data-do': 'close', 'aria-label': 'Close', title: 'Close (Esc)'}, '×')),
@@ -98,7 +98,7 @@ function namespace(d) {
     section('Processes', n.processes?.slice(0, 100), x => h('li', null, h('span.mono', null, x.comm), ' ', h('span.mute', null, String(x.pid)))),
     n.processes?.length > 100 && h('p.mute', null, `and ${n.processes.length - 100} more`),
     section('Containers', n.containers, x => h('li', null, h('span.mono', {title: x.id}, x.id.slice(0, 12)), ' ', h('span.mute', null, x.runtime ?? ''))),
-    links.length ? [h('h3', null, 'Links'), h('ul', null, links.map(l => linkItem(d, l)))] : [],
+    links.length ? [h('h3', null, 'Links'), uncounted && h('p.off', null, `How much goes over them cannot be read: ${uncounted}`), h('ul', null, links.map(l => linkItem(d, l)))] : [],
     rest > 0 && h('button.all', {type: 'button', 'data-do': 'links'}, `Show ${plural(rest, 'more link')}`),
     section('Routes', n.routes, x => h('li.mono', null, route(x))),
     n.more > 0 && h('p.mute', null, `and ${plural(n.more, 'more route')}`),
@@ -117,7 +117,7 @@ function linkItem(d, l) {
     h('div.line', null, h('b', null, l.name), h('span.mute', null, [l.kind, l.detail].filter(Boolean).join(' ')), off && h('span.off', null, off),
       l.peer && h('span', null, h('span.mute', null, '↔ '), place(d, l.peer))),
     (l.addrs ?? []).map(a => h('div.mono', null, a)),
-    h('div.mute', null, more.join(' · ')),
+    h('div.mute.small', null, more.join(' · ')),
     curve(l.index));
 }
 
@@ -134,7 +134,7 @@ function port(d) {
 }
 
 const commands = all => section('The same in a terminal', all, c => h('li.command', null,
-  h('code', {title: c.what}, c.line),
+  h('code', {title: c.what}, c.line.split(' ').flatMap((w, i) => [i > 0 && ' ', h('span', null, w)])),
   h(c.line === copied ? 'button.done' : 'button', {type: 'button', 'data-do': 'copy', 'aria-label': `Copy the command for ${c.what}`}, c.line === copied ? 'Copied' : 'Copy')));
 
 // copy copies a command. Where a page may not write to the clipboard, the command is selected.

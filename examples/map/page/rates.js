@@ -2,11 +2,13 @@
 const kept = 60, counted = 64;
 const rates = new Map(); // a link's index -> [{rx, tx}], the last one last
 let last = null;         // the counters before
+let uncounted = '';      // why there are none
 let polling = false;
 
 function forgetRates() {
   rates.clear();
   last = null;
+  uncounted = '';
 }
 
 async function poll() {
@@ -27,6 +29,7 @@ async function poll() {
 // count makes rates of counters and those before.
 function count(now, key) {
   if (key !== selected) return;
+  uncounted = now.trouble ?? '';
   const seconds = last && (now.at - last.at) / 1e6;
   for (const l of now.links ?? []) {
     const before = last?.links?.find(x => x.index === l.index);
@@ -45,14 +48,15 @@ setInterval(poll, 1000);
 // curve draws the rates of a link.
 function curve(index) {
   const all = rates.get(index);
-  if (!all) return null;
+  if (!all) return uncounted ? null : h('div.rate', null, h('i', null, ' ')); // the room that it will need
   const width = 120, height = 24, top = Math.max(1000, ...all.map(r => Math.max(r.rx, r.tx)));
-  const line = what => all.map((r, i) => `${i ? 'L' : 'M'}${(width - (all.length - 1 - i) * width / (kept - 1)).toFixed(1)} ${(height - r[what] / top * (height - 2) - 1).toFixed(1)}`).join('');
+  const line = what => all.map((r, i) => `${i ? 'L' : 'M'}${(width - (all.length - 1 - i) * width / (kept - 1)).toFixed(1)} ${(height - r[what] / top * (height - 2) - 1).toFixed(1)}`).join('') + 'h0'; // which makes a dot of one
   const first = (width - (all.length - 1) * width / (kept - 1)).toFixed(1), now = all[all.length - 1];
   return h('div.rate', {title: `Bytes a second in the last minute, at most ${bytes(top)}`},
+    h('i.down', null, `↓ ${bytes(now.rx)}`), h('i.up', null, `↑ ${bytes(now.tx)}`),
     h('svg', {viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: 'none', 'aria-hidden': 'true'},
-      h('path.area', {d: `${line('rx')}L${width} ${height}L${first} ${height}Z`}), h('path.rx', {d: line('rx')}), h('path.tx', {d: line('tx')})),
-    h('span', null, h('i.down', null, `↓ ${bytes(now.rx)}`), h('i.up', null, `↑ ${bytes(now.tx)}`)));
+      h('path.axis', {d: `M0 ${height}H${width}`}), h('path.area', {d: `${line('rx')}L${width} ${height}L${first} ${height}Z`}),
+      h('path.rx', {d: line('rx')}), h('path.tx', {d: line('tx')})));
 }
 
 function bytes(n) {

@@ -2,7 +2,9 @@
 const banner = $('banner'), notice = $('notice'), log = $('log').querySelector('ol');
 const unfolded = new Set(); // groups
 let stream = null, lastId = '', lastAt = 0, lost = false, expected = true, delay = 0, retry = 0, silence = 0, opening = null;
+let missing = 0, complained = false;
 const silent = 45000; // the server is heard every 15 s
+const patience = 700;
 
 function connect() {
   clearTimeout(retry);
@@ -28,19 +30,30 @@ function heard() {
   silence = setTimeout(lose, silent);
 }
 
-// lose says that the connection is lost, and tries again.
+// lose tries again, and says that the connection is lost unless it is back at once. Chromium ends all
+// connections when the machine has another address, as it has with most boxes that come.
 function lose() {
   stream?.close();
   stream = null;
   clearTimeout(silence);
-  lost = true;
+  clearTimeout(retry);
+  if (!lost) {
+    lost = true;
+    missing = setTimeout(complain, patience);
+    connect();
+    return;
+  }
+  delay = Math.min(5000, delay ? delay * 1.5 : 500);
+  retry = setTimeout(connect, delay);
+}
+
+// complain says that the connection is lost.
+function complain() {
+  complained = true;
   banner.textContent = lastAt ? `The connection to the program is lost. This is the machine as it was at ${clock(lastAt)}. Trying again …`
     : 'There is no connection to the program. Trying again …';
   banner.hidden = false;
   state('lost', 'not connected');
-  delay = Math.min(5000, delay ? delay * 1.5 : 500);
-  clearTimeout(retry);
-  retry = setTimeout(connect, delay);
 }
 
 function state(name, text) {
@@ -51,7 +64,7 @@ function state(name, text) {
 // whole shows the whole picture: the first one, another one after a connection was lost, or one that
 // unfolds something else.
 function whole(id, m) {
-  const first = !lastId, back = lost || !expected;
+  const first = !lastId, back = complained || !expected;
   const was = new Map([...parts].filter(([k]) => k.startsWith('ns-')).map(([k, p]) => [k, title(p.e)]));
   const done = change(m);
   if (opening && !first) { // what was unfolded has the focus that the count had
@@ -69,11 +82,12 @@ function whole(id, m) {
     }
     tell(head, lines);
     record(m.at, lines);
-  } else if (m.news?.length) {
+  } else if (lost || m.news?.length) {
     glow(done.flash);
-    record(m.at, m.news);
+    record(m.at, m.news ?? []);
   }
-  lost = false;
+  clearTimeout(missing);
+  lost = complained = false;
   expected = true;
   delay = 0;
   if (m.host) {
@@ -96,10 +110,9 @@ function after(id, m) {
   lastId = id;
   lastAt = m.at;
   const c = m.counts;
-  $('counts').replaceChildren([plural(c.namespaces, 'namespace'), plural(c.links, 'link'), plural(c.ports, 'port')].join(' · '));
-  if (c.faults) $('counts').append(' · ', h('b', null, `${c.faults} with a fault`));
-  const notes = (m.notes ?? []).join('\n');
-  $('counts').title = notes;
+  morph($('counts'), h('p', {id: 'counts', title: (m.notes ?? []).join('\n') || null},
+    [plural(c.namespaces, 'namespace'), plural(c.links, 'link'), plural(c.ports, 'port')].join(' · ') + (c.faults ? ' · ' : ''),
+    c.faults > 0 && h('button', {type: 'button', title: 'Go to the next one'}, `${c.faults} with a fault`)));
   if (m.trouble) {
     banner.textContent = `The program cannot read the machine: ${m.trouble}. This is the machine as it was before. Trying again …`;
     banner.hidden = false;
@@ -123,11 +136,19 @@ function unfold(group, keyboard) {
   connect();
 }
 
+// The count of faults leads to the next port with one.
+$('counts').addEventListener('click', event => {
+  if (!event.target.closest('button')) return;
+  const all = [...root.querySelectorAll(':scope > .fault')], i = all.findIndex(e => e.id === selected);
+  const e = all[(i + 1) % all.length];
+  if (e) select(e.id, event.detail === 0);
+});
+
 $('fold').addEventListener('click', () => {
   unfolded.clear();
   opening = {};
   connect();
-  query.focus();
+  map.focus();
 });
 
 // tell shows a notice until it is dismissed, or for a while.
@@ -167,8 +188,7 @@ document.addEventListener('visibilitychange', () => {
     resting = setTimeout(() => {
       stream?.close();
       stream = null;
-      clearTimeout(silence);
-      clearTimeout(retry);
+      for (const timer of [silence, retry, missing]) clearTimeout(timer);
       expected = false;
       state('waiting', 'paused');
     }, 60000);
@@ -176,7 +196,11 @@ document.addEventListener('visibilitychange', () => {
     connect();
   } else refresh();
 });
-addEventListener('pagehide', () => { stream?.close(); stream = null; clearTimeout(silence); clearTimeout(retry); });
+addEventListener('pagehide', () => {
+  stream?.close();
+  stream = null;
+  for (const timer of [silence, retry, missing]) clearTimeout(timer);
+});
 addEventListener('pageshow', event => { if (event.persisted) { expected = false; connect(); } });
 
 connect();
