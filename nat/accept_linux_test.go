@@ -35,7 +35,7 @@ func loadText(t *testing.T, ns *netns.NS, rules string) {
 	if err := os.WriteFile(file, []byte(rules), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	load(t, ns, file)
+	testutil.LoadNFT(t, ns, file)
 }
 
 func foreign(t *testing.T, ns *netns.NS) string {

@@ -53,7 +53,7 @@ func TestOpenBuildsAnOlderTableAnewWithAllItHolds(t *testing.T) {
 	if err := os.WriteFile(file, []byte("flush ruleset\n"+old), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	load(t, ns, file)
+	testutil.LoadNFT(t, ns, file)
 	testutil.Run(t, ns, "nft", "flush map inet boxwire uses4") // which an older version may not have
 
 	again := open(t, ns)
@@ -91,8 +91,8 @@ func TestOpenGivesAnOlderTableWhatItLacks(t *testing.T) {
 				for _, s := range []string{"ipv6/conf/all/forwarding", "ipv4/conf/all/forwarding"} {
 					setSysctl(t, ns, s, "1")
 				}
-				load(t, ns, older)
-				load(t, want, "testdata/golden/ports.nft")
+				testutil.LoadNFT(t, ns, older)
+				testutil.LoadNFT(t, want, "testdata/golden/ports.nft")
 				take(t, open(t, ns))
 				same(t, name, objects(t, ns), objects(t, want))
 			})
@@ -158,7 +158,7 @@ func TestTrafficGoesOnWhileATableIsBuiltAnew(t *testing.T) {
 		setSysctl(t, s.host, "ipv4/conf/"+dev+"/forwarding", "1")
 	}
 	setSysctl(t, s.host, "ipv6/conf/all/forwarding", "1")
-	load(t, s.host, older)
+	testutil.LoadNFT(t, s.host, older)
 	talkers(t, s.box, "80")
 	talkers(t, s.outside, "80")
 	testutil.Run(t, s.host, "nft", "add element inet boxwire any4 { udp . 8090 comment \"web\" : 10.88.0.2 . 80 }; add element inet boxwire any6 { udp . 8090 comment \"web\" : fd88::2 . 80 }")

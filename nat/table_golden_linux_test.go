@@ -102,7 +102,7 @@ func TestTheTableIsTheGoldenOne(t *testing.T) {
 				}
 			}
 			theirs := netnstest.New(t)
-			load(t, theirs, file)
+			testutil.LoadNFT(t, theirs, file)
 			if out, err := testutil.Try(t, ns, "nft", "-c", "-f", file); err != nil {
 				t.Errorf("nft does not take the golden file: %v\n%s", err, out)
 			}

@@ -1,9 +1,9 @@
 package nft
 
 import (
-	"bytes"
 	"context"
 
+	"github.com/boxwire/boxwire/internal/nfttext"
 	"github.com/boxwire/boxwire/internal/nl"
 	"golang.org/x/sys/unix"
 )
@@ -33,10 +33,7 @@ type Rule struct {
 }
 
 // Expr is one expression of a rule: its name and its attributes (NFTA_EXPR_DATA).
-type Expr struct {
-	Name string
-	Data []byte
-}
+type Expr = nfttext.Expr
 
 // Chains reads the chains of all tables.
 func (c Conn) Chains(ctx context.Context) ([]HookedChain, error) {
@@ -113,44 +110,7 @@ func decodeChain(b []byte) (c HookedChain, err error) {
 }
 
 // decodeRule reads the body of a NEWRULE message; what it returns is a copy.
-func decodeRule(b []byte) (r Rule, err error) {
-	if len(b) < 4 {
-		return r, errShort
-	}
-	r.Family = b[0]
-	w := nl.Walk(bytes.Clone(b[4:]))
-	for w.Next() {
-		switch w.Type() {
-		case unix.NFTA_RULE_TABLE:
-			r.Table = w.String()
-		case unix.NFTA_RULE_CHAIN:
-			r.Chain = w.String()
-		case unix.NFTA_RULE_HANDLE:
-			r.Handle = w.BE64()
-		case unix.NFTA_RULE_USERDATA:
-			r.Comment = decodeComment(w.Data())
-		case unix.NFTA_RULE_EXPRESSIONS:
-			list := w.Nested()
-			for list.Next() {
-				var e Expr
-				x := list.Nested()
-				for x.Next() {
-					switch x.Type() {
-					case unix.NFTA_EXPR_NAME:
-						e.Name = x.String()
-					case unix.NFTA_EXPR_DATA:
-						e.Data = x.Data()
-					}
-				}
-				if err := x.Err(); err != nil {
-					return r, err
-				}
-				r.Exprs = append(r.Exprs, e)
-			}
-			if err := list.Err(); err != nil {
-				return r, err
-			}
-		}
-	}
-	return r, w.Err()
+func decodeRule(b []byte) (Rule, error) {
+	family, r, err := nfttext.DecodeRule(b)
+	return Rule{Place: Place{family, r.Table, r.Chain}, Handle: r.Handle, Exprs: r.Exprs, Comment: r.Comment}, err
 }

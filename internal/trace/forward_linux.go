@@ -234,7 +234,7 @@ func (w *walk) conditions(s *space) (all []string) {
 
 // ruleText writes a rule, or only its conditions.
 func ruleText(rule *nft.Rule, whole bool) string {
-	var exprs []nfttext.Expr
+	var exprs []nft.Expr
 	for _, e := range rule.Exprs {
 		if !whole && slices.Contains([]string{"counter", "nat", "redir", "target", "log", "tproxy"}, e.Name) {
 			continue
@@ -242,7 +242,7 @@ func ruleText(rule *nft.Rule, whole bool) string {
 		if !whole && e.Name == "immediate" && parse(parse(e.Data)[unix.NFTA_IMMEDIATE_DATA])[unix.NFTA_DATA_VERDICT] != nil {
 			continue
 		}
-		exprs = append(exprs, nfttext.Expr{Name: e.Name, Data: e.Data})
+		exprs = append(exprs, e)
 	}
 	w := nfttext.Writer{Family: rule.Family}
 	return w.Rule(exprs, "")

@@ -368,6 +368,7 @@ func BenchmarkForwards(b *testing.B) {
 // What CNI's portmap itself makes, where it is installed.
 func TestForwardsOfTheInstalledPortmap(t *testing.T) {
 	t.Parallel()
+	testutil.Witness(t, "iptables") // which the plugin runs
 	plugin := ""
 	for _, dir := range []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"} {
 		if _, err := os.Stat(dir + "/portmap"); err == nil {
@@ -379,7 +380,6 @@ func TestForwardsOfTheInstalledPortmap(t *testing.T) {
 		t.Skip("CNI's portmap is not installed")
 	}
 	host, box := netnstest.New(t), netnstest.New(t)
-	testutil.Witness(t, "iptables") // which the plugin runs
 	err := box.WithFd(func(fd int) error {
 		cmd := host.Command(t.Context(), plugin)
 		path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
