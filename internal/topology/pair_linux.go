@@ -41,8 +41,9 @@ func (r *reader) askIDs(ctx context.Context) {
 	if host != nil {
 		host.ask(ctx, order, r.wanted)
 		for id := range r.wanted {
-			if host.ids[id] != 0 {
+			if x := r.spaces[host.ids[id]]; x != nil {
 				delete(r.wanted, id)
+				x.dirty = partAll // what the events were about is not known any more
 			}
 		}
 	}

@@ -133,9 +133,15 @@ func (r *reader) containers(processes []Process, seen map[int]Container) (all []
 	return all
 }
 
-// refresh reads what is marked to be read, several namespaces at a time. A namespace that has ended is
-// forgotten.
+// refresh reads what is marked to be read. A namespace that has ended is forgotten.
 func (r *reader) refresh(ctx context.Context) {
+	r.readDirty(ctx)
+	r.askIDs(ctx)
+	r.readDirty(ctx) // of those whose ids were not known when events came with them
+}
+
+// readDirty reads several namespaces at a time.
+func (r *reader) readDirty(ctx context.Context) {
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, readers)
 	for _, x := range r.spaces {
@@ -154,7 +160,6 @@ func (r *reader) refresh(ctx context.Context) {
 			delete(r.spaces, inode)
 		}
 	}
-	r.askIDs(ctx)
 }
 
 // snapshot returns what was read. It shares nothing with later ones that changes.

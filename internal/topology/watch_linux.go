@@ -55,8 +55,8 @@ type watcher struct {
 type hint struct {
 	id   int // the namespace, by the id that the host knows it by
 	what part
-	scan bool // a namespace has come or gone
-	gone bool // it is this one
+	nsid int  // an id that the namespace has given to another one, or taken back; NoID for none
+	gone bool // taken back, because that one has ended
 	lost bool // there were more hints
 	fail error
 }
@@ -160,44 +160,44 @@ func (w *watcher) take(ctx context.Context, h hint) error {
 
 // mark marks what a hint says. It reports whether the namespaces have to be listed.
 func (w *watcher) mark(h hint) (scan bool) {
-	host := w.r.spaces[w.r.host.ID().Ino]
+	r := w.r
 	if h.lost {
-		for _, x := range w.r.spaces {
+		for _, x := range r.spaces {
 			x.dirty, x.ids, x.none = partAll, nil, nil
 		}
 		return true
 	}
+	host := r.spaces[r.host.ID().Ino]
+	if host == nil {
+		return true
+	}
 	x := host
 	if h.id != nl.NoID {
-		x = nil
-		if host != nil {
-			x = w.r.spaces[host.ids[h.id]]
-		}
+		// Before Linux 5.15 it may be the host itself, by an id that it has given itself.
+		x = r.spaces[host.ids[h.id]]
 	}
 	switch {
-	case h.gone && x != nil && x != host:
-		// Another namespace may have its inode number, and its id, by now.
-		delete(host.ids, h.id)
-		delete(w.r.spaces, x.info.ID.Ino)
-		delete(w.r.wanted, h.id)
-		w.r.changed = true
-		return true
-	case x == nil && h.what != 0:
-		// A namespace that is not known. Before Linux 5.15 it may be the host itself, by an id that it
-		// has given itself.
-		if w.r.wanted == nil {
-			w.r.wanted = make(map[int]bool)
+	case x == nil:
+		if r.wanted == nil {
+			r.wanted = make(map[int]bool)
 		}
-		w.r.wanted[h.id] = true
-		if host != nil {
-			host.dirty |= h.what
-			host.none = nil
-		}
+		r.wanted[h.id] = true
+		host.none = nil
 		return true
-	case x != nil:
+	case h.nsid == nl.NoID:
 		x.dirty |= h.what
+		return false
+	case x == host && h.gone:
+		// Another namespace may have the inode number by now, and the id.
+		if gone := host.ids[h.nsid]; gone != 0 && gone != host.info.ID.Ino {
+			delete(r.spaces, gone)
+			r.changed = true
+		}
+		delete(host.ids, h.nsid)
+		delete(r.wanted, h.nsid)
+		return true
 	}
-	return h.scan
+	return x == host
 }
 
 // listen begins to receive events. What there are none of is left to be read now and then.
@@ -233,7 +233,7 @@ func (w *watcher) follow(ctx context.Context, family int, groups []uint32, about
 			h, ok := decode(id, m)
 			return h, ok, nil
 		},
-		Synced: hint{id: nl.NoID},
+		Synced: hint{id: nl.NoID, nsid: nl.NoID},
 		Resync: hint{id: nl.NoID, lost: true},
 	}
 	go func() {
@@ -252,31 +252,28 @@ func (w *watcher) follow(ctx context.Context, family int, groups []uint32, about
 
 // routeHint is what an event of NETLINK_ROUTE hints at.
 func routeHint(id int, m nl.Message) (hint, bool) {
+	h := hint{id: id, nsid: nl.NoID}
 	switch m.Type {
 	case unix.RTM_NEWNSID, unix.RTM_DELNSID:
-		h := hint{id: nl.NoID, scan: true}
-		if id != nl.NoID || len(m.Body) < 4 { // struct rtgenmsg, padded
-			return h, false // an id that another namespace has given
+		if len(m.Body) < 4 { // struct rtgenmsg, padded
+			return h, false
 		}
 		for a := nl.Walk(m.Body[4:]); a.Next(); {
 			if a.Type() == unix.NETNSA_NSID && len(a.Data()) >= 4 {
-				h.id = int(int32(a.U32()))
+				h.nsid = int(int32(a.U32()))
 			}
 		}
 		h.gone = m.Type == unix.RTM_DELNSID
-		return h, true
-	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		// Routes go with their links without an event.
-		return hint{id: id, what: partLinks | partRoutes}, true
-	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
-		return hint{id: id, what: partLinks | partRoutes}, true
+		return h, h.nsid != nl.NoID
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		h.what = partLinks | partRoutes // routes go with their links and addresses without an event
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-		return hint{id: id, what: partRoutes}, true
+		h.what = partRoutes
 	}
-	return hint{}, false
+	return h, h.what != 0
 }
 
 // firewallHint is what an event of nftables hints at.
 func firewallHint(id int, _ nl.Message) (hint, bool) {
-	return hint{id: id, what: partFirewall}, true
+	return hint{id: id, nsid: nl.NoID, what: partFirewall}, true
 }

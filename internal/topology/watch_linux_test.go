@@ -225,3 +225,32 @@ func changeAtRandom(t *testing.T, r *rand.Rand, host *netns.NS, spaces *[]*netns
 		check(route.Replace(t.Context(), some, route.Route{Dst: dst, Dev: lo.Index}))
 	}
 }
+
+// A namespace that the host knows, and that no link leads to any more, is followed by events, too.
+func TestWatchOfWhatWasWiredBefore(t *testing.T) {
+	t.Parallel()
+	host, web, _ := machine(t)
+	vweb, err := link.Get(t.Context(), host, "vweb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := vweb.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	until := follow(t, host)
+	in := func(s *topology.Snapshot) *topology.Namespace { return s.Namespace(web.ID().Ino) }
+	until("web is there", func(s *topology.Snapshot) bool { return in(s) != nil && len(in(s).Links) == 1 })
+	lo, err := link.Get(t.Context(), web, "lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		dst := netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, byte(i), 0}), 24)
+		if err := route.Add(t.Context(), web, route.Route{Dst: dst, Dev: lo.Index}); err != nil {
+			t.Fatal(err)
+		}
+		until("it has a route", func(s *topology.Snapshot) bool {
+			return slices.ContainsFunc(in(s).Routes, func(r topology.Route) bool { return r.Dst == dst })
+		})
+	}
+}
