@@ -39,7 +39,11 @@ func wiredAtRandom(seed uint64) *Snapshot {
 // No box covers another one, or a flag, and each row has a line of its own in its box.
 func TestNothingOverlaps(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(200) {
+	seeds := uint64(200)
+	if testing.Short() {
+		seeds = 30
+	}
+	for seed := range seeds {
 		s := wiredAtRandom(seed)
 		for _, whole := range []bool{false, true} {
 			p := s.lay(func(string) bool { return whole })
