@@ -47,61 +47,80 @@ func unique(snapshots ...*Snapshot) map[string]bool {
 	return names
 }
 
-// facts are what a snapshot shows, each thing with a key and what it is like.
+// things are what a snapshot shows, each with a key and what it is like.
+type things struct {
+	s     *Snapshot
+	names map[string]bool // the titles that tell namespaces apart
+	all   map[string]string
+}
+
 func (s *Snapshot) facts(names map[string]bool) map[string]string {
-	all := make(map[string]string)
-	name := func(n *Namespace) string {
-		if t := n.Title(); names[t] {
-			return t
-		}
-		return fmt.Sprintf("%s net:[%d]", n.Title(), n.Inode)
-	}
+	t := things{s: s, names: names, all: make(map[string]string)}
 	for _, note := range s.Notes {
-		all["note "+note] = ""
+		t.all["note "+note] = ""
 	}
 	for _, n := range s.Namespaces {
-		at := name(n)
-		all[at] = fmt.Sprintf("net:[%d] %s", n.Inode, n.who())
+		t.namespace(n)
 		for _, l := range n.Links {
-			like := []string{l.state(n), "mtu " + strconv.Itoa(l.MTU), l.MAC}
-			if l.Master != "" {
-				like = append(like, "master "+l.Master)
-			}
-			if l.Peer != nil {
-				if far := s.Namespace(l.Peer.Inode); far != nil && far != n {
-					like = append(like, "--- "+name(far)+" "+l.Peer.Link)
-				}
-			}
-			all[at+" link "+l.Name] = joinedBy(" ", like...)
-			for _, a := range l.Addrs {
-				all[at+" addr "+a.String()+" on "+l.Name] = ""
-			}
-		}
-		for _, r := range n.Routes {
-			via := ""
-			if r.Via.IsValid() {
-				via = "via " + r.Via.String()
-			}
-			all[joinedBy(" ", at, "route", r.Dst.String(), via, "on", r.Dev)] = ""
-		}
-		if n.More > 0 {
-			all[at+" more routes"] = strconv.Itoa(n.More)
-		}
-		for _, l := range n.Listeners {
-			all[at+" listens on "+l.Proto+" "+l.Addr.String()] = ""
-		}
-		for _, w := range n.Networks {
-			all[at+" network "+w.Interface+" of table "+w.Table] = joinedBy(" ", fmt.Sprint(w.Subnets), strings.Join(w.Flags, " "))
+			t.link(n, l)
 		}
 		for i := range n.Ports {
 			p := &n.Ports[i]
-			all[at+" port "+p.flag()+" of table "+p.Table] = joinedBy(" ", p.text(), p.Fault)
-		}
-		for _, note := range n.Notes {
-			all[at+" note "+note] = ""
+			t.all[t.name(n)+" port "+p.flag()+" of table "+p.Table] = joinedBy(" ", p.text(), p.Fault)
 		}
 	}
-	return all
+	return t.all
+}
+
+// name is what tells a namespace apart.
+func (t *things) name(n *Namespace) string {
+	if title := n.Title(); t.names[title] {
+		return title
+	}
+	return fmt.Sprintf("%s net:[%d]", n.Title(), n.Inode)
+}
+
+// namespace adds a namespace without its links and ports.
+func (t *things) namespace(n *Namespace) {
+	at := t.name(n)
+	t.all[at] = fmt.Sprintf("net:[%d] %s", n.Inode, n.who())
+	for _, r := range n.Routes {
+		via := ""
+		if r.Via.IsValid() {
+			via = "via " + r.Via.String()
+		}
+		t.all[joinedBy(" ", at, "route", r.Dst.String(), via, "on", r.Dev)] = ""
+	}
+	if n.More > 0 {
+		t.all[at+" more routes"] = strconv.Itoa(n.More)
+	}
+	for _, l := range n.Listeners {
+		t.all[at+" listens on "+l.Proto+" "+l.Addr.String()] = ""
+	}
+	for _, w := range n.Networks {
+		t.all[at+" network "+w.Interface+" of table "+w.Table] = joinedBy(" ", fmt.Sprint(w.Subnets), strings.Join(w.Flags, " "))
+	}
+	for _, note := range n.Notes {
+		t.all[at+" note "+note] = ""
+	}
+}
+
+// link adds a link with its addresses.
+func (t *things) link(n *Namespace, l *Link) {
+	at := t.name(n)
+	like := []string{l.state(n), "mtu " + strconv.Itoa(l.MTU), l.MAC}
+	if l.Master != "" {
+		like = append(like, "master "+l.Master)
+	}
+	if l.Peer != nil && l.Peer.Inode != n.Inode {
+		if far := t.s.Namespace(l.Peer.Inode); far != nil {
+			like = append(like, "--- "+t.name(far)+" "+l.Peer.Link)
+		}
+	}
+	t.all[at+" link "+l.Name] = joinedBy(" ", like...)
+	for _, a := range l.Addrs {
+		t.all[at+" addr "+a.String()+" on "+l.Name] = ""
+	}
 }
 
 // keys are the keys of both, in order.
