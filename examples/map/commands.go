@@ -59,6 +59,9 @@ func namespaceCommands(n *topology.Namespace) []command {
 
 // portCommands are the commands for a port of a namespace.
 func portCommands(s *topology.Snapshot, n *topology.Namespace, p *topology.Port) (all []command) {
+	if n.Own {
+		all = append(all, command{"way of the port", "go run ./examples/map -why " + quote(wantedOf(p))})
+	}
 	if in, ok := enter(n); ok {
 		all = append(all, command{"firewall", in.run("nft list table " + words(p.Table))},
 			command{"connections", in.run(fmt.Sprintf("conntrack -L -p %s --orig-port-dst %d", quote(p.Proto), p.Host.Port()))})
@@ -72,6 +75,18 @@ func portCommands(s *topology.Snapshot, n *topology.Namespace, p *topology.Port)
 		}
 	}
 	return all
+}
+
+// wantedOf is the port as -why takes it.
+func wantedOf(p *topology.Port) string {
+	text := fmt.Sprint(p.Host.Port())
+	if a := p.Host.Addr(); a.IsValid() && !a.IsUnspecified() {
+		text = p.Host.String()
+	}
+	if p.Proto != "tcp" {
+		text += "/" + p.Proto
+	}
+	return text
 }
 
 // An entrance is how commands get into a namespace.

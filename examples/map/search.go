@@ -41,10 +41,11 @@ type text struct {
 type kind int
 
 const (
-	byPart  kind = iota // a part of it
-	byWhole             // all of it, because its digits mean nothing alone: a process id
-	byColon             // a part of it with a colon: a hardware or an IPv6 address
-	byOther             // a part of it; it is of what the entry leads to
+	byPart   kind = iota // a part of it
+	byWhole              // all of it, because its digits mean nothing alone: a process id
+	byColon              // a part of it with a colon: a hardware or an IPv6 address
+	byOther              // a part of it; it is of what the entry leads to
+	bySocket             // all of it; a published port of this number comes first
 )
 
 // texts are several texts of a kind.
@@ -60,11 +61,11 @@ func texts(k kind, words ...string) (all []text) {
 // rank says how well a word finds the text; 0 is best, and -1 is not at all.
 func (t text) rank(word string) int {
 	switch {
-	case t.lower == word && t.kind == byOther:
+	case t.lower == word && (t.kind == byOther || t.kind == bySocket):
 		return 1
 	case t.lower == word:
 		return 0
-	case t.kind == byWhole, t.kind == byColon && !strings.Contains(word, ":"):
+	case t.kind == byWhole, t.kind == bySocket, t.kind == byColon && !strings.Contains(word, ":"):
 		return -1
 	case strings.HasPrefix(t.lower, word):
 		return 1
@@ -189,7 +190,7 @@ func namespaceTexts(n *topology.Namespace) []text {
 	}
 	for _, l := range n.Listeners {
 		add(byPart, l.Proto)
-		add(byWhole, number(l.Addr.Port()), l.Addr.String())
+		add(bySocket, number(l.Addr.Port()), l.Addr.String())
 	}
 	for _, w := range n.Networks {
 		add(byPart, w.Interface)

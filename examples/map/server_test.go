@@ -398,6 +398,20 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// What the page says to type is what -why understands.
+func TestWhyOfThePage(t *testing.T) {
+	t.Parallel()
+	for _, p := range []topology.Port{
+		{Proto: "tcp", Host: netip.MustParseAddrPort("0.0.0.0:8080")}, {Proto: "udp", Host: netip.MustParseAddrPort("[::]:53")},
+		{Proto: "tcp", Host: netip.MustParseAddrPort("[2001:db8::1]:80")}, {Proto: "udp", Host: netip.MustParseAddrPort("203.0.113.1:53")},
+	} {
+		text := wantedOf(&p)
+		if w, err := parseWanted(text); err != nil || !w.is(&p) {
+			t.Errorf("%+v is %s: %+v, %v", p, text, w, err)
+		}
+	}
+}
+
 func TestSearch(t *testing.T) {
 	t.Parallel()
 	names := make([]string, 300)

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
 
@@ -148,13 +150,14 @@ func TestPorts(t *testing.T) {
 	x.wait(`!document.querySelector("#map .port.fault")`)
 	x.screenshot("published")
 	l.Close()
-	x.wait(`document.querySelector("#map .port.fault title")?.textContent.includes("listens")`)
+	const words = "no program in the box listens on tcp port 80" // of nat.Explain
+	x.wait(`document.querySelector("#map .port.fault title")?.textContent.includes("` + words + `")`)
 	x.wait(`document.querySelector("#counts").textContent.includes("1 with a fault")`)
 	if got, want := get[string](x, `getComputedStyle(document.querySelector("#map .fault .flag")).stroke`), "rgb(207, 34, 46)"; got != want {
 		t.Errorf("the flag is %s, want %s", got, want)
 	}
 	x.click("#counts button")
-	x.wait(`document.querySelector("#panel .fault")?.textContent.includes("listens")`)
+	x.wait(`document.querySelector("#panel .fault")?.textContent.includes("` + words + `")`)
 	x.wait(`document.querySelector("#panel").textContent.includes("nft list table inet boxwire")`)
 	x.screenshot("fault")
 	web.listen(80)
@@ -217,4 +220,53 @@ func TestConnectionLost(t *testing.T) {
 	x.screenshot("again")
 	x.click("#notice button")
 	x.wait(`document.getElementById("notice").hidden`)
+}
+
+// Ports that are folded are found, and unfold.
+func TestManyPorts(t *testing.T) {
+	m := newMachine(t)
+	web := m.box("web")
+	web.listen(80)
+	for i := range 35 {
+		m.publish(uint16(8000+i), web)
+	}
+	x := open(t, serve(t, "127.0.0.1:0"))
+	x.wait(`document.querySelector("#map .more")?.textContent.includes("+ 5 more ports")`)
+	for _, found := range get[[]string](x, overlaps) {
+		t.Error(found)
+	}
+	x.screenshot("folded")
+	x.click("#map .more text")
+	x.wait(`document.querySelectorAll("#map .port").length == 35`)
+	for _, found := range get[[]string](x, overlaps) {
+		t.Error(found)
+	}
+	x.click("#fold")
+	x.wait(`document.querySelectorAll("#map .port").length == 30`)
+	x.keys("/8034")
+	x.wait(`document.querySelector("#map .port.current")?.textContent.includes(":8034")`)
+	x.screenshot("found")
+}
+
+// A small window shows all by scrolling the picture, and paper has the picture alone.
+func TestSmallWindowAndPaper(t *testing.T) {
+	m := newMachine(t)
+	web := m.box("web")
+	x := open(t, serve(t, "127.0.0.1:0"))
+	x.wait(in(web.key()))
+	x.size(390, 800)
+	x.click("#" + web.key() + " text")
+	x.wait(`document.querySelector("#panel h2")?.textContent == "web"`)
+	if !get[bool](x, `document.documentElement.scrollWidth <= innerWidth && document.querySelector("#map").getBoundingClientRect().bottom <= document.querySelector("#panel").getBoundingClientRect().top`) {
+		t.Error("the page is wider than the window, or the panel lies over the picture")
+	}
+	x.wait(`(r => r.left >= 0 && r.right <= innerWidth)(` + in(web.key()) + `.querySelector("rect").getBoundingClientRect())`)
+	x.screenshot("small")
+	x.size(1440, 900)
+	if _, err := chromedp.Call(x.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print"}); err != nil {
+		t.Fatal(err)
+	}
+	x.wait(`["#search", "header nav", "#state"].every(s => getComputedStyle(document.querySelector(s)).display == "none")`)
+	x.wait(`document.querySelector("#map > svg").getBoundingClientRect().width > 100`)
+	x.screenshot("print")
 }
