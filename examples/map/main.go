@@ -160,7 +160,7 @@ func servePage(ctx context.Context, at string, expose bool, follow source, stdou
 	return 0
 }
 
-// show reads the machine and writes it, all or nothing of a file.
+// show reads the machine and writes it.
 func show(ctx context.Context, read reader, write func(io.Writer, *topology.Snapshot) error, file string, stdout io.Writer) error {
 	s, err := read(ctx)
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 // words of the snapshot.
 func why(ctx context.Context, s *topology.Snapshot, host uint64, p topology.Port) (string, error) {
 	causes, err := firewall.Why(ctx, s, host, p)
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, firewall.ErrForeign) && p.Fault != "" {
 		return p.Fault, nil
 	}
 	if len(causes) == 0 {
@@ -89,15 +89,21 @@ func writeWhy(ctx context.Context, w io.Writer, s *topology.Snapshot, text strin
 			if err := s.WriteWay(&b, n, p); err != nil {
 				return found, err
 			}
-			words, err := ask(ctx, s, n.Inode, *p)
+			asked := *p
+			asked.Host, asked.Last = netip.AddrPortFrom(p.Host.Addr(), want.port), 0
+			words, err := ask(ctx, s, n.Inode, asked)
 			switch {
+			case errors.Is(err, firewall.ErrForeign):
+				b.WriteString("  the rules of other firewalls are not examined further\n")
+			case errors.Is(err, os.ErrNotExist):
+				b.WriteString("  it has just gone\n")
 			case err != nil:
-				fmt.Fprintf(&b, "  it cannot be explained: %v\n", err)
+				b.WriteString("  it cannot be explained: " + topology.Plain(err.Error()) + "\n")
 			case words == "":
 				b.WriteString("  no cause is found on this machine that it should not answer\n")
 			default:
 				for line := range strings.Lines(words) {
-					b.WriteString("  cause: " + strings.TrimSpace(line) + "\n")
+					b.WriteString("  cause: " + topology.Plain(strings.TrimSpace(line)) + "\n")
 				}
 			}
 		}
@@ -106,7 +112,7 @@ func writeWhy(ctx context.Context, w io.Writer, s *topology.Snapshot, text strin
 		fmt.Fprintf(&b, "no namespace publishes port %s\n", text)
 		for _, n := range s.Namespaces {
 			if want.listens(n) {
-				fmt.Fprintf(&b, "  but a program listens on it in %s\n", n.Title())
+				fmt.Fprintf(&b, "  but a program listens on it in %s\n", topology.Plain(n.Title()))
 			}
 		}
 	}

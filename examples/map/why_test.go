@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/topology"
+	"github.com/boxwire/boxwire/internal/topology/firewall"
 )
 
 // published stands for a machine with a box that has a port.
@@ -49,6 +50,8 @@ func TestWhy(t *testing.T) {
 	}{
 		{port: "8080", words: "first\nsecond", want: way + "  cause: first\n  cause: second\n"},
 		{port: "8085/tcp", want: way + "  no cause is found on this machine that it should not answer\n"},
+		{port: "8080", err: firewall.ErrForeign, want: way + "  the rules of other firewalls are not examined further\n"},
+		{port: "8080", words: "\x1b[2J", want: way + "  cause: \\x1b[2J\n"},
 		{port: "192.0.2.1:8089", err: os.ErrPermission, want: way + "  it cannot be explained: permission denied\n"},
 		{port: "8090", status: 1, want: "no namespace publishes port 8090\n"},
 		{port: "8080/udp", status: 1, want: "no namespace publishes port 8080/udp\n"},

@@ -3,6 +3,7 @@ package topology
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"unicode/utf8"
 )
@@ -16,6 +17,7 @@ type row struct {
 	port  *Port  // that the row is about, or nil
 	more  string // the group that is folded, or ""
 	far   bool   // what is folded leads to other namespaces
+	above *End   // a link of another namespace that lies on the one of the row above
 	depth int
 	y     float64 // from the top of the box
 }
@@ -35,7 +37,7 @@ type box struct {
 	leads map[int]*box // what rows lead to, but for what another box leads to
 	by    int          // the index of the link by which the box is led to
 
-	taken map[*Port]bool // the ports that are drawn, or folded
+	ports map[uint64][]*Port // those that have no row yet, by the namespaces that they lead to; 0 for none
 
 	uplink *Link // the root's link that leads outside
 	from   *box  // whose links a count stands for
@@ -49,11 +51,16 @@ func (p *picture) newBox(n *Namespace) *box {
 		b.class += " own"
 	}
 	b.rows = []row{{text: n.Title(), tail: n.who()}}
+	b.ports = make(map[uint64][]*Port)
+	for i := range n.Ports {
+		to := inodeOf(n.Ports[i].To)
+		b.ports[to] = append(b.ports[to], &n.Ports[i])
+	}
 	p.links(b, "", 0)
 	if text := n.listening(); text != "" {
 		b.rows = append(b.rows, row{text: "listens on " + text, small: true})
 	}
-	p.ports(b, 0, fmt.Sprintf("%d-ports", n.Inode), func(*Port) bool { return true })
+	p.ports(b, 0, fmt.Sprintf("%d-ports", n.Inode), slices.Sorted(maps.Keys(b.ports))...)
 	for _, note := range n.Notes {
 		b.rows = append(b.rows, row{text: "note: " + note, small: true})
 	}
@@ -85,19 +92,22 @@ func (p *picture) links(b *box, master string, depth int) {
 		p.byFarTitle(links)
 	}
 	group := fmt.Sprintf("%d-%d", b.ns.Inode, index)
-	pairs, folded := 0, make(map[uint64]bool)
+	alike, folded := 0, make(map[uint64]bool)
 	for _, l := range links {
-		if l.Peer != nil && l.Peer.Inode != b.ns.Inode {
-			if pairs++; pairs > mostAlike && !p.unfolded(group) {
-				folded[l.Peer.Inode] = true
+		far := l.Peer != nil && l.Peer.Inode != b.ns.Inode
+		if far || master != "" {
+			if alike++; alike > mostAlike && !p.unfolded(group) {
+				if far {
+					folded[l.Peer.Inode] = true
+				}
 				continue
 			}
 		}
 		p.link(b, l, depth)
 	}
-	if len(folded) > 0 {
-		text := fmt.Sprintf("+ %d more", pairs-mostAlike)
-		if ports := b.take(func(port *Port) bool { return port.To != nil && folded[port.To.Inode] }); len(ports) > 0 {
+	if alike > mostAlike && !p.unfolded(group) {
+		text := fmt.Sprintf("+ %d more", alike-mostAlike)
+		if ports := b.take(slices.Collect(maps.Keys(folded))...); len(ports) > 0 {
 			text += fmt.Sprintf(" with %d ports", len(ports))
 		}
 		b.rows = append(b.rows, row{text: text, depth: depth, more: group, far: true})
@@ -113,10 +123,9 @@ func (p *picture) link(b *box, l *Link, depth int) {
 	}
 	b.rows = append(b.rows, row{text: text, tail: joined(l.addrs(), b.ns.network(l.Name)), link: l, depth: depth})
 	if l.Peer != nil && l.Peer.Inode != b.ns.Inode {
-		p.ports(b, depth+1, fmt.Sprintf("%d-%d-ports", b.ns.Inode, l.Index), func(port *Port) bool {
-			return port.To != nil && port.To.Inode == l.Peer.Inode
-		})
+		p.ports(b, depth+1, fmt.Sprintf("%d-%d-ports", b.ns.Inode, l.Index), l.Peer.Inode)
 	}
+	p.above(b, l, depth+1)
 	const deepest = 8 // a VRF or a bond in a bridge; no more is possible
 	if depth < deepest {
 		p.links(b, l.Name, depth+1)
@@ -126,9 +135,22 @@ func (p *picture) link(b *box, l *Link, depth int) {
 	}
 }
 
-// ports adds some of the ports of a namespace: those that have no row yet.
-func (p *picture) ports(b *box, depth int, group string, some func(*Port) bool) {
-	ports, rest := b.take(some), 0
+// above adds the links of other namespaces that lie on a link: macvlan, ipvlan, VLANs.
+func (p *picture) above(b *box, l *Link, depth int) {
+	all := p.on[End{Inode: b.ns.Inode, Index: l.Index}]
+	group := fmt.Sprintf("%d-%d-above", b.ns.Inode, l.Index)
+	for i, x := range all {
+		if i == mostAlike && !p.unfolded(group) {
+			b.rows = append(b.rows, row{text: fmt.Sprintf("+ %d more", len(all)-i), depth: depth, more: group, far: true})
+			return
+		}
+		b.rows = append(b.rows, row{text: x.text, small: true, depth: depth, far: true, above: &x.end})
+	}
+}
+
+// ports adds the ports of a namespace that lead to some others, and have no row yet.
+func (p *picture) ports(b *box, depth int, group string, to ...uint64) {
+	ports, rest := b.take(to...), 0
 	if len(ports) > mostAlike && !p.unfolded(group) {
 		ports, rest = ports[:mostAlike], len(ports)-mostAlike
 	}
@@ -140,17 +162,14 @@ func (p *picture) ports(b *box, depth int, group string, some func(*Port) bool) 
 	}
 }
 
-// take returns some of the ports of a namespace that it has not returned before.
-func (b *box) take(some func(*Port) bool) (ports []*Port) {
-	if b.taken == nil {
-		b.taken = make(map[*Port]bool)
+// take returns the ports that lead to some namespaces, in their order, and that it has not returned
+// before.
+func (b *box) take(to ...uint64) (ports []*Port) {
+	for _, inode := range to {
+		ports = append(ports, b.ports[inode]...)
+		delete(b.ports, inode)
 	}
-	for i := range b.ns.Ports {
-		if port := &b.ns.Ports[i]; !b.taken[port] && some(port) {
-			b.taken[port] = true
-			ports = append(ports, port)
-		}
-	}
+	slices.SortFunc(ports, func(x, y *Port) int { return comparePorts(*x, *y) })
 	return ports
 }
 
@@ -159,7 +178,7 @@ func (b *box) size() {
 	b.width = 0
 	for i := range b.rows {
 		r := &b.rows[i]
-		r.text, r.tail = clip(plain(r.text)), clip(plain(r.tail))
+		r.text, r.tail = clip(Plain(r.text)), clip(Plain(r.tail))
 		width := textWidth(r.text) + r.indent() + 2*padding
 		if r.tail != "" {
 			width += textWidth(r.tail) + 2*charWidth
@@ -185,7 +204,7 @@ func (b *box) flagWidth() (width float64) {
 
 // clip bounds the length of a row.
 func clip(s string) string {
-	const most = 60
+	const most = 80
 	if r := []rune(s); len(r) > most {
 		return string(r[:most-1]) + "…"
 	}

@@ -66,7 +66,11 @@ func (s *Snapshot) facts(names map[string]bool) map[string]string {
 		}
 		for i := range n.Ports {
 			p := &n.Ports[i]
-			t.all[t.name(n)+" port "+p.flag()+" of table "+p.Table] = joinedBy(" ", p.text(), p.Fault)
+			key := joinedBy(" ", t.name(n), "port", p.flag(), "of table", p.Table, p.If)
+			if _, twice := t.all[key]; twice {
+				key += " to " + p.Box.String()
+			}
+			t.all[key] = joinedBy(" ", p.text(), p.Fault)
 		}
 	}
 	return t.all
@@ -85,11 +89,7 @@ func (t *things) namespace(n *Namespace) {
 	at := t.name(n)
 	t.all[at] = fmt.Sprintf("net:[%d] %s", n.Inode, n.who())
 	for _, r := range n.Routes {
-		via := ""
-		if r.Via.IsValid() {
-			via = "via " + r.Via.String()
-		}
-		t.all[joinedBy(" ", at, "route", r.Dst.String(), via, "on", r.Dev)] = ""
+		t.all[joinedBy(" ", at, "route", r.Dst.String(), r.via(), "on", r.Dev)] = ""
 	}
 	if n.More > 0 {
 		t.all[at+" more routes"] = strconv.Itoa(n.More)

@@ -42,7 +42,7 @@ func (g *language) write(w io.Writer, s *Snapshot) error {
 	var b strings.Builder
 	b.WriteString(g.begin)
 	for _, n := range s.Namespaces {
-		fmt.Fprintf(&b, g.open, n.Inode, g.quote.Replace(label(n.Title(), n.who(), n.listening())))
+		fmt.Fprintf(&b, g.open, n.Inode, g.quote.Replace(label(append([]string{n.Title(), n.who(), n.listening()}, n.Notes...)...)))
 		for _, l := range n.shown() {
 			fmt.Fprintf(&b, g.node, node(n.Inode, l.Index), g.quote.Replace(label(l.Name, l.state(n), l.addrs())))
 		}
@@ -50,6 +50,9 @@ func (g *language) write(w io.Writer, s *Snapshot) error {
 	}
 	for _, e := range s.edges() {
 		fmt.Fprintf(&b, g.edge, e[0], e[1])
+	}
+	if len(s.Notes) > 0 {
+		fmt.Fprintf(&b, g.node, "notes", g.quote.Replace(label(s.Notes...)))
 	}
 	b.WriteString(g.end)
 	_, err := io.WriteString(w, b.String())
@@ -100,7 +103,7 @@ func label(lines ...string) string {
 	var kept []string
 	for _, l := range lines {
 		if l != "" {
-			kept = append(kept, plain(l))
+			kept = append(kept, Plain(l))
 		}
 	}
 	return strings.Join(kept, "\n")

@@ -30,6 +30,8 @@ type picture struct {
 	s        *Snapshot
 	unfolded func(group string) bool
 	at       map[uint64]*Namespace // by their inode numbers
+	near     map[uint64][]uint64   // the namespaces that each one is wired to
+	on       map[End][]above       // the links that lie on those of other namespaces; an End without a name
 	boxes    []*box
 	of       map[uint64]*box // by the inode numbers of their namespaces
 	width    float64
@@ -41,7 +43,8 @@ type picture struct {
 // default routes lead to, right of it are the others, in the order of the links that lead to them.
 // Namespaces without a wire come last, side by side.
 func (s *Snapshot) lay(unfolded func(string) bool) *picture {
-	p := &picture{s: s, unfolded: unfolded, at: s.byInode(), of: make(map[uint64]*box)}
+	p := &picture{s: s, unfolded: unfolded, at: s.byInode(), near: s.near(), of: make(map[uint64]*box)}
+	p.findAbove()
 	var alone []*Namespace
 	for _, band := range s.bands() {
 		if len(band) == 1 && !band[0].Own && len(band[0].Ports) == 0 {
@@ -51,15 +54,32 @@ func (s *Snapshot) lay(unfolded func(string) bool) *picture {
 		p.band(band)
 	}
 	p.alone(alone)
+	p.notes()
 	if len(p.boxes) > 0 {
 		p.width, p.height = p.width+margin, p.height-bandGap+margin
 	}
 	return p
 }
 
+// notes places what could not be read below the rest.
+func (p *picture) notes() {
+	if len(p.s.Notes) == 0 {
+		return
+	}
+	b := &box{id: "notes", class: "outside"}
+	for _, note := range p.s.Notes {
+		b.rows = append(b.rows, row{text: "note: " + note, small: true})
+	}
+	b.size()
+	bottom := b.spread()
+	b.x, b.y = margin, max(margin, p.height)
+	p.width, p.height = max(p.width, b.x+b.width), b.y+bottom+bandGap
+	p.boxes = append(p.boxes, b)
+}
+
 // bands are the namespaces that are wired to each other, each band with its first namespace first.
 func (s *Snapshot) bands() (bands [][]*Namespace) {
-	at, seen := s.byInode(), make(map[uint64]bool)
+	at, seen, near := s.byInode(), make(map[uint64]bool), s.near()
 	for _, first := range s.Namespaces {
 		if seen[first.Inode] {
 			continue
@@ -67,17 +87,14 @@ func (s *Snapshot) bands() (bands [][]*Namespace) {
 		seen[first.Inode] = true
 		band := []*Namespace{first}
 		for i := 0; i < len(band); i++ {
-			for _, l := range band[i].Links {
-				if l.Peer == nil || seen[l.Peer.Inode] {
-					continue
-				}
-				if other := at[l.Peer.Inode]; other != nil {
-					seen[other.Inode] = true
+			for _, inode := range near[band[i].Inode] {
+				if other := at[inode]; other != nil && !seen[inode] {
+					seen[inode] = true
 					band = append(band, other)
 				}
 			}
 		}
-		root := slices.MaxFunc(band, func(a, b *Namespace) int { return a.leads() - b.leads() })
+		root := slices.MaxFunc(band, func(a, b *Namespace) int { return len(near[a.Inode]) - len(near[b.Inode]) })
 		if first.Own {
 			root = first
 		}
@@ -89,21 +106,59 @@ func (s *Snapshot) bands() (bands [][]*Namespace) {
 	return bands
 }
 
-// leads counts the links that lead to another namespace.
-func (n *Namespace) leads() (count int) {
-	for _, l := range n.Links {
-		if l.Peer != nil && l.Peer.Inode != n.Inode {
-			count++
+// near are the namespaces that each one is wired to, once for each link.
+func (s *Snapshot) near() map[uint64][]uint64 {
+	all := make(map[uint64][]uint64)
+	ends := make(map[End]bool)
+	for _, n := range s.Namespaces {
+		for _, l := range n.Links {
+			if l.Peer == nil || l.Peer.Inode == n.Inode {
+				continue
+			}
+			all[n.Inode] = append(all[n.Inode], l.Peer.Inode)
+			ends[End{Inode: n.Inode, Index: l.Index}] = true
 		}
 	}
-	return count
+	for _, n := range s.Namespaces {
+		for _, l := range n.Links {
+			if l.Peer != nil && l.Peer.Inode != n.Inode && !ends[End{Inode: l.Peer.Inode, Index: l.Peer.Index}] {
+				all[l.Peer.Inode] = append(all[l.Peer.Inode], n.Inode)
+			}
+		}
+	}
+	return all
 }
 
-// leadsTo reports whether all links that lead to another namespace lead to one.
-func (n *Namespace) leadsTo(inode uint64) bool {
-	return !slices.ContainsFunc(n.Links, func(l *Link) bool {
-		return l.Peer != nil && l.Peer.Inode != n.Inode && l.Peer.Inode != inode
-	})
+// An above is a link that lies on one of another namespace.
+type above struct {
+	end  End
+	text string
+}
+
+// findAbove finds the links that lie on those of other namespaces.
+func (p *picture) findAbove() {
+	p.on = make(map[End][]above)
+	for _, n := range p.s.Namespaces {
+		for _, l := range n.Links {
+			if l.Peer == nil || l.Peer.Inode == n.Inode {
+				continue
+			}
+			back := p.at[l.Peer.Inode].linkAt(l.Peer.Index)
+			if back == nil || back.Peer != nil && back.Peer.Inode == n.Inode && back.Peer.Index == l.Index {
+				continue // a pair
+			}
+			on := End{Inode: l.Peer.Inode, Index: l.Peer.Index}
+			p.on[on] = append(p.on[on], above{
+				end:  End{Inode: n.Inode, Link: l.Name, Index: l.Index},
+				text: joinedBy(" ", l.Kind, l.Detail, "of", n.Title()),
+			})
+		}
+	}
+}
+
+// leadsTo reports whether a namespace is wired to one other alone.
+func (p *picture) leadsTo(n *Namespace, inode uint64) bool {
+	return !slices.ContainsFunc(p.near[n.Inode], func(other uint64) bool { return other != inode })
 }
 
 // band places namespaces that are wired to each other, below what is there. Each is right of the one
@@ -164,6 +219,9 @@ func (p *picture) children(at *box) (all []*box) {
 		switch {
 		case r.more != "" && r.far:
 			at.leads[i] = p.moreBox(at, r)
+		case r.above != nil && p.of[r.above.Inode] == nil && p.at[r.above.Inode] != nil:
+			at.leads[i] = p.newBox(p.at[r.above.Inode])
+			at.leads[i].by = r.above.Index
 		case r.link != nil && r.link.Peer != nil && p.of[r.link.Peer.Inode] == nil && p.at[r.link.Peer.Inode] != nil:
 			at.leads[i] = p.newBox(p.at[r.link.Peer.Inode])
 			at.leads[i].by = r.link.Peer.Index
@@ -220,7 +278,7 @@ func (p *picture) outside(root *box) (column []*box) {
 		}
 		far := p.far(root.ns, l)
 		switch {
-		case far != nil && (len(gateways) > 0 || l.Master == "" && p.isOutside(root.ns, far)) && p.of[far.Inode] == nil && far.leadsTo(root.ns.Inode):
+		case far != nil && (len(gateways) > 0 || l.Master == "" && p.isOutside(root.ns, far)) && p.of[far.Inode] == nil && p.leadsTo(far, root.ns.Inode):
 			b := p.newBox(far)
 			b.uplink = l
 			column = append(column, b)

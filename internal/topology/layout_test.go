@@ -22,7 +22,10 @@ func wiredAtRandom(seed uint64) *Snapshot {
 		a.Links = append(a.Links, x)
 		y := &Link{Index: 1 + len(b.Links), Name: fmt.Sprint("veth", len(b.Links)), Kind: "veth", Master: []string{"", "br0"}[r.IntN(2)]}
 		b.Links = append(b.Links, y)
-		x.Peer, y.Peer = &End{b.Inode, y.Name, y.Index}, &End{a.Inode, x.Name, x.Index}
+		x.Peer = &End{b.Inode, y.Name, y.Index}
+		if r.IntN(4) > 0 { // a pair, and otherwise a link on another one
+			y.Peer = &End{a.Inode, x.Name, x.Index}
+		}
 		if r.IntN(2) == 0 {
 			b.Routes = append(b.Routes, Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("192.0.2.1"), Dev: y.Name})
 		}

@@ -2,6 +2,7 @@ package topology
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/boxwire/boxwire/internal/sockdiag"
 	"github.com/boxwire/boxwire/netns"
@@ -16,7 +17,7 @@ func listening(ctx context.Context, ns *netns.NS) (all []Listener, err error) {
 		if s.Proto == unix.IPPROTO_UDP {
 			proto = "udp"
 		}
-		all = append(all, Listener{Proto: proto, Addr: s.Local})
+		all = append(all, Listener{Proto: proto, Addr: netip.AddrPortFrom(s.Local.Addr().Unmap(), s.Local.Port())})
 	}
 	return all, err
 }

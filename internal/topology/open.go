@@ -18,9 +18,13 @@ func (n *Namespace) Open(ctx context.Context) (*netns.NS, error) {
 		if err == nil && ns.ID().Ino == n.Inode {
 			return ns, nil
 		}
-		if err == nil {
+		switch {
+		case err == nil:
 			ns.Close()
-		} else if !errors.Is(err, os.ErrNotExist) {
+		case errors.Is(err, os.ErrNotExist), errors.Is(err, netns.ErrNotNamespace), errors.Is(err, netns.ErrOtherKind):
+			// The path is that of something else by now: a descriptor may be another file, and a name that
+			// is being deleted is a plain one.
+		default:
 			last = err
 		}
 	}

@@ -44,6 +44,12 @@ func (r *reader) askIDs(ctx context.Context) {
 			if x := r.spaces[host.ids[id]]; x != nil {
 				delete(r.wanted, id)
 				x.dirty = partAll // what the events were about is not known any more
+			} else {
+				delete(r.wanted, id)
+				if r.unheard == nil {
+					r.unheard = make(map[int]bool)
+				}
+				r.unheard[id] = true
 			}
 		}
 	}
@@ -155,7 +161,7 @@ func (x *space) idOf(ctx context.Context, ns *netns.NS, y *space) (id int, ok bo
 	if x.ids == nil {
 		x.ids = make(map[int]uint64)
 	}
-	x.ids[id] = y.info.ID.Ino
+	x.ids[id], x.changed = y.info.ID.Ino, true
 	return id, true
 }
 
@@ -174,13 +180,15 @@ func (r *reader) pair(at map[uint64]*Namespace) {
 			far := inode
 			if id, ok := leads(from); ok {
 				far = x.ids[id]
+			} else if from.PeerNSID != nil {
+				continue // the other namespace is ending
 			}
 			l, other := links[identity{inode, from.Index}], links[identity{far, from.Linked}]
 			if l == nil || other == nil || l == other {
 				continue
 			}
 			l.Peer = &End{Inode: far, Link: other.Name, Index: other.Index}
-			if other.Peer == nil && r.isBack(far, other.Index, from.Index) {
+			if other.Peer == nil && isPair[from.Kind] {
 				other.Peer = &End{Inode: inode, Link: l.Name, Index: l.Index}
 			}
 		}
@@ -194,12 +202,5 @@ func (r *reader) pair(at map[uint64]*Namespace) {
 	}
 }
 
-// isBack reports whether a link says that it leads to the index of the other end.
-func (r *reader) isBack(inode uint64, index, linked int) bool {
-	x := r.spaces[inode]
-	if x == nil {
-		return false
-	}
-	i := slices.IndexFunc(x.links, func(l rtnl.Link) bool { return l.Index == index })
-	return i >= 0 && x.links[i].Linked == linked
-}
+// isPair are the kinds of links that come in pairs. Others lie on the link that they lead to.
+var isPair = map[string]bool{"veth": true, "netkit": true, "vxcan": true}

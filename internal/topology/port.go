@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"hash/fnv"
 	"io"
 	"net/netip"
 	"strconv"
@@ -11,7 +12,13 @@ import (
 // PortKey is a name for a port that no other port of the snapshot has, and that the port keeps from
 // snapshot to snapshot.
 func (n *Namespace) PortKey(p *Port) string {
-	return fmt.Sprintf("%d-%s-%s-%s", n.Inode, strings.ReplaceAll(p.Table, " ", "."), p.Proto, p.Host)
+	key := fmt.Sprintf("%d-%s-%s-%s-%s", n.Inode, strings.ReplaceAll(p.Table, " ", "."), p.Proto, p.Host, p.Box)
+	if p.If != "" {
+		h := fnv.New32a()
+		h.Write([]byte(p.If))
+		key += fmt.Sprintf("-%x", h.Sum32())
+	}
+	return key
 }
 
 // flag is what visitors of the port name: ":8080", "203.0.113.1:53/udp".

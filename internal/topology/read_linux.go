@@ -45,6 +45,7 @@ type reader struct {
 	notes   []string          // of the list of namespaces
 	groups  map[int]Container // by the process
 	changed bool              // a namespace has come or gone
+	unheard map[int]bool      // ids of the host that no namespace was found for
 	wanted  map[int]bool      // ids of the host that events came with, and that are not known
 }
 
@@ -70,12 +71,15 @@ func (r *reader) close() {
 // scan lists the namespaces. It marks those that are new to be read, and forgets those that are gone.
 func (r *reader) scan(ctx context.Context) error {
 	infos, err := netns.ListAll(ctx)
-	r.notes = nil
-	switch {
-	case errors.Is(err, os.ErrPermission):
-		r.notes = append(r.notes, "what processes of other users hold is not listed: "+err.Error())
-	case err != nil:
+	if err != nil && !errors.Is(err, os.ErrPermission) {
 		return err
+	}
+	var notes []string
+	if err != nil {
+		notes = []string{"what processes of other users hold is not listed: CAP_SYS_PTRACE is missing"}
+	}
+	if !slices.Equal(notes, r.notes) {
+		r.notes, r.changed = notes, true
 	}
 	was := r.spaces
 	r.spaces = make(map[uint64]*space, len(infos))
@@ -121,9 +125,11 @@ func (r *reader) containers(processes []Process, seen map[int]Container) (all []
 	for _, p := range processes {
 		c, ok := r.groups[p.Pid]
 		if !ok {
-			if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.Pid)); err == nil {
-				c = containerOf(string(text))
+			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.Pid))
+			if err != nil {
+				continue
 			}
+			c = containerOf(string(text))
 		}
 		seen[p.Pid] = c
 		if c.ID != "" && !slices.Contains(all, c) {
@@ -135,13 +141,16 @@ func (r *reader) containers(processes []Process, seen map[int]Container) (all []
 
 // refresh reads what is marked to be read. A namespace that has ended is forgotten.
 func (r *reader) refresh(ctx context.Context) {
-	r.readDirty(ctx)
+	if r.readDirty(ctx) && r.scan(ctx) == nil {
+		r.readDirty(ctx) // what is held by others than before
+	}
 	r.askIDs(ctx)
 	r.readDirty(ctx) // of those whose ids were not known when events came with them
+	r.askIDs(ctx)
 }
 
-// readDirty reads several namespaces at a time.
-func (r *reader) readDirty(ctx context.Context) {
+// readDirty reads several namespaces at a time. It reports whether one has ended, as it seems.
+func (r *reader) readDirty(ctx context.Context) (ended bool) {
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, readers)
 	for _, x := range r.spaces {
@@ -158,8 +167,10 @@ func (r *reader) readDirty(ctx context.Context) {
 	for inode, x := range r.spaces {
 		if x.ended {
 			delete(r.spaces, inode)
+			ended, r.changed = true, true
 		}
 	}
+	return ended
 }
 
 // snapshot returns what was read. It shares nothing with later ones that changes.

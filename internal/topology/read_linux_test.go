@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/testutil"
@@ -45,9 +46,30 @@ func machine(t *testing.T) (host, web, db *netns.NS) {
 	return host, web, db
 }
 
-// ours are the namespaces that this process alone holds.
-func ours(info netns.Info) bool {
-	return !slices.ContainsFunc(info.Holders, func(h netns.Holder) bool { return h.Pid != os.Getpid() })
+// A fleet is the namespaces that a test reads: those of other tests change all the time.
+type fleet struct {
+	sync.Mutex
+	ids map[netns.ID]bool
+}
+
+func newFleet(spaces ...*netns.NS) *fleet {
+	f := &fleet{ids: make(map[netns.ID]bool)}
+	f.add(spaces...)
+	return f
+}
+
+func (f *fleet) add(spaces ...*netns.NS) {
+	f.Lock()
+	defer f.Unlock()
+	for _, ns := range spaces {
+		f.ids[ns.ID()] = true
+	}
+}
+
+func (f *fleet) has(info netns.Info) bool {
+	f.Lock()
+	defer f.Unlock()
+	return f.ids[info.ID]
 }
 
 // rounds is how often what is random is tried.
@@ -58,10 +80,10 @@ func rounds() int {
 	return 20
 }
 
-// of reads the process's namespaces, and returns what it says of some.
+// of reads some namespaces, and returns what it says of each.
 func of(t *testing.T, spaces ...*netns.NS) (all []*topology.Namespace) {
 	t.Helper()
-	s, err := topology.Read(t.Context(), topology.Options{Some: ours})
+	s, err := topology.Read(t.Context(), topology.Options{Some: newFleet(spaces...).has})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,9 +213,22 @@ func TestNamespacesMayEndMeanwhile(t *testing.T) {
 	}()
 	defer func() { stop(); <-ended }()
 	host, _, _ := machine(t)
+	// Descriptors of this process come and go, and so lead to something else at times.
+	held := func(info netns.Info) bool {
+		return slices.ContainsFunc(info.Holders, func(h netns.Holder) bool { return h.Pid == os.Getpid() })
+	}
 	for range rounds() {
-		if n := of(t, host)[0]; len(n.Notes) > 0 || len(n.Links) != 4 {
+		s, err := topology.Read(t.Context(), topology.Options{Some: held})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := s.Namespace(host.ID().Ino); n == nil || len(n.Notes) > 0 || linkOf(n, "vdb").Peer == nil {
 			t.Errorf("%+v", n)
+		}
+		for _, n := range s.Namespaces {
+			if len(n.Notes) > 0 {
+				t.Errorf("namespace %d is not left out: %q", n.Inode, n.Notes)
+			}
 		}
 	}
 }
@@ -202,7 +237,7 @@ func TestReadEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	if s, err := topology.Read(ctx, topology.Options{Some: ours}); !errors.Is(err, context.Canceled) {
+	if s, err := topology.Read(ctx, topology.Options{Some: newFleet().has}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%+v, %v", s, err)
 	}
 }

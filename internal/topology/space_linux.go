@@ -63,6 +63,10 @@ func (x *space) refresh(ctx context.Context, r *reader) {
 		return
 	}
 	defer ns.Close()
+	if x.closed != "" {
+		x.changed, x.closed, x.dirty = true, "", partAll
+	}
+	failed := part(0)
 	if x.userns == 0 {
 		if o, err := ns.Owner(); err == nil {
 			x.userns = o.ID.Ino
@@ -81,6 +85,9 @@ func (x *space) refresh(ctx context.Context, r *reader) {
 			x.close(err)
 			return
 		}
+		if err != nil && !errors.Is(err, os.ErrPermission) {
+			failed |= 1 << i // the next refresh may succeed
+		}
 		if err != nil {
 			c.note = "its " + p.name + " cannot be read: " + err.Error()
 		}
@@ -88,14 +95,16 @@ func (x *space) refresh(ctx context.Context, r *reader) {
 			x.parts[i], x.changed = c, true
 		}
 	}
-	x.changed = x.changed || x.closed != ""
-	x.closed, x.dirty = "", 0
+	x.dirty = failed
 }
 
-// close notes why a namespace may not be looked into.
+// close notes why a namespace may not be looked into. What is forbidden is not tried again at once.
 func (x *space) close(err error) {
 	x.changed = x.changed || x.closed != err.Error()
-	x.closed, x.dirty = err.Error(), 0
+	x.closed = err.Error()
+	if errors.Is(err, os.ErrPermission) {
+		x.dirty = 0
+	}
 }
 
 // open opens a namespace by one of its holders that is it still. One that has ended is os.ErrNotExist.
@@ -136,6 +145,7 @@ func (x *space) namespace() *Namespace {
 	}
 	for _, l := range x.parts[0].is.Links {
 		c := *l
+		c.Addrs, c.VLANs = slices.Clone(l.Addrs), slices.Clone(l.VLANs)
 		n.Links = append(n.Links, &c)
 	}
 	n.Routes, n.More = slices.Clone(x.parts[1].is.Routes), x.parts[1].is.More

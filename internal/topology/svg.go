@@ -100,6 +100,17 @@ func (p *picture) wires(b *strings.Builder, from *box) {
 	case from.ns == nil:
 		return
 	}
+	for i, r := range from.rows {
+		if r.above == nil {
+			continue
+		}
+		if to := p.of[r.above.Inode]; to != nil && to.column > from.column {
+			if y, ok := to.rowOf(r.above.Index); ok {
+				curve(b, "wire", fmt.Sprintf("wire-%d-%d", r.above.Inode, r.above.Index), from.ns.Title()+" - "+to.ns.Title()+" "+r.above.Link,
+					from.x+from.width, from.middle(i), to.x, y)
+			}
+		}
+	}
 	for _, l := range from.ns.Links {
 		if l.Peer == nil || l.Peer.Inode == from.ns.Inode {
 			continue
@@ -160,7 +171,7 @@ func (x *box) write(b *strings.Builder) {
 		}
 		class := ""
 		switch {
-		case i == 0:
+		case i == 0 && !r.small:
 			class = " class=\"title\""
 		case r.small || r.more != "":
 			class = " class=\"small\""
@@ -198,7 +209,7 @@ func (p *picture) flags(b *strings.Builder, x *box) {
 		}
 		key := x.ns.PortKey(r.port)
 		fmt.Fprintf(b, "<g class=\"%s\" id=\"port-%s\" tabindex=\"0\" data-port=\"%[2]s\"><title>%[3]s</title>\n", class, escape(key), escape(title))
-		text := clip(plain(r.port.flag()))
+		text := clip(Plain(r.port.flag()))
 		right, width, y := x.x, textWidth(text)+padding, x.middle(i)
 		const half = rowHeight/2 - 1.0
 		fmt.Fprintf(b, "<path class=\"flag\" d=\"M%.1f %.1fH%.1fL%.1f %.1fL%.1f %.1fH%.1fZ\"/>\n",
@@ -232,6 +243,11 @@ func (p *picture) arrow(b *strings.Builder, from *box, port *Port, y float64) {
 // escape returns a text as XML has it.
 func escape(s string) string {
 	var b strings.Builder
-	_ = xml.EscapeText(&b, []byte(plain(s))) // a Builder does not fail
+	for i, line := range strings.Split(s, "\n") {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		_ = xml.EscapeText(&b, []byte(Plain(line))) // a Builder does not fail
+	}
 	return b.String()
 }

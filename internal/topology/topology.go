@@ -14,8 +14,7 @@ import (
 
 // A Snapshot is what a machine's network looked like at one moment.
 type Snapshot struct {
-	// Namespaces are the network namespaces: the caller's own first, then the others by their
-	// titles.
+	// Namespaces are the network namespaces: the host first, then the others by their titles.
 	Namespaces []*Namespace `json:"namespaces"`
 
 	// Notes say what could not be read.
@@ -27,7 +26,8 @@ type Namespace struct {
 	// Inode is the inode number of the namespace's file, as lsns(8) shows it.
 	Inode uint64 `json:"inode"`
 
-	// Own says that the reading program is in it.
+	// Own says that it is the host of the snapshot: the reading program's own namespace, or
+	// [Options.Host].
 	Own bool `json:"own,omitempty"`
 
 	// NSID is the id by which the host knows it (ip-netns(8), list-id). nil where no link of the host
@@ -152,6 +152,14 @@ type Port struct {
 
 // IsDefault reports whether the route is one to everywhere.
 func (r Route) IsDefault() bool { return r.Dst.IsValid() && r.Dst.Bits() == 0 }
+
+// via names the gateway, or is "" for a route without one, or with several.
+func (r Route) via() string {
+	if !r.Via.IsValid() {
+		return ""
+	}
+	return "via " + r.Via.String()
+}
 
 // Namespace returns the namespace of an inode number, or nil.
 func (s *Snapshot) Namespace(inode uint64) *Namespace {

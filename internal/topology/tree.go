@@ -25,7 +25,7 @@ func WriteTree(w io.Writer, s *Snapshot) error {
 		}
 		for _, r := range n.Routes {
 			if r.IsDefault() {
-				line(&b, "  ", "default", "via "+r.Via.String()+" on "+r.Dev)
+				line(&b, "  ", "default", joinedBy(" ", r.via(), "on", r.Dev))
 			}
 		}
 		if n.More > 0 {
@@ -80,16 +80,19 @@ func (s *Snapshot) end(e *End) *Link {
 	if e == nil {
 		return nil
 	}
-	n := s.Namespace(e.Inode)
+	return s.Namespace(e.Inode).linkAt(e.Index)
+}
+
+// linkAt returns the link of an index, or nil. The namespace may be nil.
+func (n *Namespace) linkAt(index int) *Link {
 	if n == nil {
 		return nil
 	}
-	for _, l := range n.Links {
-		if l.Index == e.Index {
-			return l
-		}
+	i := slices.IndexFunc(n.Links, func(l *Link) bool { return l.Index == index })
+	if i < 0 {
+		return nil
 	}
-	return nil
+	return n.Links[i]
 }
 
 // line writes the words that are not empty.
@@ -104,7 +107,7 @@ func line(b *strings.Builder, indent string, words ...string) {
 			b.WriteString("  ")
 		}
 		first = false
-		b.WriteString(plain(word))
+		b.WriteString(Plain(word))
 	}
 	b.WriteByte('\n')
 }
@@ -120,8 +123,9 @@ func notes(b *strings.Builder, indent string, all []string) {
 // port from other programs.
 func (n *Namespace) listening() string {
 	var words []string
+	published := n.published()
 	for _, l := range n.Listeners {
-		if l.Addr.Addr().IsLoopback() || n.publishes(l) {
+		if l.Addr.Addr().IsLoopback() || published[l.Proto][l.Addr.Port()] {
 			continue
 		}
 		host := l.Addr.Addr().String()
@@ -139,17 +143,27 @@ func (n *Namespace) listening() string {
 	return strings.Join(words, ", ")
 }
 
-// publishes reports whether a socket has the number of a port that package nat publishes.
-func (n *Namespace) publishes(l Listener) bool {
-	return slices.ContainsFunc(n.Ports, func(p Port) bool {
-		return p.Proto == l.Proto && p.Host.Port() <= l.Addr.Port() && l.Addr.Port() <= max(p.Host.Port(), p.Last) &&
-			strings.HasPrefix(p.Table, "inet ") && p.Owner != ""
-	})
+// published are the numbers of the ports that package nat publishes, by protocol.
+func (n *Namespace) published() map[string]map[uint16]bool {
+	all := make(map[string]map[uint16]bool)
+	for i := range n.Ports {
+		p := &n.Ports[i]
+		if p.Owner == "" { // another firewall's
+			continue
+		}
+		if all[p.Proto] == nil {
+			all[p.Proto] = make(map[uint16]bool)
+		}
+		for port := int(p.Host.Port()); port <= int(max(p.Host.Port(), p.Last)); port++ {
+			all[p.Proto][uint16(port)] = true
+		}
+	}
+	return all
 }
 
-// plain returns a text with what is not printable as an escape, so that a name cannot change what a
+// Plain returns a text with what is not printable as an escape, so that a name cannot change what a
 // terminal or a file shows.
-func plain(s string) string {
+func Plain(s string) string {
 	var b strings.Builder
 	for _, r := range s {
 		if unicode.IsPrint(r) && r != unicode.ReplacementChar {

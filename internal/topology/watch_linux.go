@@ -2,13 +2,17 @@ package topology
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"iter"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/boxwire/boxwire/internal/nl"
 	"github.com/boxwire/boxwire/internal/nsconn"
+	"github.com/boxwire/boxwire/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,8 +42,9 @@ func Watch(ctx context.Context, opts Options) iter.Seq2[*Snapshot, error] {
 		defer r.close()
 		w := watcher{r: r, hints: make(chan hint, 64)}
 		ctx, stop := context.WithCancel(ctx)
-		defer stop()
 		w.run(ctx, yield)
+		stop()
+		w.followers.Wait()
 	}
 }
 
@@ -47,8 +52,11 @@ func Watch(ctx context.Context, opts Options) iter.Seq2[*Snapshot, error] {
 type watcher struct {
 	r     *reader
 	hints chan hint
-	blind part // what it gets no events of
-	ended bool // the loop over the snapshots
+	blind part      // what it gets no events of
+	ended bool      // the loop over the snapshots
+	read  time.Time // when what was marked had been read
+
+	followers sync.WaitGroup
 }
 
 // A hint says that something of a namespace may have changed.
@@ -57,6 +65,8 @@ type hint struct {
 	what part
 	nsid int  // an id that the namespace has given to another one, or taken back; NoID for none
 	gone bool // taken back, because that one has ended
+	left bool // a link has left the namespace
+	link int  // the index of a link that has changed, or has come
 	lost bool // there were more hints
 	fail error
 }
@@ -83,7 +93,7 @@ func (w *watcher) run(ctx context.Context, yield func(*Snapshot, error) bool) {
 				return
 			}
 			w.publish(ctx, yield)
-			w.rest(ctx, time.Since(began)-settle)
+			w.rest(ctx, w.read.Sub(began)-settle)
 		case <-next.C:
 			began := time.Now()
 			if err := w.r.scan(ctx); err != nil {
@@ -92,13 +102,14 @@ func (w *watcher) run(ctx context.Context, yield func(*Snapshot, error) bool) {
 			}
 			w.markSilent()
 			w.publish(ctx, yield)
-			next.Reset(max(poll, pollPart*time.Since(began)))
+			next.Reset(max(poll, pollPart*w.read.Sub(began)))
 		}
 	}
 }
 
 // markSilent marks what there are no events of.
 func (w *watcher) markSilent() {
+	w.r.wanted, w.r.unheard = w.r.unheard, nil
 	heard := map[uint64]bool{w.r.host.ID().Ino: true}
 	if host := w.r.spaces[w.r.host.ID().Ino]; host != nil {
 		for _, inode := range host.ids {
@@ -115,9 +126,9 @@ func (w *watcher) markSilent() {
 
 // publish reads what is marked, and yields a snapshot if that has changed anything.
 func (w *watcher) publish(ctx context.Context, yield func(*Snapshot, error) bool) {
-	count := len(w.r.spaces)
 	w.r.refresh(ctx)
-	changed := w.r.changed || len(w.r.spaces) != count
+	w.read = time.Now()
+	changed := w.r.changed
 	for _, x := range w.r.spaces {
 		changed = changed || x.changed
 		x.changed = false
@@ -130,6 +141,9 @@ func (w *watcher) publish(ctx context.Context, yield func(*Snapshot, error) bool
 
 // rest leaves as much time to others as the last change took.
 func (w *watcher) rest(ctx context.Context, took time.Duration) {
+	if w.ended {
+		return
+	}
 	select {
 	case <-ctx.Done():
 	case <-time.After(max(0, took)):
@@ -169,7 +183,7 @@ func (w *watcher) mark(h hint) (scan bool) {
 	}
 	host := r.spaces[r.host.ID().Ino]
 	if host == nil {
-		return true
+		return false
 	}
 	x := host
 	if h.id != nl.NoID {
@@ -177,6 +191,8 @@ func (w *watcher) mark(h hint) (scan bool) {
 		x = r.spaces[host.ids[h.id]]
 	}
 	switch {
+	case x == nil && r.unheard[h.id]:
+		return false // left to be read now and then
 	case x == nil:
 		if r.wanted == nil {
 			r.wanted = make(map[int]bool)
@@ -186,8 +202,16 @@ func (w *watcher) mark(h hint) (scan bool) {
 		return true
 	case h.nsid == nl.NoID:
 		x.dirty |= h.what
+		if x != host && (h.left || h.link != 0 && !x.has(h.link)) {
+			host.dirty |= partLinks
+			r.markPeers(x)
+		}
 		return false
-	case x == host && h.gone:
+	case x != host && h.gone:
+		delete(x.ids, h.nsid)
+		x.dirty |= partLinks
+		return true
+	case h.gone:
 		// Another namespace may have the inode number by now, and the id.
 		if gone := host.ids[h.nsid]; gone != 0 && gone != host.info.ID.Ino {
 			delete(r.spaces, gone)
@@ -195,9 +219,28 @@ func (w *watcher) mark(h hint) (scan bool) {
 		}
 		delete(host.ids, h.nsid)
 		delete(r.wanted, h.nsid)
-		return true
+	}
+	if x == host {
+		delete(r.unheard, h.nsid)
 	}
 	return x == host
+}
+
+// has reports whether a namespace had a link of an index when its links were read.
+func (x *space) has(index int) bool {
+	return slices.ContainsFunc(x.links, func(l rtnl.Link) bool { return l.Index == index })
+}
+
+// markPeers marks the links of the namespaces that know one: of a pair whose other end moves from one
+// namespace to another, the end that stays has no event.
+func (r *reader) markPeers(x *space) {
+	for _, y := range r.spaces {
+		for _, inode := range y.ids {
+			if inode == x.info.ID.Ino {
+				y.dirty |= partLinks
+			}
+		}
+	}
 }
 
 // listen begins to receive events. What there are none of is left to be read now and then.
@@ -236,7 +279,7 @@ func (w *watcher) follow(ctx context.Context, family int, groups []uint32, about
 		Synced: hint{id: nl.NoID, nsid: nl.NoID},
 		Resync: hint{id: nl.NoID, lost: true},
 	}
-	go func() {
+	w.followers.Go(func() {
 		for h, err := range nl.Follow(ctx, src) {
 			if err != nil {
 				h = hint{id: nl.NoID, fail: err}
@@ -247,7 +290,7 @@ func (w *watcher) follow(ctx context.Context, family int, groups []uint32, about
 				return
 			}
 		}
-	}()
+	})
 }
 
 // routeHint is what an event of NETLINK_ROUTE hints at.
@@ -267,6 +310,10 @@ func routeHint(id int, m nl.Message) (hint, bool) {
 		return h, h.nsid != nl.NoID
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		h.what = partLinks | partRoutes // routes go with their links and addresses without an event
+		h.left = m.Type == unix.RTM_DELLINK
+		if m.Type == unix.RTM_NEWLINK && len(m.Body) >= unix.SizeofIfInfomsg {
+			h.link = int(int32(binary.NativeEndian.Uint32(m.Body[4:])))
+		}
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		h.what = partRoutes
 	}

@@ -19,16 +19,16 @@ import (
 	"github.com/boxwire/boxwire/route"
 )
 
-// follow watches the process's namespaces, as the host sees them. It returns a function that waits
+// follow watches some namespaces, as the host sees them. It returns a function that waits
 // until a snapshot is as wanted.
-func follow(t *testing.T, host *netns.NS) (until func(what string, is func(*topology.Snapshot) bool)) {
+func follow(t *testing.T, host *netns.NS, of *fleet) (until func(what string, is func(*topology.Snapshot) bool)) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	snapshots := make(chan *topology.Snapshot)
 	done := make(chan error, 1)
 	go func() {
 		defer close(snapshots)
-		for s, err := range topology.Watch(ctx, topology.Options{Host: host, Some: ours}) {
+		for s, err := range topology.Watch(ctx, topology.Options{Host: host, Some: of.has}) {
 			if err != nil {
 				done <- err
 				return
@@ -78,8 +78,9 @@ func text(s *topology.Snapshot) string {
 // A watch shows what comes, changes and goes.
 func TestWatch(t *testing.T) {
 	t.Parallel()
-	host, web, _ := machine(t)
-	until := follow(t, host)
+	host, web, db := machine(t)
+	all := newFleet(host, web, db)
+	until := follow(t, host, all)
 	until("web is there", func(s *topology.Snapshot) bool { return s.Namespace(web.ID().Ino) != nil })
 
 	box, err := netns.New(t.Context())
@@ -87,6 +88,7 @@ func TestWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	inode := box.ID().Ino
+	all.add(box)
 	defer func() { box.Close() }()
 	in := func(s *topology.Snapshot) *topology.Namespace {
 		if n := s.Namespace(inode); n != nil {
@@ -137,16 +139,17 @@ func TestWatch(t *testing.T) {
 func TestAWatchIsWhatIsRead(t *testing.T) {
 	t.Parallel()
 	host, web, db := machine(t)
-	until := follow(t, host)
+	all := newFleet(host, web, db)
+	until := follow(t, host, all)
 	seed := uint64(time.Now().UnixNano())
 	r := rand.New(rand.NewPCG(seed, 1))
 	spaces := []*netns.NS{host, web, db}
 	for range rounds() / 2 {
 		for range 1 + r.IntN(5) {
-			changeAtRandom(t, r, host, &spaces)
+			changeAtRandom(t, r, all, &spaces)
 		}
 		want := func() string {
-			s, err := topology.Read(t.Context(), topology.Options{Host: host, Some: ours})
+			s, err := topology.Read(t.Context(), topology.Options{Host: host, Some: all.has})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -182,7 +185,7 @@ func some(s *topology.Snapshot, spaces []*netns.NS) *topology.Snapshot {
 }
 
 // changeAtRandom makes one change of a machine that has at least a host.
-func changeAtRandom(t *testing.T, r *rand.Rand, host *netns.NS, spaces *[]*netns.NS) {
+func changeAtRandom(t *testing.T, r *rand.Rand, all *fleet, spaces *[]*netns.NS) {
 	t.Helper()
 	some := (*spaces)[r.IntN(len(*spaces))]
 	name := fmt.Sprint("x", r.Uint32())
@@ -192,9 +195,10 @@ func changeAtRandom(t *testing.T, r *rand.Rand, host *netns.NS, spaces *[]*netns
 			t.Fatal(err)
 		}
 	}
-	switch r.IntN(5) {
+	switch r.IntN(7) {
 	case 0: // a new box, wired to one that is there
 		box := netnstest.New(t)
+		all.add(box)
 		*spaces = append(*spaces, box)
 		_, err := link.Create(t.Context(), some, link.Spec{Name: name, Up: true, Kind: link.Veth{Peer: link.Spec{NS: box, Name: "eth" + name, Up: true}}})
 		check(err)
@@ -217,7 +221,32 @@ func changeAtRandom(t *testing.T, r *rand.Rand, host *netns.NS, spaces *[]*netns
 		} else {
 			check(l.SetUp(t.Context()))
 		}
-	case 4:
+	case 4: // a link moves to another namespace, or is renamed
+		links, err := link.List(t.Context(), some, link.Filter{})
+		check(err)
+		l, to := links[r.IntN(len(links))], (*spaces)[r.IntN(len(*spaces))]
+		switch {
+		case l.Kind != "veth" || l.Master != 0:
+		case to == some && !l.Up:
+			_, err := l.Update(t.Context(), link.Spec{Name: name})
+			check(err)
+		case to == some:
+		default:
+			_, err := l.Move(t.Context(), to, link.MoveOptions{Name: name})
+			check(err)
+		}
+	case 5:
+		links, err := link.List(t.Context(), some, link.Filter{})
+		check(err)
+		l := links[r.IntN(len(links))]
+		addrs, err := l.Addrs(t.Context())
+		check(err)
+		for _, a := range addrs {
+			if a.Prefix.Addr().Is4() && l.Name != "lo" {
+				check(netns.IgnoreNotExist(l.DeleteAddrs(t.Context(), a.Prefix)))
+			}
+		}
+	case 6:
 		dst := netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, byte(r.IntN(256)), 0}), 24)
 		lo, err := link.Get(t.Context(), some, "lo")
 		check(err)
@@ -237,7 +266,7 @@ func TestWatchOfWhatWasWiredBefore(t *testing.T) {
 	if err := vweb.Delete(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	until := follow(t, host)
+	until := follow(t, host, newFleet(host, web))
 	in := func(s *topology.Snapshot) *topology.Namespace { return s.Namespace(web.ID().Ino) }
 	until("web is there", func(s *topology.Snapshot) bool { return in(s) != nil && len(in(s).Links) == 1 })
 	lo, err := link.Get(t.Context(), web, "lo")

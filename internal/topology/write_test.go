@@ -106,7 +106,14 @@ func TestOddNames(t *testing.T) {
 	t.Parallel()
 	for _, odd := range []string{"</script><script>alert(1)</script>", "\"]; x [label=\"", "a\x1b[31mred", "\xff\xfe", "&amp;#quot;`", "\u202eright"} {
 		s := pod(odd)
-		for name, write := range map[string]func(io.Writer, *Snapshot) error{"tree": WriteTree, "SVG": WriteSVG, "DOT": WriteDOT, "Mermaid": WriteMermaid} {
+		s.Notes = []string{odd}
+		s.Namespaces[0].Links[2].Name, s.Namespaces[0].Links[3].Master, s.Namespaces[0].Links[4].Master = odd, odd, odd
+		s.Namespaces[0].Ports = []Port{{Table: "ip " + odd, Proto: "tcp", Owner: odd, If: odd, Fault: odd, To: &End{2, "eth0", 2}}}
+		n := s.Namespace(2)
+		n.Processes[1].Comm, n.Notes = odd, []string{odd}
+		way := func(w io.Writer, s *Snapshot) error { return s.WriteWay(w, s.Namespaces[0], &s.Namespaces[0].Ports[0]) }
+		change := func(w io.Writer, s *Snapshot) error { return WriteDiff(w, pod("a"), s) }
+		for name, write := range map[string]func(io.Writer, *Snapshot) error{"way": way, "diff": change, "tree": WriteTree, "SVG": WriteSVG, "DOT": WriteDOT, "Mermaid": WriteMermaid} {
 			got := written(t, write, s)
 			if strings.ContainsAny(got, "\x1b\u202e") || !strings.Contains(got, "pod") {
 				t.Errorf("%s of %q:\n%s", name, odd, got)

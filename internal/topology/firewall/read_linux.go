@@ -81,12 +81,15 @@ func flags(n nat.Network) (words []string) {
 	return words
 }
 
-// Why says why a published port of a namespace does not answer, or ErrNotExist if the table is not one
-// of the library. No cause is no text.
+// Why says why a published port of a namespace does not answer; of a range, its first port. It is
+// ErrForeign for a port of another firewall, and os.ErrNotExist for one that is not published any more.
 func Why(ctx context.Context, s *topology.Snapshot, host uint64, p topology.Port) (nat.Causes, error) {
 	name, ours := strings.CutPrefix(p.Table, "inet ")
+	if !ours || p.Owner == "" {
+		return nil, ErrForeign
+	}
 	n := s.Namespace(host)
-	if n == nil || !ours || p.Last != 0 {
+	if n == nil {
 		return nil, os.ErrNotExist
 	}
 	ns, err := n.Open(ctx)
@@ -104,7 +107,8 @@ func Why(ctx context.Context, s *topology.Snapshot, host uint64, p topology.Port
 		return nil, err
 	}
 	i := slices.IndexFunc(published, func(q nat.Published) bool {
-		return q.Proto.String() == p.Proto && q.Host == p.Host
+		return q.Proto.String() == p.Proto && q.Host.Addr() == p.Host.Addr() &&
+			q.Host.Port() <= p.Host.Port() && p.Host.Port() <= max(q.HostLast, q.Host.Port())
 	})
 	if i < 0 {
 		return nil, os.ErrNotExist
@@ -117,5 +121,5 @@ func Why(ctx context.Context, s *topology.Snapshot, host uint64, p topology.Port
 			}
 		}
 	}
-	return gw.Explain(ctx, published[i].Port, hints)
+	return gw.Explain(ctx, nat.Port{Proto: published[i].Proto, Host: p.Host}, hints)
 }

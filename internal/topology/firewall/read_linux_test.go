@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -10,17 +11,21 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/internal/topology"
+	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/nat"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
-// ours are the namespaces that this process alone holds.
-func ours(info netns.Info) bool {
-	return !slices.ContainsFunc(info.Holders, func(h netns.Holder) bool { return h.Pid != os.Getpid() })
+// only selects some namespaces.
+func only(spaces ...*netns.NS) func(netns.Info) bool {
+	return func(info netns.Info) bool {
+		return slices.ContainsFunc(spaces, func(ns *netns.NS) bool { return ns.ID() == info.ID })
+	}
 }
 
 // machine is a host with a box, and a port of the host that is published for the box.
@@ -46,9 +51,9 @@ func machine(t *testing.T) (host, box netnstest.Box, gw *nat.NAT) {
 	return host, boxes[0], gw
 }
 
-func read(t *testing.T, host netnstest.Box) (*topology.Snapshot, *topology.Namespace) {
+func read(t *testing.T, host, box netnstest.Box) (*topology.Snapshot, *topology.Namespace) {
 	t.Helper()
-	s, err := topology.Read(t.Context(), topology.Options{Host: host.NS, Some: ours, Firewall: Read})
+	s, err := topology.Read(t.Context(), topology.Options{Host: host.NS, Some: only(host.NS, box.NS), Firewall: Read})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +68,7 @@ func read(t *testing.T, host netnstest.Box) (*topology.Snapshot, *topology.Names
 func TestRead(t *testing.T) {
 	t.Parallel()
 	host, box, _ := machine(t)
-	_, n := read(t, host)
+	_, n := read(t, host, box)
 	if len(n.Networks) != 1 || n.Networks[0].Interface != "br0" || !slices.Equal(n.Networks[0].Flags, []string{"masquerade", "isolated"}) {
 		t.Errorf("networks %+v", n.Networks)
 	}
@@ -88,7 +93,7 @@ func TestRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	if _, n = read(t, host); n.Ports[0].Fault != "" {
+	if _, n = read(t, host, box); n.Ports[0].Fault != "" {
 		t.Errorf("the fault is %q, but a program listens", n.Ports[0].Fault)
 	}
 }
@@ -97,7 +102,7 @@ func TestRead(t *testing.T) {
 func TestWhy(t *testing.T) {
 	t.Parallel()
 	host, box, gw := machine(t)
-	s, n := read(t, host)
+	s, n := read(t, host, box)
 	causes, err := Why(t.Context(), s, n.Inode, n.Ports[0])
 	if err != nil {
 		t.Fatal(err)
@@ -111,8 +116,13 @@ func TestWhy(t *testing.T) {
 	}
 	foreign := n.Ports[0]
 	foreign.Table = "ip nat"
-	if causes, err := Why(t.Context(), s, n.Inode, foreign); !errors.Is(err, os.ErrNotExist) {
+	if causes, err := Why(t.Context(), s, n.Inode, foreign); !errors.Is(err, ErrForeign) {
 		t.Errorf("a port of another table: %v, %v", causes, err)
+	}
+	gone := n.Ports[0]
+	gone.Host = netip.MustParseAddrPort("0.0.0.0:8081")
+	if causes, err := Why(t.Context(), s, n.Inode, gone); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a port that is not published: %v, %v", causes, err)
 	}
 }
 
@@ -121,7 +131,9 @@ func TestWatchSeesPorts(t *testing.T) {
 	t.Parallel()
 	host, box, gw := machine(t)
 	published, deleted := false, false
-	for s, err := range topology.Watch(t.Context(), topology.Options{Host: host.NS, Some: ours, Firewall: Read}) {
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	for s, err := range topology.Watch(ctx, topology.Options{Host: host.NS, Some: only(host.NS, box.NS), Firewall: Read}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -166,12 +178,16 @@ func TestReadForeign(t *testing.T) {
 		t.Fatal(err)
 	}
 	testutil.Run(t, host.NS, "nft", "-f", file)
-	s, err := topology.Read(t.Context(), topology.Options{Host: host.NS, Some: ours, Firewall: Read})
+	s, err := topology.Read(t.Context(), topology.Options{Host: host.NS, Some: only(host.NS, boxes[0].NS), Firewall: Read})
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := s.Namespace(host.ID().Ino)
-	end := &topology.End{Inode: boxes[0].ID().Ino, Link: boxes[0].Link, Index: 2}
+	eth0, err := link.Get(t.Context(), boxes[0].NS, boxes[0].Link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := &topology.End{Inode: boxes[0].ID().Ino, Link: boxes[0].Link, Index: eth0.Index}
 	want := []topology.Port{
 		{Table: "ip engine", Proto: "udp", Host: netip.MustParseAddrPort("203.0.113.1:5000"), Last: 5010, Box: netip.AddrPortFrom(to, 5000), To: end},
 		{Table: "ip engine", Proto: "tcp", Host: netip.MustParseAddrPort("0.0.0.0:8080"), Box: netip.AddrPortFrom(to, 80), To: end, Fault: n.Ports[len(n.Ports)-1].Fault},
