@@ -106,8 +106,11 @@ func enter(n *topology.Namespace) (e entrance, ok bool) {
 			return entrance{name: base, file: name}, true
 		}
 	}
-	for file := range paths(n) {
-		return entrance{file: file}, true
+	switch {
+	case len(n.Names) > 0:
+		return entrance{file: n.Names[0]}, true
+	case len(n.Processes) > 0:
+		return entrance{file: fmt.Sprintf("/proc/%d/ns/net", n.Processes[0].Pid)}, true
 	}
 	return e, false
 }

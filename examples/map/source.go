@@ -3,14 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"os"
 	"slices"
 
 	"github.com/boxwire/boxwire/internal/topology"
 	"github.com/boxwire/boxwire/link"
-	"github.com/boxwire/boxwire/netns"
 )
 
 // A source is where a page has the machine from. Tests have one that touches no machine.
@@ -39,7 +37,7 @@ type counter struct {
 // count reads the counters of links in a namespace, which it opens for as long as it reads. A link that
 // is gone is left out.
 func count(ctx context.Context, n *topology.Namespace, indices []int) ([]counter, error) {
-	ns, err := open(ctx, n)
+	ns, err := n.Open(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -63,40 +61,4 @@ func count(ctx context.Context, n *topology.Namespace, indices []int) ([]counter
 		all = append(all, counter{l.Index, stats.RxBytes, stats.TxBytes})
 	}
 	return all, nil
-}
-
-// open opens a namespace by one of its names or processes that is it still.
-func open(ctx context.Context, n *topology.Namespace) (*netns.NS, error) {
-	if n.Own {
-		return netns.Current()
-	}
-	err := fmt.Errorf("no name and no process leads to net:[%d]: %w", n.Inode, os.ErrNotExist)
-	for path := range paths(n) {
-		ns, e := netns.OpenPath(ctx, path)
-		switch {
-		case e != nil && !errors.Is(e, os.ErrNotExist):
-			err = e
-		case e == nil && ns.ID().Ino == n.Inode:
-			return ns, nil
-		case e == nil:
-			ns.Close()
-		}
-	}
-	return nil, err
-}
-
-// paths are the files of a namespace: of its names, and of its processes.
-func paths(n *topology.Namespace) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for _, path := range n.Names {
-			if !yield(path) {
-				return
-			}
-		}
-		for _, p := range n.Processes {
-			if !yield(fmt.Sprintf("/proc/%d/ns/net", p.Pid)) {
-				return
-			}
-		}
-	}
 }

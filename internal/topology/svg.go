@@ -84,58 +84,75 @@ func (d SVG) Write(w io.Writer, s *Snapshot) error {
 func (p *picture) wires(b *strings.Builder, from *box) {
 	switch {
 	case from.uplink != nil && from.ns == nil:
-		for _, to := range p.boxes {
-			if y, ok := to.rowOf(from.uplink.Index); ok && to.ns != nil && from.id == fmt.Sprintf("outside-%d-%d", to.ns.Inode, from.uplink.Index) {
-				curve(b, "wire", "wire-"+from.id, "outside - "+to.ns.Title()+" "+from.uplink.Name, from.x+from.width, from.middle(0), to.x, y)
-			}
-		}
-		return
+		p.uplink(b, from)
 	case from.from != nil:
 		for i, r := range from.from.rows {
 			if r.more == from.more {
 				curve(b, "wire down", "wire-"+from.id, r.text, from.from.x+from.from.width, from.from.middle(i), from.x, from.middle(0))
 			}
 		}
-		return
-	case from.ns == nil:
-		return
+	case from.ns != nil:
+		p.overlays(b, from)
+		for _, l := range from.ns.Links {
+			p.pair(b, from, l)
+		}
 	}
+}
+
+// uplink draws the line from what is outside to the link that leads there.
+func (p *picture) uplink(b *strings.Builder, from *box) {
+	for _, to := range p.boxes {
+		if to.ns == nil || from.id != fmt.Sprintf("outside-%d-%d", to.ns.Inode, from.uplink.Index) {
+			continue
+		}
+		if y, ok := to.rowOf(from.uplink.Index); ok {
+			curve(b, "wire", "wire-"+from.id, "outside - "+to.ns.Title()+" "+from.uplink.Name, from.x+from.width, from.middle(0), to.x, y)
+		}
+	}
+}
+
+// overlays draws the lines to links of other namespaces that lie on links of this one.
+func (p *picture) overlays(b *strings.Builder, from *box) {
 	for i, r := range from.rows {
 		if r.above == nil {
 			continue
 		}
-		if to := p.of[r.above.Inode]; to != nil && to.column > from.column {
-			if y, ok := to.rowOf(r.above.Index); ok {
-				curve(b, "wire", fmt.Sprintf("wire-%d-%d", r.above.Inode, r.above.Index), from.ns.Title()+" - "+to.ns.Title()+" "+r.above.Link,
-					from.x+from.width, from.middle(i), to.x, y)
-			}
+		to := p.of[r.above.Inode]
+		if to == nil || to.column <= from.column {
+			continue
+		}
+		if y, ok := to.rowOf(r.above.Index); ok {
+			curve(b, "wire", fmt.Sprintf("wire-%d-%d", r.above.Inode, r.above.Index), from.ns.Title()+" - "+to.ns.Title()+" "+r.above.Link,
+				from.x+from.width, from.middle(i), to.x, y)
 		}
 	}
-	for _, l := range from.ns.Links {
-		if l.Peer == nil || l.Peer.Inode == from.ns.Inode {
-			continue
-		}
-		to := p.of[l.Peer.Inode]
-		if to == nil || to.column < from.column || to.column == from.column && to.y < from.y {
-			continue
-		}
-		y1, ok1 := from.rowOf(l.Index)
-		y2, ok2 := to.rowOf(l.Peer.Index)
-		if !ok1 || !ok2 {
-			continue
-		}
-		class := "wire"
-		if !l.Running {
-			class += " down"
-		}
-		title := fmt.Sprintf("%s %s - %s %s", from.ns.Title(), l.Name, to.ns.Title(), l.Peer.Link)
-		id := fmt.Sprintf("wire-%d-%d", from.ns.Inode, l.Index)
-		x2 := to.x
-		if to.column == from.column { // around the right side
-			x2 = to.x + to.width
-		}
-		curve(b, class, id, title, from.x+from.width, y1, x2, y2)
+}
+
+// pair draws the line of a link that leads to another namespace.
+func (p *picture) pair(b *strings.Builder, from *box, l *Link) {
+	if l.Peer == nil || l.Peer.Inode == from.ns.Inode {
+		return
 	}
+	to := p.of[l.Peer.Inode]
+	if to == nil || to.column < from.column || to.column == from.column && to.y < from.y {
+		return
+	}
+	y1, ok1 := from.rowOf(l.Index)
+	y2, ok2 := to.rowOf(l.Peer.Index)
+	if !ok1 || !ok2 {
+		return
+	}
+	class := "wire"
+	if !l.Running {
+		class += " down"
+	}
+	title := fmt.Sprintf("%s %s - %s %s", from.ns.Title(), l.Name, to.ns.Title(), l.Peer.Link)
+	id := fmt.Sprintf("wire-%d-%d", from.ns.Inode, l.Index)
+	x2 := to.x
+	if to.column == from.column { // around the right side
+		x2 = to.x + to.width
+	}
+	curve(b, class, id, title, from.x+from.width, y1, x2, y2)
 }
 
 // curve draws a line that leaves to the right, and arrives from the left where that is possible.
