@@ -153,6 +153,14 @@ func TestExplainNamesEachCause(t *testing.T) {
 					ip(i.t, i.box, "route add default via 10.88.0.1 table 88\nrule add from 10.88.0.2 table 88")
 				}
 		}},
+		{"a trusted visitor comes in by the network's link", web, CauseSource, "br0", func(i *explainTest) (func(), func()) {
+			i.hints.From = netip.MustParseAddr("10.88.7.9")
+			return i.do(func() error {
+				n := network0()
+				n.Trusted = prefixes("10.88.7.0/24", "198.51.100.0/24")
+				return i.gw.SetNetwork(i.t.Context(), n)
+			}), i.ip("route add 10.88.7.0/24 via 198.51.100.9")
+		}},
 		{"a strict reverse path", web, CauseReversePath, "up0", func(i *explainTest) (func(), func()) {
 			i.hints.From = netip.MustParseAddr("203.0.113.9")
 			i.ip("route add 203.0.113.9/32 via 198.51.100.9")()

@@ -83,10 +83,11 @@ func (d *diagnosis) lookAtNetwork(ctx context.Context) error {
 		return err
 	}
 	for _, e := range elems {
-		subnet, name, err := decodeSame(f, e)
-		if err != nil || !subnet.Contains(d.box.Addr()) {
+		own, err := decodeAddrs(item{f.same, e})
+		if err != nil || !own.contains(d.box.Addr()) {
 			continue
 		}
+		name := own.iface
 		if d.out.Name == name {
 			return nil
 		}

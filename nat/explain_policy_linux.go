@@ -108,7 +108,7 @@ func (d *diagnosis) denied(p Policy, may []Rule, what string) {
 // leave none that is easy to find.
 func outsideOf(except []netip.Prefix, p netip.Prefix) netip.Addr {
 	for _, a := range append([]netip.Addr{p.Addr(), lastAddr(p)}, after(except)...) {
-		if p.Contains(a) && !contains(except, a) {
+		if p.Contains(a) && !slices.ContainsFunc(except, func(e netip.Prefix) bool { return e.Contains(a) }) {
 			return a
 		}
 	}

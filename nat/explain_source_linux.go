@@ -30,6 +30,8 @@ func (d *diagnosis) lookAtSource(ctx context.Context) error {
 			continue
 		}
 		switch own := d.in.Name == s.Interface; {
+		case own && !s.mayBeFrom(from) && s.trusts(from):
+			d.add(CauseSource, true, "network "+s.Interface, "%v comes in by %s, and is in a trusted prefix of its network: Network.Trusted says that it is outside of this host, so it has no way to the host by that link.", from, s.Interface)
 		case own && !s.mayBeFrom(from):
 			d.add(CauseSource, true, "network "+s.Interface, "%v comes in by %s, and is no source of its network: Network.Behind names what is behind a box.", from, s.Interface)
 		case !own && s.contains(from):

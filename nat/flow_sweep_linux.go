@@ -116,6 +116,9 @@ func meets(nets []NetworkState, f *ct.Flow) bool {
 // mayEnd reports whether a flow may end, assuming that its destination is an address of the host or
 // not (toHost).
 func (s *sweep) mayEnd(ctx context.Context, f *ct.Flow, toHost bool) bool {
+	if s.changesSides(f) {
+		return true
+	}
 	switch j := s.now.verdict(f, false, toHost); j {
 	case flowHidden:
 		return s.hadFixed(f) || !s.isLocal(ctx, f.Reply.Dst.Addr())
@@ -133,6 +136,9 @@ func (s *sweep) ends(ctx context.Context, f *ct.Flow) bool {
 		return false
 	}
 	fromHost, toHost := s.isLocal(ctx, f.Orig.Src.Addr()), s.isLocal(ctx, dst)
+	if !fromHost && s.changesSides(f) {
+		return true
+	}
 	switch j := s.now.verdict(f, fromHost, toHost); j {
 	case flowHidden:
 		// Behind an address that is none of the host's, or the fixed one that the
@@ -144,6 +150,33 @@ func (s *sweep) ends(ctx context.Context, f *ct.Flow) bool {
 	default:
 		return s.mustEnd(f, j, fromHost, toHost)
 	}
+}
+
+// changesSides reports whether an address of a flow was elsewhere, in a trusted prefix inside a subnet,
+// and is the network's now, or the other way round. The flow's packets come in by a link then that is
+// not theirs any more.
+func (s *sweep) changesSides(f *ct.Flow) bool {
+	for _, a := range []netip.AddrPort{f.Orig.Src, f.Reply.Src} {
+		was, wasIn := isElsewhere(s.old.nets, a.Addr())
+		is, isIn := isElsewhere(s.now.nets, a.Addr())
+		if wasIn && isIn && was != is {
+			return true
+		}
+	}
+	return false
+}
+
+// isElsewhere reports whether an address is in a subnet of the networks, and whether it is in a trusted
+// prefix inside the subnet.
+func isElsewhere(nets []NetworkState, a netip.Addr) (elsewhere, in bool) {
+	for i := range nets {
+		for _, s := range nets[i].Subnets {
+			if s.Contains(a) {
+				return !nets[i].contains(a), true
+			}
+		}
+	}
+	return false, false
 }
 
 // mustEnd reports whether a flow with this verdict ends.

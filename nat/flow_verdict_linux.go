@@ -163,7 +163,7 @@ func (r *flowPolicy) verdictPassing(f *ct.Flow) flowVerdict {
 	case from != nil && from.Internal:
 		return flowWrong
 	case to != nil:
-		if !moved(f) && !to.opens(f.Orig) && !to.trusts(f.Orig.Src.Addr()) {
+		if !moved(f) && !to.opens(f.Orig) && (from != nil || !to.trusts(f.Orig.Src.Addr())) {
 			return flowClosed
 		}
 	}
@@ -279,9 +279,6 @@ func (n Network) opens(t ct.Tuple) bool {
 	}
 	return false
 }
-
-// trusts reports whether an address outside is a trusted one.
-func (n Network) trusts(a netip.Addr) bool { return contains(n.Trusted, a) }
 
 // fixed returns the SNAT address of a family.
 func (n Network) fixed(v6 bool) (netip.Addr, bool) {

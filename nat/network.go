@@ -60,6 +60,26 @@ import (
 // conf.all.forwarding on older kernels. A host with conf.all.forwarding would lose the default
 // route of router advertisements, so accept_ra is raised from 1 to 2 first.
 //
+// # Trusted prefixes
+//
+// A source in Trusted is only as good as the network between the hosts: nothing here proves it. But
+// no box can forge one. What comes in by the link of a network is not trusted, whatever its source is:
+// between the networks of a host, AllowTo decides.
+//
+// The longest prefix says whose an address is. A trusted prefix around a subnet, such as the pool
+// that all hosts have their prefixes from, trusts the rest of it. A trusted prefix inside a subnet
+// takes its addresses out of the network: they are elsewhere, no box may send from them, and they have
+// neither pinholes nor policies here. The subnets of the host's other networks stay theirs.
+//
+// The caller adds the routes to trusted prefixes. Where one is inside a subnet, boxes look for its
+// addresses on their own link, so they need a route as well, or the host answers for them (proxy_arp).
+//
+// A trusted prefix is an element of a set that is looked up for the first packet of a connection.
+// So ten thousand cost the other packets nothing, and no rule. Those inside a subnet divide it in the
+// sets that each packet's source is looked up in: they should be hundreds at most. Before Linux 6.17,
+// boxes of the subnet may lose packets at the moment when such a prefix comes or goes. Ten thousand
+// are added in a fraction of a second, but the kernel takes seconds to delete them all at once.
+//
 // # Bridges
 //
 // Bridged traffic is not affected, even if br_netfilter passes it to the firewall (the set
@@ -140,8 +160,9 @@ type Network struct {
 
 	// Trusted are addresses outside of this host that reach every port of the boxes without
 	// translation, and that boxes reach with their own addresses, whatever Masquerade and SNAT say:
-	// boxes of other hosts that share a larger network. Replies need routes, which the caller adds.
-	// A source of Trusted is only as good as the network between the hosts: nothing here proves it.
+	// boxes of other hosts that share a larger network, the other end of a VPN, the prefixes that
+	// Kubernetes does not masquerade to. They do not overlap each other. The section on trusted
+	// prefixes says more.
 	Trusted []netip.Prefix
 
 	// Strict closes the way out of boxes without a [Policy]: from the network's interface, nothing
@@ -198,13 +219,8 @@ func (n Network) checked() (Network, error) {
 	if n.Behind, err = maskedPrefixes("prefix behind a box", n.Behind); err != nil {
 		return n, err
 	}
-	if n.Trusted, err = maskedPrefixes("trusted prefix", n.Trusted); err != nil {
+	if n.Trusted, err = n.checkedTrusted(); err != nil {
 		return n, err
-	}
-	for _, p := range n.Trusted {
-		if !n.has(p.Addr().Is6()) {
-			return n, refuse.Input("the trusted prefix %v is of a family that the network has no subnet of", p)
-		}
 	}
 	for i, a := range n.SNAT {
 		switch {
@@ -290,14 +306,6 @@ func (n Network) has(v6 bool) bool {
 	return false
 }
 
-// contains reports whether an address is one of the network's.
-func (n Network) contains(a netip.Addr) bool { return contains(n.Subnets, a) }
-
-// contains reports whether an address is in one of the prefixes.
-func contains(prefixes []netip.Prefix, a netip.Addr) bool {
-	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
-}
-
 // maskedSubnets checks subnets and returns them without host bits.
 func maskedSubnets(prefixes []netip.Prefix) ([]netip.Prefix, error) {
 	if len(prefixes) == 0 {
@@ -324,12 +332,10 @@ func maskedPrefixes(what string, prefixes []netip.Prefix) ([]netip.Prefix, error
 		case s.Bits() > 0 && (a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast()):
 			return nil, refuse.Input("the %s %v is multicast, loopback or link-local", what, s)
 		}
-		for _, other := range all {
-			if other.Overlaps(s) {
-				return nil, refuse.Input("the %s %v overlaps %v", what, s, other)
-			}
-		}
 		all = append(all, s.Masked())
+	}
+	if a, b, found := overlapping(all); found {
+		return nil, refuse.Input("the %s %v overlaps %v", what, b, a)
 	}
 	return all, nil
 }

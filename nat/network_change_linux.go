@@ -80,7 +80,7 @@ func (ch *putNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.Bat
 			addPolicies(b, ch.n.table)
 		}
 	}
-	gone, policed, err := ch.n.policiesOfNetwork(ctx, ch.c, ch.iface, subnetsOf(ch.had), ch.net.Subnets)
+	gone, policed, err := ch.n.policiesOfNetwork(ctx, ch.c, ch.iface, rangesOf(ch.had), ch.net.ranges())
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +164,7 @@ func (ch *deleteNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.
 	if ch.plan, err = n.plan(ctx, c); err != nil {
 		return nil, err
 	}
-	gone, _, err := n.policiesOfNetwork(ctx, c, ch.iface, subnetsOf(ch.had), nil)
+	gone, _, err := n.policiesOfNetwork(ctx, c, ch.iface, rangesOf(ch.had), nil)
 	if err != nil {
 		return nil, err
 	}

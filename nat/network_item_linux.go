@@ -46,16 +46,21 @@ func (n Network) items() []item {
 	}
 	for _, s := range n.Subnets {
 		f := familyOf(s.Addr())
-		add(f.same, prefixElement(s, key))
-		anywhere := prefixElement(s, f.etherType())
-		anywhere.Comment = n.Interface // which its key does not say
-		add(f.nets, anywhere)
+		for _, r := range n.rest(s) {
+			own, anywhere := r.element(key), r.element(f.etherType())
+			if r != rangeOf(s) {
+				own.Comment = s.String() // which the range does not say
+			}
+			anywhere.Comment = n.Interface // which its key does not say
+			add(f.same, own)
+			add(f.nets, anywhere)
+		}
 	}
 	for _, s := range n.Behind {
-		add(familyOf(s.Addr()).behind, prefixElement(s, key))
+		add(familyOf(s.Addr()).behind, rangeOf(s).element(key))
 	}
 	for _, s := range n.Trusted {
-		add(familyOf(s.Addr()).trusted, prefixElement(s, key))
+		add(familyOf(s.Addr()).trusted, rangeOf(s).element(key))
 	}
 	if n.Strict {
 		add("strict", nft.Element{Key: key})
@@ -79,11 +84,11 @@ func (n Network) items() []item {
 	return all
 }
 
-// prefixElement returns the element of the addresses of a prefix, with rest appended to its keys.
-func prefixElement(p netip.Prefix, rest []byte) nft.Element {
+// element returns the element of the addresses, with rest appended to its keys.
+func (r addrRange) element(rest []byte) nft.Element {
 	return nft.Element{
-		Key:    slices.Concat(p.Addr().AsSlice(), rest),
-		KeyEnd: slices.Concat(lastAddr(p).AsSlice(), rest),
+		Key:    slices.Concat(r.first.AsSlice(), rest),
+		KeyEnd: slices.Concat(r.last.AsSlice(), rest),
 	}
 }
 
@@ -145,11 +150,11 @@ func (n *NAT) held(ctx context.Context, c nft.Conn, iface string) ([]item, error
 	var net Network
 	for _, it := range all {
 		if it.set == "same4" || it.set == "same6" {
-			subnet, _, err := decodeSame(familyOfSet(it.set), it.elem)
+			e, err := decodeAddrs(it)
 			if err != nil {
-				return nil, fmt.Errorf("set %s: %w", it.set, err)
+				return nil, err
 			}
-			net.Subnets = append(net.Subnets, subnet)
+			net.Subnets = append(net.Subnets, e.prefix)
 		}
 	}
 	open, err := n.readItems(ctx, c, pinholeSets...)
@@ -204,21 +209,33 @@ func pairOf(key []byte) (from, to string) {
 	return nameOf(key[:unix.IFNAMSIZ]), nameOf(key[unix.IFNAMSIZ:])
 }
 
-// decodeSame returns the prefix and interface of an element of same4, same6, behind4, behind6,
-// trusted4 or trusted6.
-func decodeSame(f *family46, e nft.Element) (netip.Prefix, string, error) {
-	n := f.unspecified().BitLen() / 8
-	if len(e.Key) != n+unix.IFNAMSIZ || len(e.KeyEnd) != len(e.Key) {
-		return netip.Prefix{}, "", fmt.Errorf("malformed element: a key of %d and %d bytes", len(e.Key), len(e.KeyEnd))
+// addrElement is what an element of same4, same6, behind4, behind6, trusted4 or trusted6 says.
+type addrElement struct {
+	addrRange
+	prefix netip.Prefix // that the addresses are, or the subnet that they are left of
+	iface  string
+}
+
+// decodeAddrs decodes such an element.
+func decodeAddrs(it item) (e addrElement, err error) {
+	n := familyOfSet(it.set).unspecified().BitLen() / 8
+	key, end := it.elem.Key, it.elem.KeyEnd
+	if len(key) != n+unix.IFNAMSIZ || len(end) != len(key) {
+		return e, fmt.Errorf("set %s: malformed element: a key of %d and %d bytes", it.set, len(key), len(end))
 	}
-	first, _ := netip.AddrFromSlice(e.Key[:n])
-	last, _ := netip.AddrFromSlice(e.KeyEnd[:n])
-	for bits := 0; bits <= first.BitLen(); bits++ {
-		if p := netip.PrefixFrom(first, bits); p.Masked() == p && lastAddr(p) == last {
-			return p, nameOf(e.Key[n:]), nil
-		}
+	e.first, _ = netip.AddrFromSlice(key[:n])
+	e.last, _ = netip.AddrFromSlice(end[:n])
+	e.iface = nameOf(key[n:])
+	divided := it.set == families[0].same || it.set == families[1].same
+	if of, err := netip.ParsePrefix(it.elem.Comment); divided && err == nil && rangeOf(of).covers(e.addrRange) {
+		e.prefix = of.Masked()
+		return e, nil
 	}
-	return netip.Prefix{}, "", fmt.Errorf("malformed element: %v to %v is no prefix", first, last)
+	var ok bool
+	if e.prefix, ok = e.addrRange.prefix(); !ok {
+		return e, fmt.Errorf("set %s: malformed element: %v to %v is no prefix", it.set, e.first, e.last)
+	}
+	return e, nil
 }
 
 // decodePinhole returns the pinhole of an item.

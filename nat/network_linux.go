@@ -68,7 +68,7 @@ func (n *NAT) overlaps(ctx context.Context, c nft.Conn, net Network) error {
 			return err
 		}
 		for _, e := range elems {
-			if err := overlapsElement(net, f, e); err != nil {
+			if err := overlapsElement(net, item{f.same, e}); err != nil {
 				return err
 			}
 		}
@@ -77,15 +77,15 @@ func (n *NAT) overlaps(ctx context.Context, c nft.Conn, net Network) error {
 }
 
 // overlapsElement returns an error if a subnet of the network overlaps that of
-// another, which an element of a family's same4 or same6 is of.
-func overlapsElement(net Network, f *family46, e nft.Element) error {
-	other, name, err := decodeSame(f, e)
+// another, which an element of same4 or same6 is of.
+func overlapsElement(net Network, it item) error {
+	other, err := decodeAddrs(it)
 	if err != nil {
 		return err
 	}
 	for _, s := range net.Subnets {
-		if name != net.Interface && other.Overlaps(s) {
-			return refuse.As(os.ErrExist, "the subnet %v overlaps %v of the network %s", s, other, name)
+		if other.iface != net.Interface && other.prefix.Overlaps(s) {
+			return refuse.As(os.ErrExist, "the subnet %v overlaps %v of the network %s", s, other.prefix, other.iface)
 		}
 	}
 	return nil

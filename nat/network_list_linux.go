@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -105,19 +104,21 @@ func (l *networkList) add(it item) error {
 
 // addPrefix decodes a subnet, or a prefix behind a network.
 func (l *networkList) addPrefix(it item) error {
-	prefix, name, err := decodeSame(familyOfSet(it.set), it.elem)
+	e, err := decodeAddrs(it)
 	if err != nil {
-		return fmt.Errorf("set %s: %w", it.set, err)
+		return err
 	}
-	s := l.byName[name]
+	s := l.byName[e.iface]
 	switch {
 	case s == nil:
 	case strings.HasPrefix(it.set, "same"):
-		s.Subnets = append(s.Subnets, prefix)
+		if !slices.Contains(s.Subnets, e.prefix) { // trusted prefixes may have divided it
+			s.Subnets = append(s.Subnets, e.prefix)
+		}
 	case strings.HasPrefix(it.set, "trusted"):
-		s.Trusted = append(s.Trusted, prefix)
+		s.Trusted = append(s.Trusted, e.prefix)
 	default:
-		s.Behind = append(s.Behind, prefix)
+		s.Behind = append(s.Behind, e.prefix)
 	}
 	return nil
 }
@@ -127,14 +128,14 @@ func (l *networkList) sorted() []NetworkState {
 	all := make([]NetworkState, 0, len(l.byName))
 	for _, name := range slices.Sorted(maps.Keys(l.byName)) {
 		s := l.byName[name]
+		slices.SortFunc(s.Subnets, comparePrefix)
+		slices.SortFunc(s.Behind, comparePrefix)
+		slices.SortFunc(s.Trusted, comparePrefix)
 		for _, o := range l.pinholes {
 			if s.contains(o.Box.Addr()) {
 				s.Pinholes = append(s.Pinholes, o)
 			}
 		}
-		slices.SortFunc(s.Subnets, comparePrefix)
-		slices.SortFunc(s.Behind, comparePrefix)
-		slices.SortFunc(s.Trusted, comparePrefix)
 		slices.SortFunc(s.SNAT, netip.Addr.Compare)
 		slices.Sort(s.AllowTo)
 		slices.SortFunc(s.Pinholes, func(a, b Pinhole) int {
@@ -174,11 +175,6 @@ func (s *NetworkState) option(it item) {
 		a, _ := netip.AddrFromSlice(it.elem.Data)
 		s.SNAT = append(s.SNAT, a)
 	}
-}
-
-// comparePrefix orders by family, then by address.
-func comparePrefix(a, b netip.Prefix) int {
-	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
 // readLeakyPorts finds the bridge ports of Isolated networks that lack both the flag "isolated" and a

@@ -17,12 +17,14 @@ func allOptions() []Network {
 		{
 			Interface: "br1", Subnets: prefixes("10.89.0.0/24", "10.90.0.0/30", "fd89::/64", "fd90::1/128"),
 			Masquerade: true, SNAT: addrs("203.0.113.7"), Isolated: true, AllowTo: []string{"br0", "br2"}, ClampMSS: true,
+			Trusted: prefixes("10.88.0.0/13", "198.51.100.0/24", "fd00::/8"),
 		},
 		{
 			Interface: "br2", Subnets: prefixes("192.0.2.0/24", "2001:db8:2::/64"), Internal: true, AllowTo: []string{"br1"}, MSS: 1200,
 			Pinholes: []Pinhole{{Proto: ICMP, Box: ap("192.0.2.2:0"), Owner: "ops"}, {Proto: ICMP, Box: ap("[2001:db8:2::2]:0"), Owner: "ops"}, pinhole("192.0.2.2:80", 0, "web"), pinhole("192.0.2.2:8000", 8010, "web"), pinhole("[2001:db8:2::2]:443", 0, "tls")},
 		},
-		{Interface: "br3", Subnets: prefixes("10.91.0.0/16", "fd91::/64"), SNAT: addrs("203.0.113.8", "2001:db8::8"), Random: true},
+		{Interface: "br3", Subnets: prefixes("10.91.0.0/16", "fd91::/64"), SNAT: addrs("203.0.113.8", "2001:db8::8"), Random: true,
+			Trusted: prefixes("10.91.0.0/24", "10.91.7.0/24", "10.91.200.1/32", "172.16.0.0/12", "fd91:0:0:0:7::/80")},
 	}
 }
 
@@ -130,8 +132,10 @@ func TestMalformedElementsOfNetworksAreErrors(t *testing.T) {
 		{Key: append([]byte{10, 0, 0, 1}, make([]byte, 16)...), KeyEnd: append([]byte{10, 0, 0, 3}, make([]byte, 16)...)},
 	} {
 		for _, f := range families {
-			if got, _, err := decodeSame(f, e); err == nil {
-				t.Errorf("decodeSame(%v): %v", e, got)
+			for _, set := range []string{f.same, f.behind, f.trusted} {
+				if got, err := decodeAddrs(item{set, e}); err == nil {
+					t.Errorf("decodeAddrs(%s %v): %v", set, e, got)
+				}
 			}
 		}
 	}
@@ -152,13 +156,13 @@ func FuzzNetworksOf(f *testing.F) {
 		for _, n := range allOptions() {
 			for _, it := range n.items() {
 				if it.set == s.Name {
-					f.Add(byte(i), it.elem.Key, it.elem.KeyEnd, it.elem.Data)
+					f.Add(byte(i), it.elem.Key, it.elem.KeyEnd, it.elem.Data, it.elem.Comment)
 				}
 			}
 		}
 	}
-	f.Fuzz(func(t *testing.T, set byte, key, end, data []byte) {
-		elem := nft.Element{Key: key, KeyEnd: end, Data: data}
+	f.Fuzz(func(t *testing.T, set byte, key, end, data []byte, comment string) {
+		elem := nft.Element{Key: key, KeyEnd: end, Data: data, Comment: comment}
 		items := []item{{"ifs", nft.Element{Key: ifname(nameOf(key))}}, {sets[int(set)%len(sets)].Name, elem}}
 		all, err := networksOf(items)
 		if err != nil {

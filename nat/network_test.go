@@ -37,6 +37,7 @@ func TestBadNetworksAreRefusedByName(t *testing.T) {
 	subnets := func(list ...string) Network { return net(func(n *Network) { n.Subnets = prefixes(list...) }) }
 	snat := func(list ...string) Network { return net(func(n *Network) { n.SNAT = addrs(list...) }) }
 	allowTo := func(list ...string) Network { return net(func(n *Network) { n.AllowTo = list }) }
+	trusted := func(list ...string) Network { return net(func(n *Network) { n.Trusted = prefixes(list...) }) }
 	opens := func(list ...Pinhole) Network { return net(func(n *Network) { n.Pinholes = list }) }
 	for _, c := range []struct {
 		net  Network
@@ -69,6 +70,16 @@ func TestBadNetworksAreRefusedByName(t *testing.T) {
 		{opens(Pinhole{Proto: ICMP, Box: netip.MustParseAddrPort("10.88.0.2:1"), Owner: "ops"}), "ICMP has no ports"},
 		{opens(Pinhole{Proto: ICMP, Box: netip.MustParseAddrPort("10.99.0.2:0"), Owner: "ops"}), "outside"},
 		{opens(Pinhole{Proto: ICMP, Box: netip.MustParseAddrPort("0.0.0.0:0"), Owner: "ops"}), "unspecified"},
+		{trusted("10.88.0.0/16"), "the trusted prefix 10.88.0.0/16 is a subnet of the network"},
+		{trusted("fd88::/65", "fd88:0:0:0:8000::/65"), "leave no address of the subnet fd88::/64"},
+		{trusted("172.16.0.0/12", "172.17.0.0/16"), "the trusted prefix 172.17.0.0/16 overlaps 172.16.0.0/12"},
+		{trusted("224.0.0.0/4"), "the trusted prefix 224.0.0.0/4 is multicast"},
+		{trusted("::ffff:10.0.0.0/104"), "IPv6 form"},
+		{net(func(n *Network) { n.Trusted = []netip.Prefix{{}} }), "trusted prefix 0 is not a valid prefix"},
+		{net(func(n *Network) { n.Subnets, n.Trusted = prefixes("10.88.0.0/16"), prefixes("fd88::/64") }), "fd88::/64 is of a family that the network has no subnet of"},
+		{net(func(n *Network) {
+			n.Trusted, n.Pinholes = prefixes("10.88.7.0/24"), []Pinhole{pinhole("10.88.7.9:80", 0, "web")}
+		}), "10.88.7.9:80 is outside"},
 		{allowTo("br 1"), "white space"},
 		{allowTo("br0"), "the network itself"},
 		{allowTo("br1", "br1"), "br1 twice"},

@@ -2,8 +2,6 @@ package nat
 
 import (
 	"context"
-	"fmt"
-	"net/netip"
 	"os"
 	"slices"
 
@@ -53,7 +51,7 @@ func (tx *pinholesTx) subject() string { return tx.at.String() }
 
 // Build returns the batch, if all pinholes can be added or deleted.
 func (tx *pinholesTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error) {
-	open, subnets, err := tx.n.readPinholes(ctx, tx.c)
+	open, nets, err := tx.n.readPinholes(ctx, tx.c)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +59,7 @@ func (tx *pinholesTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, 
 	for i, o := range tx.pinholes {
 		tx.at, items[i] = o, o.item()
 		if tx.add {
-			err = canOpen(o, open, subnets)
+			err = canOpen(o, open, nets)
 		} else {
 			err = canClose(o, open)
 		}
@@ -85,8 +83,8 @@ func (tx *pinholesTx) Committed(ctx context.Context) (bool, error) {
 	return !undone, err
 }
 
-// readPinholes reads the pinholes, and the subnets of all networks.
-func (n *NAT) readPinholes(ctx context.Context, c nft.Conn) (open []Pinhole, subnets []netip.Prefix, err error) {
+// readPinholes reads the pinholes, and the addresses of all networks.
+func (n *NAT) readPinholes(ctx context.Context, c nft.Conn) (open []Pinhole, nets []addrRange, err error) {
 	items, err := n.readItems(ctx, c, pinholeSets...)
 	if err != nil {
 		return nil, nil, err
@@ -104,26 +102,24 @@ func (n *NAT) readPinholes(ctx context.Context, c nft.Conn) (open []Pinhole, sub
 			return nil, nil, err
 		}
 		for _, e := range elems {
-			subnet, _, err := decodeSame(f, e)
+			own, err := decodeAddrs(item{f.same, e})
 			if err != nil {
-				return nil, nil, fmt.Errorf("set %s: %w", f.same, err)
+				return nil, nil, err
 			}
-			subnets = append(subnets, subnet)
+			nets = append(nets, own.addrRange)
 		}
 	}
-	return open, subnets, nil
+	return open, nets, nil
 }
 
-func canOpen(o Pinhole, open []Pinhole, subnets []netip.Prefix) error {
+func canOpen(o Pinhole, open []Pinhole, nets []addrRange) error {
 	for _, held := range open {
 		if held.overlaps(o) {
 			return refuse.As(os.ErrExist, "%v is opened by %q", held, held.Owner)
 		}
 	}
-	for _, s := range subnets {
-		if s.Contains(o.Box.Addr()) {
-			return nil
-		}
+	if slices.ContainsFunc(nets, func(r addrRange) bool { return r.contains(o.Box.Addr()) }) {
+		return nil
 	}
 	return refuse.As(os.ErrNotExist, "the address %v is in no network's subnet", o.Box.Addr())
 }

@@ -202,6 +202,9 @@ func flips(t *testing.T) []flip {
 	host := [][2]string{{"10.88.0.2", "203.0.113.1:9"}, {"fd88::2", "[2001:db8:1::1]:9"}}
 	trusting := network0()
 	trusting.Trusted = bothFamilies("203.0.113.0/24", "2001:db8:1::/64")
+	divided := network0()
+	divided.Trusted = bothFamilies("10.88.7.0/24", "fd88::7:0:0:0/80")
+	inside := [][2]string{{"10.88.7.9", "10.88.0.2:9"}, {"fd88::7:0:0:9", "[fd88::2]:9"}}
 	published := [][2]string{{"203.0.113.9", "203.0.113.1:9"}, {"2001:db8:1::9", "[2001:db8:1::1]:9"}}
 	publish := func(four, six string) []Port {
 		return []Port{
@@ -251,6 +254,9 @@ func flips(t *testing.T) []flip {
 		{name: "Trusted and a policy", pairs: in, from: outsideIs, at: boxIs, synced: true, between: synced(
 			State{Networks: []Network{net}},
 			State{Networks: []Network{trusting}, Policies: ingress("tcp port 1")})},
+		{name: "a trusted prefix inside the subnet and a policy", pairs: inside, from: outsideIs, at: boxIs, synced: true, between: synced(
+			State{Networks: []Network{net}},
+			State{Networks: []Network{divided}, Policies: ingress("tcp port 1")})},
 		{name: "a published port and a policy", pairs: published, from: outsideIs, at: boxIs, synced: true, between: synced(
 			State{Networks: []Network{net}},
 			State{Networks: []Network{net}, Ports: ports, Policies: ingress("tcp port 1")})},

@@ -148,11 +148,13 @@ func (s *syncTx) sweepPolicies(ctx context.Context, all bool) error {
 	return sw.run(ctx)
 }
 
-// policiesOfNetwork returns the elements of the policies of addresses that are in the network's former
-// subnets and not in the wanted ones, with the count of those that it keeps.
-func (n *NAT) policiesOfNetwork(ctx context.Context, c nft.Conn, iface string, had, want []netip.Prefix) (gone []item, policed []item, err error) {
-	kept := func(p netip.Prefix) bool { return contains(want, p.Addr()) && contains(want, lastAddr(p)) }
-	if !slices.ContainsFunc(had, func(p netip.Prefix) bool { return !kept(p) }) {
+// policiesOfNetwork returns the elements of the policies of addresses that were the network's and are
+// not any more, with the count of those that it keeps.
+func (n *NAT) policiesOfNetwork(ctx context.Context, c nft.Conn, iface string, had, want []addrRange) (gone []item, policed []item, err error) {
+	kept := func(r addrRange) bool {
+		return slices.ContainsFunc(want, func(w addrRange) bool { return w.covers(r) })
+	}
+	if !slices.ContainsFunc(had, func(r addrRange) bool { return !kept(r) }) {
 		return nil, nil, nil
 	}
 	found, err := c.Lookup(ctx, n.table, nft.Query{Set: "policed_addrs", Key: ifname(iface)})
@@ -167,7 +169,10 @@ func (n *NAT) policiesOfNetwork(ctx context.Context, c nft.Conn, iface string, h
 	if err != nil {
 		return nil, nil, damagedPolicy(err)
 	}
-	maps.DeleteFunc(all, func(a netip.Addr, _ Policy) bool { return !contains(had, a) || contains(want, a) })
+	among := func(ranges []addrRange, a netip.Addr) bool {
+		return slices.ContainsFunc(ranges, func(r addrRange) bool { return r.contains(a) })
+	}
+	maps.DeleteFunc(all, func(a netip.Addr, _ Policy) bool { return !among(had, a) || among(want, a) })
 	if gone, err = all.items(); err != nil {
 		return nil, nil, err
 	}
@@ -184,15 +189,15 @@ func (n *NAT) policiesOfNetwork(ctx context.Context, c nft.Conn, iface string, h
 	return gone, policedItems(iface, old-min(old, uint32(len(all)))), nil
 }
 
-// subnetsOf returns the subnets in the elements of a network. What cannot be decoded is none.
-func subnetsOf(items []item) (subnets []netip.Prefix) {
+// rangesOf returns the addresses of a network in its elements. What cannot be decoded is none.
+func rangesOf(items []item) (all []addrRange) {
 	for _, it := range items {
 		if it.set != families[0].same && it.set != families[1].same {
 			continue
 		}
-		if p, _, err := decodeSame(familyOfSet(it.set), it.elem); err == nil {
-			subnets = append(subnets, p)
+		if e, err := decodeAddrs(it); err == nil {
+			all = append(all, e.addrRange)
 		}
 	}
-	return subnets
+	return all
 }

@@ -1,8 +1,11 @@
 package nat
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -27,7 +30,7 @@ func (s *syncTx) wantNetworks(ctx context.Context) error {
 			continue
 		}
 		for _, net := range s.nets {
-			if err := overlapsElement(net, familyOfSet(it.set), it.elem); err != nil {
+			if err := overlapsElement(net, it); err != nil {
 				return fmt.Errorf("network %s: %w", net.Interface, err)
 			}
 		}
@@ -36,11 +39,10 @@ func (s *syncTx) wantNetworks(ctx context.Context) error {
 		s.want = append(s.want, net.items()...)
 	}
 	if s.desired.Owners != nil {
-		missing, err := missingItems(s.want)
-		if err != nil {
+		var err error
+		if s.want, err = completeNetworks(s.want); err != nil {
 			return err
 		}
-		s.want = append(s.want, missing...)
 	}
 	r := recordsOf(s.want)
 	s.plan = new(plan)
@@ -55,28 +57,47 @@ func (s *syncTx) wantNetworks(ctx context.Context) error {
 	return nil
 }
 
-// missingItems returns the items that the networks among the items lack: derived ones, and those
-// that a table of an older version does not have.
-func missingItems(items []item) (missing []item, err error) {
-	there := make(map[setKey]bool)
+// completeNetworks returns the items with what their networks lack: what is derived, and what a table
+// of an older version does not have. Addresses that an older version has otherwise are replaced.
+func completeNetworks(items []item) ([]item, error) {
 	var of []item
 	for _, it := range items {
 		if kindOf(it.set) == kindNetwork || slices.Contains(pinholeSets, it.set) {
 			of = append(of, it)
 		}
-		if !isPortSet(it.set) {
-			there[it.setKey()] = true
-		}
 	}
 	nets, err := networksOf(of)
+	if err != nil {
+		return nil, err
+	}
+	want := make(map[setKey]item)
+	known := make(map[string]bool)
 	for _, net := range nets {
-		for _, it := range net.items() {
-			if !there[it.setKey()] {
-				missing = append(missing, it)
-			}
+		known[net.Interface] = true
+		for _, it := range net.effective().items() {
+			want[it.setKey()] = it
 		}
 	}
-	return missing, err
+	items = slices.DeleteFunc(items, func(it item) bool {
+		w, wanted := want[it.setKey()]
+		if addresses(it.set) && known[it.network()] && (!wanted || w.elem.Comment != it.elem.Comment) {
+			return true
+		}
+		if !isPortSet(it.set) {
+			delete(want, it.setKey())
+		}
+		return false
+	})
+	missing := slices.Collect(maps.Values(want))
+	slices.SortFunc(missing, func(a, b item) int {
+		return cmp.Or(cmp.Compare(setOrder[a.set], setOrder[b.set]), bytes.Compare(a.elem.Key, b.elem.Key))
+	})
+	return append(items, missing...), nil
+}
+
+// addresses reports whether a set holds the addresses of networks.
+func addresses(set string) bool {
+	return slices.ContainsFunc(families[:], func(f *family46) bool { return set == f.same || set == f.nets || set == f.trusted })
 }
 
 // facts returns the facts of the host that the table holds after the commit.

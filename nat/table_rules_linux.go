@@ -125,8 +125,11 @@ func forwardRules(b *nft.Batch) {
 	for _, f := range families {
 		b.AddRule("to_box", rule(f.match(), f.destination(), exprs{in(f.route)}, accept())...)
 	}
+	// A packet from a box is not trusted, whatever its source is.
 	for _, f := range families {
-		b.AddRule("to_box", rule(f.source(expr.MetaKeyOIFNAME), exprs{in(f.trusted)}, accept())...)
+		b.AddRule("to_box", rule(exprs{
+			meta(expr.MetaKeyIIFNAME, regA), &expr.Lookup{SourceRegister: regA, SetName: "ifs", Invert: true},
+		}, f.source(expr.MetaKeyOIFNAME), exprs{in(f.trusted)}, accept())...)
 	}
 	const echo4, echo6 = 8, 128 // requests (RFC 792, RFC 4443)
 	icmpType := payload(expr.PayloadBaseTransportHeader, 0, 1, regA)

@@ -14,7 +14,7 @@ import (
 // changes with every change of a set, chain or rule.
 const (
 	commentPrefix   = "boxwire skeleton"
-	skeletonVersion = 7
+	skeletonVersion = 8
 )
 
 var skeletonComment = fmt.Sprint(commentPrefix, " ", skeletonVersion)
