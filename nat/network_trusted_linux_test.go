@@ -307,6 +307,118 @@ func (s topology) noFlows(t *testing.T, when string, from ...string) {
 	}
 }
 
+// A published port may lead to a box of another host, whose way to the visitors is another one. With
+// VisitorSNAT, the answers come back.
+func TestAPublishedPortOfABoxOnAnotherHost(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	net := trusting("10.70.0.0/16", "fd70::/16")
+	s := newFar(t, net, network1())
+	ip(t, s.beyond, `
+		route del default
+		route del ::/0
+		route add 198.51.100.3/32 dev wan0 src 10.70.0.9
+		route add 2001:db8:2::3/128 dev wan0 src fd70::9
+		route add 10.88.0.0/16 via 198.51.100.1 src 10.70.0.9
+		route add fd88::/64 via 2001:db8:2::1 src fd70::9`)
+	// Addresses that a masquerade does not take.
+	ip(t, s.host, "addr add 198.51.100.3/24 dev up1\naddr add 2001:db8:2::3/64 dev up1 nodad preferred_lft 0")
+	ports := []Port{
+		tcp("0.0.0.0:8080", "10.70.0.9:80", "far"), tcp("[::]:8080", "[fd70::9]:80", "far"),
+		udp("0.0.0.0:8080", "10.70.0.9:80", "far"), udp("[::]:8080", "[fd70::9]:80", "far"),
+	}
+	if err := s.gw.Publish(t.Context(), ports...); err != nil {
+		t.Fatal(err)
+	}
+	kinds := func() (all []CauseKind) {
+		causes, err := s.gw.Explain(t.Context(), ports[0], Hints{From: netip.MustParseAddr("203.0.113.9"), Box: s.beyond})
+		if err != nil {
+			t.Error(err)
+		}
+		for _, c := range causes {
+			all = append(all, c.Kind)
+		}
+		return all
+	}
+	if got := kinds(); !slices.Equal(got, []CauseKind{CauseOtherHost}) {
+		t.Errorf("without VisitorSNAT, Explain finds %v", got)
+	}
+	const me4, me6, own4, own6 = "198.51.100.3", "2001:db8:2::3", "10.88.0.2", "fd88::2"
+	visit := func(four, six string) {
+		t.Helper()
+		for _, proto := range []Proto{TCP, UDP} {
+			try(t,
+				attempt{"outside", s.outside, proto, "203.0.113.1:8080", four}, attempt{"outside", s.outside, proto, "[2001:db8:1::1]:8080", six},
+				attempt{"other", s.other, proto, "203.0.113.1:8080", four}, attempt{"other", s.other, proto, "[2001:db8:1::1]:8080", six},
+				// Its own network's boxes keep their addresses, as when they ask the box itself.
+				attempt{"box", s.box, proto, "203.0.113.1:8080", own4}, attempt{"box", s.box, proto, "[2001:db8:1::1]:8080", own6},
+				attempt{"box", s.box, proto, "10.70.0.9:80", own4}, attempt{"box", s.box, proto, "[fd70::9]:80", own6},
+			)
+		}
+	}
+	try(t, attempt{"outside", s.outside, UDP, "203.0.113.1:8080", none}, attempt{"outside", s.outside, UDP, "[2001:db8:1::1]:8080", none},
+		attempt{"box", s.box, UDP, "203.0.113.1:8080", own4}, attempt{"box", s.box, UDP, "[2001:db8:1::1]:8080", own6})
+
+	for _, set := range []struct {
+		name string
+		do   func(Network) error
+		snat []netip.Addr
+	}{
+		{"SetNetwork", func(n Network) error { return s.gw.SetNetwork(t.Context(), n) }, addrs(me4, me6)},
+		{"Sync without", func(n Network) error {
+			return s.gw.Sync(t.Context(), State{Networks: []Network{n, network1()}, Ports: ports})
+		}, nil},
+		{"Sync", func(n Network) error {
+			return s.gw.Sync(t.Context(), State{Networks: []Network{n, network1()}, Ports: ports})
+		}, addrs(me4, me6)},
+	} {
+		net.VisitorSNAT = set.snat
+		if err := set.do(net); err != nil {
+			t.Fatalf("%s: %v", set.name, err)
+		}
+		if got, err := s.gw.ListNetworks(t.Context()); err != nil || !reflect.DeepEqual(plain(got), []Network{net, network1()}) {
+			t.Errorf("%s: listed are %+v, %v", set.name, got, err)
+		}
+		flows, err := s.gw.ListFlows(t.Context(), addrs("10.70.0.9", "fd70::9")...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range flows {
+			if !slices.Contains(addrs(own4, own6), f.Original.Src.Addr()) {
+				t.Errorf("%s: a flow goes on that would be translated otherwise now: %v", set.name, f)
+			}
+		}
+		if set.snat == nil {
+			continue
+		}
+		visit(me4, me6)
+		try(t, attempt{"host", s.host, TCP, "203.0.113.1:8080", me4}, attempt{"host", s.host, TCP, "[2001:db8:1::1]:8080", me6})
+		if got := kinds(); len(got) != 0 {
+			t.Errorf("%s: Explain finds %v", set.name, got)
+		}
+	}
+
+	// One address for a prefix.
+	again := network1()
+	again.Trusted, again.VisitorSNAT = prefixes("10.70.8.0/24", "fd80::/12"), addrs(me4)
+	for name, err := range map[string]error{
+		"SetNetwork":     s.gw.SetNetwork(t.Context(), again),
+		"Sync of a part": s.gw.Sync(t.Context(), State{Networks: []Network{again}, Owners: func(string) bool { return false }}),
+	} {
+		if !errors.Is(err, os.ErrExist) || !strings.Contains(err.Error(), "the trusted prefix 10.70.8.0/24 overlaps one of the network br0") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := s.gw.Sync(t.Context(), State{Networks: []Network{net, again}}); !errors.Is(err, os.ErrInvalid) || !strings.Contains(err.Error(), "10.70.0.0/16 and 10.70.8.0/24 overlap") {
+		t.Errorf("Sync: %v", err)
+	}
+	again.Trusted = prefixes("10.71.0.0/16", "fd80::/12")
+	if err := s.gw.SetNetwork(t.Context(), again); err != nil {
+		t.Errorf("beside each other: %v", err)
+	}
+	visit(me4, me6)
+}
+
 // Ten thousand prefixes are as many elements, and no rule more: what a packet passes is the same.
 func TestTenThousandTrustedPrefixes(t *testing.T) {
 	t.Parallel()
