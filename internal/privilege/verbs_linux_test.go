@@ -410,6 +410,10 @@ var linkVerbs = []verb{
 	{name: "link.Link.DeleteNeighbours", needs: caps{privilege.NetAdmin}, call: on("p1", func(ctx context.Context, l link.Link) error {
 		return l.DeleteNeighbours(ctx, link.Neighbour{Addr: addr("10.9.0.9")})
 	})},
+	{name: "link.Link.SyncNeighbours", needs: caps{privilege.NetAdmin}, call: on("p1", func(ctx context.Context, l link.Link) error {
+		_, err := l.SyncNeighbours(ctx, 99, link.Neighbour{Addr: addr("10.9.0.11"), MAC: mac})
+		return err
+	})},
 	{name: "link.Link.FlushNeighbours", call: on("p0", func(ctx context.Context, l link.Link) error {
 		return l.FlushNeighbours(ctx, func(link.Neighbour) bool { return false }) // has none to delete
 	})},
@@ -424,6 +428,12 @@ var linkVerbs = []verb{
 		if errors.Is(err, os.ErrInvalid) || errors.Is(err, os.ErrExist) { // it is for a VXLAN's hosts
 			err = second(link.Create(ctx, l.NS(), link.Spec{Name: "x0", Kind: link.Bridge{}}))
 		}
+		return err
+	})},
+	{name: "link.Link.SyncFDB", needs: caps{privilege.NetAdmin}, call: on("p0", func(ctx context.Context, l link.Link) error {
+		other := append(net.HardwareAddr(nil), mac...)
+		other[5]++
+		_, err := l.SyncFDB(ctx, link.FDBEntry{MAC: mac}, link.FDBEntry{MAC: other}) // keeps the one that is there
 		return err
 	})},
 	{name: "link.Link.DeleteFDBEntries", inUserNS: version{6, 18}, needs: caps{privilege.NetAdmin}, call: on("p0", func(ctx context.Context, l link.Link) error {
