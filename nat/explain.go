@@ -77,7 +77,6 @@ const (
 	CauseLocalnetOff     CauseKind = "route_localnet off" // packets from 127.0.0.0/8 do not leave by the link
 	CauseNoRoute         CauseKind = "no route"           // the host has no link with the box's subnet
 	CauseNoNetwork       CauseKind = "no network"         // the box's link is not a network of the table
-	CauseOtherHost       CauseKind = "other host"         // the box is on another host, and answers by its own way
 	CauseLinkDown        CauseKind = "link down"          // the box's link is down or without carrier
 	CauseNeighbourFailed CauseKind = "neighbour failed"   // nothing answers for the box's address
 	CauseBridgeFilter    CauseKind = "bridge filter"      // br_netfilter is on and bridge ports are isolated

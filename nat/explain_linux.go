@@ -70,7 +70,6 @@ type diagnosis struct {
 	there     bool           // the table exists
 	published bool           // the port is published
 	box       netip.AddrPort // its destination; invalid if unknown
-	far       bool           // the box is on another host
 
 	links []rtnl.Link
 	in    rtnl.Link // the ingress link of visitors; index 0 if unknown

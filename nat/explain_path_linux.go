@@ -56,20 +56,15 @@ func (d *diagnosis) lookAtWay(ctx context.Context) (err error) {
 	}
 	a := d.box.Addr()
 	h, err := d.n.route(ctx, a)
-	if err == nil {
-		err = d.findFarBox(ctx)
-	}
 	switch {
 	case err != nil:
 		return err
 	case h.Type == unix.RTN_LOCAL:
 		d.add(CauseNoRoute, true, "address "+a.String(), "the box's address %v is the host's own.", a)
 		return nil
-	case h.Type != unix.RTN_UNICAST && d.far:
-		d.add(CauseNoRoute, true, "address "+a.String(), "the host has no route to the box's address %v, which Network.Trusted says is on another host.", a)
 	case h.Type != unix.RTN_UNICAST:
 		d.add(CauseNoRoute, true, "address "+a.String(), "the host has no route to the box's address %v: no link that is up has an address of its subnet.", a)
-	case h.Gateway.IsValid() && !d.far:
+	case h.Gateway.IsValid():
 		d.add(CauseNoRoute, false, "address "+a.String(), "the box's address %v is on no link of the host, but behind the router %v.", a, h.Gateway)
 	}
 	d.out = d.link(h.Link())
@@ -79,7 +74,7 @@ func (d *diagnosis) lookAtWay(ctx context.Context) (err error) {
 // lookAtNetwork finds out whether the box's link has a network. Without a route, the network whose
 // subnet holds the box's address determines the link.
 func (d *diagnosis) lookAtNetwork(ctx context.Context) error {
-	if !d.there || d.far {
+	if !d.there {
 		return nil
 	}
 	f := familyOf(d.box.Addr())
@@ -111,44 +106,6 @@ func (d *diagnosis) lookAtNetwork(ctx context.Context) error {
 		d.add(CauseNoNetwork, false, "link "+d.out.Name, "the link %s of the box %v has no network with its address: AddNetwork lets visitors in, and makes the host forward.", d.out.Name, d.box.Addr())
 	}
 	return nil
-}
-
-// findFarBox finds out whether the box is one of another host, and whether its answers come back.
-func (d *diagnosis) findFarBox(ctx context.Context) error {
-	if !d.there {
-		return nil
-	}
-	nets, err := d.n.readNetworks(ctx, d.c)
-	if err != nil {
-		return ignoreDamage(err)
-	}
-	box := d.box.Addr()
-	if networkOf(nets, box) != nil {
-		return nil
-	}
-	by := ""
-	for i := range nets {
-		if !nets[i].trusts(box) {
-			continue
-		}
-		if _, ok := nets[i].seenAs(box.Is6()); ok {
-			d.far = true
-			return nil
-		}
-		by = nets[i].Interface
-	}
-	if d.far = by != ""; d.far {
-		d.add(CauseOtherHost, false, "network "+by, "the box %v is on another host, as Network.Trusted of %s says: it answers visitors by that host's way out, if that host lets them in. Network.VisitorSNAT has them come from an address of this host.", box, by)
-	}
-	return nil
-}
-
-// ignoreDamage ignores that a set is missing: the table is damaged, which is a cause of its own.
-func ignoreDamage(err error) error {
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return err
 }
 
 // findVisitorsLink finds the ingress link: the one towards the visitor, the one of the default

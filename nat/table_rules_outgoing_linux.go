@@ -32,11 +32,6 @@ func outgoing(b *nft.Batch) {
 	for _, f := range families {
 		b.AddRule("postrouting", rule(f.receiver(), exprs{in(f.trusted)}, leave())...)
 	}
-	for _, f := range families {
-		b.AddRule("postrouting", rule(ctDNAT(true), f.farDestination(), exprs{
-			lookup(f.far), &expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.nfproto), RegAddrMin: regA},
-		})...)
-	}
 	b.AddRule("postrouting", rule(iifIn("ifs"), gotoChain("box_out"))...)
 	b.AddRule("postrouting", rule(exprs{meta(expr.MetaKeyOIFNAME, regA), eq(ifname("lo")...)}, leave())...)
 	b.AddRule("postrouting", rule(fromHost(), gotoChain("host_out"))...)

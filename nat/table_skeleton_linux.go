@@ -92,8 +92,6 @@ func skeletonSets() []nft.Set {
 		{Name: "bridged", Key: f(typeIfname, typeIfname)},
 		{Name: "trusted4", Key: f(typeAddr4, typeIfname), Interval: true},
 		{Name: "trusted6", Key: f(typeAddr6, typeIfname), Interval: true},
-		{Name: "far4", Key: f(typeAddr4, typeEther), Data: f(typeAddr4), Interval: true},
-		{Name: "far6", Key: f(typeAddr6, typeEther), Data: f(typeAddr6), Interval: true},
 		{Name: "strict", Key: f(typeIfname)},
 		{Name: "policed", Key: f(typeIfname)},
 		{Name: "policed_addrs", Key: f(typeIfname), Data: f(typeMark)},
