@@ -153,11 +153,41 @@ func TestSyncFDBOfABridgePortWithVLANs(t *testing.T) {
 	if err := port.DeleteFDBEntries(ctx, FDBEntry{MAC: mac(4), VLAN: 5}, FDBEntry{MAC: mac(4), VLAN: 6}); err != nil {
 		t.Fatal(err)
 	}
+	// So does what another port has in a VLAN, and what a routing daemon manages.
+	b, err := Get(ctx, ns, "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.SyncVLANs(ctx, PortVLAN{ID: 1, PVID: true}, PortVLAN{ID: 5}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.AddFDBEntries(ctx, FDBEntry{MAC: mac(6), VLAN: 5}); err != nil {
+		t.Fatal(err)
+	}
+	if err := port.AddFDBEntries(ctx, FDBEntry{MAC: mac(7)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := port.ReplaceFDBEntries(ctx, FDBEntry{MAC: mac(7), VLAN: 5, Flags: FDBExtLearned}); err != nil {
+		t.Fatal(err)
+	}
+	others := fdbLines(t, ns, "b")
 	before := fdbLines(t, ns, "a")
-	_, err := port.SyncFDB(ctx, every, FDBEntry{MAC: mac(3), VLAN: 6}, FDBEntry{MAC: mac(4)}, FDBEntry{MAC: mac(5), VLAN: 99})
+	defer func() {
+		if now := fdbLines(t, ns, "b"); !slices.Equal(now, others) {
+			t.Errorf("the other port has\n%s\nwant\n%s", strings.Join(now, "\n"), strings.Join(others, "\n"))
+		}
+	}()
+	_, err = port.SyncFDB(ctx, every, FDBEntry{MAC: mac(3), VLAN: 6}, FDBEntry{MAC: mac(4)}, FDBEntry{MAC: mac(5), VLAN: 99})
 	wantErr(t, err, unix.EINVAL, "entry 02:00:00:00:00:05 vlan 99", "VLAN 99")
 	if now := fdbLines(t, ns, "a"); !slices.Equal(now, before) {
 		t.Errorf("after a failure bridge shows\n%s\nwant\n%s", strings.Join(now, "\n"), strings.Join(before, "\n"))
+	}
+	// What a routing daemon manages stays where the one without a VLAN goes.
+	if _, err := port.SyncFDB(ctx, every); err != nil {
+		t.Fatal(err)
+	}
+	if now := strings.Join(fdbLines(t, ns, "a"), "\n"); !strings.Contains(now, mac(7).String()+" vlan 5 ") || strings.Contains(now, mac(7).String()+" vlan 6 ") {
+		t.Errorf("bridge shows\n%s", now)
 	}
 	_, err = port.SyncFDB(ctx, every, five)
 	wantErr(t, err, os.ErrInvalid, "entry 02:00:00:00:00:01 vlan 5", "once without a VLAN")

@@ -117,10 +117,15 @@ func (p *fdbPlan) bridge(have, want []*FDBEntry) {
 	}
 	// A request that names no VLAN deletes the entries of all.
 	if e := inVLAN(stale, 0); e != nil {
-		own := slices.DeleteFunc(slices.Clone(have), func(e *FDBEntry) bool { return !p.own(e) })
 		p.first.remove(e)
-		p.first.steps[len(p.first.steps)-1].before = own
+		p.first.steps[len(p.first.steps)-1].before = have
 		p.first.steps[len(p.first.steps)-1].parts = len(p.vlans) > 1
+		// It deletes those of a routing daemon, too, which are made again.
+		for _, h := range have {
+			if h.Link == p.index && h.Flags&FDBExtLearned != 0 {
+				p.then.steps = append(p.then.steps, syncStep[FDBEntry]{how: editReplace, item: h})
+			}
+		}
 		have = slices.DeleteFunc(slices.Clone(have), p.own)
 	} else {
 		for _, e := range stale {

@@ -64,7 +64,8 @@ import (
 //
 // A source in Trusted is only as good as the network between the hosts: nothing here proves it. But
 // no box can forge one. What comes in by the link of a network is not trusted, whatever its source is:
-// between the networks of a host, AllowTo decides.
+// between the networks of a host, AllowTo decides. Neighbours, and containers of other programs on the
+// host, can forge one unless rp_filter of their link is strict.
 //
 // The longest prefix says whose an address is. A trusted prefix around a subnet, such as the pool
 // that all hosts have their prefixes from, trusts the rest of it. A trusted prefix inside a subnet
@@ -76,9 +77,10 @@ import (
 //
 // A trusted prefix is an element of a set that is looked up for the first packet of a connection.
 // So ten thousand cost the other packets nothing, and no rule. Those inside a subnet divide it in the
-// sets that each packet's source is looked up in: they should be hundreds at most. Before Linux 6.17,
-// boxes of the subnet may lose packets at the moment when such a prefix comes or goes. Ten thousand
-// are added in a fraction of a second, but the kernel takes seconds to delete them all at once.
+// sets that each packet's source is looked up in: they should be hundreds at most. Ten thousand are added
+// in a fraction of a second, but the kernel takes seconds to delete them all at once. Before Linux 6.17,
+// the subnet is not in the sets as long as the kernel carries out a change of such a prefix: boxes lose
+// packets, and a neighbour's packet with a box's source begins a flow. So change these apart from many.
 //
 // # Bridges
 //

@@ -126,8 +126,7 @@ func List(ctx context.Context, ns nsconn.NS, q Query) (all []Socket, known bool,
 			}
 			return err
 		})
-		var refused *nl.Error
-		if errors.As(err, &refused) { // no such protocol, or no module for it
+		if isAbsent(err) {
 			continue
 		}
 		if err != nil {
@@ -184,4 +183,17 @@ func endpoint(family byte, addr, port []byte) netip.AddrPort {
 	}
 	a, _ := netip.AddrFromSlice(addr)
 	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(port))
+}
+
+// isAbsent reports whether the kernel has no such protocol, or no module for it.
+func isAbsent(err error) bool {
+	var refused *nl.Error
+	if !errors.As(err, &refused) {
+		return false
+	}
+	switch refused.Errno {
+	case unix.ENOENT, unix.EINVAL, unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT:
+		return true
+	}
+	return false
 }

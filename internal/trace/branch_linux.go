@@ -323,6 +323,9 @@ func (b *branch) constrain(p piece, from, to []byte, not bool) bool {
 			return s.setFamily(from[0])
 		}
 	case pieceEther:
+		if len(from) != 2 { // the kernel compares as many bytes as a rule says
+			break
+		}
 		switch v := binary.BigEndian.Uint16(from); {
 		case !single || not:
 		case v == unix.ETH_P_IP:

@@ -81,7 +81,7 @@ func (b *branch) lookup(a *attrs, rest []nft.Expr) (done bool, err error) {
 		return b.space.empty(), nil
 	}
 	for _, r := range all {
-		if b.walk.visits++; b.walk.visits > maxVisits {
+		if b.walk.visits++; b.walk.tooMany() {
 			return true, nil
 		}
 		if err := b.element(reg, a, r, rest); err != nil {

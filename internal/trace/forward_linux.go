@@ -64,6 +64,9 @@ type Forwards struct {
 // how many elements of maps.
 const maxVisits = 200_000
 
+// maxLooks bounds how often Forwards looks at what a rule before has decided.
+const maxLooks = 50_000_000
+
 // Forwards follows the chains at the prerouting hook that translate destinations, and those
 // that they lead to. What a rule before it decides for good hides a rule. Rules of
 // iptables-legacy are not seen.
@@ -78,7 +81,7 @@ func (r *Ruleset) Forwards(ctx context.Context) (Forwards, error) {
 			return Forwards{}, err
 		}
 	}
-	if w.visits > maxVisits {
+	if w.tooMany() {
 		w.out.Unclear = append(w.out.Unclear, Unclear{Text: "there are too many rules"})
 	}
 	return w.out, nil
@@ -91,9 +94,13 @@ type walk struct {
 	decided exclusions // in the chain with the hook
 	frames  []*exclusions
 	visits  int
+	looks   int
 	out     Forwards
 	unclear map[ruleID]bool
 }
+
+// tooMany reports whether the rules are more than are followed.
+func (w *walk) tooMany() bool { return w.visits > maxVisits || w.looks > maxLooks }
 
 type ruleID struct {
 	nft.Place
@@ -110,8 +117,11 @@ func (w *walk) chain(place nft.Place, in *space, depth int) error {
 	defer func() { w.frames = w.frames[:len(w.frames)-1] }()
 	rules := w.rules.rules[place]
 	for i := range rules {
-		if w.visits++; w.visits > maxVisits {
+		if w.visits++; w.tooMany() {
 			return nil
+		}
+		if err := w.ctx.Err(); err != nil {
+			return err
 		}
 		b := branch{walk: w, rule: &rules[i], space: *in, then: func(b *branch, s statement) error {
 			perhaps := len(b.space.only) > len(in.only) // not all that are in this chain
@@ -179,7 +189,7 @@ func (w *walk) emit(b *branch, s *space, v6 bool, to target) {
 			}
 			ports, doubt := w.left(&one)
 			for _, r := range ports {
-				if w.visits++; w.visits > maxVisits {
+				if w.visits++; w.tooMany() {
 					return
 				}
 				f := Forward{
@@ -196,8 +206,10 @@ func (w *walk) emit(b *branch, s *space, v6 bool, to target) {
 // left are the ports of a space about which no rule before has decided.
 func (w *walk) left(s *space) (ports []xtables.Range, doubt bool) {
 	one := *s
+	w.looks += w.decided.size()
 	one.ports, doubt = w.decided.left(&one)
 	for _, f := range w.frames {
+		w.looks += f.size()
 		if len(one.ports) == 0 {
 			break
 		}

@@ -148,6 +148,8 @@ func lastOf(p netip.Prefix) netip.Addr {
 type exclusions struct {
 	one  map[uint16][]exclusion // those of a single port
 	wide []exclusion
+
+	count int
 }
 
 type exclusion struct {
@@ -156,7 +158,11 @@ type exclusion struct {
 	forward bool // it is a Forward itself
 }
 
+// size is how many decisions a look at them goes through, at most.
+func (x *exclusions) size() int { return x.count }
+
 func (x *exclusions) add(e exclusion) {
+	x.count += 1 + len(e.addrs)
 	if r := e.ports; len(r) == 1 && r[0].First == r[0].Last {
 		if x.one == nil {
 			x.one = make(map[uint16][]exclusion)

@@ -143,6 +143,9 @@ func FuzzRule(f *testing.F) {
 	for _, name := range []string{"meta", "payload", "bitwise", "cmp", "range", "immediate", "match", "target", "fib", "ct"} {
 		f.Add(name, []byte("\x08\x00\x01\x00\x00\x00\x00\x01\x08\x00\x02\x00\x00\x00\x00\x04"), "cmp", []byte("\x08\x00\x01\x00\x00\x00\x00\x01"))
 	}
+	// meta protocol, and a comparison of one of its bytes.
+	f.Add("meta", []byte("\x08\x00\x02\x00\x00\x00\x00\x01\x08\x00\x01\x00\x00\x00\x00\x01"), "cmp",
+		[]byte("\x08\x00\x01\x00\x00\x00\x00\x01\x08\x00\x02\x00\x00\x00\x00\x00\x0c\x00\x03\x00\x05\x00\x01\x00\x08\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, name string, data []byte, then string, more []byte) {
 		if name == "lookup" || then == "lookup" {
 			return // these ask the kernel
