@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -39,7 +40,7 @@ type picture struct {
 }
 
 // lay places the namespaces. Those that are wired to each other are a band. A band begins with the
-// caller's own namespace, or with the one that most links lead away from. Left of it is what its
+// host, or with the namespace that most links lead away from, and has most bridges. Left of it is what its
 // default routes lead to, right of it are the others, in the order of the links that lead to them.
 // Namespaces without a wire come last, side by side.
 func (s *Snapshot) lay(unfolded func(string) bool) *picture {
@@ -94,7 +95,9 @@ func (s *Snapshot) bands() (bands [][]*Namespace) {
 				}
 			}
 		}
-		root := slices.MaxFunc(band, func(a, b *Namespace) int { return len(near[a.Inode]) - len(near[b.Inode]) })
+		root := slices.MaxFunc(band, func(a, b *Namespace) int {
+			return cmp.Or(len(near[a.Inode])-len(near[b.Inode]), a.bridges()-b.bridges())
+		})
 		if first.Own {
 			root = first
 		}
@@ -104,6 +107,16 @@ func (s *Snapshot) bands() (bands [][]*Namespace) {
 		bands = append(bands, band)
 	}
 	return bands
+}
+
+// bridges counts the bridges of a namespace.
+func (n *Namespace) bridges() (count int) {
+	for _, l := range n.Links {
+		if l.Kind == "bridge" {
+			count++
+		}
+	}
+	return count
 }
 
 // near are the namespaces that each one is wired to, once for each link.
