@@ -139,11 +139,13 @@ func (s *fdbSync) restoreParts(step *syncStep[FDBEntry]) (reqs []nl.Request) {
 		reqs = append(reqs, encodeFDB(s.index, step.item, editDelete))
 	}
 	for _, vlan := range s.vlans[1:] {
-		if e := find(vlan); e != nil {
-			reqs = append(reqs, putFDB(e))
-		} else if find(0) != nil {
+		e := find(vlan)
+		if find(0) != nil && (e == nil || e.Flags&FDBExtLearned != 0) { // what is static would stay so
 			none := FDBEntry{MAC: step.item.MAC, VLAN: vlan}
 			reqs = append(reqs, encodeFDB(port, &none, editDelete))
+		}
+		if e != nil {
+			reqs = append(reqs, putFDB(e))
 		}
 	}
 	return reqs

@@ -147,6 +147,7 @@ func unless(ok bool, got any) error {
 // Whoever looks changes nothing: every method either reads, or is refused before anything is sent.
 func TestReadOnlyReadsAndChangesNothing(t *testing.T) {
 	t.Parallel()
+	netnstest.NeedIPv6(t)
 	s := newTopology(t)
 	s.waitReady(t)
 	for _, err := range []error{
