@@ -170,7 +170,7 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// A page that has missed more than is remembered is told how many, and the last ones.
+// A page that has missed more than the server keeps gets their number, and the last ones.
 func TestManyMissed(t *testing.T) {
 	t.Parallel()
 	h := newHub()
@@ -283,7 +283,7 @@ func TestDeafPageIsDropped(t *testing.T) {
 		s.show <- publish(boxes(names...), port, 0, "")
 		return len(s.pages) == 0
 	})
-	// It comes back, and is told.
+	// It connects again, and gets what it has missed.
 	m := s.open(t, "", s.hub.epoch+"-1").want("whole")
 	if m.Missed != uint64(port) || len(m.News) == 0 {
 		t.Errorf("after %d changes it has missed %d: %q", port, m.Missed, m.News)

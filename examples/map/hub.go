@@ -31,7 +31,7 @@ type report struct {
 	news []string
 }
 
-// maxHistory is how many views a page may have missed and still be told what they were.
+// maxHistory is how many views the server keeps for pages that have missed some.
 const maxHistory = 500
 
 func newHub() *hub {

@@ -75,38 +75,10 @@ func (c Conn) rules(ctx context.Context, body []byte) ([]Rule, error) {
 
 func anyFamily() []byte { return []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0} }
 
-func decodeChain(b []byte) (c HookedChain, err error) {
-	if len(b) < 4 {
-		return c, errShort
-	}
-	c.Family = b[0]
-	w := nl.Walk(b[4:])
-	for w.Next() {
-		switch w.Type() {
-		case unix.NFTA_CHAIN_TABLE:
-			c.Table = w.String()
-		case unix.NFTA_CHAIN_NAME:
-			c.Chain = w.String()
-		case unix.NFTA_CHAIN_TYPE:
-			c.Type = w.String()
-		case unix.NFTA_CHAIN_POLICY:
-			c.Drop = w.BE32() == 0 // NF_DROP
-		case unix.NFTA_CHAIN_HOOK:
-			h := w.Nested()
-			for h.Next() {
-				switch h.Type() {
-				case unix.NFTA_HOOK_HOOKNUM:
-					c.Hook = h.BE32()
-				case unix.NFTA_HOOK_PRIORITY:
-					c.Priority = int32(h.BE32())
-				}
-			}
-			if err := h.Err(); err != nil {
-				return c, err
-			}
-		}
-	}
-	return c, w.Err()
+// decodeChain reads the body of a NEWCHAIN message.
+func decodeChain(b []byte) (HookedChain, error) {
+	c, err := nfttext.DecodeChain(b)
+	return HookedChain{Place: Place{c.Family, c.Table, c.Name}, Type: c.Type, Hook: c.Hook, Priority: c.Priority, Drop: c.Drop}, err
 }
 
 // decodeRule reads the body of a NEWRULE message; what it returns is a copy.

@@ -110,7 +110,8 @@ func decodeTable(body []byte) (*Table, error) {
 	return t, w.Err()
 }
 
-func decodeChain(body []byte) (*Chain, error) {
+// DecodeChain reads the body of a NEWCHAIN message, which has no rules.
+func DecodeChain(body []byte) (*Chain, error) {
 	c := &Chain{}
 	if len(body) < genHeader {
 		return c, errShort

@@ -95,7 +95,7 @@ func (g *reading) set(family byte, b []byte) error {
 }
 
 func (g *reading) chain(family byte, b []byte) error {
-	c, err := decodeChain(b)
+	c, err := DecodeChain(b)
 	g.table(family, c.Table, func(t *Table) {
 		t.Chains = append(t.Chains, c)
 		t.chains[c.Name] = c

@@ -136,7 +136,7 @@ func FuzzMessages(f *testing.F) {
 			_ = decodeElements(b, func(e Element) { s.Elements = append(s.Elements, e) })
 			table.Sets = append(table.Sets, s)
 		}
-		if c, err := decodeChain(b); err == nil {
+		if c, err := DecodeChain(b); err == nil {
 			_, r, _ := DecodeRule(b)
 			c.Rules = append(c.Rules, r)
 			table.Chains = append(table.Chains, c)

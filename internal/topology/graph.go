@@ -3,6 +3,7 @@ package topology
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -52,7 +53,7 @@ func (g *language) write(w io.Writer, s *Snapshot) error {
 		fmt.Fprintf(&b, g.edge, e[0], e[1])
 	}
 	if len(s.Notes) > 0 {
-		fmt.Fprintf(&b, g.node, "notes", g.quote.Replace(label(s.Notes...)))
+		fmt.Fprintf(&b, g.node, "notes", g.quote.Replace(label(slices.Clone(s.Notes)...)))
 	}
 	b.WriteString(g.end)
 	_, err := io.WriteString(w, b.String())
@@ -100,11 +101,8 @@ func node(inode uint64, index int) string { return fmt.Sprintf("l%d_%d", inode, 
 
 // label joins the lines that are not empty.
 func label(lines ...string) string {
-	var kept []string
-	for _, l := range lines {
-		if l != "" {
-			kept = append(kept, Plain(l))
-		}
+	for i, l := range lines {
+		lines[i] = Plain(l)
 	}
-	return strings.Join(kept, "\n")
+	return joinedBy("\n", lines...)
 }

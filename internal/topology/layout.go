@@ -47,7 +47,7 @@ func (s *Snapshot) lay(unfolded func(string) bool) *picture {
 	p := &picture{s: s, unfolded: unfolded, at: s.byInode(), near: s.near(), of: make(map[uint64]*box)}
 	p.findAbove()
 	var alone []*Namespace
-	for _, band := range s.bands() {
+	for _, band := range s.bands(p.at, p.near) {
 		if len(band) == 1 && !band[0].Own && len(band[0].Ports) == 0 {
 			alone = append(alone, band[0])
 			continue
@@ -79,8 +79,8 @@ func (p *picture) notes() {
 }
 
 // bands are the namespaces that are wired to each other, each band with its first namespace first.
-func (s *Snapshot) bands() (bands [][]*Namespace) {
-	at, seen, near := s.byInode(), make(map[uint64]bool), s.near()
+func (s *Snapshot) bands(at map[uint64]*Namespace, near map[uint64][]uint64) (bands [][]*Namespace) {
+	seen := make(map[uint64]bool)
 	for _, first := range s.Namespaces {
 		if seen[first.Inode] {
 			continue

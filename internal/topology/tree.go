@@ -13,7 +13,7 @@ import (
 // its ports with what is at their other ends. Namespaces that are wired to each other are together.
 func WriteTree(w io.Writer, s *Snapshot) error {
 	var b strings.Builder
-	for i, n := range slices.Concat(s.bands()...) {
+	for i, n := range slices.Concat(s.bands(s.byInode(), s.near())...) {
 		if i > 0 {
 			b.WriteByte('\n')
 		}

@@ -48,7 +48,7 @@ func TestLabels(t *testing.T) {
 				m.publish(8080, b)
 			case 1:
 				b.run("postgres")
-				m.publish(5432, b) // nobody listens
+				m.publish(5432, b) // no program listens there
 			case 2:
 				for port := range 12 {
 					b.listen(10000 + port)

@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 			os.Exit(code)
 		}
 		missing = err.Error()
-	} else if err := furnish(); err != nil {
+	} else if err := prepare(); err != nil {
 		missing = err.Error()
 	}
 	code := m.Run()
@@ -150,8 +150,8 @@ func inside(dir string, flags uintptr) (int, error) {
 	return 1, nil
 }
 
-// furnish prepares the new namespaces.
-func furnish() error {
+// prepare makes the new namespaces ready for a machine.
+func prepare() error {
 	if os.Getpid() != 1 {
 		return errors.New(insideEnv + " is set, and this is no pid namespace of its own")
 	}

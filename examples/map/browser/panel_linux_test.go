@@ -42,11 +42,11 @@ func TestPanel(t *testing.T) {
 	x.wait(`document.querySelector("#panel .command button.done")`)
 	x.click("#panel .close")
 	x.wait(`document.getElementById("panel").hidden`)
-	// Nobody counts while nothing is shown.
+	// The page asks for no counters while no panel is shown.
 	x.mu.Lock()
 	before := len(x.asked)
 	x.mu.Unlock()
-	time.Sleep(1500 * time.Millisecond) // a poll and a half
+	time.Sleep(1500 * time.Millisecond) // a poll and a half: no event says that the page does not ask
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if len(x.asked) != before {
