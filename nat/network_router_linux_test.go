@@ -17,10 +17,12 @@ import (
 func secondRouter(t *testing.T, s topology) *netns.NS {
 	t.Helper()
 	router := netnstest.New(t)
+	// Before it has links: a router whose link-local address is tentative finds no neighbours, and
+	// reports so with an address of its other link.
+	setSysctl(t, router, "ipv6/conf/default/dad_transmits", "0")
 	ip(t, s.host, fmt.Sprintf(`
 		link add rtr0 type veth peer name eth0 netns %d
 		link set rtr0 master br0 up`, standIn(t, router)))
-	setSysctl(t, router, "ipv6/conf/default/dad_transmits", "0")
 	setSysctl(t, router, "ipv4/ip_forward", "1")
 	setSysctl(t, router, "ipv6/conf/all/forwarding", "1")
 	ip(t, router, fmt.Sprintf(`
