@@ -31,7 +31,7 @@
 // # From nft to nat
 //
 //	nft add rule ... dnat to, redirect   NAT.Publish; for a free port NAT.PublishFree
-//	nft add rule ... masquerade, snat    Network.Masquerade, Network.SNAT
+//	nft add rule ... masquerade, snat    Network.Masquerade, Network.SNAT, Network.VisitorSNAT
 //	nft add rule ... drop between boxes  Network.Internal, Network.Isolated, Network.AllowTo
 //	nft add rule ... accept dport        NAT.AddPinholes, for routed boxes
 //	nft add rule ... saddr . daddr       NAT.SetPolicies, for each box
@@ -82,6 +82,12 @@
 //
 // A network without Masquerade and SNAT is routed: its boxes keep their addresses, and a [Pinhole] opens one of their ports to
 // all. [NAT.ListNetworks] reads everything back, with the number of dropped packets.
+//
+// Hosts that share a larger network trust each other's prefixes, which each has a route to. A published port may lead to a box of
+// another host, whose answers come back by this one:
+//
+//	fleet := nat.Network{Interface: "boxwire0", Subnets: own, Masquerade: true, Trusted: pool, VisitorSNAT: gateway}
+//	there := nat.Port{Proto: nat.TCP, Host: netip.MustParseAddrPort("0.0.0.0:8081"), Box: boxOfAnotherHost, Owner: "web"}
 //
 // # What each box may reach
 //

@@ -120,3 +120,33 @@ func ExampleNAT_ListNetworks() {
 	// boxwire0: 0 packets from elsewhere dropped
 	// boxwire0: the bridge port web0 is not isolated
 }
+
+// Two hosts share the pool 10.100.0.0/16, and this one has 10.100.7.0/24 of it. The boxes of both reach each other by their own
+// addresses. Port 8080 of this host leads to a box of the other host, which answers by way of this one.
+func ExampleNetwork_trusted() {
+	ctx := context.Background()
+	host, err := netns.New(ctx)
+	check(err)
+	defer host.Close()
+	gw, err := nat.Open(ctx, host, nat.Options{})
+	check(err)
+	defer gw.Close()
+	check(gw.AddNetwork(ctx, nat.Network{
+		Interface:   "boxwire0",
+		Subnets:     []netip.Prefix{netip.MustParsePrefix("10.100.7.0/24")},
+		Masquerade:  true,
+		Trusted:     []netip.Prefix{netip.MustParsePrefix("10.100.0.0/16")}, // the caller adds the routes
+		VisitorSNAT: []netip.Addr{netip.MustParseAddr("10.100.7.1")},        // of boxwire0
+	}))
+	far := nat.Port{
+		Proto: nat.TCP, Owner: "far",
+		Host: netip.MustParseAddrPort("0.0.0.0:8080"), Box: netip.MustParseAddrPort("10.100.9.2:80"),
+	}
+	check(gw.Publish(ctx, far))
+	causes, err := gw.Explain(ctx, far, nat.Hints{})
+	check(err)
+	fmt.Println(causes)
+	// Output:
+	// the host has no route to the box's address 10.100.9.2, which Network.Trusted says is on another host.
+	// perhaps: visitors come to the box 10.100.9.2 from 10.100.7.1, as Network.VisitorSNAT of boxwire0 says, which is no address of the host: the box's answers come back only if the routes lead them here.
+}

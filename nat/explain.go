@@ -64,7 +64,7 @@ const (
 	CauseTableDamaged    CauseKind = "table damaged"      // its rules are not those that Open installs
 	CauseNotPublished    CauseKind = "not published"      // no element for the port
 	CauseLeadsElsewhere  CauseKind = "leads elsewhere"    // the port is published for another box
-	CauseAddressNotLocal CauseKind = "address not local"  // the host does not have the host address
+	CauseAddressNotLocal CauseKind = "address not local"  // the host has not the address of the port, or of VisitorSNAT
 	CauseForeignDNAT     CauseKind = "foreign DNAT"       // another table translates the packet first
 	CauseForeignDrop     CauseKind = "foreign drop"       // a rule or policy of another table drops the packet
 	CauseSource          CauseKind = "source"             // this table drops the packet for its source address
@@ -77,6 +77,7 @@ const (
 	CauseLocalnetOff     CauseKind = "route_localnet off" // packets from 127.0.0.0/8 do not leave by the link
 	CauseNoRoute         CauseKind = "no route"           // the host has no link with the box's subnet
 	CauseNoNetwork       CauseKind = "no network"         // the box's link is not a network of the table
+	CauseOtherHost       CauseKind = "other host"         // the box is on another host, and answers by its own way
 	CauseLinkDown        CauseKind = "link down"          // the box's link is down or without carrier
 	CauseNeighbourFailed CauseKind = "neighbour failed"   // nothing answers for the box's address
 	CauseBridgeFilter    CauseKind = "bridge filter"      // br_netfilter is on and bridge ports are isolated

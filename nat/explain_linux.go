@@ -70,6 +70,7 @@ type diagnosis struct {
 	there     bool           // the table exists
 	published bool           // the port is published
 	box       netip.AddrPort // its destination; invalid if unknown
+	far       *NetworkState  // that has the box in Trusted, if the box is on another host
 
 	links []rtnl.Link
 	in    rtnl.Link // the ingress link of visitors; index 0 if unknown

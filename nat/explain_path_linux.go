@@ -56,18 +56,26 @@ func (d *diagnosis) lookAtWay(ctx context.Context) (err error) {
 	}
 	a := d.box.Addr()
 	h, err := d.n.route(ctx, a)
+	if err == nil {
+		err = d.findFarBox(ctx)
+	}
 	switch {
 	case err != nil:
 		return err
 	case h.Type == unix.RTN_LOCAL:
 		d.add(CauseNoRoute, true, "address "+a.String(), "the box's address %v is the host's own.", a)
 		return nil
+	case h.Type != unix.RTN_UNICAST && d.far != nil:
+		d.add(CauseNoRoute, true, "address "+a.String(), "the host has no route to the box's address %v, which Network.Trusted says is on another host.", a)
 	case h.Type != unix.RTN_UNICAST:
 		d.add(CauseNoRoute, true, "address "+a.String(), "the host has no route to the box's address %v: no link that is up has an address of its subnet.", a)
-	case h.Gateway.IsValid():
+	case h.Gateway.IsValid() && d.far == nil:
 		d.add(CauseNoRoute, false, "address "+a.String(), "the box's address %v is on no link of the host, but behind the router %v.", a, h.Gateway)
 	}
 	d.out = d.link(h.Link())
+	if d.far != nil {
+		return d.lookAtFarBox(ctx)
+	}
 	return d.lookAtNetwork(ctx)
 }
 
@@ -106,6 +114,54 @@ func (d *diagnosis) lookAtNetwork(ctx context.Context) error {
 		d.add(CauseNoNetwork, false, "link "+d.out.Name, "the link %s of the box %v has no network with its address: AddNetwork lets visitors in, and makes the host forward.", d.out.Name, d.box.Addr())
 	}
 	return nil
+}
+
+// findFarBox finds out whether the box is one of another host.
+func (d *diagnosis) findFarBox(ctx context.Context) error {
+	if !d.there {
+		return nil
+	}
+	nets, err := d.n.readNetworks(ctx, d.c)
+	if err != nil {
+		return ignoreDamage(err)
+	}
+	box := d.box.Addr()
+	if networkOf(nets, box) != nil {
+		return nil
+	}
+	for i := range nets {
+		if !nets[i].trusts(box) {
+			continue
+		}
+		d.far = &nets[i]
+		if _, ok := d.far.seenAs(box.Is6()); ok {
+			return nil
+		}
+	}
+	return nil
+}
+
+// lookAtFarBox finds out whether the answers of a box of another host come back.
+func (d *diagnosis) lookAtFarBox(ctx context.Context) error {
+	box, by := d.box.Addr(), d.far.Interface
+	a, ok := d.far.seenAs(box.Is6())
+	if !ok {
+		d.add(CauseOtherHost, false, "network "+by, "the box %v is on another host, as Network.Trusted of %s says: it answers visitors by that host's way out, if that host lets them in. Network.VisitorSNAT has them come from an address of this host.", box, by)
+		return nil
+	}
+	local, err := d.n.isLocal(ctx, a)
+	if err == nil && !local {
+		d.add(CauseAddressNotLocal, false, "address "+a.String(), "visitors come to the box %v from %v, as Network.VisitorSNAT of %s says, which is no address of the host: the box's answers come back only if the routes lead them here.", box, a, by)
+	}
+	return err
+}
+
+// ignoreDamage ignores that a set is missing: the table is damaged, which is a cause of its own.
+func ignoreDamage(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // findVisitorsLink finds the ingress link: the one towards the visitor, the one of the default

@@ -2,9 +2,7 @@ package nat
 
 import (
 	"context"
-	"errors"
 	"net/netip"
-	"os"
 
 	"github.com/boxwire/boxwire/internal/rtnl"
 	"golang.org/x/sys/unix"
@@ -17,11 +15,8 @@ func (d *diagnosis) lookAtSource(ctx context.Context) error {
 		return nil
 	}
 	nets, err := d.n.readNetworks(ctx, d.c)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // a set is missing: the table is damaged, which is a cause of its own
-	}
 	if err != nil {
-		return err
+		return ignoreDamage(err)
 	}
 	from := d.hints.From
 	for i := range nets {

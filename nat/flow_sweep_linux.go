@@ -103,14 +103,18 @@ func (s *sweep) run(ctx context.Context) error {
 	return notEnded(err)
 }
 
-// meets reports whether a flow has an address of the networks.
+// meets reports whether a flow has an address of the networks, or leads by a published port to a box of
+// another host for which they have an address.
 func meets(nets []NetworkState, f *ct.Flow) bool {
 	for _, a := range []netip.AddrPort{f.Orig.Src, f.Orig.Dst, f.Reply.Src} {
 		if networkOf(nets, a.Addr()) != nil {
 			return true
 		}
 	}
-	return false
+	return moved(f) && slices.ContainsFunc(nets, func(n NetworkState) bool {
+		_, far := n.seenAs(f.Reply.Src.Addr().Is6())
+		return far && n.trusts(f.Reply.Src.Addr())
+	})
 }
 
 // mayEnd reports whether a flow may end, assuming that its destination is an address of the host or
@@ -144,7 +148,7 @@ func (s *sweep) ends(ctx context.Context, f *ct.Flow) bool {
 		// Behind an address that is none of the host's, or the fixed one that the
 		// network had, where the masquerade takes another.
 		a := f.Reply.Dst.Addr()
-		return !s.isLocal(ctx, a) || s.hadFixed(f) && s.routes.route(ctx, dst).Source != a
+		return !s.isLocal(ctx, a) || s.hadFixed(f) && s.routes.route(ctx, f.Reply.Src.Addr()).Source != a
 	case flowStranger:
 		return s.hasBlockedUplink(ctx, f)
 	default:
@@ -203,8 +207,12 @@ func (s *sweep) mustEnd(f *ct.Flow, j flowVerdict, fromHost, toHost bool) bool {
 	return false
 }
 
-// hadFixed reports whether a flow is translated to the SNAT address that its network had.
+// hadFixed reports whether a flow is translated to the SNAT address that its network had, or that
+// visitors of the box of another host had.
 func (s *sweep) hadFixed(f *ct.Flow) bool {
+	if a, ok := s.old.seenAs(f.Reply.Src.Addr()); ok && moved(f) && a == f.Reply.Dst.Addr() {
+		return true
+	}
 	net := networkOf(s.old.nets, f.Orig.Src.Addr())
 	if net == nil {
 		return false

@@ -97,6 +97,7 @@ func (k *talk) hears(within time.Duration) string {
 		for {
 			line, err := k.answers.ReadString('\n')
 			if addr, to, _ := strings.Cut(strings.TrimSpace(line), " "); err == nil && to == question {
+				k.acknowledge()
 				return addr
 			}
 			if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -108,6 +109,16 @@ func (k *talk) hears(within time.Duration) string {
 		}
 	}
 	return ""
+}
+
+// acknowledge sends the acknowledgement that TCP delays. Without it the other side sends its answer again
+// later, which may begin a flow of its own in the other direction.
+func (k *talk) acknowledge() {
+	if c, ok := k.Conn.(*net.TCPConn); ok {
+		if raw, err := c.SyscallConn(); err == nil {
+			raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) })
+		}
+	}
 }
 
 // sweeping is a topology with flows of every kind.
@@ -129,6 +140,7 @@ var talkKinds = []struct {
 	{"direct", func(s topology) *netns.NS { return s.outside }, [2]string{"10.88.0.2:7000", "[fd88::2]:7000"}},
 	{"cross", func(s topology) *netns.NS { return s.box }, [2]string{"10.89.0.2:7000", "[fd89::2]:7000"}},
 	{"sibling", func(s topology) *netns.NS { return s.box }, [2]string{"10.88.0.3:7000", "[fd88::3]:7000"}},
+	{"far", func(s topology) *netns.NS { return s.outside }, [2]string{"203.0.113.1:9090", "[2001:db8:1::1]:9090"}},
 	{"hairpin", func(s topology) *netns.NS { return s.sibling }, [2]string{"203.0.113.1:8080", "[2001:db8:1::1]:8080"}},
 }
 
@@ -265,8 +277,9 @@ func newSweeping(t *testing.T) *sweeping {
 	t.Helper()
 	s := &sweeping{topology: wire(t), t: t}
 	ip(t, s.host, "addr add 203.0.113.5/24 dev up0")
+	ip(t, s.beyond, "addr add 2001:db8:2::7:9/64 dev wan0 nodad")
 	s.gw = open(t, s.host)
-	for _, ns := range []*netns.NS{s.host, s.box, s.sibling, s.other, s.outside} {
+	for _, ns := range []*netns.NS{s.host, s.box, s.sibling, s.other, s.outside, s.beyond} {
 		talkers(t, ns, "7000")
 	}
 	return s
@@ -280,6 +293,16 @@ func sweptPorts(box string) (ports []Port) {
 			p.Proto = proto
 			ports = append(ports, p)
 		}
+	}
+	return ports
+}
+
+// farPorts lead to beyond, as a box of another host. Its IPv6 address differs from that of outside in more than the sixth byte, which
+// some kernels ignore.
+func farPorts() (ports []Port) {
+	for _, proto := range []Proto{TCP, UDP} {
+		ports = append(ports, Port{Proto: proto, Host: ap("0.0.0.0:9090"), Box: ap("198.51.100.9:7000"), Owner: "far"},
+			Port{Proto: proto, Host: ap("[::]:9090"), Box: ap("[2001:db8:2::7:9]:7000"), Owner: "far"})
 	}
 	return ports
 }
@@ -311,6 +334,13 @@ func TestAChangeOfANetworkEndsWhatItForbidsAndNothingElse(t *testing.T) {
 	isolated := network(func(n *Network) { n.Isolated = true })
 	strict := network(func(n *Network) { n.Masquerade, n.Strict = true, true })
 	trusted := network(func(n *Network) { n.Masquerade, n.Trusted = true, prefixes("203.0.113.0/24", "2001:db8:1::/64") })
+	visited := func(addr ...string) Network {
+		return network(func(n *Network) {
+			n.Masquerade, n.Trusted, n.VisitorSNAT = true, prefixes("198.51.100.0/24", "2001:db8:2::7:0/112"), addrs(addr...)
+		})
+	}
+	visitedAndClamped := visited("198.51.100.1", "2001:db8:2::1")
+	visitedAndClamped.MSS = 1200
 	linked := network(func(n *Network) { n.AllowTo = []string{"br1"} })
 	opened := network(func(n *Network) { n.Pinholes = boxPinholes() })
 	clamped := network(func(n *Network) { n.ClampMSS, n.Masquerade = true, true })
@@ -335,7 +365,7 @@ func TestAChangeOfANetworkEndsWhatItForbidsAndNothingElse(t *testing.T) {
 			t.Parallel()
 			s := newSweeping(t)
 			bridgeNF(t, s.host, true)
-			ports := sweptPorts("2")
+			ports := slices.Concat(sweptPorts("2"), farPorts())
 			for i, c := range []struct {
 				name       string
 				before, to Network
@@ -365,6 +395,19 @@ func TestAChangeOfANetworkEndsWhatItForbidsAndNothingElse(t *testing.T) {
 				{"strict off", strict, hidden, [][]outcome{goOn("visit")}},
 				{"trusted on", hidden, trusted, [][]outcome{ends("out", own4, own6), goOn("host", "visit", "sibling", "hairpin")}},
 				{"trusted off", trusted, hidden, [][]outcome{ends("out", uplink4, uplink6), ends("direct"), goOn("host", "visit", "sibling", "hairpin")}},
+				{"VisitorSNAT on", visited(), visited("198.51.100.1", "2001:db8:2::1"),
+					[][]outcome{ends("far", "198.51.100.1", "2001:db8:2::1"), goOn("out", "host", "visit", "sibling", "hairpin")}},
+				{"another VisitorSNAT", visited("198.51.100.1", "2001:db8:2::1"), visited("10.88.0.1", "fd88::1"),
+					[][]outcome{ends("far", "10.88.0.1", "fd88::1"), goOn("out", "host", "visit", "sibling", "hairpin")}},
+				{"VisitorSNAT off", visited("198.51.100.1", "2001:db8:2::1"), visited(),
+					[][]outcome{ends("far", "203.0.113.9", "2001:db8:1::9"), goOn("out", "host", "visit", "sibling", "hairpin")}},
+				{"VisitorSNAT and its prefixes on", hidden, visited("198.51.100.1", "2001:db8:2::1"),
+					[][]outcome{ends("far", "198.51.100.1", "2001:db8:2::1"), goOn("out", "host", "visit", "sibling", "hairpin")}},
+				{"VisitorSNAT and its prefixes off", visited("198.51.100.1", "2001:db8:2::1"), hidden,
+					[][]outcome{ends("far", "203.0.113.9", "2001:db8:1::9"), goOn("out", "host", "visit", "sibling", "hairpin")}},
+				{"an MSS with VisitorSNAT", visited("198.51.100.1", "2001:db8:2::1"), visitedAndClamped,
+					[][]outcome{goOn("far", "out", "host", "visit", "sibling", "hairpin")}},
+				{"isolated on with a far port", hidden, isolated, [][]outcome{goOn("far", "visit")}},
 			} {
 				if testing.Short() && (i%len(verbs) != turn || !testutil.Spread(i/len(verbs), 2)) { // one of the verbs
 					continue
@@ -449,6 +492,20 @@ func TestAddedAndRemovedThingsEndWhatTheyForbidAndNothingElse(t *testing.T) {
 	s.begin("out", "host", "visit", "direct")
 	must(s.gw.Sync(t.Context(), State{Networks: []Network{network1()}, Ports: ports}))
 	s.check("Sync without the network", ends("out"), ends("direct"), goOn("host", "visit"))
+
+	// And by which its visitors were translated.
+	visited := hidden
+	visited.Trusted, visited.VisitorSNAT = prefixes("198.51.100.0/24", "2001:db8:2::7:0/112"), addrs("198.51.100.1", "2001:db8:2::1")
+	must(s.gw.Sync(t.Context(), state(visited, farPorts())))
+	s.begin("far", "host")
+	must(s.gw.DeleteNetwork(t.Context(), "br0"))
+	s.check("DeleteNetwork with VisitorSNAT", ends("far", "203.0.113.9", "2001:db8:1::9"), goOn("host"))
+	s.begin("far", "host")
+	must(s.gw.AddNetwork(t.Context(), visited))
+	s.check("AddNetwork with VisitorSNAT", ends("far", "198.51.100.1", "2001:db8:2::1"), goOn("host"))
+	s.begin("far", "host")
+	must(s.gw.Sync(t.Context(), State{Networks: []Network{network1()}, Ports: farPorts()}))
+	s.check("Sync without a network with VisitorSNAT", ends("far", "203.0.113.9", "2001:db8:1::9"), goOn("host"))
 
 	must(s.gw.Sync(t.Context(), state(hidden, ports)))
 	s.begin("out", "host", "visit")

@@ -125,7 +125,7 @@ func (r *flowPolicy) verdictToHost(f *ct.Flow, fromHost bool) flowVerdict {
 	switch {
 	case published && is == box:
 		if fromHost {
-			return flowRight
+			return r.verdictFromHost(f)
 		}
 		return r.verdictIntoBox(f)
 	case published && (is != to || proto == UDP || !f.Answered()):
@@ -138,13 +138,28 @@ func (r *flowPolicy) verdictToHost(f *ct.Flow, fromHost bool) flowVerdict {
 	return flowForeign
 }
 
+// verdictFromHost decides about a flow of the host itself through a published port. Its source is
+// translated on the way to a box of another host; that of 127.0.0.1 in any case.
+func (r *flowPolicy) verdictFromHost(f *ct.Flow) flowVerdict {
+	box := f.Reply.Src.Addr()
+	a, far := r.seenAs(box)
+	switch {
+	case networkOf(r.nets, box) != nil:
+	case far && f.Reply.Dst.Addr() != a:
+		return flowWrong
+	case !far && hidden(f) && !f.Orig.Src.Addr().IsLoopback():
+		return flowForeign
+	}
+	return flowRight
+}
+
 // verdictIntoBox decides about a flow through a published port.
 func (r *flowPolicy) verdictIntoBox(f *ct.Flow) flowVerdict {
 	from, to := networkOf(r.nets, f.Orig.Src.Addr()), networkOf(r.nets, f.Reply.Src.Addr())
 	if from != nil && from != to && from.Internal && !from.allows(to) {
 		return flowWrong
 	}
-	return verdictOfSource(f, from, to)
+	return r.verdictOfSource(f, from, to)
 }
 
 // verdictPassing decides about a flow that is forwarded, by the networks.
@@ -167,23 +182,42 @@ func (r *flowPolicy) verdictPassing(f *ct.Flow) flowVerdict {
 			return flowClosed
 		}
 	}
-	return verdictOfSource(f, from, to)
+	return r.verdictOfSource(f, from, to)
+}
+
+// seenAs returns the address by which a box of another host sees who comes in by a published port.
+func (r *flowPolicy) seenAs(box netip.Addr) (netip.Addr, bool) {
+	for i := range r.nets {
+		if a, ok := r.nets[i].seenAs(box.Is6()); ok && r.nets[i].trusts(box) {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
 }
 
 // verdictOfSource decides by the translated source of a flow from one network to another; nil is
 // the outside (chain postrouting).
-func verdictOfSource(f *ct.Flow, from, to *NetworkState) flowVerdict {
+func (r *flowPolicy) verdictOfSource(f *ct.Flow, from, to *NetworkState) flowVerdict {
 	hides := false // by a masquerade
+	behind := func(a netip.Addr) flowVerdict {
+		if f.Reply.Dst.Addr() != a {
+			return flowWrong
+		}
+		return flowRight
+	}
 	switch {
 	case to != nil: // a box and its sibling meet behind the bridge's address
 		hides = from == to && moved(f) && to.contains(f.Orig.Src.Addr())
-	case from == nil || f.Orig.Dst.Addr().IsMulticast() || from.trusts(f.Reply.Src.Addr()):
+	case f.Orig.Dst.Addr().IsMulticast() || from != nil && from.trusts(f.Reply.Src.Addr()):
 	default:
+		if a, ok := r.seenAs(f.Reply.Src.Addr()); ok && moved(f) {
+			return behind(a)
+		}
+		if from == nil {
+			break
+		}
 		if a, ok := from.fixed(f.Orig.Src.Addr().Is6()); ok {
-			if f.Reply.Dst.Addr() != a {
-				return flowWrong
-			}
-			return flowRight
+			return behind(a)
 		}
 		hides = from.Masquerade
 		if hides && hidden(f) {
@@ -281,11 +315,4 @@ func (n Network) opens(t ct.Tuple) bool {
 }
 
 // fixed returns the SNAT address of a family.
-func (n Network) fixed(v6 bool) (netip.Addr, bool) {
-	for _, a := range n.SNAT {
-		if a.Is6() == v6 {
-			return a, true
-		}
-	}
-	return netip.Addr{}, false
-}
+func (n Network) fixed(v6 bool) (netip.Addr, bool) { return ofFamily(n.SNAT, v6) }

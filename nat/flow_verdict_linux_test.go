@@ -15,7 +15,7 @@ func TestAFlowIsJudgedByTheTable(t *testing.T) {
 	items = append(items, portItems([]Port{
 		tcp("0.0.0.0:8080", "10.88.0.2:80", "a"), udp("203.0.113.1:53", "10.88.0.2:53", "a"),
 		ranged(udp("0.0.0.0:9000", "10.88.0.2:9000", "a"), 9010), tcp("[::]:8080", "[fd88::2]:80", "a"),
-		tcp("0.0.0.0:70", "198.51.100.7:70", "a"),
+		tcp("0.0.0.0:70", "198.51.100.7:70", "a"), tcp("0.0.0.0:90", "172.16.0.7:90", "a"),
 	})...)
 	nets, err := networksOf(items)
 	if err != nil {
@@ -90,6 +90,13 @@ func TestAFlowIsJudgedByTheTable(t *testing.T) {
 		{"published, of an internal network", TCP, "192.0.2.2:7", "203.0.113.1:8080", "10.88.0.2:80", "", toHost, 0, flowWrong},
 		{"published, of the host itself", TCP, "127.0.0.1:7", "203.0.113.1:8080", "10.88.0.2:80", "10.88.0.1:7", toHost | fromHost, 0, flowRight},
 		{"published outside, of a masqueraded box", TCP, "10.88.0.3:7", "203.0.113.1:70", "198.51.100.7:70", "", toHost, 0, flowWrong},
+		{"published, to another host", TCP, "203.0.113.9:7", "203.0.113.1:90", "172.16.0.7:90", "203.0.113.8:7", toHost, 0, flowRight},
+		{"published, to another host, behind another address", TCP, "203.0.113.9:7", "203.0.113.1:90", "172.16.0.7:90", "203.0.113.7:7", toHost, 0, flowWrong},
+		{"published, to another host, with its own address", TCP, "203.0.113.9:7", "203.0.113.1:90", "172.16.0.7:90", "", toHost, 0, flowWrong},
+		{"published, to another host, of a network that trusts it", TCP, "10.91.1.2:7", "203.0.113.1:90", "172.16.0.7:90", "", toHost, 0, flowRight},
+		{"published, to another host, of another network", TCP, "10.88.0.2:7", "203.0.113.1:90", "172.16.0.7:90", "203.0.113.8:7", toHost, 0, flowRight},
+		{"published, to another host, of the host itself", TCP, "203.0.113.1:7", "203.0.113.1:90", "172.16.0.7:90", "203.0.113.8:7", toHost | fromHost, 0, flowRight},
+		{"published, to another host, of the host itself, with its own address", TCP, "203.0.113.1:7", "203.0.113.1:90", "172.16.0.7:90", "", toHost | fromHost, 0, flowWrong},
 		{"of the host to a box", TCP, "10.88.0.1:7", "10.88.0.2:80", "", "", fromHost, 0, flowRight},
 	} {
 		f := ct.Flow{Orig: ct.Tuple{Proto: uint8(c.proto), Src: ap(c.src), Dst: ap(c.dst), ICMP: ct.ICMP{Type: 128}}, Status: c.status}

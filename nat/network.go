@@ -37,6 +37,12 @@ import (
 // A box keeps the port for UDP and SCTP that it sends from its own published port, if that is a
 // wildcard port with the same number in the box.
 //
+// A box of another host sees one address for its visitors and for this host itself (VisitorSNAT). So a
+// visitor from a port below 1024, or from a published one, even its own, gets a port between 61000 and
+// 65535, too. Other ports are kept, as those of masqueraded boxes are. A service of this host at a port
+// from 1024 on that is not published can lose packets to a visitor from that port number: those that the
+// box sends it from the port that the visitor uses.
+//
 // # Forwarding
 //
 // AddNetwork makes the host forward, link by link. It sets the namespace's global switch only where
@@ -74,6 +80,8 @@ import (
 //
 // The caller adds the routes to trusted prefixes. Where one is inside a subnet, boxes look for its
 // addresses on their own link, so they need a route as well, or the host answers for them (proxy_arp).
+//
+// A published port may lead to a box of another host. VisitorSNAT says how the box's answers come back.
 //
 // A trusted prefix is an element of a set that is looked up for the first packet of a connection.
 // So ten thousand cost the other packets nothing, and no rule. Those inside a subnet divide it in the
@@ -167,6 +175,28 @@ type Network struct {
 	// prefixes says more.
 	Trusted []netip.Prefix
 
+	// VisitorSNAT is for published ports whose box is in Trusted, on another host. It replaces the
+	// source of what visitors send there by the address of its family. That is an address of this
+	// host which the other host has in its Trusted and a route to, so the box answers by way of this
+	// host. The section on source ports says which port a visitor has. Boxes of this network keep their
+	// addresses, as ever towards Trusted.
+	//
+	// The box does not see who visits, nor do its policies. One port of one box has at most 64,512
+	// visitors' flows at a time, of each protocol: one for each source port. Of visitors whose source
+	// port is moved it has 4,536, from 61000 to 65535. The next one's packets are dropped.
+	//
+	// Without it, visitors keep their addresses: the other host has to let them in, and the box
+	// answers by that host's way out. The host itself reaches such a port by its other addresses, and
+	// not by 127.0.0.1.
+	//
+	// What other programs translate to addresses in Trusted is treated alike. If Trusted is so broad
+	// that it holds Docker's subnets on this host, visitors of Docker's published ports have the address
+	// of VisitorSNAT, too: give the prefixes of the other hosts, and no more.
+	//
+	// It has at most one address of each family that Trusted has a prefix of. The trusted prefixes
+	// of networks with VisitorSNAT must not overlap each other.
+	VisitorSNAT []netip.Addr
+
 	// Strict closes the way out of boxes without a [Policy]: from the network's interface, nothing
 	// but what policies allow reaches the host, other networks and the outside, by any address.
 	// Add the network with Strict before the first box, and a box has no moment without a policy.
@@ -224,24 +254,11 @@ func (n Network) checked() (Network, error) {
 	if n.Trusted, err = n.checkedTrusted(); err != nil {
 		return n, err
 	}
-	for i, a := range n.SNAT {
-		switch {
-		case !a.IsValid():
-			return n, refuse.Input("SNAT address %d is missing", i)
-		case a.Is4In6():
-			return n, refuse.Input("the SNAT address %v is an IPv4 address in IPv6 form: use Unmap", a)
-		case a.Zone() != "":
-			return n, refuse.Input("the SNAT address %v has a zone", a)
-		case a.IsUnspecified(), a.IsMulticast(), a.IsLoopback(), a.IsLinkLocalUnicast():
-			return n, refuse.Input("the SNAT address %v is unspecified, multicast, loopback or link-local", a)
-		case !n.has(a.Is6()):
-			return n, refuse.Input("the SNAT address %v is of a family that the network has no subnet of", a)
-		}
-		for _, other := range n.SNAT[:i] {
-			if other.Is6() == a.Is6() {
-				return n, refuse.Input("the SNAT addresses %v and %v are of one family", other, a)
-			}
-		}
+	if err := checkSNAT("SNAT", "subnet", n.SNAT, n.Subnets); err != nil {
+		return n, err
+	}
+	if err := checkSNAT("VisitorSNAT", "trusted prefix", n.VisitorSNAT, n.Trusted); err != nil {
+		return n, err
 	}
 	switch {
 	case n.MSS != 0 && n.ClampMSS:
@@ -293,19 +310,46 @@ func checkNetworks(nets []Network) ([]Network, Network, error) {
 					}
 				}
 			}
+			if len(other.VisitorSNAT) == 0 || len(n.VisitorSNAT) == 0 {
+				continue
+			}
+			if a, b, found := overlapping(slices.Concat(other.far(), all[i].far())); found {
+				return nil, n, refuse.Input("the trusted prefixes %v and %v overlap, and this network and %s have VisitorSNAT for them", a, b, other.Interface)
+			}
 		}
 	}
 	return all, Network{}, nil
 }
 
-// has reports whether the network has a subnet of IPv6 or else of IPv4.
-func (n Network) has(v6 bool) bool {
-	for _, s := range n.Subnets {
-		if s.Addr().Is6() == v6 {
-			return true
+// checkSNAT checks the addresses of a field: one of each family that there are prefixes of.
+func checkSNAT(field, what string, snat []netip.Addr, prefixes []netip.Prefix) error {
+	for i, a := range snat {
+		switch {
+		case !a.IsValid():
+			return refuse.Input("%s address %d is missing", field, i)
+		case a.Is4In6():
+			return refuse.Input("the %s address %v is an IPv4 address in IPv6 form: use Unmap", field, a)
+		case a.Zone() != "":
+			return refuse.Input("the %s address %v has a zone", field, a)
+		case a.IsUnspecified(), a.IsMulticast(), a.IsLoopback(), a.IsLinkLocalUnicast():
+			return refuse.Input("the %s address %v is unspecified, multicast, loopback or link-local", field, a)
+		case !hasFamily(prefixes, a.Is6()):
+			return refuse.Input("the %s address %v is of a family that the network has no %s of", field, a, what)
+		}
+		for _, other := range snat[:i] {
+			if other.Is6() == a.Is6() {
+				return refuse.Input("the %s addresses %v and %v are of one family", field, other, a)
+			}
 		}
 	}
-	return false
+	return nil
+}
+
+// has reports whether the network has a subnet of IPv6 or else of IPv4.
+func (n Network) has(v6 bool) bool { return hasFamily(n.Subnets, v6) }
+
+func hasFamily(prefixes []netip.Prefix, v6 bool) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Addr().Is6() == v6 })
 }
 
 // maskedSubnets checks subnets and returns them without host bits.

@@ -60,7 +60,13 @@ func (n Network) items() []item {
 		add(familyOf(s.Addr()).behind, rangeOf(s).element(key))
 	}
 	for _, s := range n.Trusted {
-		add(familyOf(s.Addr()).trusted, rangeOf(s).element(key))
+		f := familyOf(s.Addr())
+		add(f.trusted, rangeOf(s).element(key))
+		if a, ok := n.seenAs(f.v6); ok {
+			e := rangeOf(s).element(f.etherType())
+			e.Data, e.Comment = a.AsSlice(), n.Interface
+			add(f.far, e)
+		}
 	}
 	if n.Strict {
 		add("strict", nft.Element{Key: key})
@@ -116,7 +122,7 @@ var perInterface = []string{
 
 // manyOf are the sets that a network may have several elements in, or one by another
 // key than its interface.
-var manyOf = []string{"within", "pair", "same4", "same6", "nets4", "nets6", "behind4", "behind6", "trusted4", "trusted6"}
+var manyOf = []string{"within", "pair", "same4", "same6", "nets4", "nets6", "behind4", "behind6", "trusted4", "trusted6", "far4", "far6"}
 
 // held reads the items of the network of an interface: those that its items method returned when it
 // was added. It is nil if there is no network.
@@ -216,16 +222,25 @@ type addrElement struct {
 	iface  string
 }
 
-// decodeAddrs decodes such an element.
-func decodeAddrs(it item) (e addrElement, err error) {
+// decodeRange returns the addresses in the keys of an element, which end with rest bytes of something
+// else.
+func decodeRange(it item, rest int) (r addrRange, err error) {
 	n := familyOfSet(it.set).unspecified().BitLen() / 8
 	key, end := it.elem.Key, it.elem.KeyEnd
-	if len(key) != n+unix.IFNAMSIZ || len(end) != len(key) {
-		return e, fmt.Errorf("set %s: malformed element: a key of %d and %d bytes", it.set, len(key), len(end))
+	if len(key) != n+rest || len(end) != len(key) {
+		return r, fmt.Errorf("set %s: malformed element: a key of %d and %d bytes", it.set, len(key), len(end))
 	}
-	e.first, _ = netip.AddrFromSlice(key[:n])
-	e.last, _ = netip.AddrFromSlice(end[:n])
-	e.iface = nameOf(key[n:])
+	r.first, _ = netip.AddrFromSlice(key[:n])
+	r.last, _ = netip.AddrFromSlice(end[:n])
+	return r, nil
+}
+
+// decodeAddrs decodes such an element.
+func decodeAddrs(it item) (e addrElement, err error) {
+	if e.addrRange, err = decodeRange(it, unix.IFNAMSIZ); err != nil {
+		return e, err
+	}
+	e.iface = it.network()
 	divided := it.set == families[0].same || it.set == families[1].same
 	if of, err := netip.ParsePrefix(it.elem.Comment); divided && err == nil && rangeOf(of).covers(e.addrRange) {
 		e.prefix = of.Masked()

@@ -57,18 +57,19 @@ func (n *NAT) DeleteNetwork(ctx context.Context, iface string) error {
 	return n.transact(ctx, op, tx)
 }
 
-// overlaps returns an error if a subnet of the network overlaps that of another.
+// overlaps returns an error if a subnet of the network overlaps that of another, or a trusted prefix
+// with VisitorSNAT does.
 func (n *NAT) overlaps(ctx context.Context, c nft.Conn, net Network) error {
 	for _, f := range families {
 		if !net.has(f.v6) {
 			continue
 		}
-		elems, err := c.Elements(ctx, n.table, f.same)
+		items, err := n.readItems(ctx, c, f.same, f.far)
 		if err != nil {
 			return err
 		}
-		for _, e := range elems {
-			if err := overlapsElement(net, item{f.same, e}); err != nil {
+		for _, it := range items {
+			if err := overlapsElement(net, it); err != nil {
 				return err
 			}
 		}
@@ -76,16 +77,30 @@ func (n *NAT) overlaps(ctx context.Context, c nft.Conn, net Network) error {
 	return nil
 }
 
-// overlapsElement returns an error if a subnet of the network overlaps that of
-// another, which an element of same4 or same6 is of.
+// overlapsElement returns an error if the network cannot be beside another one, which an element of
+// same4, same6, far4 or far6 is of.
 func overlapsElement(net Network, it item) error {
-	other, err := decodeAddrs(it)
-	if err != nil {
-		return err
-	}
-	for _, s := range net.Subnets {
-		if other.iface != net.Interface && other.prefix.Overlaps(s) {
-			return refuse.As(os.ErrExist, "the subnet %v overlaps %v of the network %s", s, other.prefix, other.iface)
+	name := it.network()
+	switch f := familyOfSet(it.set); {
+	case name == net.Interface:
+	case it.set == f.same:
+		other, err := decodeAddrs(it)
+		if err != nil {
+			return err
+		}
+		for _, s := range net.Subnets {
+			if other.prefix.Overlaps(s) {
+				return refuse.As(os.ErrExist, "the subnet %v overlaps %v of the network %s", s, other.prefix, name)
+			}
+		}
+	case it.set == f.far:
+		_, needed := net.seenAs(f.v6)
+		other, err := decodeRange(it, len(f.etherType()))
+		if err != nil {
+			return err
+		}
+		if p, overlaps := other.meets(net.Trusted); needed && overlaps {
+			return refuse.As(os.ErrExist, "the trusted prefix %v overlaps one of the network %s, which has VisitorSNAT, too", p, name)
 		}
 	}
 	return nil

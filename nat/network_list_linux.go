@@ -83,6 +83,12 @@ func (l *networkList) add(it item) error {
 	case "nets4", "nets6", "within": // they follow from the others
 	case "same4", "same6", "behind4", "behind6", "trusted4", "trusted6":
 		return l.addPrefix(it)
+	case "far4", "far6":
+		s := l.byName[it.network()]
+		a, ok := netip.AddrFromSlice(it.elem.Data)
+		if s != nil && ok && !slices.Contains(s.VisitorSNAT, a) {
+			s.VisitorSNAT = append(s.VisitorSNAT, a)
+		}
 	case "route4", "route6", "echo4", "echo6":
 		o, err := decodePinhole(it)
 		if err != nil {
@@ -137,6 +143,7 @@ func (l *networkList) sorted() []NetworkState {
 			}
 		}
 		slices.SortFunc(s.SNAT, netip.Addr.Compare)
+		slices.SortFunc(s.VisitorSNAT, netip.Addr.Compare)
 		slices.Sort(s.AllowTo)
 		slices.SortFunc(s.Pinholes, func(a, b Pinhole) int {
 			return cmp.Or(cmp.Compare(a.Proto, b.Proto), a.Box.Compare(b.Box))

@@ -24,7 +24,9 @@ func allOptions() []Network {
 			Pinholes: []Pinhole{{Proto: ICMP, Box: ap("192.0.2.2:0"), Owner: "ops"}, {Proto: ICMP, Box: ap("[2001:db8:2::2]:0"), Owner: "ops"}, pinhole("192.0.2.2:80", 0, "web"), pinhole("192.0.2.2:8000", 8010, "web"), pinhole("[2001:db8:2::2]:443", 0, "tls")},
 		},
 		{Interface: "br3", Subnets: prefixes("10.91.0.0/16", "fd91::/64"), SNAT: addrs("203.0.113.8", "2001:db8::8"), Random: true,
-			Trusted: prefixes("10.91.0.0/24", "10.91.7.0/24", "10.91.200.1/32", "172.16.0.0/12", "fd91:0:0:0:7::/80")},
+			Trusted:     prefixes("10.91.0.0/24", "10.91.7.0/24", "10.91.200.1/32", "172.16.0.0/12", "fd91:0:0:0:7::/80"),
+			VisitorSNAT: addrs("203.0.113.8", "2001:db8::8"),
+		},
 	}
 }
 

@@ -33,6 +33,18 @@ func (r addrRange) contains(a netip.Addr) bool {
 // covers reports whether all of another range is in the range.
 func (r addrRange) covers(o addrRange) bool { return r.contains(o.first) && r.contains(o.last) }
 
+// meets returns one of sorted prefixes that do not overlap which the range overlaps.
+func (r addrRange) meets(sorted []netip.Prefix) (p netip.Prefix, overlaps bool) {
+	if p, overlaps = prefixOf(sorted, r.first); overlaps {
+		return p, true
+	}
+	next, _ := slices.BinarySearchFunc(sorted, r.first, func(p netip.Prefix, a netip.Addr) int { return p.Addr().Compare(a) })
+	if next == len(sorted) || !r.contains(sorted[next].Addr()) {
+		return p, false
+	}
+	return sorted[next], true
+}
+
 // prefix returns the prefix that the range is, if it is one.
 func (r addrRange) prefix() (p netip.Prefix, ok bool) {
 	first, last := r.first.AsSlice(), r.last.AsSlice()
@@ -138,6 +150,29 @@ func (n Network) contains(a netip.Addr) bool {
 func (n Network) trusts(a netip.Addr) bool {
 	_, trusted := prefixOf(n.Trusted, a)
 	return trusted
+}
+
+// far returns the trusted prefixes that VisitorSNAT is for.
+func (n Network) far() (all []netip.Prefix) {
+	for _, p := range n.Trusted {
+		if _, ok := n.seenAs(p.Addr().Is6()); ok {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// seenAs returns the VisitorSNAT address of a family.
+func (n Network) seenAs(v6 bool) (netip.Addr, bool) { return ofFamily(n.VisitorSNAT, v6) }
+
+// ofFamily returns the address of a family.
+func ofFamily(addrs []netip.Addr, v6 bool) (netip.Addr, bool) {
+	for _, a := range addrs {
+		if a.Is6() == v6 {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
 }
 
 // checkedTrusted returns the trusted prefixes without host bits and sorted, if they fit to the subnets.

@@ -38,6 +38,9 @@ func TestBadNetworksAreRefusedByName(t *testing.T) {
 	snat := func(list ...string) Network { return net(func(n *Network) { n.SNAT = addrs(list...) }) }
 	allowTo := func(list ...string) Network { return net(func(n *Network) { n.AllowTo = list }) }
 	trusted := func(list ...string) Network { return net(func(n *Network) { n.Trusted = prefixes(list...) }) }
+	visitors := func(trusted string, list ...string) Network {
+		return net(func(n *Network) { n.Trusted, n.VisitorSNAT = prefixes(trusted), addrs(list...) })
+	}
 	opens := func(list ...Pinhole) Network { return net(func(n *Network) { n.Pinholes = list }) }
 	for _, c := range []struct {
 		net  Network
@@ -80,6 +83,10 @@ func TestBadNetworksAreRefusedByName(t *testing.T) {
 		{net(func(n *Network) {
 			n.Trusted, n.Pinholes = prefixes("10.88.7.0/24"), []Pinhole{pinhole("10.88.7.9:80", 0, "web")}
 		}), "10.88.7.9:80 is outside"},
+		{visitors("10.64.0.0/10", "203.0.113.1", "203.0.113.2"), "VisitorSNAT addresses 203.0.113.1 and 203.0.113.2 are of one family"},
+		{visitors("10.64.0.0/10", "2001:db8::1"), "the VisitorSNAT address 2001:db8::1 is of a family that the network has no trusted prefix of"},
+		{visitors("10.64.0.0/10", "127.0.0.1"), "the VisitorSNAT address 127.0.0.1 is unspecified"},
+		{net(func(n *Network) { n.VisitorSNAT = addrs("203.0.113.1") }), "no trusted prefix of"},
 		{allowTo("br 1"), "white space"},
 		{allowTo("br0"), "the network itself"},
 		{allowTo("br1", "br1"), "br1 twice"},

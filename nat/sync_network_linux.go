@@ -26,7 +26,7 @@ func (s State) stays(it item, nets map[string]bool) bool {
 // wantNetworks adds the elements of the networks, and plans the changes of the host's links.
 func (s *syncTx) wantNetworks(ctx context.Context) error {
 	for _, it := range s.want { // of networks that stay
-		if it.set != families[0].same && it.set != families[1].same {
+		if !addresses(it.set) {
 			continue
 		}
 		for _, net := range s.nets {
@@ -97,7 +97,7 @@ func completeNetworks(items []item) ([]item, error) {
 
 // addresses reports whether a set holds the addresses of networks.
 func addresses(set string) bool {
-	return slices.ContainsFunc(families[:], func(f *family46) bool { return set == f.same || set == f.nets || set == f.trusted })
+	return slices.ContainsFunc(families[:], func(f *family46) bool { return set == f.same || set == f.nets || set == f.trusted || set == f.far })
 }
 
 // facts returns the facts of the host that the table holds after the commit.

@@ -163,7 +163,7 @@ type family46 struct {
 	nfproto                                               byte
 	pub, any, rng, refs, route, masq, snat, same, enabled string
 	own, owns, echo                                       string
-	trusted                                               string
+	trusted, far                                          string
 	policySets
 
 	nets, behind, translated string
@@ -171,9 +171,9 @@ type family46 struct {
 
 var families = [2]*family46{
 	{nfproto: unix.NFPROTO_IPV4, pub: "pub4", any: "any4", rng: "rng4", refs: "uses4", route: "route4", masq: "masq4", snat: "snat4", same: "same4", enabled: "flipped4",
-		nets: "nets4", behind: "behind4", translated: "translated4", own: "own4", owns: "owns4", echo: "echo4", trusted: "trusted4", policySets: newPolicySets("4")},
+		nets: "nets4", behind: "behind4", translated: "translated4", own: "own4", owns: "owns4", echo: "echo4", trusted: "trusted4", far: "far4", policySets: newPolicySets("4")},
 	{nfproto: unix.NFPROTO_IPV6, v6: true, pub: "pub6", any: "any6", rng: "rng6", refs: "uses6", route: "route6", masq: "masq6", snat: "snat6", same: "same6", enabled: "flipped6",
-		nets: "nets6", behind: "behind6", translated: "translated6", own: "own6", owns: "owns6", echo: "echo6", trusted: "trusted6", policySets: newPolicySets("6")},
+		nets: "nets6", behind: "behind6", translated: "translated6", own: "own6", owns: "owns6", echo: "echo6", trusted: "trusted6", far: "far6", policySets: newPolicySets("6")},
 }
 
 // familyOf returns the family of an address.

@@ -32,6 +32,9 @@ func outgoing(b *nft.Batch) {
 	for _, f := range families {
 		b.AddRule("postrouting", rule(f.receiver(), exprs{in(f.trusted)}, leave())...)
 	}
+	for _, f := range families {
+		b.AddRule("postrouting", rule(ctDNAT(true), f.farDestination(), exprs{inMap(f.far)}, gotoChain("far_out"))...)
+	}
 	b.AddRule("postrouting", rule(iifIn("ifs"), gotoChain("box_out"))...)
 	b.AddRule("postrouting", rule(exprs{meta(expr.MetaKeyOIFNAME, regA), eq(ifname("lo")...)}, leave())...)
 	b.AddRule("postrouting", rule(fromHost(), gotoChain("host_out"))...)
@@ -47,13 +50,7 @@ func outgoing(b *nft.Batch) {
 		b.AddRule("box_out", rule(f.match(), f.sender(), exprs{in(f.owns)}, gotoChain("port_kept"))...)
 	}
 	b.AddRule("box_out", rule(iifIn("random_ports"), gotoChain("port_random"))...)
-	for _, f := range families {
-		// The address that it will have is not known yet: the number counts.
-		b.AddRule("box_out", rule(f.match(), sourcePort(), exprs{inMap(f.any)}, gotoChain("port_moved"))...)
-		b.AddRule("box_out", rule(f.match(), sourcePort(), exprs{inMap(f.refs)}, gotoChain("port_moved"))...)
-		b.AddRule("box_out", rule(f.match(), f.sender(), exprs{inMap(f.rng)}, gotoChain("port_moved"))...) // any address is in one for all
-	}
-	b.AddRule("box_out", rule(sourcePort(), exprs{in("spans")}, gotoChain("port_moved"))...)
+	publishedNumbers(b, "box_out", gotoChain("port_moved"))
 	b.AddRule("box_out", gotoChain("port_kept")...)
 
 	for _, f := range families {
@@ -68,9 +65,14 @@ func outgoing(b *nft.Batch) {
 		b.AddRule("port_random", rule(f.match(), iifIn(f.masq), masquerade(true))...)
 	}
 	movePorts(b)
+	visitors(b)
 
 	b.AddRule("shadows", rule(oifIn("ifs"), accept())...)
-	b.AddRule("shadows", rule(ctFlag(expr.CtKeySTATE, expr.CtStateBitNEW, true), ctFlag(expr.CtKeySTATUS, statusSNAT, true), iifIn("ifs"), gotoChain("shadow"))...)
+	b.AddRule("shadows", rule(ctFlag(expr.CtKeySTATE, expr.CtStateBitNEW, true), ctFlag(expr.CtKeySTATUS, statusSNAT, true), gotoChain("hidden"))...)
+	b.AddRule("hidden", rule(iifIn("ifs"), gotoChain("shadow"))...)
+	for _, f := range families {
+		b.AddRule("hidden", rule(ctDNAT(true), f.farDestination(), exprs{inMap(f.far)}, gotoChain("shadow"))...)
+	}
 	for _, f := range families {
 		b.AddRule("shadow", rule(f.original(), exprs{in(f.own)}, accept())...)
 	}
@@ -79,37 +81,75 @@ func outgoing(b *nft.Batch) {
 	}
 }
 
-// movePorts adds the rules of port_moved. They match protocols, because nft accepts a port range
-// only with them.
+// movePorts adds the rules of port_moved.
 func movePorts(b *nft.Batch) {
-	add := func(f *family46, parts ...exprs) {
-		protos, id := b.AddAnonymous(nft.Set{Key: []nft.Field{typeProto}},
-			nft.Element{Key: []byte{byte(TCP)}}, nft.Element{Key: []byte{byte(UDP)}}, nft.Element{Key: []byte{byte(SCTP)}})
-		known := exprs{meta(expr.MetaKeyL4PROTO, regA), &expr.Lookup{SourceRegister: regA, SetName: protos, SetID: id}}
-		b.AddRule("port_moved", rule(append([]exprs{f.match(), known}, parts...)...)...)
-	}
-	// Registers that addresses of 16 bytes leave free.
-	const first, last = 3, 4
-	ports := exprs{
-		&expr.Immediate{Register: first, Data: []byte{movedFirst >> 8, movedFirst & 0xff}},
-		&expr.Immediate{Register: last, Data: []byte{movedLast >> 8, movedLast & 0xff}},
-	}
-	to := func(f *family46) exprs {
-		return rule(ports, exprs{f.snatTo(expr.NF_NAT_RANGE_PROTO_RANDOM_FULLY|expr.NF_NAT_RANGE_PROTO_SPECIFIED, first, last)})
-	}
 	// The expr package has no flags for a masquerade with ports.
 	masq := nl.AppendBE32(nil, unix.NFTA_MASQ_FLAGS, expr.NF_NAT_RANGE_PROTO_RANDOM_FULLY|expr.NF_NAT_RANGE_PROTO_SPECIFIED)
-	masq = nl.AppendBE32(masq, unix.NFTA_MASQ_REG_PROTO_MIN, first)
-	masq = nl.AppendBE32(masq, unix.NFTA_MASQ_REG_PROTO_MAX, last)
+	masq = nl.AppendBE32(masq, unix.NFTA_MASQ_REG_PROTO_MIN, regFirst)
+	masq = nl.AppendBE32(masq, unix.NFTA_MASQ_REG_PROTO_MAX, regLast)
 	for _, f := range families {
-		add(f, exprs{meta(expr.MetaKeyIIFNAME, regA), lookup(f.snat)}, to(f))
+		b.AddRule("port_moved", rule(f.match(), havePorts(b), exprs{meta(expr.MetaKeyIIFNAME, regA), lookup(f.snat)}, f.moved())...)
 	}
 	for _, f := range families {
-		add(f, iifIn(f.masq), ports, exprs{nft.Raw{Name: "masq", Data: masq}})
+		b.AddRule("port_moved", rule(f.match(), havePorts(b), iifIn(f.masq), movedPorts(), exprs{nft.Raw{Name: "masq", Data: masq}})...)
 	}
 	for _, f := range families {
-		add(f, fromHost(), exprs{f.saddr()}, to(f))
+		b.AddRule("port_moved", rule(f.match(), havePorts(b), fromHost(), exprs{f.saddr()}, f.moved())...)
 	}
+}
+
+// visitors adds the rules of far_out and far_moved, for visitors of boxes of other hosts. A box there
+// sees one address for them all and for the host itself: no visitor has the port of a service of the
+// host, or one that is published, because it would get what the box sends there.
+func visitors(b *nft.Batch) {
+	const reserved = 1024 // below are the ports of services (ip_unprivileged_port_start)
+	b.AddRule("far_out", rule(havePorts(b), exprs{
+		sport(regA), &expr.Cmp{Op: expr.CmpOpLt, Register: regA, Data: []byte{reserved >> 8, reserved & 0xff}},
+	}, gotoChain("far_moved"))...)
+	publishedNumbers(b, "far_out", gotoChain("far_moved"))
+	for _, f := range families {
+		b.AddRule("far_out", rule(f.farDestination(), exprs{
+			lookup(f.far), &expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.nfproto), RegAddrMin: regA},
+		})...)
+	}
+	for _, f := range families {
+		b.AddRule("far_moved", rule(havePorts(b), f.farDestination(), exprs{lookup(f.far)}, f.moved())...)
+	}
+}
+
+// publishedNumbers adds rules that match a source port which is published on any address, and then do
+// what do says. They are for packets whose address after translation is not known yet.
+func publishedNumbers(b *nft.Batch, chain string, do exprs) {
+	for _, f := range families {
+		b.AddRule(chain, rule(f.match(), sourcePort(), exprs{inMap(f.any)}, do)...)
+		b.AddRule(chain, rule(f.match(), sourcePort(), exprs{inMap(f.refs)}, do)...)
+		b.AddRule(chain, rule(f.match(), f.sender(), exprs{inMap(f.rng)}, do)...) // any address is in one for all
+	}
+	b.AddRule(chain, rule(sourcePort(), exprs{in("spans")}, do)...)
+}
+
+// havePorts matches the protocols that have ports. nft accepts a range of ports only with it.
+func havePorts(b *nft.Batch) exprs {
+	protos, id := b.AddAnonymous(nft.Set{Key: []nft.Field{typeProto}},
+		nft.Element{Key: []byte{byte(TCP)}}, nft.Element{Key: []byte{byte(UDP)}}, nft.Element{Key: []byte{byte(SCTP)}})
+	return exprs{meta(expr.MetaKeyL4PROTO, regA), &expr.Lookup{SourceRegister: regA, SetName: protos, SetID: id}}
+}
+
+// Registers for the first and the last of the ports that flows are moved to. The keys of maps of
+// addresses leave them free.
+const regFirst, regLast = 3, 4
+
+// movedPorts loads these ports.
+func movedPorts() exprs {
+	return exprs{
+		&expr.Immediate{Register: regFirst, Data: []byte{movedFirst >> 8, movedFirst & 0xff}},
+		&expr.Immediate{Register: regLast, Data: []byte{movedLast >> 8, movedLast & 0xff}},
+	}
+}
+
+// moved translates the source to the address in the first register and one of the ports.
+func (f *family46) moved() exprs {
+	return rule(movedPorts(), exprs{f.snatTo(expr.NF_NAT_RANGE_PROTO_RANDOM_FULLY|expr.NF_NAT_RANGE_PROTO_SPECIFIED, regFirst, regLast)})
 }
 
 // refusing adds the rules of input that refuse visitors at the socket of a reserved port, by its

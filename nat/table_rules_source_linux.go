@@ -132,7 +132,16 @@ func (f *family46) sourceInNets() exprs {
 	return rule(f.match(), exprs{network(src4, 4, regA), meta(expr.MetaKeyPROTOCOL, regAfter4), in(f.nets)})
 }
 
-// etherType is the second part of a key of nets.
+// farDestination matches the family, and loads the destination address and the protocol: the key of
+// far.
+func (f *family46) farDestination() exprs {
+	if f.v6 {
+		return rule(f.match(), exprs{network(dst6, 16, regA), meta(expr.MetaKeyPROTOCOL, regB)})
+	}
+	return rule(f.match(), exprs{network(dst4, 4, regA), meta(expr.MetaKeyPROTOCOL, regAfter4)})
+}
+
+// etherType is the second part of a key of nets and far.
 func (f *family46) etherType() []byte {
 	if f.v6 {
 		return []byte{0x86, 0xdd, 0, 0}

@@ -92,11 +92,13 @@ var nameAt = func() map[string]int {
 }()
 
 // network returns the interface of the network that the element is about: for a pair the first one,
-// for a subnet in nets4 or nets6 the one in the comment. It is "" for an element without an
-// interface.
+// for an element of nets4, nets6, far4 or far6 the one in the comment. It is "" for an element without
+// an interface.
 func (it item) network() string {
-	if it.set == families[0].nets || it.set == families[1].nets {
-		return it.elem.Comment
+	for _, f := range families {
+		if it.set == f.nets || it.set == f.far {
+			return it.elem.Comment
+		}
 	}
 	at, ok := nameAt[it.set]
 	if !ok || len(it.elem.Key) < at+unix.IFNAMSIZ {

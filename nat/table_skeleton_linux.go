@@ -14,7 +14,7 @@ import (
 // changes with every change of a set, chain or rule.
 const (
 	commentPrefix   = "boxwire skeleton"
-	skeletonVersion = 8
+	skeletonVersion = 9
 )
 
 var skeletonComment = fmt.Sprint(commentPrefix, " ", skeletonVersion)
@@ -92,6 +92,8 @@ func skeletonSets() []nft.Set {
 		{Name: "bridged", Key: f(typeIfname, typeIfname)},
 		{Name: "trusted4", Key: f(typeAddr4, typeIfname), Interval: true},
 		{Name: "trusted6", Key: f(typeAddr6, typeIfname), Interval: true},
+		{Name: "far4", Key: f(typeAddr4, typeEther), Data: f(typeAddr4), Interval: true},
+		{Name: "far6", Key: f(typeAddr6, typeEther), Data: f(typeAddr6), Interval: true},
 		{Name: "strict", Key: f(typeIfname)},
 		{Name: "policed", Key: f(typeIfname)},
 		{Name: "policed_addrs", Key: f(typeIfname), Data: f(typeMark)},
@@ -131,7 +133,10 @@ func skeletonChains() []nft.Chain {
 		{Name: "port_kept"},
 		{Name: "port_moved"},
 		{Name: "port_random"},
+		{Name: "far_out"},
+		{Name: "far_moved"},
 		{Name: "shadows", Type: "filter", Hook: unix.NF_INET_POST_ROUTING, Priority: 101},
+		{Name: "hidden"},
 		{Name: "shadow"},
 	}
 }
