@@ -1,5 +1,3 @@
-//go:build linux
-
 // Run starts a program in a box: a network namespace of its own, plugged into a
 // bridge of the host, with published ports, and gone again when the program ends.
 //
@@ -9,171 +7,15 @@
 // It keeps no state but in the kernel: run ls, rm and gc read back from names,
 // aliases and comments what there is. The namespace that it is started in is the
 // host: `ip netns exec H run ...` wires within H.
+//
+// Its code is in examples/internal/runner.
 package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"flag"
-	"fmt"
-	"io"
 	"os"
-	"strings"
-	"text/tabwriter"
 
-	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/examples/internal/runner"
 )
 
-func main() {
-	status, err := run(context.Background(), os.Args[1:])
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "run:", oneLine(err))
-	}
-	os.Exit(status)
-}
-
-// run does what the command line says and returns the program's exit status.
-func run(ctx context.Context, args []string) (int, error) {
-	verb := ""
-	if len(args) > 0 {
-		verb = args[0]
-	}
-	switch verb {
-	case "exec", "ls", "rm", "gc":
-	default:
-		return runBox(ctx, args)
-	}
-	host, err := netns.Current()
-	if err != nil {
-		return statusOurs, err
-	}
-	defer host.Close()
-	args = args[1:]
-	switch verb {
-	case "exec":
-		return execIn(ctx, host, args, catch())
-	case "ls":
-		asJSON := len(args) == 1 && (args[0] == "-json" || args[0] == "--json")
-		if len(args) > 0 && !asJSON {
-			return statusOurs, fmt.Errorf("ls takes -json and nothing else, not %q", args)
-		}
-		err = ls(ctx, host, asJSON, os.Stdout)
-	case "rm":
-		err = rm(ctx, host, args)
-	case "gc":
-		if len(args) > 0 {
-			return statusOurs, fmt.Errorf("gc takes no arguments, not %q", args)
-		}
-		err = gc(ctx, host, os.Stdout)
-	}
-	if err != nil {
-		return statusOurs, err
-	}
-	return 0, nil
-}
-
-// runBox makes a box, runs the command in it, and removes the box.
-func runBox(ctx context.Context, args []string) (status int, err error) {
-	o, err := parseOptions(args, os.Stdout)
-	if errors.Is(err, flag.ErrHelp) {
-		return 0, nil
-	}
-	if err != nil {
-		return statusOurs, err
-	}
-	signals := catch()
-	if o.rootless && !inRootless() {
-		return rootless(signals)
-	}
-	if o.rootless {
-		os.Unsetenv(rootlessEnv) // what is started in the box is not in this state
-		if err := prepareMounts(); err != nil {
-			return statusOurs, err
-		}
-	}
-	host, err := netns.Current()
-	if err != nil {
-		return statusOurs, err
-	}
-	defer host.Close()
-	if o.network == "host" {
-		return execute(host, o.command, signals)
-	}
-	if name, ok := o.shares(); ok {
-		return execIn(ctx, host, append([]string{name}, o.command...), signals)
-	}
-	w, err := wire(ctx, host, &o)
-	if err != nil {
-		return statusOurs, err
-	}
-	defer func() {
-		unlock, lerr := lock()
-		if lerr == nil {
-			lerr = w.remove(ctx, host, &o)
-			unlock()
-		}
-		if err == nil && lerr != nil {
-			status, err = statusOurs, lerr
-		}
-	}()
-	end, err := w.keep(ctx, &o, os.Stderr)
-	if err != nil {
-		return statusOurs, err
-	}
-	defer end() // before the box is removed
-	return execute(w.ns, o.command, signals)
-}
-
-// execIn runs a command in the network of a box that exists.
-func execIn(ctx context.Context, host *netns.NS, args []string, signals <-chan os.Signal) (int, error) {
-	if len(args) < 2 {
-		return statusOurs, errors.New("exec takes the name of a box and a command")
-	}
-	ns, _, err := openSpace(ctx, host, args[0])
-	if errors.Is(err, os.ErrNotExist) {
-		err = fmt.Errorf("there is no box %s", args[0])
-	}
-	if err != nil {
-		return statusOurs, err
-	}
-	defer ns.Close()
-	return execute(ns, args[1:], signals)
-}
-
-// ls lists the boxes.
-func ls(ctx context.Context, host *netns.NS, asJSON bool, out io.Writer) error {
-	all, err := boxes(ctx, host)
-	if err != nil {
-		return err
-	}
-	if asJSON {
-		e := json.NewEncoder(out)
-		e.SetIndent("", "  ")
-		return e.Encode(all)
-	}
-	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "NAME\tADDRESSES\tBRIDGE\tHOST LINK\tPID\tPORTS")
-	for _, b := range all {
-		var addrs []string
-		for _, a := range b.Addrs {
-			addrs = append(addrs, a.String())
-		}
-		pid := "gone"
-		if b.Pid != 0 {
-			pid = fmt.Sprint(b.Pid)
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", b.Name, dash(strings.Join(addrs, ", ")), dash(b.Bridge), dash(b.HostLink), pid, dash(strings.Join(b.Ports, ", ")))
-	}
-	return w.Flush()
-}
-
-func dash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
-
-// oneLine keeps an error that joins several on one line.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+func main() { os.Exit(runner.Main(context.Background(), os.Args[1:], runner.Program{})) }

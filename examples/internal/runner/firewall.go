@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package runner
 
 import (
 	"context"
@@ -49,7 +49,7 @@ func (w *wired) warn(ctx context.Context, o *options, addrs []netip.Prefix, out 
 		}
 		for _, c := range causes {
 			if c.Kind == nat.CauseForeignDrop && c.Certain {
-				fmt.Fprintf(out, "run: box %s is cut off: %s (-accept-forward)\n", o.name, c.Text)
+				fmt.Fprintf(out, "%s: box %s is cut off: %s (-accept-forward)\n", o.program.Name, o.name, c.Text)
 				return nil
 			}
 		}
@@ -101,7 +101,7 @@ func (w *wired) keep(ctx context.Context, o *options, out io.Writer) (end func()
 		for _, err := range w.gw.Maintain(ctx, func() nat.State { return mine }) {
 			if err != nil && ctx.Err() == nil && said != err.Error() {
 				said = err.Error()
-				fmt.Fprintln(out, "run: keeping the firewall:", oneLine(err))
+				fmt.Fprintf(out, "%s: keeping the firewall: %s\n", o.program.Name, oneLine(err))
 			}
 		}
 	}()

@@ -1,4 +1,4 @@
-package main
+package runner
 
 import (
 	"bytes"
@@ -29,7 +29,9 @@ const cliEnv = "BOXWIRE_RUN_TEST"
 func TestMain(m *testing.M) {
 	switch os.Getenv(cliEnv) {
 	case "run":
-		main()
+		os.Exit(Main(context.Background(), os.Args[1:], Program{}))
+	case "keeper":
+		os.Exit(keeper())
 	case "serve":
 		serve()
 	default:

@@ -1,4 +1,4 @@
-package main
+package runner
 
 import (
 	"bufio"
@@ -200,6 +200,9 @@ func TestABoxIsFoundFromAnotherMountNamespace(t *testing.T) {
 		}
 		if got := cli(t, host, "exec", name, "readlink", "/proc/self/ns/net"); got != (result{out: line}) {
 			t.Errorf("exec ended with %+v, want %q", got, line)
+		}
+		if got := cli(t, host, "exec", name, "--", "readlink", "/proc/self/ns/net"); got != (result{out: line}) {
+			t.Errorf("exec with -- ended with %+v, want %q", got, line)
 		}
 		if got := cli(t, host, "gc"); got != (result{}) {
 			t.Errorf("gc ended with %+v, and the box is alive", got)

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package runner
 
 import (
 	"context"
@@ -143,7 +143,7 @@ func (w *wired) plug(ctx context.Context, host *netns.NS, o *options, others []*
 		return err
 	}
 	mtu := o.mtu
-	if mtu == 0 {
+	if mtu == 0 || o.program.fixed() { // boxes on one bridge send each other packets of one size
 		mtu = br.MTU
 	}
 	port, err := link.Create(ctx, host, link.Spec{

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package runner
 
 import (
 	"bytes"
@@ -38,7 +38,11 @@ func ensureBridge(ctx context.Context, host *netns.NS, o *options) (link.Link, e
 			return br, err
 		}
 		if !own {
-			return br, fmt.Errorf("-bridge %s: there is such a link (%s), and run has not made it", o.bridge, kindOf(br))
+			flag := "-bridge"
+			if o.program.fixed() {
+				flag = "bridge"
+			}
+			return br, fmt.Errorf("%s %s: there is such a link (%s), and %s has not made it", flag, o.bridge, kindOf(br), o.program.Name)
 		}
 		if !half {
 			return br, checkBridge(ctx, br, o)
@@ -47,7 +51,7 @@ func ensureBridge(ctx context.Context, host *netns.NS, o *options) (link.Link, e
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return br, err
 	}
-	if err := checkSubnets(ctx, host, o); err != nil {
+	if err := freeSubnets(ctx, host, o); err != nil {
 		return br, err
 	}
 	spec := link.Spec{
@@ -72,7 +76,7 @@ func addNetwork(ctx context.Context, host *netns.NS, o *options) error {
 	defer gw.Close()
 	return gw.SetNetwork(ctx, nat.Network{
 		Interface: o.bridge, Subnets: o.subnets,
-		Masquerade: !o.internal, Internal: o.internal, Isolated: o.isolate,
+		Masquerade: !o.internal, Internal: o.internal, Isolated: o.isolate, Trusted: o.trusted,
 	})
 }
 
@@ -102,7 +106,7 @@ func checkBridge(ctx context.Context, br link.Link, o *options) error {
 	}
 	for _, s := range o.subnets {
 		if !slices.Contains(have, s) {
-			return fmt.Errorf("-subnet %v: the bridge %s has %v, for the boxes that are on it", s, o.bridge, have)
+			return fmt.Errorf("%s: the bridge %s has %v, for the boxes that are on it", o.subnet(s), o.bridge, have)
 		}
 	}
 	gw, err := openNAT(ctx, br.NS())
@@ -121,19 +125,30 @@ func checkBridge(ctx context.Context, br link.Link, o *options) error {
 		if n.Internal != o.internal || n.Isolated != o.isolate {
 			return fmt.Errorf("-internal and -isolate are a bridge's: %s has -internal=%t -isolate=%t, for the boxes that are on it", o.bridge, n.Internal, n.Isolated)
 		}
+		if o.program.fixed() && !samePrefixes(n.Trusted, o.trusted) {
+			return fmt.Errorf("trusted prefixes %v: the bridge %s has %v, for the boxes that are on it", o.trusted, o.bridge, n.Trusted)
+		}
 		return nil
 	}
 	return addNetwork(ctx, br.NS(), o) // cut off between the bridge and its network
 }
 
-// checkSubnets refuses a subnet that a link of the host is in already, and one of
+// samePrefixes says whether two lists have the same prefixes, in any order.
+func samePrefixes(a, b []netip.Prefix) bool {
+	a, b = slices.Clone(a), slices.Clone(b)
+	slices.SortFunc(a, netip.Prefix.Compare)
+	slices.SortFunc(b, netip.Prefix.Compare)
+	return slices.Equal(a, b)
+}
+
+// freeSubnets refuses a subnet that a link of the host is in already, and one of
 // IPv6 where the host has none; that of the defaults is left out then.
-func checkSubnets(ctx context.Context, host *netns.NS, o *options) error {
+func freeSubnets(ctx context.Context, host *netns.NS, o *options) error {
 	// A kernel that was started without has no such setting.
 	off, err := host.Sysctl(ctx, "net/ipv6/conf/default/disable_ipv6")
 	if is6 := func(s netip.Prefix) bool { return s.Addr().Is6() }; err != nil || off != "0" {
 		if i := slices.IndexFunc(o.subnets, is6); i >= 0 && o.ownSubnets {
-			return fmt.Errorf("-subnet %v: IPv6 is switched off on this host (net.ipv6.conf.default.disable_ipv6)", o.subnets[i])
+			return fmt.Errorf("%s: IPv6 is switched off on this host (net.ipv6.conf.default.disable_ipv6)", o.subnet(o.subnets[i]))
 		}
 		o.subnets = slices.DeleteFunc(o.subnets, is6)
 	}
@@ -143,14 +158,19 @@ func checkSubnets(ctx context.Context, host *netns.NS, o *options) error {
 	}
 	for _, s := range o.subnets {
 		for _, a := range addrs {
-			if !a.Prefix.Masked().Overlaps(s) {
+			shared := o.program.fixed() && a.Prefix.Addr() == gateway(s).Addr() && a.Prefix.IsSingleIP()
+			if shared || !a.Prefix.Masked().Overlaps(s) {
 				continue
 			}
 			holder := fmt.Sprint("link ", a.Link)
 			if l, err := link.ByIndex(ctx, host, a.Link); err == nil {
 				holder = "link " + l.Name
 			}
-			return fmt.Errorf("subnet %v overlaps %v of %s; choose another with -subnet", s, a.Prefix, holder)
+			hint := "; choose another with -subnet"
+			if o.program.fixed() {
+				hint = ""
+			}
+			return fmt.Errorf("subnet %v overlaps %v of %s%s", s, a.Prefix, holder, hint)
 		}
 	}
 	return nil
