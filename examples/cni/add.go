@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"time"
 
 	"github.com/boxwire/boxwire/link"
+	"github.com/boxwire/boxwire/nat"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -25,6 +27,10 @@ func add(ctx context.Context, r *request) (err error) {
 		return err
 	}
 	defer box.Close()
+	r.box = box.ID()
+	if r.conf.inside() {
+		return addInside(ctx, r, box)
+	}
 	if err := r.clear(ctx); err != nil {
 		return err
 	}
@@ -46,7 +52,7 @@ func add(ctx context.Context, r *request) (err error) {
 	br := &bridge{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, detach(ctx, r, br.made), br.restore(ctx))
+			err = errors.Join(err, detach(ctx, r, br.made), br.restore(ctx, r))
 		}
 	}()
 	if r.conf.pool != nil {
@@ -57,10 +63,14 @@ func add(ctx context.Context, r *request) (err error) {
 	if err := r.fits(ctx, box, l); err != nil {
 		return err
 	}
-	if br, err = ensureBridge(ctx, r, l); err != nil {
+	if r.conf.as == modePTP {
+		if err := l.fitsPTP(); err != nil {
+			return err
+		}
+	} else if br, err = ensureBridge(ctx, r, l); err != nil {
 		return err
 	}
-	result, err := r.wire(ctx, br.Link, box, l)
+	result, err := r.wire(ctx, br, box, l)
 	if err != nil {
 		return err
 	}
@@ -119,9 +129,10 @@ func (r *request) absent(ctx context.Context) (half bool, err error) {
 }
 
 // wire makes the pair and what belongs to it, and returns what has been made.
-func (r *request) wire(ctx context.Context, br link.Link, box *netns.NS, l *lease) (*current.Result, error) {
+func (r *request) wire(ctx context.Context, br *bridge, box *netns.NS, l *lease) (*current.Result, error) {
 	c := r.conf
-	if err := r.checkMAC(ctx, br); err != nil {
+	ptp := c.as == modePTP
+	if err := r.checkMAC(ctx, br.Link); err != nil {
 		return nil, err
 	}
 	mac, err := ownMAC(r.host, r.at.link())
@@ -129,7 +140,7 @@ func (r *request) wire(ctx context.Context, br link.Link, box *netns.NS, l *leas
 		return nil, err
 	}
 	mtu := c.MTU
-	if mtu == 0 { // a smaller one would be the bridge's, too
+	if mtu == 0 && !ptp { // a smaller one would be the bridge's, too
 		mtu = br.MTU
 	}
 	gw, err := r.firewall(ctx, l)
@@ -143,13 +154,16 @@ func (r *request) wire(ctx context.Context, br link.Link, box *netns.NS, l *leas
 	if hasIPv6(ctx, box, "default") {
 		ipv6.AddrGenMode = new(link.AddrGenNone)
 	}
-	port, err := link.Create(ctx, r.host, link.Spec{
-		Name: r.at.link(), Up: c.policy == nil, Master: br.Ref(), MTU: mtu, MAC: mac,
-		Alias: r.at.alias() + " " + begun, Port: r.portOptions(ctx),
-		Kind: link.Veth{Peer: link.Spec{
-			NS: box, Name: r.at.ifname, Up: !c.DisableContainerInterface, MTU: mtu, MAC: c.mac, Addrs: l.addrs, IPv6: ipv6,
-		}},
-	})
+	peer := link.Spec{NS: box, Name: r.at.ifname, Up: !c.DisableContainerInterface, MTU: mtu, MAC: c.mac, IPv6: ipv6}
+	spec := link.Spec{
+		Name: r.at.link(), Up: !c.late(), MTU: mtu, MAC: mac, Alias: r.at.alias() + " " + begun,
+	}
+	if !ptp { // which has no routes to its subnets
+		spec.Master, spec.Port = br.Ref(), r.portOptions(ctx)
+		peer.Addrs, peer.DAD = l.addrs, c.EnableDAD
+	}
+	spec.Kind = link.Veth{Peer: peer}
+	port, err := link.Create(ctx, r.host, spec)
 	if err != nil {
 		return nil, failed("making the container's link", err)
 	}
@@ -157,9 +171,19 @@ func (r *request) wire(ctx context.Context, br link.Link, box *netns.NS, l *leas
 	if err != nil {
 		return nil, failed("reading the container's link", err)
 	}
-	if c.policy != nil {
-		if err := r.guard(ctx, gw, port, eth, l); err != nil {
+	if c.late() {
+		if err := r.secure(ctx, gw, port, eth, l); err != nil {
 			return nil, err
+		}
+	}
+	if ptp {
+		if err := r.wirePTP(ctx, box, port, eth, l); err != nil {
+			return nil, err
+		}
+		if gw != nil { // the link forwards from now on
+			if err := r.networkPTP(ctx, gw, l); err != nil {
+				return nil, failed("adding the container's link to the firewall", err)
+			}
 		}
 	}
 	if r.conf.IsDefaultGateway {
@@ -177,27 +201,74 @@ func (r *request) wire(ctx context.Context, br link.Link, box *netns.NS, l *leas
 	if c.DisableContainerInterface { // nothing comes or goes
 		return r.result(br, port, eth, l), nil
 	}
-	if err := settle(ctx, br, port); err != nil {
+	if !ptp {
+		if err := settle(ctx, br.gate, port); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.detect(ctx, eth, l); err != nil {
 		return nil, err
 	}
 	return r.result(br, port, eth, l), announce(ctx, eth)
 }
 
+// late says whether the container's port comes up only when more is set.
+func (c *config) late() bool {
+	return c.policy != nil && c.as != modePTP || c.inVLANs() || c.MacSpoofChk
+}
+
+// secure sets what the container's port needs before its first frame, and brings it up.
+func (r *request) secure(ctx context.Context, gw *nat.NAT, port, eth link.Link, l *lease) error {
+	if err := r.conf.setVLANs(ctx, port); err != nil {
+		return failed("setting the VLANs of the container's port", err)
+	}
+	if err := r.conf.bindMAC(ctx, port, eth.MAC); err != nil {
+		return err
+	}
+	if r.conf.policy != nil && r.conf.as != modePTP { // there, the network is the container's address
+		if err := gw.SetGuards(ctx, r.guardOf(eth.MAC, l.addrs)); err != nil {
+			return failed("guarding the container's link", err)
+		}
+	}
+	return failed("bringing the container's link up", port.SetUp(ctx))
+}
+
+// detect waits for the duplicate address detection that enabledad asks for.
+func (c *config) detect(ctx context.Context, eth link.Link, l *lease) error {
+	var addrs []netip.Addr
+	for _, a := range l.addrs {
+		if a.Addr().Is6() {
+			addrs = append(addrs, a.Addr())
+		}
+	}
+	if !c.EnableDAD || len(addrs) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return failed("duplicate address detection", eth.WaitAddr(ctx, addrs...))
+}
+
 // finish notes that the attachment is whole, with the container's hardware address.
 func (r *request) finish(ctx context.Context, result *current.Result) error {
 	port, err := link.Get(ctx, r.host, r.at.link())
-	if err == nil {
-		_, err = port.Update(ctx, link.Spec{Alias: r.at.alias() + " " + result.Interfaces[2].Mac})
+	for _, f := range result.Interfaces {
+		if err == nil && f.Sandbox != "" {
+			_, err = port.Update(ctx, link.Spec{Alias: r.at.alias() + " " + f.Mac})
+		}
 	}
 	return failed("giving the container's link its alias", err)
 }
 
 // announce corrects what the host and the bridge's other containers remember of the
 // addresses, which another container may have had until now. It is no part of the
-// attachment: without it, they find out by themselves within a minute.
+// attachment: without it, they find out by themselves within a minute. A link whose
+// other side is not there yet is not waited for.
 func announce(ctx context.Context, eth link.Link) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
 	err := eth.Announce(ctx)
-	if errors.Is(err, os.ErrPermission) { // no CAP_NET_RAW
+	if errors.Is(err, os.ErrPermission) || errors.Is(err, context.DeadlineExceeded) { // no CAP_NET_RAW
 		return nil
 	}
 	return failed("announcing the container's addresses", err)
@@ -207,12 +278,12 @@ func announce(ctx context.Context, eth link.Link) error {
 // a rule, so that its first packet arrives, and until a bridge that had no port yet
 // has its carrier: what the host sends by it before is dropped. A bridge with the
 // spanning tree protocol takes half a minute, which is not waited for.
-func settle(ctx context.Context, br, port link.Link) error {
+func settle(ctx context.Context, gate, port link.Link) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	err := port.WaitForwarding(ctx)
 	if err == nil {
-		_, err = br.WaitCarrier(ctx)
+		_, err = gate.WaitCarrier(ctx)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil
@@ -225,12 +296,16 @@ func settle(ctx context.Context, br, port link.Link) error {
 // is bridged; there it isolates by itself.
 func (r *request) portOptions(ctx context.Context) link.PortOptions {
 	seen, _ := r.host.Sysctl(ctx, "net.bridge.bridge-nf-call-iptables")
-	return link.PortOptions{
+	o := link.PortOptions{
 		// A container reaches its own published port only with it when the
 		// firewall sees what is bridged.
 		Hairpin:  new(r.conf.HairpinMode || len(r.conf.RuntimeConfig.PortMappings) > 0),
 		Isolated: new(r.conf.PortIsolation || r.conf.Isolate && seen != "1"),
 	}
+	if r.conf.MacSpoofChk {
+		o.Locked, o.Learning = new(true), new(false)
+	}
+	return o
 }
 
 // limit sets the rates. The link that carries one of them gets the owner's name,

@@ -41,11 +41,16 @@ func getBridge(ctx context.Context, r *request) (link.Link, error) {
 // A bridge is the network's bridge, with what this ADD has changed of it.
 type bridge struct {
 	link.Link
-	made    bool // by this ADD
-	raised  bool // it was down
-	added   []netip.Prefix
-	dropped []link.Addr // for forceAddress
-	routes  []route.Route
+	gate     link.Link // has the gateways' addresses: the bridge, or the host's link in a VLAN of it
+	made     bool      // by this ADD
+	raised   bool      // it was down
+	filtered bool      // it did not filter by VLAN
+	joined   bool      // the host was not in the VLAN
+	entered  bool      // by a link that this ADD has made
+	opened   bool      // it was not promiscuous
+	added    []netip.Prefix
+	dropped  []link.Addr // for forceAddress
+	routes   []route.Route
 }
 
 // ensureBridge makes the bridge on first use, and sees to it that it is up and
@@ -66,34 +71,66 @@ func ensureBridge(ctx context.Context, r *request, l *lease) (b *bridge, err err
 		}
 	}
 	if begin != nil {
+		addrs := gates
+		var filtering *bool
+		if r.conf.inVLANs() {
+			filtering = new(true)
+		}
+		if r.conf.VLAN != 0 {
+			addrs = nil // its link in the VLAN has them
+		}
 		mac, err := ownMAC(r.host, r.conf.Bridge)
 		if err != nil {
 			return b, err
 		}
 		b.made = true
 		b.Link, err = begin(ctx, r.host, link.Spec{
-			Name: r.conf.Bridge, Up: true, MTU: r.conf.MTU, MAC: mac, Alias: bridgeAlias, Addrs: gates,
+			Name: r.conf.Bridge, Up: true, MTU: r.conf.MTU, MAC: mac, Alias: bridgeAlias, Addrs: addrs,
 			// Without it, each further container costs more than the one before.
-			Kind: link.Bridge{MulticastSnooping: new(false)},
+			Kind: link.Bridge{MulticastSnooping: new(false), VLANFiltering: filtering},
 		})
-		if err == nil {
-			err = b.lead(ctx, r.farSubnets(l))
+		b.gate = b.Link
+		if err != nil {
+			return b, failed("making the bridge "+r.conf.Bridge, err)
 		}
-		return b, failed("making the bridge "+r.conf.Bridge, err)
 	}
 	if err != nil {
 		return b, failed("looking at the bridge "+r.conf.Bridge, err)
 	}
-	if err := b.prepare(ctx, r.conf.ForceAddress, gates); err != nil {
+	if err := b.open(ctx, r.conf.PromiscMode); err != nil {
 		return b, err
 	}
+	if err := b.filter(ctx, r); err != nil {
+		return b, err
+	}
+	if err := b.enter(ctx, r); err != nil {
+		return b, err
+	}
+	if !b.made || b.gate.Index != b.Index {
+		if err := b.prepare(ctx, r.conf.ForceAddress, gates); err != nil {
+			return b, err
+		}
+	}
 	return b, failed("adding routes to the bridge", b.lead(ctx, r.farSubnets(l)))
+}
+
+// open has the bridge receive every frame.
+func (b *bridge) open(ctx context.Context, on bool) error {
+	if !on {
+		return nil
+	}
+	is, err := isPromiscuous(ctx, b.Link)
+	if err == nil && !is {
+		err = setPromiscuous(ctx, b.Link, true)
+		b.opened = err == nil
+	}
+	return failed("setting the bridge's promiscuous mode", err)
 }
 
 // lead adds the host's routes to subnets that the bridge has no address of.
 func (b *bridge) lead(ctx context.Context, subnets []netip.Prefix) error {
 	for _, s := range subnets {
-		to := route.Route{Dst: s, Dev: b.Index}
+		to := route.Route{Dst: s, Dev: b.gate.Index}
 		err := route.Add(ctx, b.NS(), to)
 		if errors.Is(err, os.ErrExist) {
 			continue
@@ -116,13 +153,18 @@ func (b *bridge) prepare(ctx context.Context, force bool, gates []netip.Prefix) 
 		}
 		b.raised = true
 	}
-	have, err := b.Addrs(ctx)
+	if !b.gate.Up && b.gate.Index != b.Index {
+		if err := b.gate.SetUp(ctx); err != nil {
+			return failed("bringing the bridge's link in the VLAN up", err)
+		}
+	}
+	have, err := b.gate.Addrs(ctx)
 	if err != nil {
 		return failed("reading the bridge's addresses", err)
 	}
 	missing := without(gates, have)
 	if force && len(missing) > 0 {
-		err := b.FlushAddrs(ctx, func(a link.Addr) bool {
+		err := b.gate.FlushAddrs(ctx, func(a link.Addr) bool {
 			drop := !slices.Contains(gates, a.Prefix) && slices.ContainsFunc(missing, func(m netip.Prefix) bool {
 				return m.Addr().Is4() == a.Prefix.Addr().Is4() && (m.Addr().Is4() || m.Overlaps(a.Prefix))
 			})
@@ -135,7 +177,7 @@ func (b *bridge) prepare(ctx context.Context, force bool, gates []netip.Prefix) 
 			return failed("taking the bridge's other addresses away", err)
 		}
 		// With a primary address its secondary ones have gone.
-		if have, err = b.Addrs(ctx); err != nil {
+		if have, err = b.gate.Addrs(ctx); err != nil {
 			return failed("reading the bridge's addresses", err)
 		}
 		missing = without(gates, have)
@@ -143,7 +185,7 @@ func (b *bridge) prepare(ctx context.Context, force bool, gates []netip.Prefix) 
 	if len(missing) == 0 {
 		return nil
 	}
-	if err := b.AddPrefixes(ctx, missing...); err != nil {
+	if err := b.gate.AddPrefixes(ctx, missing...); err != nil {
 		return failed("giving the bridge its addresses", err)
 	}
 	b.added = missing
@@ -151,7 +193,7 @@ func (b *bridge) prepare(ctx context.Context, force bool, gates []netip.Prefix) 
 }
 
 // restore gives a bridge that was there back what it was.
-func (b *bridge) restore(ctx context.Context) error {
+func (b *bridge) restore(ctx context.Context, r *request) error {
 	if b.made || b.Index == 0 {
 		return nil
 	}
@@ -159,11 +201,24 @@ func (b *bridge) restore(ctx context.Context) error {
 	if len(b.routes) > 0 {
 		errs = append(errs, netns.IgnoreNotExist(route.Delete(ctx, b.NS(), b.routes...)))
 	}
-	if len(b.added) > 0 {
-		errs = append(errs, netns.IgnoreNotExist(b.DeleteAddrs(ctx, b.added...)))
+	switch {
+	case b.entered:
+		errs = append(errs, netns.IgnoreNotExist(b.gate.Delete(ctx)))
+	case len(b.added) > 0:
+		errs = append(errs, netns.IgnoreNotExist(b.gate.DeleteAddrs(ctx, b.added...)))
+	}
+	if b.joined {
+		errs = append(errs, netns.IgnoreNotExist(b.DeleteVLANs(ctx, link.PortVLAN{ID: uint16(r.conf.VLAN)})))
 	}
 	if len(b.dropped) > 0 {
-		errs = append(errs, b.AddAddrs(ctx, b.dropped...))
+		errs = append(errs, b.gate.AddAddrs(ctx, b.dropped...))
+	}
+	if b.filtered {
+		_, err := b.Update(ctx, link.Spec{Kind: link.Bridge{VLANFiltering: new(false)}})
+		errs = append(errs, err)
+	}
+	if b.opened {
+		errs = append(errs, setPromiscuous(ctx, b.Link, false))
 	}
 	if b.raised {
 		errs = append(errs, b.SetDown(ctx))
@@ -253,12 +308,12 @@ func (c *config) needsNetwork() bool {
 // share it, and IPAM may assign from several subnets, so that those it has stay.
 func (c *config) wantedNetwork(have []nat.NetworkState, subnets []netip.Prefix) nat.Network {
 	for _, n := range have {
-		if n.Interface == c.Bridge {
+		if n.Interface == c.segment() {
 			subnets = merge(n.Subnets, subnets)
 		}
 	}
 	return nat.Network{
-		Interface: c.Bridge, Subnets: subnets,
+		Interface: c.segment(), Subnets: subnets,
 		Masquerade: c.IPMasq, Internal: c.Internal, Isolated: c.Isolate,
 	}
 }
@@ -270,12 +325,16 @@ func dropBridge(ctx context.Context, r *request) error {
 	if err != nil {
 		return netns.IgnoreNotExist(err)
 	}
-	if own, _, err := isOwn(ctx, br); err != nil || !own {
+	own, _, err := isOwn(ctx, br)
+	if err != nil {
 		return netns.IgnoreNotExist(err)
 	}
 	ports, err := link.List(ctx, r.host, link.Filter{Master: br.Ref()})
-	if err != nil || len(ports) > 0 {
+	if err != nil {
 		return err
+	}
+	if !own || len(ports) > 0 {
+		return leave(ctx, r, br, ports)
 	}
 	return netns.IgnoreNotExist(br.Delete(ctx))
 }
@@ -283,9 +342,9 @@ func dropBridge(ctx context.Context, r *request) error {
 // dropTable removes the network of a bridge that is gone, and a table without any
 // network or port.
 func dropTable(ctx context.Context, r *request, gw *nat.NAT) error {
-	_, err := link.Get(ctx, r.host, r.conf.Bridge)
+	_, err := link.Get(ctx, r.host, r.conf.segment())
 	if errors.Is(err, os.ErrNotExist) {
-		err = netns.IgnoreNotExist(gw.DeleteNetwork(ctx, r.conf.Bridge))
+		err = netns.IgnoreNotExist(gw.DeleteNetwork(ctx, r.conf.segment()))
 	}
 	networks, nerr := gw.ListNetworks(ctx)
 	if err = errors.Join(err, nerr); err != nil || len(networks) > 0 {

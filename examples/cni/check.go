@@ -67,8 +67,14 @@ func check(ctx context.Context, r *request) error {
 			}
 		}
 	}
+	if r.conf.inside() {
+		if dev, err := r.conf.findDevice(sysfs); r.conf.as == modeHostDevice && (err != nil || dev.space) {
+			return err
+		}
+		return errors.Join(r.checkInside(ctx, box), r.checkBox(ctx, box, l, mac))
+	}
 	for _, step := range []func() error{
-		func() error { return r.checkHost(ctx, l) },
+		func() error { return r.checkHost(ctx, l, mac) },
 		func() error { return r.checkBox(ctx, box, l, mac) },
 		func() error { return r.checkFirewall(ctx, l, mac) },
 		func() error { return r.checkForwarding(ctx, l) },
@@ -96,7 +102,17 @@ func (r *request) reported(result *current.Result) (*lease, string, error) {
 	return nil, "", invalid("prevResult has no link of the container", r.at.ifname)
 }
 
-func (r *request) checkHost(ctx context.Context, l *lease) error {
+func (r *request) checkHost(ctx context.Context, l *lease, mac string) error {
+	if r.conf.as == modePTP {
+		port, err := r.checkPort(ctx)
+		if err != nil {
+			return err
+		}
+		if err := r.checkPTP(ctx, port, l); err != nil {
+			return err
+		}
+		return r.checkRates(ctx, port)
+	}
 	br, err := getBridge(ctx, r)
 	if err != nil {
 		return lost("the bridge "+r.conf.Bridge, err)
@@ -104,7 +120,25 @@ func (r *request) checkHost(ctx context.Context, l *lease) error {
 	if !br.Up {
 		return drift("the bridge is down")
 	}
-	missing, err := missingAddrs(ctx, br, r.gatewayPrefixes(l))
+	if r.conf.PromiscMode {
+		is, err := isPromiscuous(ctx, br)
+		if err != nil {
+			return failed("reading the bridge's flags", err)
+		}
+		if !is {
+			return drift("the bridge is not in promiscuous mode")
+		}
+	}
+	gate := br
+	if r.conf.VLAN != 0 && r.conf.IsGateway {
+		if gate, err = link.Get(ctx, r.host, r.conf.segment()); err != nil {
+			return lost("the bridge's link "+r.conf.segment(), err)
+		}
+		if !gate.Up {
+			return drift("%s is down", gate.Name)
+		}
+	}
+	missing, err := missingAddrs(ctx, gate, r.gatewayPrefixes(l))
 	if err != nil {
 		return failed("reading the bridge's addresses", err)
 	}
@@ -112,7 +146,7 @@ func (r *request) checkHost(ctx context.Context, l *lease) error {
 		return drift("the bridge has lost %v", missing)
 	}
 	if far := r.farSubnets(l); len(far) > 0 {
-		routes, err := route.List(ctx, r.host, route.Filter{Dev: br.Index})
+		routes, err := route.List(ctx, r.host, route.Filter{Dev: gate.Index})
 		if err != nil {
 			return failed("reading the host's routes", err)
 		}
@@ -122,17 +156,12 @@ func (r *request) checkHost(ctx context.Context, l *lease) error {
 			}
 		}
 	}
-	port, err := link.Get(ctx, r.host, r.at.link())
+	port, err := r.checkPort(ctx)
 	if err != nil {
-		return lost("the host's link "+r.at.link(), err)
+		return err
 	}
-	switch {
-	case port.Master != br.Index:
+	if port.Master != br.Index {
 		return drift("%s is no port of the bridge", port.Name)
-	case !port.Up:
-		return drift("%s is down", port.Name)
-	case r.conf.MTU != 0 && port.MTU != r.conf.MTU:
-		return drift("%s has the MTU %d, not %d", port.Name, port.MTU, r.conf.MTU)
 	}
 	is, err := port.Port(ctx)
 	if err != nil {
@@ -142,7 +171,43 @@ func (r *request) checkHost(ctx context.Context, l *lease) error {
 	if *is.Hairpin != *want.Hairpin || *is.Isolated != *want.Isolated {
 		return drift("hairpin mode is %t and isolation %t", *is.Hairpin, *is.Isolated)
 	}
+	if r.conf.inVLANs() {
+		what, err := r.conf.lostVLAN(ctx, port)
+		if err != nil {
+			return failed("reading the port's VLANs", err)
+		}
+		if what != "" {
+			return drift("%s: %s", port.Name, what)
+		}
+	}
+	if r.conf.MacSpoofChk {
+		hw, err := net.ParseMAC(mac)
+		if err != nil {
+			return types.NewError(types.ErrDecodingFailure, "prevResult has no hardware address of the container", err.Error())
+		}
+		bound, err := isBound(ctx, port, hw)
+		if err != nil {
+			return failed("reading the bridge's forwarding database", err)
+		}
+		if !bound || is.Locked == nil || !*is.Locked || *is.Learning {
+			return drift("%s is not bound to the hardware address %s", port.Name, mac)
+		}
+	}
 	return r.checkRates(ctx, port)
+}
+
+// checkPort reads the host's end of the pair.
+func (r *request) checkPort(ctx context.Context) (link.Link, error) {
+	port, err := link.Get(ctx, r.host, r.at.link())
+	switch {
+	case err != nil:
+		return port, lost("the host's link "+r.at.link(), err)
+	case !port.Up:
+		return port, drift("%s is down", port.Name)
+	case r.conf.MTU != 0 && port.MTU != r.conf.MTU:
+		return port, drift("%s has the MTU %d, not %d", port.Name, port.MTU, r.conf.MTU)
+	}
+	return port, nil
 }
 
 func (r *request) checkRates(ctx context.Context, port link.Link) error {
@@ -182,11 +247,14 @@ func (r *request) checkBox(ctx context.Context, box *netns.NS, l *lease, mac str
 	if len(missing) > 0 {
 		return drift("%s has lost %v", eth.Name, missing)
 	}
-	return checkRoutes(ctx, box, eth.Index, l)
+	return r.checkRoutes(ctx, box, eth.Index, l)
 }
 
-func checkRoutes(ctx context.Context, box *netns.NS, dev int, l *lease) error {
+func (r *request) checkRoutes(ctx context.Context, box *netns.NS, dev int, l *lease) error {
 	want, err := l.toRoutes(dev)
+	if r.conf.as == modePTP {
+		want = append(want, l.ptpRoutes(dev)...)
+	}
 	if err != nil || len(want) == 0 {
 		return err
 	}
@@ -220,7 +288,7 @@ func (r *request) checkFirewall(ctx context.Context, l *lease, mac string) error
 		return err
 	}
 	ports = slices.DeleteFunc(ports, func(p nat.Port) bool { return slices.Contains(waits, p) })
-	state := nat.State{Networks: []nat.Network{r.conf.wantedNetwork(nil, l.subnets())}, Ports: ports}
+	state := nat.State{Networks: r.wantedNetworks(l), Ports: ports}
 	p, err := r.policyFor(l.addrs)
 	if err != nil {
 		return err
@@ -230,7 +298,10 @@ func (r *request) checkFirewall(ctx context.Context, l *lease, mac string) error
 		if err != nil {
 			return types.NewError(types.ErrDecodingFailure, "prevResult has no hardware address of the container", err.Error())
 		}
-		state.Policies, state.Guards = []nat.Policy{*p}, []nat.Guard{r.guardOf(hw, l.addrs)}
+		state.Policies = []nat.Policy{*p}
+		if r.conf.as != modePTP {
+			state.Guards = []nat.Guard{r.guardOf(hw, l.addrs)}
+		}
 	}
 	// Opening a table that is gone would bring it back.
 	err = nat.Check(ctx, r.host, table, state)
@@ -288,11 +359,11 @@ func (r *request) checkForwarding(ctx context.Context, l *lease) error {
 		v, err := r.host.Sysctl(ctx, name)
 		return err == nil && v != "0"
 	}
-	own4 := "net/ipv4/conf/" + r.conf.Bridge
+	own4 := "net/ipv4/conf/" + r.conf.segment()
 	for _, a := range l.addrs {
 		switch {
 		case a.Addr().Is6(): // link by link where the kernel can
-			if !on("net/ipv6/conf/"+r.conf.Bridge+"/force_forwarding") && !on("net/ipv6/conf/all/forwarding") {
+			if !on("net/ipv6/conf/"+r.conf.segment()+"/force_forwarding") && !on("net/ipv6/conf/all/forwarding") {
 				return drift("the host does not forward IPv6 from the bridge")
 			}
 		case !on(own4 + "/forwarding"):

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
@@ -28,7 +29,7 @@ import (
 // name.
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
-	case "boxwire":
+	case "boxwire", modeBridge, modePTP, modeMacvlan, modeIPVLAN, modeHostDevice, modeTap:
 		main()
 	case "fakeipam":
 		fakeIPAM(version.All)
@@ -279,7 +280,9 @@ func serve(t testing.TB, c container) {
 // reach asks from within a namespace and says what is wrong with the answer.
 func reach(t testing.TB, from *netns.NS, at, want string) error {
 	client := http.Client{Transport: &http.Transport{DialContext: from.Dial, DisableKeepAlives: true}}
-	req, _ := http.NewRequestWithContext(t.Context(), "GET", "http://"+at+"/", nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // one that hangs fails its test, and not all
+	defer cancel()
+	req, _ := http.NewRequestWithContext(ctx, "GET", "http://"+at+"/", nil)
 	resp, err := client.Do(req)
 	if err != nil {
 		return err

@@ -22,7 +22,7 @@ import (
 type config struct {
 	types.PluginConf
 
-	Bridge           string `json:"bridge"`           // "boxwire0"
+	Bridge           string `json:"bridge"`           // "boxwire0"; of tap, one of the container
 	IsGateway        bool   `json:"isGateway"`        // the bridge gets the gateways' addresses
 	IsDefaultGateway bool   `json:"isDefaultGateway"` // and the container a default route to them
 	IPMasq           bool   `json:"ipMasq"`
@@ -31,8 +31,9 @@ type config struct {
 	Isolate          bool   `json:"isolate"`       // containers of the network reach each other's published ports only
 	Internal         bool   `json:"internal"`      // no way out
 	AcceptForward    bool   `json:"acceptForward"` // iptables' forward chain, Docker's say, accepts the network
-	limits                  // for every container, unless the runtime sets others
+	limits                  // for every container; without any, those of the runtime hold
 	reference
+	modeKeys
 
 	// Policy is what the container may reach, and who may reach it: for every container of the
 	// network, unless the runtime has one for this container.
@@ -44,6 +45,7 @@ type config struct {
 		PortMappings []portMapping   `json:"portMappings"`
 		Bandwidth    *limits         `json:"bandwidth"`
 		Policy       json.RawMessage `json:"policy"`
+		DeviceID     string          `json:"deviceID"`
 	} `json:"runtimeConfig"`
 	Args struct {
 		CNI struct {
@@ -79,14 +81,14 @@ type portMapping struct {
 
 // parseConfig reads the configuration and refuses what cannot work.
 func parseConfig(args *skel.CmdArgs) (*config, error) {
-	c := &config{Bridge: "boxwire0"}
+	c := &config{}
 	if err := json.Unmarshal(args.StdinData, c); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "the network configuration cannot be read", err.Error())
 	}
 	if err := version.ParsePrevResult(&c.PluginConf); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "prevResult cannot be read", err.Error())
 	}
-	if c.RuntimeConfig.Bandwidth != nil {
+	if c.RuntimeConfig.Bandwidth != nil && c.limits == (limits{}) {
 		c.limits = *c.RuntimeConfig.Bandwidth
 	}
 	if c.IsDefaultGateway {
@@ -116,6 +118,9 @@ func (c *config) requested(args string) error {
 			ips, ipCode = strings.Split(v, ","), types.ErrInvalidEnvironmentVariables
 		}
 	}
+	if mac == "" && (c.as == modeMacvlan || c.as == modeTap) {
+		mac = c.modeKeys.MAC
+	}
 	if c.RuntimeConfig.MAC != "" {
 		mac = c.RuntimeConfig.MAC
 	}
@@ -143,7 +148,11 @@ func (c *config) requested(args string) error {
 
 // find reads where the attachment's things are: what every verb needs.
 func (c *config) find(stdin []byte) (err error) {
-	if c.Bridge == "" || len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/: \t\n%") {
+	c.findMode()
+	if c.as == modePTP { // it is the gateway by its nature
+		c.IsGateway = true
+	}
+	if c.Bridge == "" && c.as != modeTap || len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/: \t\n%") {
 		return invalid("bridge is no name of a link", fmt.Sprintf("%q: 1 to 15 bytes without '/', ':', '%%' and blanks", c.Bridge))
 	}
 	if c.IPAM.Type == allocatorType {
@@ -160,6 +169,18 @@ func (c *config) check() error {
 	}
 	if err := c.parsePolicy(); err != nil {
 		return err
+	}
+	if err := c.checkMode(); err != nil {
+		return err
+	}
+	if c.PromiscMode && c.HairpinMode {
+		return invalid("promiscMode and hairpinMode exclude each other", "packets would come back twice")
+	}
+	if c.as == modeBridge && c.IsGateway && len(c.segment()) > 15 {
+		return invalid("bridge is too long for its link in the VLAN", fmt.Sprintf("%q: 15 bytes are possible", c.segment()))
+	}
+	if c.inVLANs() && c.policy != nil {
+		return invalid("vlan, vlanTrunk and "+c.policyKey+" exclude each other", "a policy needs the host to route between siblings, which it does by the bridge itself")
 	}
 	if c.DisableContainerInterface && c.IPAM.Type != "" {
 		return invalid("disableContainerInterface and ipam exclude each other", "a link that is down has no use for addresses")

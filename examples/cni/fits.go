@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
@@ -24,9 +25,12 @@ func (r *request) fits(ctx context.Context, box *netns.NS, l *lease) error {
 		if !hasIPv6(ctx, box, "default") {
 			return invalid("the container has no IPv6", fmt.Sprintf("it is to have %v, and IPv6 is switched off in its network namespace (net.ipv6.conf.default.disable_ipv6)", a))
 		}
-		if r.conf.IsGateway && !hasIPv6(ctx, r.host, "default") && !hasIPv6(ctx, r.host, r.conf.Bridge) {
+		if r.conf.IsGateway && !hasIPv6(ctx, r.host, "default") && !hasIPv6(ctx, r.host, r.conf.segment()) {
 			return invalid("the host has no IPv6", fmt.Sprintf("the container is to have %v, and IPv6 is switched off (net.ipv6.conf.default.disable_ipv6)", a))
 		}
+	}
+	if err := r.unseen(ctx); err != nil {
+		return err
 	}
 	if !r.conf.IsGateway {
 		return nil // the bridge may be in the host's own network
@@ -41,9 +45,24 @@ func (r *request) fits(ctx context.Context, box *netns.NS, l *lease) error {
 			if a.Prefix.IsSingleIP() || !a.Prefix.Overlaps(subnet) || a.Prefix.Addr().Is6() && a.Prefix.Addr().IsLinkLocalUnicast() {
 				continue
 			}
-			if name := linkName(ctx, r.host, a.Link); name != r.conf.Bridge {
+			if name := linkName(ctx, r.host, a.Link); name != r.conf.segment() && !(r.conf.as == modePTP && strings.HasPrefix(name, linkPrefix)) {
 				return invalid("the host is in the subnet by another link", fmt.Sprintf("%v overlaps %v of %s", subnet, a.Prefix, name))
 			}
+		}
+	}
+	return nil
+}
+
+// unseen refuses a VLAN whose packets the firewall would take for forged: with
+// br_netfilter it sees them come in by the bridge, and leave by the host's link in the
+// VLAN. A VLAN that the host has no part in passes it unseen or untouched.
+func (r *request) unseen(ctx context.Context) error {
+	if r.conf.VLAN == 0 || !r.conf.needsNetwork() {
+		return nil
+	}
+	for _, name := range []string{"net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"} {
+		if on, _ := r.host.Sysctl(ctx, name); on == "1" {
+			return invalid("vlan with isGateway or ipMasq needs "+name+" to be 0", "the firewall sees what is bridged, by the bridge and not by its link in the VLAN")
 		}
 	}
 	return nil
@@ -81,7 +100,7 @@ func hostAddrs(ctx context.Context, host *netns.NS) (map[netip.Addr]string, erro
 // checkMAC refuses a wanted hardware address that the bridge, one of its ports or a
 // container behind it has. Those of containers are in the aliases of their ports.
 func (r *request) checkMAC(ctx context.Context, br link.Link) error {
-	if r.conf.mac == nil {
+	if r.conf.mac == nil || r.conf.as == modePTP {
 		return nil
 	}
 	taken := func(by string) error {

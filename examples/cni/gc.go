@@ -18,6 +18,9 @@ import (
 // a killed ADD has left. If the network then has no attachment, the bridge is
 // removed, provided that the plugin has made it and it has no port.
 func gc(ctx context.Context, r *request) error {
+	if r.conf.inside() {
+		return gcInside(ctx, r)
+	}
 	valid := map[string]bool{} // by owner
 	alive := map[string]bool{} // by the host's end
 	for _, a := range r.conf.ValidAttachments {
@@ -39,16 +42,12 @@ func gc(ctx context.Context, r *request) error {
 		failed("removing limits", sweepLimits(ctx, r.host, gone)),
 	}
 	if r.conf.pool != nil {
-		err := r.conf.pool.free(r.conf.Name, func(l string) bool { return !alive[l] })
-		if errors.Is(err, errDamaged) && len(valid) == 0 { // no container has an address
-			err = failed("removing the allocator's damaged state", os.Remove(r.conf.pool.path(r.conf.Name)))
-		}
-		errs = append(errs, failed("giving addresses back", err))
+		errs = append(errs, r.gcPool(alive))
 	}
 	if r.conf.delegated() {
 		errs = append(errs, gcDelegate(ctx, r))
 	}
-	if len(valid) == 0 {
+	if len(valid) == 0 && r.conf.as == modeBridge {
 		errs = append(errs, failed("removing the bridge", dropBridge(ctx, r)))
 	}
 	gw, err := openOldNAT(ctx, r.host)
@@ -59,9 +58,18 @@ func gc(ctx context.Context, r *request) error {
 				return strings.HasPrefix(owner, ownerPrefix(r.conf.Name)) && !valid[owner]
 			}))
 		}
-		err = errors.Join(gcPorts(ctx, r, gw, valid), handOver(ctx, r.host, gw), dropTable(ctx, r, gw))
+		err = errors.Join(gcPorts(ctx, r, gw, valid), handOver(ctx, r.host, gw), r.gcPTP(ctx, gw), dropTable(ctx, r, gw))
 	}
 	return errors.Join(append(errs, failed("withdrawing ports", err))...)
+}
+
+// gcPool gives back the addresses of links that are not alive.
+func (r *request) gcPool(alive map[string]bool) error {
+	err := r.conf.pool.free(r.conf.Name, func(l string) bool { return !alive[l] })
+	if errors.Is(err, errDamaged) && len(alive) == 0 { // no container has an address
+		err = failed("removing the allocator's damaged state", os.Remove(r.conf.pool.path(r.conf.Name)))
+	}
+	return failed("giving addresses back", err)
 }
 
 // gcLinks deletes the host's ends that are not alive, all together.

@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/boxwire/boxwire v0.0.0
 	github.com/containernetworking/cni v1.3.1
+	github.com/mdlayher/netlink v1.11.2
 	golang.org/x/sys v0.49.0
 )
 
@@ -12,7 +13,6 @@ require (
 	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/google/nftables v0.3.0 // indirect
 	github.com/jsimonetti/rtnetlink/v2 v2.2.0 // indirect
-	github.com/mdlayher/netlink v1.11.2 // indirect
 	github.com/mdlayher/socket v0.8.0 // indirect
 	github.com/vishvananda/netns v0.0.4 // indirect
 	go.opentelemetry.io/otel v1.29.0 // indirect

@@ -53,6 +53,9 @@ type request struct {
 	conf *config
 	host *netns.NS // where the bridge is
 	at   attachment
+
+	box   netns.ID // the container's namespace, of an ADD
+	wasUp bool     // of the mode host-device: the host's device was up before this ADD
 }
 
 // checked refuses a configuration that cannot work before fn is called.
@@ -77,9 +80,8 @@ func verb(fn func(context.Context, *request) error) func(*skel.CmdArgs) error {
 			return failed("looking at the host's network namespace", err)
 		}
 		defer host.Close()
-		return reply(fn(context.Background(), &request{
-			args: args, conf: conf, host: host,
-			at: attachment{network: conf.Name, container: args.ContainerID, ifname: args.IfName},
-		}))
+		at := attachment{network: conf.Name, container: args.ContainerID, ifname: args.IfName}
+		conf.pair = at.link()
+		return reply(fn(context.Background(), &request{args: args, conf: conf, host: host, at: at}))
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/nat"
 	"github.com/boxwire/boxwire/netns"
 )
@@ -165,17 +164,8 @@ func mended(ctx context.Context, gw *nat.NAT, call func() error) error {
 	return err
 }
 
-// guard binds the container to its addresses, so that the policy judges also what it sends to
-// siblings on the bridge, and brings the host's end up: from its first frame on, the container is
-// guarded.
-func (r *request) guard(ctx context.Context, gw *nat.NAT, port, eth link.Link, l *lease) error {
-	if err := gw.SetGuards(ctx, r.guardOf(eth.MAC, l.addrs)); err != nil {
-		return failed("guarding the container's link", err)
-	}
-	return failed("bringing the container's link up", port.SetUp(ctx))
-}
-
-// guardOf is the guard of a container with a policy.
+// guardOf is the guard of a container with a policy: it binds the container to its addresses, so
+// that the policy judges also what it sends to siblings on the bridge.
 func (r *request) guardOf(mac net.HardwareAddr, addrs []netip.Prefix) nat.Guard {
 	g := nat.Guard{Port: r.at.link(), MAC: mac, Owner: r.at.owner()}
 	for _, a := range addrs {

@@ -24,7 +24,11 @@ func (r *request) firewall(ctx context.Context, l *lease) (*nat.NAT, error) {
 		return nil, err
 	}
 	networks, err := gw.ListNetworks(ctx)
-	if err == nil {
+	switch {
+	case err != nil:
+	case r.conf.as == modePTP:
+		err = r.networkPTP(ctx, gw, l)
+	default:
 		err = gw.SetNetwork(ctx, r.conf.wantedNetwork(networks, l.subnets()))
 	}
 	if err = failed("adding the network to the firewall", err); err == nil {

@@ -24,6 +24,7 @@ type reference struct {
 	EnableDAD                 bool        `json:"enabledad"`
 	VLAN                      int         `json:"vlan"`
 	VLANTrunk                 []vlanTrunk `json:"vlanTrunk"`
+	PreserveDefaultVlan       bool        `json:"preserveDefaultVlan"`
 	IPMasqBackend             string      `json:"ipMasqBackend"`
 
 	// Of portmap. Its snat needs nothing: a visitor's address is replaced only where
@@ -81,11 +82,6 @@ func (r *reference) check() error {
 		value any
 		why   string
 	}{
-		{"promiscMode", r.PromiscMode, r.PromiscMode, "hairpinMode lets a container reach its own published port"},
-		{"macspoofchk", r.MacSpoofChk, r.MacSpoofChk, "what containers send is not checked for its hardware address"},
-		{"enabledad", r.EnableDAD, r.EnableDAD, "addresses are usable at once, without duplicate address detection"},
-		{"vlan", r.VLAN != 0, r.VLAN, "containers are in no VLAN of the bridge's"},
-		{"vlanTrunk", len(r.VLANTrunk) > 0, r.VLANTrunk, "containers are in no VLAN of the bridge's"},
 		{"ipMasqBackend", r.IPMasqBackend != "" && r.IPMasqBackend != "nftables", r.IPMasqBackend, nftables},
 		{"backend", r.Backend != "" && r.Backend != "nftables", r.Backend, nftables},
 		{"conditionsV4", len(r.ConditionsV4) > 0, r.ConditionsV4, "a mapping has no conditions but its hostIP"},

@@ -11,9 +11,9 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 )
 
-// result returns what was made: the bridge, the host's end, and the container's
-// link.
-func (r *request) result(br, port, eth link.Link, l *lease) *current.Result {
+// result returns what was made: the bridge, the host's end, the container's link,
+// and the host's link in its VLAN.
+func (r *request) result(br *bridge, port, eth link.Link, l *lease) *current.Result {
 	for _, ip := range l.ips {
 		ip.Interface = current.Int(2)
 	}
@@ -21,7 +21,7 @@ func (r *request) result(br, port, eth link.Link, l *lease) *current.Result {
 	if isSet(r.conf.DNS) {
 		dns = r.conf.DNS
 	}
-	return &current.Result{
+	result := &current.Result{
 		CNIVersion: current.ImplementedSpecVersion,
 		Interfaces: []*current.Interface{
 			{Name: br.Name, Mac: br.MAC.String()},
@@ -30,6 +30,15 @@ func (r *request) result(br, port, eth link.Link, l *lease) *current.Result {
 		},
 		IPs: l.ips, Routes: l.routes, DNS: dns,
 	}
+	if r.conf.as == modePTP {
+		result.Interfaces = result.Interfaces[1:]
+		for _, ip := range l.ips {
+			ip.Interface = current.Int(1)
+		}
+	} else if br.gate.Index != br.Index {
+		result.Interfaces = append(result.Interfaces, &current.Interface{Name: br.gate.Name, Mac: br.gate.MAC.String()})
+	}
+	return result
 }
 
 // isSet says whether the configuration has anything of DNS. An empty list is set, and

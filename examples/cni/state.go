@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/boxwire/boxwire/netns"
 	"github.com/containernetworking/cni/pkg/types"
@@ -32,11 +33,13 @@ type state struct {
 }
 
 type leaseEntry struct {
-	Link   string       `json:"link"`  // the host's end
-	Owner  string       `json:"owner"` // for people
-	Bridge string       `json:"bridge"`
-	Host   uint64       `json:"host"` // inode of the namespace it is in
-	Boot   string       `json:"boot"` // of the machine, since inodes are used again
+	Link   string       `json:"link"`            // the host's end
+	Owner  string       `json:"owner"`           // for people
+	Bridge string       `json:"bridge"`          // or the host's link in the VLAN
+	Host   uint64       `json:"host"`            // inode of the namespace it is in
+	Boot   string       `json:"boot"`            // of the machine, since inodes are used again
+	Netns  string       `json:"netns,omitempty"` // the container\'s namespace, where the host has no end
+	Inode  uint64       `json:"inode,omitempty"` // of that
 	Addrs  []netip.Addr `json:"addrs"`
 }
 
@@ -126,9 +129,20 @@ func (s *state) reap(ctx context.Context, host *netns.NS, boot string) error {
 		return err
 	}
 	s.Leases = slices.DeleteFunc(s.Leases, func(e leaseEntry) bool {
-		return e.Boot != boot || e.Host == host.ID().Ino && !alive[e.Link]
+		return e.Boot != boot || e.Host == host.ID().Ino && !alive[e.Link] && !e.isInside()
 	})
 	return nil
+}
+
+// isInside says whether the entry is that of a container whose namespace is there. It
+// stands for the link, which may be in a namespace that nobody can list.
+func (e leaseEntry) isInside() bool {
+	info, err := os.Stat(e.Netns)
+	if e.Netns == "" || err != nil {
+		return false
+	}
+	s, ok := info.Sys().(*syscall.Stat_t)
+	return ok && s.Ino == e.Inode
 }
 
 // allocate assigns addresses. The caller holds the lock until the link is there:
@@ -162,7 +176,11 @@ func (p *pool) allocate(ctx context.Context, r *request) (*lease, error) {
 			return nil, invalid("ipam: resolvConf cannot be read", err.Error())
 		}
 	}
-	s.Leases = append(s.Leases, leaseEntry{Link: r.at.link(), Owner: r.at.owner(), Bridge: r.conf.Bridge, Host: r.host.ID().Ino, Boot: boot, Addrs: addrs})
+	entry := leaseEntry{Link: r.at.link(), Owner: r.at.owner(), Bridge: r.conf.segment(), Host: r.host.ID().Ino, Boot: boot, Addrs: addrs}
+	if r.conf.inside() {
+		entry.Netns, entry.Inode = r.args.Netns, r.box.Ino
+	}
+	s.Leases = append(s.Leases, entry)
 	if err := s.save(); err != nil {
 		return nil, err
 	}
@@ -201,7 +219,7 @@ func (p *pool) taken(ctx context.Context, r *request, s *state, boot string) (ma
 	}
 	for _, s := range states {
 		for _, e := range s.Leases {
-			if s != states[0] && (e.Bridge != r.conf.Bridge || e.Host != r.host.ID().Ino) {
+			if s != states[0] && (e.Bridge != r.conf.segment() || e.Host != r.host.ID().Ino) {
 				continue
 			}
 			for _, a := range e.Addrs {

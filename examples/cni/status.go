@@ -14,7 +14,15 @@ import (
 
 // status says whether ADD can work. It changes nothing.
 func status(ctx context.Context, r *request) error {
-	if _, err := getBridge(ctx, r); netns.IgnoreNotExist(err) != nil {
+	if r.conf.inside() {
+		if r.conf.Master != "" && !r.conf.LinkInContainer {
+			if _, err := r.parent(ctx, r.host); err != nil {
+				return types.NewError(types.ErrPluginNotAvailable, "the master is not usable", oneLine(err))
+			}
+		}
+	} else if r.conf.as == modePTP {
+		// Nothing of it is there before the first container.
+	} else if _, err := getBridge(ctx, r); netns.IgnoreNotExist(err) != nil {
 		return types.NewError(types.ErrPluginNotAvailable, "the bridge is not usable", oneLine(err))
 	}
 	switch {
