@@ -151,7 +151,7 @@ func (r *request) moveIn(ctx context.Context, box *netns.NS, l *lease, made *boo
 }
 
 // moveOut gives the device back to the host, with its name. It is down there, as
-// nothing tells what it was, unless the ADD is being undone.
+// no record tells what it was, unless the ADD is being undone.
 func (r *request) moveOut(ctx context.Context, l link.Link, d link.Details) error {
 	name, alias, _ := strings.Cut(d.Spec.Alias, " ")
 	if _, _, other := parseAlias(d.Spec.Alias); other || !isUsableName(name) {

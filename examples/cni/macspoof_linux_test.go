@@ -10,7 +10,7 @@ import (
 )
 
 // Frames with another source than the container's are dropped, of whatever protocol
-// and VLAN, and nobody else takes the container's address.
+// and VLAN, and no other port takes the container's address.
 func TestFramesWithAnotherSourceAreDropped(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isPromiscuous says whether somebody has asked for a link to receive every frame.
+// isPromiscuous says whether a program has asked for a link to receive every frame.
 func isPromiscuous(ctx context.Context, l link.Link) (bool, error) {
 	d, err := l.Details(ctx)
 	return d.Flags&unix.IFF_PROMISC != 0, err

@@ -87,7 +87,7 @@ func (k *kernel) clear(ctx context.Context) error {
 	return l.Delete(ctx)
 }
 
-// recorded is what the store has of a node that nobody runs. Its prefixes are to be claimed.
+// recorded is what the store has of a node without an agent. Its prefixes are to be claimed.
 func recorded(i int) state.Node {
 	id := state.NewID()
 	return state.Node{

@@ -273,7 +273,7 @@ func runFlannelMemory(ctx context.Context, b *bout) (err error) {
 	return nil
 }
 
-// recordLeases writes leases of flannel that nobody holds.
+// recordLeases writes leases of flannel without an agent.
 func (w *world) recordLeases(ctx context.Context, n int) error {
 	c, err := w.client()
 	if err != nil {

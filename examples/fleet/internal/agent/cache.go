@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/boxwire/boxwire/examples/fleet/internal/file"
 	"github.com/boxwire/boxwire/examples/fleet/internal/state"
 )
 
@@ -66,5 +67,5 @@ func saveCache(dir string, s *state.Snapshot) error {
 		add(state.ClaimKey(p), state.Claim{Version: state.Version, Node: id})
 	}
 	slices.SortFunc(c.Pairs, func(a, b state.Pair) int { return strings.Compare(a.Key, b.Key) })
-	return writeFile(filepath.Join(dir, cacheFile), state.Encode(c), 0o600)
+	return file.Replace(filepath.Join(dir, cacheFile), state.Encode(c), 0o600)
 }

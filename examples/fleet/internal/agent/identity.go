@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/boxwire/boxwire/examples/fleet/internal/file"
 	"github.com/boxwire/boxwire/examples/fleet/internal/state"
 )
 
@@ -28,7 +29,7 @@ func loadIdentity(dir, fleet string) (state.ID, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		own = identity{Version: state.Version, Fleet: fleet, ID: state.NewID()}
-		if err := writeFile(path, state.Encode(own), 0o600); err != nil {
+		if err := file.Replace(path, state.Encode(own), 0o600); err != nil {
 			return state.ID{}, fmt.Errorf("make the node's identity: %w", err)
 		}
 		return own.ID, nil
@@ -47,34 +48,4 @@ func loadIdentity(dir, fleet string) (state.ID, error) {
 		return state.ID{}, fmt.Errorf("%s has no id", path)
 	}
 	return own.ID, nil
-}
-
-// writeFile replaces a file with one that has the text. Whoever reads it sees the old one or the new one, after a crash too.
-func writeFile(path string, text []byte, mode fs.FileMode) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
-		}
-	}()
-	if _, err := f.Write(text); err != nil {
-		return err
-	}
-	if err := errors.Join(f.Chmod(mode), f.Sync()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	_ = f.Close()
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return nil // the rename is done; only a crash right now could undo it
-	}
-	defer dir.Close()
-	_ = dir.Sync()
-	return nil
 }

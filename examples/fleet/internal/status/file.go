@@ -2,17 +2,18 @@ package status
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/boxwire/boxwire/examples/fleet/internal/file"
 )
 
-// file is the name of the file in an agent's state directory.
-const file = "status.json"
+// name is that of the file in an agent's state directory.
+const name = "status.json"
 
 // Path is where an agent leaves its State in its state directory.
-func Path(dir string) string { return filepath.Join(dir, file) }
+func Path(dir string) string { return filepath.Join(dir, name) }
 
 // Write leaves a State in an agent's state directory. Whoever reads meanwhile, or after a crash, has the old one or the new one
 // whole. A State that is not valid is not written; the error is os.ErrInvalid.
@@ -31,23 +32,7 @@ func write(dir string, s State) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, file+".")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(b, '\n'))
-	err = errors.Join(err, f.Chmod(0o644))
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), Path(dir))
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
+	return file.Replace(Path(dir), append(b, '\n'), 0o644)
 }
 
 // Read reads what an agent has left. The error is os.ErrNotExist if it has left nothing, and os.ErrInvalid if the file is no
