@@ -17,6 +17,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/boxwire/boxwire/examples/internal/attend"
 	"github.com/boxwire/boxwire/netns"
 )
 
@@ -51,7 +52,7 @@ func run(ctx context.Context, args []string) (status int, err error) {
 	if err != nil {
 		return statusOurs, err
 	}
-	signals := catch()
+	signals := attend.Catch()
 	if o.rootless && stage != stageRootless {
 		return rootless(signals)
 	}

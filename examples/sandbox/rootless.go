@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"syscall"
 
+	"github.com/boxwire/boxwire/examples/internal/attend"
 	"golang.org/x/sys/unix"
 )
 
@@ -43,5 +44,5 @@ func startSelf(args []string, stage string, file *os.File, attr *syscall.SysProc
 		}
 		return statusOurs, err
 	}
-	return attend(cmd, signals)
+	return attend.Wait(cmd, signals)
 }

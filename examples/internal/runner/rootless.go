@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"syscall"
 
+	"github.com/boxwire/boxwire/examples/internal/attend"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,7 +38,7 @@ func rootless(signals <-chan os.Signal) (int, error) {
 	if err := cmd.Start(); err != nil {
 		return statusOurs, fmt.Errorf("making a user namespace (see /proc/sys/user/max_user_namespaces and /proc/sys/kernel/*userns*): %w", err)
 	}
-	return attend(cmd, signals)
+	return attend.Wait(cmd, signals)
 }
 
 // prepareMounts gives the new mount namespace a /run for named namespaces and the

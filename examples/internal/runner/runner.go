@@ -13,6 +13,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/boxwire/boxwire/examples/internal/attend"
 	"github.com/boxwire/boxwire/netns"
 )
 
@@ -54,7 +55,7 @@ func (p Program) run(ctx context.Context, args []string) (int, error) {
 	args = args[1:]
 	switch verb {
 	case "exec":
-		return execIn(ctx, host, args, catch())
+		return execIn(ctx, host, args, attend.Catch())
 	case "ls":
 		asJSON := len(args) == 1 && (args[0] == "-json" || args[0] == "--json")
 		if len(args) > 0 && !asJSON {
@@ -84,7 +85,7 @@ func runBox(ctx context.Context, args []string, p Program) (status int, err erro
 	if err != nil {
 		return statusOurs, err
 	}
-	signals := catch()
+	signals := attend.Catch()
 	if o.rootless && !inRootless() {
 		return rootless(signals)
 	}
