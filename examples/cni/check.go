@@ -113,31 +113,55 @@ func (r *request) checkHost(ctx context.Context, l *lease, mac string) error {
 		}
 		return r.checkRates(ctx, port)
 	}
-	br, err := getBridge(ctx, r)
+	br, gate, err := r.checkBridge(ctx)
 	if err != nil {
-		return lost("the bridge "+r.conf.Bridge, err)
+		return err
+	}
+	if err := r.checkGateway(ctx, gate, l); err != nil {
+		return err
+	}
+	port, err := r.checkPort(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.checkBridgePort(ctx, br, port, mac); err != nil {
+		return err
+	}
+	return r.checkRates(ctx, port)
+}
+
+// checkBridge reads the bridge, and the link that has the gateway's addresses: the bridge itself or its link in the VLAN.
+func (r *request) checkBridge(ctx context.Context) (br, gate link.Link, err error) {
+	br, err = getBridge(ctx, r)
+	if err != nil {
+		return br, br, lost("the bridge "+r.conf.Bridge, err)
 	}
 	if !br.Up {
-		return drift("the bridge is down")
+		return br, br, drift("the bridge is down")
 	}
 	if r.conf.PromiscMode {
 		is, err := isPromiscuous(ctx, br)
 		if err != nil {
-			return failed("reading the bridge's flags", err)
+			return br, br, failed("reading the bridge's flags", err)
 		}
 		if !is {
-			return drift("the bridge is not in promiscuous mode")
+			return br, br, drift("the bridge is not in promiscuous mode")
 		}
 	}
-	gate := br
+	gate = br
 	if r.conf.VLAN != 0 && r.conf.IsGateway {
 		if gate, err = link.Get(ctx, r.host, r.conf.segment()); err != nil {
-			return lost("the bridge's link "+r.conf.segment(), err)
+			return br, gate, lost("the bridge's link "+r.conf.segment(), err)
 		}
 		if !gate.Up {
-			return drift("%s is down", gate.Name)
+			return br, gate, drift("%s is down", gate.Name)
 		}
 	}
+	return br, gate, nil
+}
+
+// checkGateway compares the addresses and routes of the link that has the gateway's with what the attachment needs.
+func (r *request) checkGateway(ctx context.Context, gate link.Link, l *lease) error {
 	missing, err := missingAddrs(ctx, gate, r.gatewayPrefixes(l))
 	if err != nil {
 		return failed("reading the bridge's addresses", err)
@@ -145,21 +169,24 @@ func (r *request) checkHost(ctx context.Context, l *lease, mac string) error {
 	if len(missing) > 0 {
 		return drift("the bridge has lost %v", missing)
 	}
-	if far := r.farSubnets(l); len(far) > 0 {
-		routes, err := route.List(ctx, r.host, route.Filter{Dev: gate.Index})
-		if err != nil {
-			return failed("reading the host's routes", err)
-		}
-		for _, s := range far {
-			if !slices.ContainsFunc(routes, func(h route.Route) bool { return h.Dst == s }) {
-				return drift("the bridge has lost the route to %v", s)
-			}
-		}
+	far := r.farSubnets(l)
+	if len(far) == 0 {
+		return nil
 	}
-	port, err := r.checkPort(ctx)
+	routes, err := route.List(ctx, r.host, route.Filter{Dev: gate.Index})
 	if err != nil {
-		return err
+		return failed("reading the host's routes", err)
 	}
+	for _, s := range far {
+		if !slices.ContainsFunc(routes, func(h route.Route) bool { return h.Dst == s }) {
+			return drift("the bridge has lost the route to %v", s)
+		}
+	}
+	return nil
+}
+
+// checkBridgePort compares the container's port of the bridge with what ADD has made.
+func (r *request) checkBridgePort(ctx context.Context, br, port link.Link, mac string) error {
 	if port.Master != br.Index {
 		return drift("%s is no port of the bridge", port.Name)
 	}
@@ -180,20 +207,21 @@ func (r *request) checkHost(ctx context.Context, l *lease, mac string) error {
 			return drift("%s: %s", port.Name, what)
 		}
 	}
-	if r.conf.MacSpoofChk {
-		hw, err := net.ParseMAC(mac)
-		if err != nil {
-			return types.NewError(types.ErrDecodingFailure, "prevResult has no hardware address of the container", err.Error())
-		}
-		bound, err := isBound(ctx, port, hw)
-		if err != nil {
-			return failed("reading the bridge's forwarding database", err)
-		}
-		if !bound || is.Locked == nil || !*is.Locked || *is.Learning {
-			return drift("%s is not bound to the hardware address %s", port.Name, mac)
-		}
+	if !r.conf.MacSpoofChk {
+		return nil
 	}
-	return r.checkRates(ctx, port)
+	hw, err := net.ParseMAC(mac)
+	if err != nil {
+		return types.NewError(types.ErrDecodingFailure, "prevResult has no hardware address of the container", err.Error())
+	}
+	bound, err := isBound(ctx, port, hw)
+	if err != nil {
+		return failed("reading the bridge's forwarding database", err)
+	}
+	if !bound || is.Locked == nil || !*is.Locked || *is.Learning {
+		return drift("%s is not bound to the hardware address %s", port.Name, mac)
+	}
+	return nil
 }
 
 // checkPort reads the host's end of the pair.

@@ -193,15 +193,23 @@ func (c *config) check() error {
 			return err
 		}
 	}
-	for _, rate := range []uint64{c.IngressRate, c.EgressRate} {
-		if rate != 0 && (rate < 8 || rate > 1e15) {
-			return invalid("a rate is out of range", fmt.Sprintf("%d: 8 to 10^15 bits per second are possible", rate))
-		}
+	if err := c.checkRates(); err != nil {
+		return err
 	}
 	// STATUS comes without the ranges that the runtime has for each container.
 	if c.pool != nil && !(len(c.pool.Ranges) == 0 && c.Capabilities["ipRanges"]) {
 		if err := c.pool.check(); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// checkRates refuses limits that cannot be set.
+func (c *config) checkRates() error {
+	for _, rate := range []uint64{c.IngressRate, c.EgressRate} {
+		if rate != 0 && (rate < 8 || rate > 1e15) {
+			return invalid("a rate is out of range", fmt.Sprintf("%d: 8 to 10^15 bits per second are possible", rate))
 		}
 	}
 	if c.IngressRate == 0 && c.IngressBurst != 0 || c.EgressRate == 0 && c.EgressBurst != 0 {
