@@ -46,7 +46,7 @@ type reader struct {
 	groups  map[int]Container // by the process
 	changed bool              // a namespace has come or gone
 	unheard map[int]bool      // ids of the host that no namespace was found for
-	wanted  map[int]bool      // ids of the host that events came with, and that are not known
+	wanted  map[int]bool      // ids of the host that are new, or that events came with and that are not known
 }
 
 func newReader(opts Options) (*reader, error) {

@@ -194,11 +194,7 @@ func (w *watcher) mark(h hint) (scan bool) {
 	case x == nil && r.unheard[h.id]:
 		return false // left to be read now and then
 	case x == nil:
-		if r.wanted == nil {
-			r.wanted = make(map[int]bool)
-		}
-		r.wanted[h.id] = true
-		host.none = nil
+		r.want(host, h.id)
 		return true
 	case h.nsid == nl.NoID:
 		x.dirty |= h.what
@@ -223,7 +219,19 @@ func (w *watcher) mark(h hint) (scan bool) {
 	if x == host {
 		delete(r.unheard, h.nsid)
 	}
+	if x == host && !h.gone {
+		r.want(host, h.nsid) // what the namespace has changed before it had an id came with no event
+	}
 	return x == host
+}
+
+// want has the namespace that the host knows by an id looked for, and read.
+func (r *reader) want(host *space, id int) {
+	if r.wanted == nil {
+		r.wanted = make(map[int]bool)
+	}
+	r.wanted[id] = true
+	host.none = nil
 }
 
 // has reports whether a namespace had a link of an index when its links were read.

@@ -283,3 +283,37 @@ func TestWatchOfWhatWasWiredBefore(t *testing.T) {
 		})
 	}
 }
+
+// What has changed in a namespace before the host knew it by an id, a watch reads when the host does.
+func TestWatchOfWhatTheHostComesToKnow(t *testing.T) {
+	t.Parallel()
+	host, web, _ := machine(t)
+	for i := range 5 {
+		box := netnstest.New(t)
+		until := follow(t, host, newFleet(host, web, box))
+		near := fmt.Sprint("near", i)
+		pair := link.Spec{Name: near, Kind: link.Veth{Peer: link.Spec{NS: box, Name: "far"}}}
+		l, err := link.Create(t.Context(), web, pair)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := func(s *topology.Snapshot) *topology.Namespace { return s.Namespace(box.ID().Ino) }
+		until("the box has a link", func(s *topology.Snapshot) bool { return in(s) != nil && len(in(s).Links) == 2 })
+		lo, err := link.Get(t.Context(), box, "lo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		dst := netip.MustParsePrefix("172.16.7.0/24")
+		if err := route.Add(t.Context(), box, route.Route{Dst: dst, Dev: lo.Index}); err != nil {
+			t.Fatal(err)
+		}
+		// The end in the box has no event of that.
+		if _, err := l.Move(t.Context(), host, link.MoveOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		until("the host's link leads to the box, which has a route", func(s *topology.Snapshot) bool {
+			n := s.Namespace(host.ID().Ino)
+			return linkOf(n, near).Peer != nil && slices.ContainsFunc(in(s).Routes, func(r topology.Route) bool { return r.Dst == dst })
+		})
+	}
+}
