@@ -76,16 +76,33 @@ func (d *diagnosis) blame(ctx context.Context, hook uint32, o trace.Outcome) err
 	if d.outward {
 		what, iface = "what the box begins", d.in.Name
 	}
-	mend := "an accept before it lets them through"
-	if o.Table == "filter" && o.Family != unix.NFPROTO_INET && hook == unix.NF_INET_FORWARD {
-		lacks, err := d.n.lacksAccepts(ctx, d.c, o.Family, iface)
-		if err != nil {
-			return err
-		}
-		if lacks {
-			mend = "AcceptForward adds an accept before it"
-		}
+	mend, err := d.mend(ctx, hook, o, iface)
+	if err != nil {
+		return err
 	}
 	d.add(CauseForeignDrop, o.Certain, o.String(), "%v drops %s: what one table drops, no other can let through; %s.", o, what, mend)
 	return nil
+}
+
+// The tables of firewalld with its backend nftables, and that of its panic mode, which a reload
+// goes through.
+const (
+	firewalldTable = "firewalld"
+	firewalldPanic = "firewalld_policy_drop"
+)
+
+// mend says how the program whose table drops packets is brought to accept them.
+func (d *diagnosis) mend(ctx context.Context, hook uint32, o trace.Outcome, iface string) (string, error) {
+	decides := hook == unix.NF_INET_FORWARD || hook == unix.NF_INET_LOCAL_IN
+	switch {
+	case o.Family == unix.NFPROTO_INET && o.Table == firewalldPanic:
+		return "that is firewalld's panic mode, which `firewall-cmd --panic-off` ends", nil
+	case o.Family == unix.NFPROTO_INET && o.Table == firewalldTable && decides:
+		return "in firewalld's zone trusted it is accepted: `firewall-cmd --permanent --zone=trusted --add-interface=" + iface + "`, and `firewall-cmd --reload`", nil
+	case o.Table == "filter" && o.Family != unix.NFPROTO_INET && hook == unix.NF_INET_FORWARD:
+		if lacks, err := d.n.lacksAccepts(ctx, d.c, o.Family, iface); err != nil || lacks {
+			return "AcceptForward adds an accept before it", err
+		}
+	}
+	return "an accept before it lets them through", nil
 }
