@@ -91,3 +91,65 @@ func TestExplainOutToTheHostItself(t *testing.T) {
 		}
 	}
 }
+
+// Another table of this library and what firewalld always has in its table are no cause.
+func TestExplainBesideAnotherTable(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	d := newDockerHost(t)
+	second, err := Open(t.Context(), d.host, Options{Name: "second"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { second.Close() })
+	if err := second.AddNetwork(t.Context(), Network{Interface: "in0", Subnets: []netip.Prefix{netip.MustParsePrefix("10.90.0.0/16"), netip.MustParsePrefix("fd90::/64")}, Masquerade: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Publish(t.Context(), tcp("0.0.0.0:8090", "10.90.0.2:80", "in"), tcp("[::]:8090", "[fd90::2]:80", "in")); err != nil {
+		t.Fatal(err)
+	}
+	testutil.Run(t, d.host, "nft", `table inet firewalld {
+		chain filter_PREROUTING {
+			type filter hook prerouting priority filter + 10; policy accept;
+			icmpv6 type { nd-router-advert, nd-neighbor-solicit } accept
+			meta nfproto ipv6 fib saddr . mark . iif oif missing drop
+		}
+		chain filter_FORWARD {
+			type filter hook forward priority filter + 10; policy accept;
+			ct state invalid drop
+			ip6 daddr { ::/96, ::ffff:0.0.0.0/96, 2002::/24, 2002:a00::/24, 2002:7f00::/24, 2002:a9fe::/32, 2002:ac10::/28, 2002:c0a8::/32, 2002:e000::/19 } reject with icmpv6 addr-unreachable
+		}
+	}`)
+	ip(t, d.host, `
+		route add default via 203.0.113.9
+		route add ::/0 via 2001:db8:1::9`)
+	nothing := func(what string, causes Causes, err error) {
+		t.Helper()
+		if err != nil || len(causes) != 0 {
+			t.Errorf("%s: %v, %v", what, causes, err)
+		}
+	}
+	for _, c := range []struct {
+		gw                     *NAT
+		box, box6, port, port6 string
+	}{
+		{d.gw, "10.88.0.2", "fd88::2", "203.0.113.1:8080", "[2001:db8:1::1]:8080"},
+		{second, "10.90.0.2", "fd90::2", "203.0.113.1:8090", "[2001:db8:1::1]:8090"},
+	} {
+		for _, box := range []string{c.box, c.box6} {
+			causes, err := c.gw.ExplainOut(t.Context(), netip.MustParseAddr(box), netip.Addr{})
+			nothing(box, causes, err)
+		}
+		for _, port := range []string{c.port, c.port6} {
+			at := Port{Proto: TCP, Host: netip.MustParseAddrPort(port)}
+			causes, err := c.gw.Explain(t.Context(), at, Hints{})
+			nothing(port, causes, err)
+			from := netip.MustParseAddr("203.0.113.9")
+			if at.Host.Addr().Is6() {
+				from = netip.MustParseAddr("2001:db8:1::9")
+			}
+			causes, err = c.gw.Explain(t.Context(), at, Hints{From: from})
+			nothing(port+" from "+from.String(), causes, err)
+		}
+	}
+}

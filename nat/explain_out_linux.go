@@ -122,7 +122,7 @@ func (d *diagnosis) lookAtRulesOut(ctx context.Context) error {
 	const https = 443 // what a box is most likely to want
 	p := trace.Packet{
 		V6: d.box.Addr().Is6(), In: trace.Link{Index: d.in.Index, Name: d.in.Name}, Src: d.box.Addr(), Dst: d.hints.From,
-		Proto: uint8(TCP), Dport: https, Local: d.toHost,
+		Proto: uint8(TCP), Dport: https, Local: d.toHost, Returns: true,
 	}
 	hooks := []uint32{unix.NF_INET_PRE_ROUTING, unix.NF_INET_FORWARD, unix.NF_INET_POST_ROUTING}
 	if d.toHost {
