@@ -123,10 +123,36 @@ func (d *diagnosis) mend(ctx context.Context, hook uint32, o trace.Outcome, ifac
 		return "that is firewalld's panic mode, which `firewall-cmd --panic-off` ends", nil
 	case o.Family == unix.NFPROTO_INET && o.Table == firewalldTable && decides:
 		return "in firewalld's zone trusted it is accepted: `firewall-cmd --permanent --zone=trusted --add-interface=" + iface + "`, and `firewall-cmd --reload`", nil
-	case o.Table == "filter" && o.Family != unix.NFPROTO_INET && hook == unix.NF_INET_FORWARD:
-		if lacks, err := d.n.lacksAccepts(ctx, d.c, o.Family, iface); err != nil || lacks {
-			return "AcceptForward adds an accept before it", err
-		}
+	case o.Table == "filter" && o.Family != unix.NFPROTO_INET && decides:
+		return d.mendIptables(ctx, hook, o, iface)
 	}
 	return "an accept before it lets them through", nil
+}
+
+// mendIptables is mend for the table filter of iptables.
+func (d *diagnosis) mendIptables(ctx context.Context, hook uint32, o trace.Outcome, iface string) (string, error) {
+	chain, ufw := "FORWARD", "forward"
+	if hook == unix.NF_INET_LOCAL_IN {
+		chain, ufw = "INPUT", "input"
+	}
+	prefix := "ufw-before-"
+	if o.Family == unix.NFPROTO_IPV6 {
+		prefix = "ufw6-before-"
+	}
+	rules, err := d.c.RulesIn(ctx, nft.Place{Family: o.Family, Table: "filter", Chain: chain})
+	if err != nil {
+		return "", err
+	}
+	whose := ""
+	if trace.LeadsAllTo(rules, prefix+ufw) {
+		whose = "it is a policy of ufw, and "
+	}
+	if hook == unix.NF_INET_FORWARD {
+		if lacks, err := d.n.lacksAccepts(ctx, d.c, o.Family, iface); err != nil || lacks {
+			return whose + "AcceptForward adds an accept before it", err
+		}
+	} else if whose != "" {
+		return whose + "`ufw allow in on " + iface + "` accepts it", nil
+	}
+	return whose + "an accept before it lets them through", nil
 }

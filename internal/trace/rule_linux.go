@@ -153,6 +153,8 @@ func (t *tracing) rule(rule *nft.Rule) (m matching, s statement, err error) {
 			} else {
 				regs.load(a.u32(unix.NFTA_IMMEDIATE_DREG), known(a.value(unix.NFTA_IMMEDIATE_DATA)))
 			}
+		case "exthdr":
+			one = loadExtension(regs, &a)
 		case "match":
 			one = t.xtMatch(&a)
 		case "target":
@@ -203,6 +205,21 @@ func (t *tracing) fib(a *attrs) bytes {
 		return known(binary.NativeEndian.AppendUint32(nil, kind))
 	}
 	return unknown(16)
+}
+
+// loadExtension is what an exthdr expression does: the packet has no extension header of IPv6.
+// Options of TCP are not known.
+func loadExtension(regs registers, a *attrs) matching {
+	const opIPv6, present = 0, 1 // NFT_EXTHDR_OP_IPV6, NFT_EXTHDR_F_PRESENT
+	switch {
+	case a.u32(unix.NFTA_EXTHDR_OP) != opIPv6:
+		regs.load(a.u32(unix.NFTA_EXTHDR_DREG), unknown(16))
+		return maybe
+	case a.u32(unix.NFTA_EXTHDR_FLAGS)&present == 0:
+		return no
+	}
+	regs.load(a.u32(unix.NFTA_EXTHDR_DREG), known([]byte{0}))
+	return yes
 }
 
 func bitwise(regs registers, a *attrs) bytes {

@@ -119,6 +119,9 @@ func TestOutcomesOfForwardChains(t *testing.T) {
 		{"the route back leads there", "", "accept", "fib saddr . iif oif missing drop;", "", out},
 		{"as firewalld asks for it", "", "accept", "meta nfproto ipv6 fib saddr . mark . iif oif missing drop;", "", out6},
 		{"the route back is not known", "", "accept", "fib saddr . iif oif missing drop;", "maybe drop c", visitor},
+		{"an extension header that it has not", "", "accept", "rt type 0 drop;", "", out6},
+		{"the lack of an extension header", "", "accept", "exthdr frag missing drop;", "drop c", out6},
+		{"an option of TCP", "", "accept", "tcp option maxseg size 1-500 drop;", "maybe drop c", out6},
 		{"after a certain drop nothing counts", "", "drop", "tcp dport 80 drop; accept;", "drop c", visitor},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -128,6 +131,19 @@ func TestOutcomesOfForwardChains(t *testing.T) {
 				t.Errorf("%q, want %q\n%s", got, c.want, rules)
 			}
 		})
+	}
+}
+
+// What ufw's chain for IPv6 begins with concerns no connection of a box.
+func TestOutcomesOfIptables(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	for _, rule := range []string{"-m rt --rt-type 0", "-m frag --fragmore"} {
+		testutil.Run(t, ns, "ip6tables-nft", strings.Fields("-A FORWARD "+rule+" -j DROP")...)
+	}
+	found, err := ruleset(t, ns).Trace(t.Context(), unix.NF_INET_FORWARD, math.MinInt32, math.MaxInt32, out6)
+	if err != nil || len(found) != 0 {
+		t.Errorf("%v, %v", found, err)
 	}
 }
 
