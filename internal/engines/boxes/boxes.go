@@ -55,7 +55,7 @@ func New(t testing.TB, ns *netns.NS) *Host {
 
 // Add makes the box 172.30.0.n, fd30::n. It answers on port 80. The ports of the host that are
 // given lead there, over TCP and UDP.
-func (h *Host) Add(t testing.TB, name string, n uint8, ports ...uint16) reach.Place {
+func (h *Host) Add(t testing.TB, name string, n uint8, ports ...uint16) *netns.NS {
 	t.Helper()
 	ctx := t.Context()
 	box, err := netns.New(ctx)
@@ -74,27 +74,31 @@ func (h *Host) Add(t testing.TB, name string, n uint8, ports ...uint16) reach.Pl
 	if err == nil {
 		err = lo.SetUp(ctx)
 	}
+	if err == nil {
+		err = route.Add(ctx, box, route.Default(netip.MustParseAddr("172.30.0.1")), route.Default(netip.MustParseAddr("fd30::1")))
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := route.Add(ctx, box, route.Default(netip.MustParseAddr("172.30.0.1")), route.Default(netip.MustParseAddr("fd30::1"))); err != nil {
-		t.Fatal(err)
-	}
 	for _, port := range ports {
-		for _, a := range addrs {
-			any := netip.IPv4Unspecified()
-			if a.Addr().Is6() {
-				any = netip.IPv6Unspecified()
-			}
-			for _, proto := range []nat.Proto{nat.TCP, nat.UDP} {
-				if err := h.NAT.Publish(ctx, nat.Port{Proto: proto, Host: netip.AddrPortFrom(any, port), Box: netip.AddrPortFrom(a.Addr(), 80), Owner: name}); err != nil {
-					t.Fatal(err)
-				}
+		h.Publish(t, name, n, port, 80)
+	}
+	reach.Serve(t, box, name, ":80")
+	return box
+}
+
+// Publish publishes a port of box n on all addresses, over TCP and UDP.
+func (h *Host) Publish(t testing.TB, owner string, n uint8, port, boxPort uint16) {
+	t.Helper()
+	for host, box := range map[netip.Addr]string{netip.IPv4Unspecified(): fmt.Sprintf("172.30.0.%d", n), netip.IPv6Unspecified(): fmt.Sprintf("fd30::%x", n)} {
+		for _, proto := range []nat.Proto{nat.TCP, nat.UDP} {
+			if err := h.NAT.Publish(t.Context(), nat.Port{
+				Proto: proto, Host: netip.AddrPortFrom(host, port), Box: netip.AddrPortFrom(netip.MustParseAddr(box), boxPort), Owner: owner,
+			}); err != nil {
+				t.Fatal(err)
 			}
 		}
 	}
-	reach.Serve(t, box, name, 80)
-	return reach.Place{Name: name, NS: box}
 }
 
 // Bridged sets whether the firewall of a host sees what its bridges forward, as the module

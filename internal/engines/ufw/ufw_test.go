@@ -13,6 +13,7 @@ import (
 	"github.com/boxwire/boxwire/internal/engines/machine"
 	"github.com/boxwire/boxwire/internal/engines/reach"
 	"github.com/boxwire/boxwire/nat"
+	"github.com/boxwire/boxwire/netns"
 )
 
 func TestMain(m *testing.M) { machine.Main(m) }
@@ -21,8 +22,7 @@ func TestMain(m *testing.M) { machine.Main(m) }
 type host struct {
 	*machine.Machine
 	*boxes.Host
-	places  []reach.Place
-	targets []reach.Target
+	world reach.World
 }
 
 // newHost makes the boxes web, published on port 8080, and db.
@@ -33,17 +33,20 @@ func newHost(t *testing.T) *host {
 	})}
 	h.Host = boxes.New(t, h.Machine.NS)
 	web, db := h.Add(t, "web", 2, 8080), h.Add(t, "db", 3)
-	reach.Serve(t, h.LAN, "lan", 80)
-	reach.Serve(t, h.Machine.NS, "host", 80)
-	h.places = []reach.Place{{Name: "lan", NS: h.LAN}, {Name: "host", NS: h.Machine.NS}, web, db}
-	h.targets = []reach.Target{
-		reach.To("lan", "192.0.2.1:80", "[2001:db8:1::1]:80"),
-		reach.To("host", "192.0.2.2:80", "[2001:db8:1::2]:80").OverTCP(),
-		reach.To(":8080", "192.0.2.2:8080", "[2001:db8:1::2]:8080"),
-		reach.To(":8090", "192.0.2.2:8090", "[2001:db8:1::2]:8090"),
-		reach.To("web", "172.30.0.2:80", "[fd30::2]:80"),
-		reach.To("db", "172.30.0.3:80", "[fd30::3]:80"),
+	boxes.Echo(t, web, ":7")
+	h.Publish(t, "web", 2, 8007, 7)
+	reach.Serve(t, h.LAN, "lan", ":80")
+	reach.Serve(t, h.Machine.NS, "host", ":80")
+	h.world = reach.World{
+		Places:  map[string]*netns.NS{"lan": h.LAN, "host": h.Machine.NS, "web": web, "db": db},
+		Targets: map[string]string{},
 	}
+	h.world.Add("lan", "192.0.2.1", "2001:db8:1::1", 80)
+	for name, port := range map[string]uint16{"host": 80, ":8080": 8080} {
+		h.world.Add(name, "192.0.2.2", "2001:db8:1::2", port)
+	}
+	h.world.Add("web", "172.30.0.2", "fd30::2", 80)
+	h.world.Add("db", "172.30.0.3", "fd30::3", 80)
 	boxes.Route(t, h.LAN, "192.0.2.2", "172.30.0.0/24")
 	boxes.Route(t, h.LAN, "2001:db8:1::2", "fd30::/64")
 	return h
@@ -52,42 +55,41 @@ func newHost(t *testing.T) *host {
 const (
 	// without is what the boxes have without ufw.
 	without = `
-	      lan  host  :8080  web  db
-	lan   .    host  web    -    -
-	host  lan  host  web    web  db
-	web   lan  host  web    web  db
-	db    lan  host  web    web  db
+	            lan   host  web   db
+	both lan    .     lan   lan   lan
+	tcp  host   host  host  host  host
+	both :8080  web   web   web   web
+	both web    -     web   web   web
+	both db     -     db    db    db
 	`
 	// denied is what ufw leaves of it: the host reaches everything, and boxes of one bridge each other.
 	denied = `
-	      lan  host  :8080  web  db
-	lan   .    -     -      -    -
-	host  lan  host  web    web  db
-	web   -    -     -      web  db
-	db    -    -     -      web  db
+	            lan  host  web  db
+	both lan    .    lan   -    -
+	tcp  host   -    host  -    -
+	both :8080  -    web   -    -
+	both web    -    web   web  web
+	both db     -    db    db   db
 	`
 	// accepted is after AcceptForward.
 	accepted = `
-	      lan  host  :8080  web  db
-	lan   .    -     web    -    -
-	host  lan  host  web    web  db
-	web   lan  -     web    web  db
-	db    lan  -     web    web  db
+	            lan  host  web  db
+	both lan    .    lan   lan  lan
+	tcp  host   -    host  -    -
+	both :8080  web  web   web  web
+	both web    -    web   web  web
+	both db     -    db    db   db
 	`
 	// allowed is after AcceptForward and `ufw allow in on boxwire0`.
 	allowed = `
-	      lan  host  :8080  web  db
-	lan   .    -     web    -    -
-	host  lan  host  web    web  db
-	web   lan  host  web    web  db
-	db    lan  host  web    web  db
+	            lan  host  web   db
+	both lan    .    lan   lan   lan
+	tcp  host   -    host  host  host
+	both :8080  web  web   web   web
+	both web    -    web   web   web
+	both db     -    db    db    db
 	`
 )
-
-func (h *host) check(t *testing.T, when, want string) {
-	t.Helper()
-	reach.Check(t, when, h.places, h.targets, want)
-}
 
 // save is the rules of iptables, without counters.
 func (h *host) save(t *testing.T) string {
@@ -111,10 +113,10 @@ func (h *host) rules(t *testing.T, with string) (all []string) {
 func TestDefaultDeny(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	h.check(t, "before ufw is enabled", without)
+	h.world.CheckBoth(t, "before ufw is enabled", without)
 	h.Run(t, "ufw", "--force", "enable")
 	h.Run(t, "ufw", "reload") // which adds rules to a chain that enable leaves empty
-	h.check(t, "after ufw was enabled", denied)
+	h.world.CheckBoth(t, "after ufw was enabled", denied)
 	theirs := h.save(t)
 
 	to := map[string]string{"172.30.0.2": "192.0.2.2", "fd30::2": "2001:db8:1::2"}
@@ -147,10 +149,12 @@ func TestDefaultDeny(t *testing.T) {
 	if causes := explain(); len(causes) != 0 {
 		t.Errorf("Explain after AcceptForward: %v", causes)
 	}
-	h.check(t, "after AcceptForward", accepted)
+	h.world.CheckBoth(t, "after AcceptForward", accepted)
 	ours := h.rules(t, "table inet boxwire")
-	h.Run(t, "ufw", "reload")
-	h.check(t, "after a reload", accepted)
+	stream := boxes.Connect(t, h.LAN, "192.0.2.2:8007")
+	boxes.Visit(t, h.LAN, "192.0.2.2:8080", "web", "a reload", func() { h.Run(t, "ufw", "reload") })
+	stream.Check(t, "after a reload")
+	h.world.CheckBoth(t, "after a reload", accepted)
 	if now := h.rules(t, "table inet boxwire"); strings.Join(now, "\n") != strings.Join(ours, "\n") {
 		t.Errorf("after a reload AcceptForward's rules are\n%s\nwere\n%s", strings.Join(now, "\n"), strings.Join(ours, "\n"))
 	}
@@ -162,13 +166,13 @@ func TestDefaultDeny(t *testing.T) {
 		}
 	}
 	h.Run(t, "ufw", "allow", "in", "on", "boxwire0")
-	h.check(t, "after ufw allows the bridge", allowed)
+	h.world.CheckBoth(t, "after ufw allows the bridge", allowed)
 	h.Run(t, "ufw", "delete", "allow", "in", "on", "boxwire0")
 
 	if err := h.NAT.RevokeForward(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	h.check(t, "after RevokeForward", denied)
+	h.world.CheckBoth(t, "after RevokeForward", denied)
 	if now, was := stripped(h.save(t)), stripped(theirs); now != was {
 		t.Errorf("of ufw's rules is gone\n%s\nand new\n%s", missing(was, now), missing(now, was))
 	}
@@ -176,9 +180,9 @@ func TestDefaultDeny(t *testing.T) {
 	// What a user of ufw does without AcceptForward.
 	h.Run(t, "ufw", "route", "allow", "in", "on", "boxwire0")
 	h.Run(t, "ufw", "route", "allow", "out", "on", "boxwire0")
-	h.check(t, "after ufw's routes allow the bridge", accepted)
+	h.world.CheckBoth(t, "after ufw's routes allow the bridge", accepted)
 	h.Run(t, "ufw", "--force", "reset")
-	h.check(t, "after ufw was reset", without)
+	h.world.CheckBoth(t, "after ufw was reset", without)
 }
 
 // missing are the lines of a text that another does not have.
