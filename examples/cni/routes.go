@@ -25,6 +25,10 @@ func (l *lease) addRoutes(ctx context.Context, box *netns.NS, dev int) error {
 	if err != nil {
 		return err
 	}
+	for _, is4 := range []bool{true, false} {
+		l.second = l.second || slices.ContainsFunc(routes, func(r route.Route) bool { return r.Dst.Bits() == 0 && r.Dst.Addr().Is4() == is4 }) &&
+			len(defaultDevs(have, is4)) > 0
+	}
 	for i := range routes {
 		if free := behind(routes[i], have); free != routes[i].Metric {
 			routes[i].Metric = free

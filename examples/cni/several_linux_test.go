@@ -156,9 +156,7 @@ func TestAPortGoesFromOneAttachmentToTheNext(t *testing.T) {
 					t.Errorf("%s: CHECK of the second: %v", when, err)
 				}
 			}
-			// An outside visitor of the second's own port is answered by way of the first,
-			// where the answer is no packet of that network.
-			all("with both", "203.0.113.1:8080", "[2001:db8::1]:8080", "127.0.0.1:8081", "127.0.0.1:8082")
+			all("with both", "203.0.113.1:8080", "[2001:db8::1]:8080", "203.0.113.1:8082", "127.0.0.1:8081", "127.0.0.1:8082")
 			if err := r.check(c); err != nil {
 				t.Errorf("CHECK of the first: %v", err)
 			}
