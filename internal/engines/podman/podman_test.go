@@ -3,7 +3,6 @@
 package podman
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +10,8 @@ import (
 
 	"github.com/boxwire/boxwire/internal/engines/boxes"
 	"github.com/boxwire/boxwire/internal/engines/machine"
+	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/route"
 )
 
 // ports are the flags that publish a port over TCP and UDP.
@@ -64,17 +65,11 @@ func TestContainers(t *testing.T) {
 	know()
 	h.world.CheckBoth(t, "after kill -9 of a container and a start", table)
 
-	// kill -9 of conmon as well: nobody runs DEL before the next start.
+	// kill -9 of conmon and the process: nobody runs DEL before podman looks at the container again.
 	h.Run(t, "kill", "-9", h.podman.Do(t, "inspect", "web", "--format", "{{.State.ConmonPid}}"), h.podman.Do(t, "inspect", "web", "--format", "{{.State.Pid}}"))
-	machine.Until(t, "podman's sight of the killed container", func() error {
-		if state := h.podman.Do(t, "inspect", "web", "--format", "{{.State.Status}}"); state == "running" {
-			return errors.New(state)
-		}
-		return nil
-	})
-	h.podman.Do(t, "start", "web")
+	h.podman.Do(t, "restart", "-t", "1", "web")
 	know()
-	h.world.CheckBoth(t, "after kill -9 of conmon and a start", table)
+	h.world.CheckBoth(t, "after kill -9 of conmon and a restart", table)
 
 	h.Run(t, "nft", "delete", "table", "inet", "boxwire-cni")
 	h.podman.Do(t, "network", "reload", "--all")
@@ -131,29 +126,35 @@ func TestTwoNetworks(t *testing.T) {
 	}
 	ways := func(want int) {
 		t.Helper()
-		for _, family := range []string{"-4", "-6"} {
-			out := h.podman.Do(t, "exec", "both", "/bin/busybox", "ip", family, "route")
-			if n := strings.Count(out, "default "); n != want {
-				t.Errorf("%d default routes, want %d:\n%s", n, want, out)
+		for _, family := range []route.Family{netns.IPv4, netns.IPv6} {
+			all, err := route.List(t.Context(), h.world.Places["both"], route.Filter{Family: family, Table: route.TableMain})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all = slices.DeleteFunc(all, func(r route.Route) bool { return r.Dst.Bits() != 0 }); len(all) != want {
+				t.Errorf("%d default routes, want %d: %v", len(all), want, all)
 			}
 		}
 	}
+	// A program that is bound to no address answers over UDP from the address of its way to who asks.
 	const outside = `
-		                    lan  host both
-		both lan            .    lan  lan
-		both :8070          lib  lib  lib
-		both :8081          both both both
-		tcp  self:8081      .    both .
+		                    lan  host both peer back lib
+		both lan            .    lan  lan  lan  lan  lan
+		both :8070          lib  lib  lib  lib  lib  lib
+		tcp  :8081          both both both both both both
+		udp  :8081          both both both .    .    both
+		tcp  self:8081      .    both .    .    .    .
 	`
 	first, second := publishes()
 	ways(2)
 	h.world.CheckBoth(t, "in two networks", outside)
 	h.world.CheckBoth(t, "in two networks", `
-		                    lan  peer back both
-		both both.boxnet    -    both -    both
-		both both.backnet   -    -    both both
-		both peer.boxnet    -    peer -    peer
-		both back.backnet   -    -    back back
+		                    lan  lib  peer back both
+		both both.boxnet    -    -    both -    both
+		both both.backnet   -    -    -    both both
+		both peer.boxnet    -    -    peer -    peer
+		both back.backnet   -    -    -    back back
+		both lib            -    lib  -    -    -
 	`)
 
 	h.podman.Do(t, "network", "disconnect", first, "both")
@@ -189,10 +190,72 @@ func TestTwoNetworks(t *testing.T) {
 	h.empty(t, "after rm")
 }
 
-// The containers of a pod share a namespace, and a pod of play kube has its host port.
+// The containers of a pod share the namespace of its network and its ports, and so do those that play kube
+// makes. Both go as they came.
 func TestPods(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, "catatonit")
-	h.podman.Do(t, append([]string{"pod", "create", "--name", "pod", "--infra-command", "/bin/probe", "--infra-image", "box", "--network", "boxnet"}, ports(8082)...)...)
-	t.Log(h.podman.Do(t, "pod", "ls"))
+	h.podman.Start(t, "peer")
+	h.podman.Do(t, append([]string{"pod", "create", "--name", "pod", "--infra-image", "box", "--infra-command", "/bin/probe -name infra -listen :81", "--network", "boxnet,backnet"}, ports(8082)...)...)
+	h.podman.Start(t, "web", "--pod", "pod")
+	h.podman.Do(t, "run", "-d", "--name", "beside", "--pod", "pod", "box", "/bin/probe", "-name", "beside", "-listen", ":82")
+	h.add(t, "peer", "boxnet")
+	infra := h.podman.Do(t, "pod", "inspect", "pod", "--format", "{{.InfraContainerID}}")
+	h.world.Places["pod"] = h.podman.NS(t, infra)
+	v4, v6 := h.podman.Addrs(t, infra, "boxnet")
+	h.world.Add("pod", v4, v6, 80)
+	h.world.Add("pod:82", v4, v6, 82)
+	const table = `
+		              lan    host   peer   pod    lib
+		both lan      .      lan    lan    lan    lan
+		both :8082    web    web    web    web    web
+		both pod      -      web    web    web    -
+		both pod:82   -      beside beside beside -
+		both lib      -      lib    -      -      lib
+	`
+	h.world.CheckBoth(t, "a pod", table)
+	h.podman.Do(t, "pod", "restart", "pod")
+	h.world.Places["pod"] = h.podman.NS(t, infra)
+	v4, v6 = h.podman.Addrs(t, infra, "boxnet")
+	h.world.Add("pod", v4, v6, 80)
+	h.world.Add("pod:82", v4, v6, 82)
+	h.world.CheckBoth(t, "a pod after a restart", table)
+	h.podman.Do(t, "pod", "rm", "-f", "-t", "1", "pod")
+	h.podman.Remove(t, "peer")
+	h.empty(t, "after pod rm")
+
+	h.WriteFile(t, "/etc/kube.yaml", `apiVersion: v1
+kind: Pod
+metadata:
+  name: kube
+spec:
+  containers:
+  - name: web
+    image: localhost/box:latest
+    command: ["/bin/probe", "-name", "kube", "-listen", ":80"]
+    ports:
+    - containerPort: 80
+      hostPort: 8080
+    - containerPort: 80
+      hostPort: 8080
+      protocol: UDP
+  - name: beside
+    image: localhost/box:latest
+    command: ["/bin/probe", "-name", "beside", "-listen", ":82"]
+`, 0o644)
+	h.podman.Do(t, "tag", "box", h.podman.Do(t, "version", "--format", "localhost/podman-pause:{{.Client.Version}}-{{.Client.Built}}"))
+	h.podman.Do(t, "play", "kube", "--network", "boxnet", "/etc/kube.yaml")
+	infra = h.podman.Do(t, "pod", "inspect", "kube", "--format", "{{.InfraContainerID}}")
+	h.world.Places["kube"] = h.podman.NS(t, infra)
+	v4, v6 = h.podman.Addrs(t, infra, "boxnet")
+	h.world.Add("kube", v4, v6, 80)
+	h.world.CheckBoth(t, "play kube", `
+		              lan    host   kube   lib
+		both lan      .      lan    lan    lan
+		both :8080    kube   kube   kube   kube
+		both kube     -      kube   kube   -
+		both lib      -      lib    -      lib
+	`)
+	h.podman.Do(t, "play", "kube", "--down", "/etc/kube.yaml")
+	h.empty(t, "after play kube --down")
 }
