@@ -19,6 +19,21 @@ import (
 // which crun needs.
 var Packages = []string{"podman", "runc", "conmon", "iptables", "nftables", "busybox-static"}
 
+// runtime is a script around runc. podman 4.3 with cgroupfs has the control group of a pod deny every
+// device, so that runc cannot even open /dev/null. With it, containers are not in that group.
+const (
+	runtime       = "/usr/local/libexec/runc"
+	runtimeScript = `#!/bin/sh
+for arg; do
+	case $last in
+	--bundle) sed -i 's,"cgroupsPath":"/libpod_parent/[^/"]*/,"cgroupsPath":"/libpod_parent/,' "$arg/config.json" ;;
+	esac
+	last=$arg
+done
+exec /usr/sbin/runc "$@"
+`
+)
+
 // Podman is podman in a machine.
 type Podman struct {
 	m    *machine.Machine
@@ -37,12 +52,15 @@ network_backend = %q
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
+[engine.runtimes]
+runc = [%q]
 [containers]
 log_driver = "k8s-file"
 # The machine has neither a higher limit of descriptors nor everywhere the controller pids.
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 pids_limit = 0
-`, backend, strings.Join(network, "\n")), 0o644)
+`, backend, strings.Join(network, "\n"), runtime), 0o644)
+	m.WriteFile(t, runtime, runtimeScript, 0o755)
 	p := &Podman{m: m}
 	p.Do(t, "import", "--quiet", m.ImageTar(t), "box")
 	return p
