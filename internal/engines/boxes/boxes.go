@@ -23,6 +23,13 @@ type Host struct {
 	NAT    *nat.NAT
 	Bridge link.Link
 	Net    nat.Network
+
+	ports []nat.Port
+}
+
+// State is the network and the published ports, for NAT.Sync.
+func (h *Host) State() nat.State {
+	return nat.State{Networks: []nat.Network{h.Net}, Ports: h.ports}
 }
 
 // New makes the bridge and the network.
@@ -92,11 +99,13 @@ func (h *Host) Publish(t testing.TB, owner string, n uint8, port, boxPort uint16
 	t.Helper()
 	for host, box := range map[netip.Addr]string{netip.IPv4Unspecified(): fmt.Sprintf("172.30.0.%d", n), netip.IPv6Unspecified(): fmt.Sprintf("fd30::%x", n)} {
 		for _, proto := range []nat.Proto{nat.TCP, nat.UDP} {
-			if err := h.NAT.Publish(t.Context(), nat.Port{
+			p := nat.Port{
 				Proto: proto, Host: netip.AddrPortFrom(host, port), Box: netip.AddrPortFrom(netip.MustParseAddr(box), boxPort), Owner: owner,
-			}); err != nil {
+			}
+			if err := h.NAT.Publish(t.Context(), p); err != nil {
 				t.Fatal(err)
 			}
+			h.ports = append(h.ports, p)
 		}
 	}
 }
