@@ -105,7 +105,7 @@ func (p *Podman) Remove(t testing.TB, names ...string) {
 // NS opens the namespace of a container. It is closed with the test.
 func (p *Podman) NS(t testing.TB, name string) *netns.NS {
 	t.Helper()
-	ns, err := netns.OpenPath(t.Context(), p.m.Path(p.Do(t, "inspect", name, "--format", "{{.NetworkSettings.SandboxKey}}")))
+	ns, err := netns.OpenPath(t.Context(), p.m.Path("/proc/"+p.Do(t, "inspect", name, "--format", "{{.State.Pid}}")+"/ns/net"))
 	if err != nil {
 		t.Fatal(err)
 	}

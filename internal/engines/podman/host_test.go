@@ -40,6 +40,8 @@ func newHost(t *testing.T, more ...string) *host {
 	h := &host{Machine: machine.New(t, machine.Config{
 		Packages: append(more, containers.Packages...), Engine: "podman", Version: []string{"podman", "--version"},
 	})}
+	// The file of the plugin is named after the directory.
+	h.Run(t, "mv", h.Build(t, "./examples/cni"), "/usr/local/bin/boxwire")
 	h.configure(t, "/etc/cni/net.d")
 	h.podman = containers.New(t, h.Machine, "cni",
 		`cni_plugin_dirs = ["/usr/local/bin"]`, `network_config_dir = "/etc/cni/net.d"`, `default_network = "boxnet"`)
@@ -64,11 +66,9 @@ func newHost(t *testing.T, more ...string) *host {
 	return h
 }
 
-// configure builds the plugin and writes the networks.
+// configure writes the networks.
 func (h *host) configure(t *testing.T, dir string) {
 	t.Helper()
-	// The file of the plugin is named after the directory.
-	h.Run(t, "mv", h.Build(t, "./examples/cni"), "/usr/local/bin/boxwire")
 	for i, n := range networks {
 		h.WriteFile(t, fmt.Sprintf("%s/%d-%s.conflist", dir, 87+i, n.name), fmt.Sprintf(`{
 	"cniVersion": "0.4.0", "name": %q,
