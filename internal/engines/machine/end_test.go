@@ -19,7 +19,7 @@ const childEnv = "BOXWIRE_ENGINES_TEST_CHILD"
 // child prepares another run of one test of this program, with its own directory for files.
 func child(t *testing.T, name string, env ...string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+name+"$", "-test.v")
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+name+"$", "-test.v", "-test.parallel=4")
 	cmd.Env = append(append(os.Environ(), childEnv+"=1", "TMPDIR="+t.TempDir()), env...)
 	return cmd
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/engines/machine"
@@ -78,6 +79,32 @@ func TestPackagesAreInstalledOnce(t *testing.T) {
 	if _, err := os.Stat(used); err != nil {
 		t.Errorf("a layer in use: %v", err)
 	}
+}
+
+// Machines with the same packages are there at the same time, also if both had to wait for the layer.
+func TestMachinesShareALayer(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	if out, err := child(t, "TestHasTwoWithHello", cacheIn(t.TempDir())).CombinedOutput(); err != nil || strings.Contains(string(out), "SKIP") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestHasTwoWithHello(t *testing.T) {
+	onlyChild(t)
+	t.Run("machines", func(t *testing.T) {
+		var both sync.WaitGroup
+		both.Add(2)
+		for _, name := range []string{"one", "two"} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				m := machine.New(t, machine.Config{Name: name, Packages: []string{hello}})
+				both.Done()
+				both.Wait()
+				m.Run(t, "hello")
+			})
+		}
+	})
 }
 
 func TestHasHello(t *testing.T) {
