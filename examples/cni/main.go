@@ -25,6 +25,9 @@ import (
 const about = "CNI plugin boxwire"
 
 func main() {
+	if os.Getenv("CNI_COMMAND") == "" && len(os.Args) > 1 {
+		os.Exit(command(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	}
 	// Opening a pipe waits for its writer. To DEL, a path that is no namespace is
 	// a namespace that is gone; ADD and CHECK report it.
 	if info, err := os.Stat(os.Getenv("CNI_NETNS")); err == nil && !info.Mode().IsRegular() {

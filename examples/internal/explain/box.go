@@ -14,17 +14,22 @@ import (
 	"github.com/boxwire/boxwire/route"
 )
 
-// lookAtName looks at the boxes of a name, and at what is left of one that is not there.
+// lookAtName looks at the boxes whose owner has a name as one of its parts, and at what is left of one that is not there.
 func (r *report) lookAtName(ctx context.Context, name string) (err error) {
+	is := func(owner string) bool { return strings.Contains("/"+owner+"/", "/"+name+"/") }
+	if !slices.ContainsFunc(r.Boxes, func(b Box) bool { return is(b.Owner) }) && len(name) >= 8 {
+		// Engines show the beginning of a long id.
+		is = func(owner string) bool { return strings.Contains("/"+owner, "/"+name) }
+	}
 	found := false
 	for i := range r.Boxes {
-		if b := &r.Boxes[i]; b.Name == name || b.Owner == name || strings.Contains("/"+b.Owner+"/", "/"+name+"/") {
+		if b := &r.Boxes[i]; is(b.Owner) {
 			found = true
 			err = errors.Join(err, r.lookAtBox(ctx, b))
 		}
 	}
 	for _, p := range r.ports {
-		if r.owned(p.Owner) == nil && (p.Owner == name || strings.Contains("/"+p.Owner+"/", "/"+name+"/")) {
+		if r.owned(p.Owner) == nil && is(p.Owner) {
 			found = true
 			err = errors.Join(err, r.explainPort(ctx, p))
 		}
@@ -57,12 +62,14 @@ func (r *report) lookAtBox(ctx context.Context, b *Box) error {
 	s := section{title: b.Name + r.addrsOf(b)}
 	var err error
 	switch {
-	case b.NS == nil:
+	case b.Gone:
 		s.findings = append(s.findings, finding{fmt.Sprintf("the %s is gone, and what was made for it is left", r.Words.Box), r.Words.Gone, true})
 	case len(b.Addrs) == 0:
 		s.fact = "it has no address here, so that nothing can be said of its ways"
 	default:
-		err = r.inside(ctx, b, &s)
+		if b.NS != nil {
+			err = r.inside(ctx, b, &s)
+		}
 		if r.gw == nil && b.Routed {
 			s.findings = append(s.findings, r.noTable(true))
 		}

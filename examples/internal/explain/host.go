@@ -29,7 +29,8 @@ type Box struct {
 	Owner  string       // of its published ports
 	Addrs  []netip.Addr // that it was given
 	Routed bool         // the table has a network for it: it is no port of a plain switch
-	NS     *netns.NS    // nil: it is gone
+	Gone   bool         // and what was made for it is left
+	NS     *netns.NS    // nil where it is gone, or cannot be found
 }
 
 // Words are what a program says for what only it can repair: each is a sentence without its full stop.
@@ -49,6 +50,7 @@ func (h Host) Explain(ctx context.Context, a Ask, out io.Writer) (status int, er
 	r := report{Host: h, ask: a}
 	switch {
 	case errors.Is(err, os.ErrNotExist):
+		err = nil
 	case err != nil:
 		return StatusFailed, err
 	default:
@@ -240,7 +242,7 @@ func (r *report) explainPort(ctx context.Context, p nat.Published) error {
 	s := section{title: fmt.Sprintf("%v %v leads to %v of %s", p.Proto, p.Host, p.Box, r.nameOf(p.Owner))}
 	hints := nat.Hints{From: r.ask.From}
 	follows := false // the host's way to the box is broken for a reason that is named
-	if b == nil || b.NS == nil {
+	if b == nil || b.Gone {
 		s.findings = append(s.findings, finding{fmt.Sprintf("the %s is gone, and its port is still published", r.Words.Box), r.Words.Gone, true})
 		follows = true
 	} else {

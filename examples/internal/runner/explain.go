@@ -46,7 +46,10 @@ func (p Program) explainBoxes(ctx context.Context, host *netns.NS, args []string
 			known.NS = ns
 		case err == nil: // a killed run has left it
 			ns.Close()
-		case !errors.Is(err, os.ErrNotExist) && !errors.Is(err, errNoBox):
+			known.Gone = true
+		case errors.Is(err, os.ErrNotExist) || errors.Is(err, errNoBox):
+			known.Gone = true
+		default:
 			return statusOurs, err
 		}
 		h.Boxes = append(h.Boxes, known)

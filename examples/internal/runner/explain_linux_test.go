@@ -119,6 +119,15 @@ func TestExplainOfBrokenHosts(t *testing.T) {
 				tried(t, host, test.breaks)
 			}
 			got := ask()
+			if strings.HasPrefix(test.breaks, "echo") { // the run mends it with each link that appears, such as its own
+				within(t, func() string {
+					tried(t, host, test.breaks)
+					if got = ask(); got.status == test.status {
+						return ""
+					}
+					return got.out
+				})
+			}
 			if got.status != test.status || got.err != "" {
 				t.Errorf("explain ends with %d and %q, want %d", got.status, got.err, test.status)
 			}
