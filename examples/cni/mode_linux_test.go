@@ -180,21 +180,26 @@ func (r *rig) leftOnly(before string, all ...container) {
 
 func TestTheMasterIsTheLinkOfTheDefaultRoute(t *testing.T) {
 	t.Parallel()
-	r, _ := onLAN(t, withIPAM+`"mode": "macvlan"`)
-	c := r.container("c1", "")
-	if _, err := r.cni.AddNetworkList(t.Context(), r.list, c.RuntimeConf); codeOf(err) != 7 || !strings.Contains(err.Error(), "needs master") {
-		t.Errorf("ADD without a default route: %v", err)
+	for _, mode := range []string{"macvlan", "ipvlan"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			r, _ := onLAN(t, withIPAM+`"mode": "`+mode+`"`)
+			c := r.container("c1", "")
+			if _, err := r.cni.AddNetworkList(t.Context(), r.list, c.RuntimeConf); codeOf(err) != 7 || !strings.Contains(err.Error(), "needs master") {
+				t.Errorf("ADD without a default route: %v", err)
+			}
+			testutil.Run(t, r.host, "ip", "addr", "add", "192.0.2.1/24", "dev", "lan0")
+			testutil.Run(t, r.host, "ip", "route", "add", "default", "via", "192.0.2.2")
+			r.addTo(t, c)
+			if out := detail(t, c); !strings.Contains(out, mode) {
+				t.Errorf("the link is %s", out)
+			}
+			if err := r.check(c); err != nil {
+				t.Errorf("CHECK: %v", err)
+			}
+			r.del(c)
+		})
 	}
-	testutil.Run(t, r.host, "ip", "addr", "add", "192.0.2.1/24", "dev", "lan0")
-	testutil.Run(t, r.host, "ip", "route", "add", "default", "via", "192.0.2.2")
-	r.add(c)
-	if out := detail(t, c); !strings.Contains(out, "macvlan") {
-		t.Errorf("the link is %s", out)
-	}
-	if err := r.check(c); err != nil {
-		t.Errorf("CHECK: %v", err)
-	}
-	r.del(c)
 }
 
 func TestTheMasterMayBeInTheContainer(t *testing.T) {

@@ -132,7 +132,9 @@ func (r *addrRange) complete() error {
 	if !r.Subnet.IsValid() {
 		return invalid("ipam: a range has no subnet", "")
 	}
-	r.Subnet = r.Subnet.Masked()
+	if r.Subnet != r.Subnet.Masked() {
+		return invalid("ipam: a subnet has host bits", fmt.Sprintf("%v: the subnet is %v", r.Subnet, r.Subnet.Masked()))
+	}
 	room := 2
 	if r.Subnet.Addr().Is6() {
 		room = 1

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -237,13 +238,16 @@ func TestDNSComesFromAFileAndIsOverridden(t *testing.T) {
 			if err := os.WriteFile(r.dir+"/resolv.conf", []byte("# comment\nnameserver 192.0.2.53\n  nameserver 2001:db8::53\ndomain example.org\nsearch a.example b.example\noptions ndots:2\n;x y\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			r.configure(test.conf)
-			c := r.container("c1", "")
-			d := r.add(c).DNS
-			if got := strings.Join([]string{strings.Join(d.Nameservers, " "), d.Domain, strings.Join(d.Search, " "), strings.Join(d.Options, " ")}, "|"); got != test.want {
-				t.Errorf("DNS is %s, want %s", got, test.want)
+			for i, mode := range []string{"", `"mode": "ptp", "isGateway": false, "isDefaultGateway": false, `} {
+				r.configure(mode + test.conf)
+				c := r.container(fmt.Sprint("c", i), "")
+				d := r.add(c).DNS
+				if got := strings.Join([]string{strings.Join(d.Nameservers, " "), d.Domain, strings.Join(d.Search, " "), strings.Join(d.Options, " ")}, "|"); got != test.want {
+					t.Errorf("%sDNS is %s, want %s", mode, got, test.want)
+				}
+				r.del(c)
+				r.gc()
 			}
-			r.del(c)
 		})
 	}
 }

@@ -62,3 +62,89 @@ func TestASetOfRangesIsGoneRound(t *testing.T) {
 		}
 	}
 }
+
+// What is not given of a range is that of host-local.
+func TestRangesHaveDefaults(t *testing.T) {
+	t.Parallel()
+	addr := netip.MustParseAddr
+	for _, test := range []struct {
+		r                   addrRange
+		start, end, gateway string
+	}{
+		{addrRange{Subnet: netip.MustParsePrefix("192.0.2.0/24")}, "192.0.2.1", "192.0.2.254", "192.0.2.1"},
+		{addrRange{Subnet: netip.MustParsePrefix("192.0.2.0/25")}, "192.0.2.1", "192.0.2.126", "192.0.2.1"},
+		{addrRange{Subnet: netip.MustParsePrefix("2001:db8:1::/64")}, "2001:db8:1::1", "2001:db8:1::ffff:ffff:ffff:ffff", "2001:db8:1::1"},
+		{
+			addrRange{Subnet: netip.MustParsePrefix("192.0.2.0/24"), Start: addr("192.0.2.40"), End: addr("192.0.2.50"), Gateway: addr("192.0.2.254")},
+			"192.0.2.40", "192.0.2.50", "192.0.2.254",
+		},
+	} {
+		if err := test.r.complete(); err != nil || test.r.Start != addr(test.start) || test.r.End != addr(test.end) || test.r.Gateway != addr(test.gateway) {
+			t.Errorf("%v is %+v (%v), want %s to %s by %s", test.r.Subnet, test.r, err, test.start, test.end, test.gateway)
+		}
+	}
+	for _, subnet := range []string{"192.0.2.12/24", "2001:db8:1::24:19ff:fee1:c44a/64", "2001:db8:24:19ff::/63", "192.168.127.0/23", "192.0.2.0/31"} {
+		if err := (&addrRange{Subnet: netip.MustParsePrefix(subnet)}).complete(); codeOf(err) != 7 {
+			t.Errorf("%s: %v", subnet, err)
+		}
+	}
+	for _, r := range []addrRange{{Start: addr("192.0.3.0")}, {End: addr("192.0.4.0")}, {Start: addr("192.0.2.50"), End: addr("192.0.2.40")}} {
+		r.Subnet = netip.MustParsePrefix("192.0.2.0/24")
+		if err := r.complete(); codeOf(err) != 7 {
+			t.Errorf("%v to %v: %v", r.Start, r.End, err)
+		}
+	}
+}
+
+func TestAnAddressIsInItsRange(t *testing.T) {
+	t.Parallel()
+	addr := netip.MustParseAddr
+	v4 := addrRange{Subnet: netip.MustParsePrefix("192.0.2.0/24"), Start: addr("192.0.2.40"), End: addr("192.0.2.50"), Gateway: addr("192.0.2.254")}
+	v6 := addrRange{Subnet: netip.MustParsePrefix("2001:db8:1::/64"), Start: addr("2001:db8:1::40"), End: addr("2001:db8:1::50"), Gateway: addr("2001:db8:1::1")}
+	for a, want := range map[string]bool{
+		"192.0.3.0": false, "192.0.2.39": false, "192.0.2.40": true, "192.0.2.50": true, "192.0.2.51": false, "192.0.2.254": false,
+		"2001:db8:2::": false, "2001:db8:1::39": false, "2001:db8:1::40": true, "2001:db8:1::50": true, "2001:db8:1::51": false,
+	} {
+		r := v4
+		if addr(a).Is6() {
+			r = v6
+		}
+		if got := r.usable(addr(a)); got != want {
+			t.Errorf("%s is in %v to %v: %t", a, r.Start, r.End, got)
+		}
+	}
+}
+
+// Two sets, and two ranges of one set, are refused for the same.
+func TestOverlapOfRanges(t *testing.T) {
+	t.Parallel()
+	prefix, addr := netip.MustParsePrefix, netip.MustParseAddr
+	for _, test := range []struct {
+		name string
+		a, b addrRange
+		want bool
+	}{
+		{"non-overlapping", addrRange{Subnet: prefix("10.0.0.0/24")}, addrRange{Subnet: prefix("10.0.1.0/24")}, false},
+		{"different families", addrRange{Subnet: prefix("0.0.0.0/24")}, addrRange{Subnet: prefix("::/24")}, false},
+		{"identical", addrRange{Subnet: prefix("10.0.0.0/24")}, addrRange{Subnet: prefix("10.0.0.0/24")}, true},
+		{"containing", addrRange{Subnet: prefix("10.0.0.0/20")}, addrRange{Subnet: prefix("10.0.1.0/24")}, true},
+		{"parts of a subnet", addrRange{Subnet: prefix("10.0.0.0/24"), End: addr("10.0.0.127")}, addrRange{Subnet: prefix("10.0.0.0/24"), Start: addr("10.0.0.128")}, false},
+		{"parts that overlap", addrRange{Subnet: prefix("10.0.0.0/24"), End: addr("10.0.0.127")}, addrRange{Subnet: prefix("10.0.0.0/24"), Start: addr("10.0.0.127")}, true},
+	} {
+		one, two := test.a, test.b
+		for range 2 {
+			p := pool{Ranges: [][]addrRange{{one}, {two}}}
+			if err := p.check(); (err != nil) != test.want {
+				t.Errorf("%s: %v", test.name, err)
+			}
+			if p = (pool{Ranges: [][]addrRange{{one, two}}}); test.name != "different families" {
+				if err := p.check(); (err != nil) != test.want {
+					t.Errorf("%s, in one set: %v", test.name, err)
+				}
+			} else if p.check() == nil {
+				t.Error("a set has ranges of both families")
+			}
+			one, two = two, one
+		}
+	}
+}

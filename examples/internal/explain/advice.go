@@ -3,7 +3,7 @@ package explain
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/boxwire/boxwire/nat"
@@ -14,22 +14,23 @@ func (r *report) finding(c nat.Cause, box netip.Addr, proto string, port uint16)
 	return finding{text: plain(c.Text), todo: r.advice(c, box, proto, port), certain: c.Certain}
 }
 
-var (
-	clause  = regexp.MustCompile(`: |; |\. `)
-	library = regexp.MustCompile(`\b(Open|Sync|Maintain|SetNetwork|AddNetwork|AcceptForward|SetPolicies|Publish|Network\.[A-Z]\w+)\b`)
-)
+// calls are what texts of package nat name for programs that call it.
+var calls = []string{"Open", "Sync", "Maintain", "SetNetwork", "AddNetwork", "AcceptForward", "SetPolicies", "Publish", "Network."}
 
 // plain leaves out the last clause of a cause if it names a call of the library.
 func plain(text string) string {
-	at := clause.FindAllStringIndex(text, -1)
-	if len(at) == 0 {
+	at, end := -1, 0
+	for _, sign := range []string{": ", "; ", ". "} {
+		if i := strings.LastIndex(text, sign); i > at {
+			at, end = i, i+len(sign)
+		}
+	}
+	if at < 0 || !slices.ContainsFunc(calls, func(call string) bool {
+		return strings.HasPrefix(text[end:], call) || strings.Contains(text[end:], " "+call)
+	}) {
 		return text
 	}
-	last := at[len(at)-1]
-	if library.MatchString(text[last[1]:]) {
-		return text[:last[0]]
-	}
-	return text
+	return text[:at]
 }
 
 // network is the link of the network that has the box's address.
