@@ -7,6 +7,9 @@
 //
 //	go build -C examples/cni -o /opt/cni/bin/boxwire .
 //
+// With arguments it is a command: boxwire explain says why a published port or a
+// container is not reached.
+//
 // It speaks CNI 0.3.1 to 1.1.0 (https://www.cni.dev/docs/spec/). What it has
 // made it finds again in the kernel, by names, aliases and comments. The
 // network namespace that it is started in is the host.

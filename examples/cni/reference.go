@@ -92,8 +92,8 @@ func (r *reference) check() error {
 	}{
 		{"ipMasqBackend", r.IPMasqBackend != "" && r.IPMasqBackend != "nftables", r.IPMasqBackend, nftables},
 		{"backend", r.Backend != "" && r.Backend != "nftables", r.Backend, nftables},
-		{"conditionsV4", len(r.ConditionsV4) > 0, r.ConditionsV4, "a mapping has no conditions but its hostIP"},
-		{"conditionsV6", len(r.ConditionsV6) > 0, r.ConditionsV6, "a mapping has no conditions but its hostIP"},
+		{"conditionsV4", len(r.ConditionsV4) > 0, r.ConditionsV4, "hostIP of a mapping and a policy say who reaches a port"},
+		{"conditionsV6", len(r.ConditionsV6) > 0, r.ConditionsV6, "hostIP of a mapping and a policy say who reaches a port"},
 		{"masqAll", r.MasqAll, r.MasqAll, "containers see the addresses of their visitors"},
 		{"markMasqBit", r.MarkMasqBit != nil, r.MarkMasqBit, "packets are not marked"},
 		{"externalSetMarkChain", r.ExternalSetMarkChain != nil, r.ExternalSetMarkChain, "packets are not marked"},

@@ -3,6 +3,7 @@ package main
 import (
 	"net/netip"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -26,6 +27,111 @@ func TestTheTableOfReferenceTestsNamesTests(t *testing.T) {
 	for _, name := range names {
 		if !strings.Contains(source.String(), "func "+name+"(t *testing.T)") {
 			t.Errorf("there is no %s", name)
+		}
+	}
+}
+
+// Each case of the reference plugins' tests is in the table of its file, with a test or the reason for none, and no other is.
+func TestEveryReferenceCaseIsInTheTable(t *testing.T) {
+	t.Parallel()
+	here := map[string]string{} // what the page says, by file and case
+	file := ""
+	for line := range strings.Lines(strings.ReplaceAll(readFile(t, "REFERENCE.md"), `\|`, "/")) {
+		line = strings.TrimSpace(line)
+		if name, ok := strings.CutPrefix(line, "## "); ok {
+			file = name
+		}
+		cells := strings.Split(strings.Trim(line, "| "), " | ")
+		if !strings.HasPrefix(line, "| ") || len(cells) != 2 || cells[1] == "here" || cells[1] == "cases" {
+			continue
+		}
+		if strings.HasSuffix(file, "_test.go") {
+			here[file+"\t"+cells[0]] = cells[1]
+			continue
+		}
+		for theirs := range strings.SplitSeq(cells[1], "; ") { // of a plugin that comes behind this one
+			here[cells[0]+"\t"+theirs] = "not applicable: "
+		}
+	}
+	answer := regexp.MustCompile(`\bTest[A-Z]\w+|\bsame\b|^not applicable: `)
+	for line := range strings.Lines(readFile(t, "testdata/reference-cases.txt")) {
+		line = strings.TrimSpace(strings.ReplaceAll(line, "|", "/"))
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		said, ok := here[line]
+		delete(here, line)
+		if !ok || !answer.MatchString(said) {
+			t.Errorf("of %q the page says %q", line, said)
+		}
+	}
+	for line := range here {
+		t.Errorf("the reference plugins have no case %q", line)
+	}
+}
+
+// referenceKeys are the keys that the reference plugins read of their configurations, of runtimeConfig and of ipam (main of
+// April 2026), and those that they had before.
+var referenceKeys = map[string]string{
+	"bridge": `bridge isGateway isDefaultGateway forceAddress ipMasq ipMasqBackend mtu hairpinMode promiscMode vlan vlanTrunk preserveDefaultVlan
+		macspoofchk enabledad disableContainerInterface portIsolation runtimeConfig.mac args.cni.mac`,
+	"ptp":         "ipMasq ipMasqBackend mtu",
+	"macvlan":     "master mode mtu mac linkInContainer bcqueuelen runtimeConfig.mac",
+	"ipvlan":      "master mode mtu linkInContainer",
+	"vlan":        "master vlanId mtu linkInContainer",
+	"host-device": "device hwaddr kernelpath pciBusID runtimeConfig.deviceID",
+	"tap":         "multiQueue mtu mac owner group selinuxContext bridge runtimeConfig.mac",
+	"portmap":     "backend snat conditionsV4 conditionsV6 masqAll markMasqBit externalSetMarkChain runtimeConfig.portMappings",
+	"firewall":    "backend iptablesAdminChainName firewalldZone ingressPolicy",
+	"bandwidth":   "ingressRate ingressBurst egressRate egressBurst unshapedSubnets shapedSubnets runtimeConfig.bandwidth",
+	"tuning":      "dataDir sysctl mac promisc mtu txQLen allmulti runtimeConfig.mac",
+	"vrf":         "vrfname table",
+	"sbr":         "table gateways addSourceHints",
+	"host-local":  "ipam.type ipam.routes ipam.dataDir ipam.resolvConf ipam.ranges ipam.subnet ipam.rangeStart ipam.rangeEnd ipam.gateway runtimeConfig.ipRanges runtimeConfig.ips args.cni.ips",
+	"static":      "ipam.addresses ipam.routes runtimeConfig.ips args.cni.ips",
+	"dhcp":        "ipam.daemonSocketPath ipam.provide ipam.request ipam.priority",
+	"all":         "name type cniVersion capabilities ipam dns prevResult",
+}
+
+// The plugin reads each key of the reference plugins, to obey it or to refuse it by name, and its README names it. snat is
+// the one that needs nothing: it is named.
+func TestEveryReferenceKeyIsRead(t *testing.T) {
+	t.Parallel()
+	known := map[string]bool{"snat": true, "prevResult": true}
+	var walk func(prefix string, typ reflect.Type)
+	walk = func(prefix string, typ reflect.Type) {
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			in := f.Type
+			if in.Kind() == reflect.Pointer {
+				in = in.Elem()
+			}
+			switch {
+			case tag == "-":
+			case tag != "":
+				known[prefix+tag] = true
+				if in.Kind() == reflect.Struct && (tag == "runtimeConfig" || tag == "args" || tag == "cni") {
+					walk(prefix+tag+".", in)
+				}
+			case f.Anonymous && in.Kind() == reflect.Struct:
+				walk(prefix, in)
+			}
+		}
+	}
+	walk("", reflect.TypeFor[config]())
+	walk("ipam.", reflect.TypeFor[pool]())
+	known["ipam.type"], known["runtimeConfig.ipRanges"] = known["ipam"], true // parsePool
+	readme := readFile(t, "README.md")
+	for plugin, keys := range referenceKeys {
+		for key := range strings.FieldsSeq(keys) {
+			if !known[key] {
+				t.Errorf("the key %s of %s is not read", key, plugin)
+			}
+			name := key[strings.LastIndex(key, ".")+1:]
+			if plugin != "all" && !strings.Contains(readme, "`"+name+"`") && !strings.Contains(readme, `"`+name+`"`) {
+				t.Errorf("the README does not name %s of %s", name, plugin)
+			}
 		}
 	}
 }
