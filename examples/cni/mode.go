@@ -19,9 +19,10 @@ const (
 	modeIPVLAN     = "ipvlan"
 	modeHostDevice = "host-device"
 	modeTap        = "tap"
+	modeLoopback   = "loopback"
 )
 
-var modes = []string{modeBridge, modePTP, modeMacvlan, modeIPVLAN, modeHostDevice, modeTap}
+var modes = []string{modeBridge, modePTP, modeMacvlan, modeIPVLAN, modeHostDevice, modeTap, modeLoopback}
 
 // modeKeys are the keys that modes but bridge have.
 type modeKeys struct {
@@ -115,6 +116,10 @@ func (c *config) checkMode() error {
 		if c.SelinuxContext != "" {
 			return unsupported("selinuxContext", c.SelinuxContext, "the device is made without another program, which would run in that context")
 		}
+	case modeLoopback:
+		if c.linked != "" {
+			return invalid("loopback has no modes", fmt.Sprintf("%q", c.linked))
+		}
 	}
 	return nil
 }
@@ -154,8 +159,9 @@ func (c *config) checkForeign() error {
 		{"hwaddr", c.HWAddr != "", c.HWAddr, in(modeHostDevice)},
 		{"kernelpath", c.KernelPath != "", c.KernelPath, in(modeHostDevice)},
 		{"pciBusID", c.PCIBusID != "", c.PCIBusID, in(modeHostDevice)},
-		{"enabledad", c.EnableDAD, true, !in(modeHostDevice)},
-		{"mtu", c.MTU != 0, c.MTU, !in(modeHostDevice)},
+		{"enabledad", c.EnableDAD, true, !in(modeHostDevice, modeLoopback)},
+		{"mtu", c.MTU != 0, c.MTU, !in(modeHostDevice, modeLoopback)},
+		{"ipam", c.IPAM.Type != "", c.IPAM.Type, !in(modeLoopback)},
 	} {
 		if k.asked && !k.fits {
 			return unsupported(k.key, k.value, "the mode "+c.as+" has no such key")
