@@ -19,6 +19,9 @@ import (
 
 // add makes the attachment: all of it, or nothing.
 func add(ctx context.Context, r *request) (err error) {
+	if r.conf.as == modeLoopback {
+		return addLoopback(ctx, r)
+	}
 	if err := r.conf.requested(r.args.Args); err != nil {
 		return err
 	}

@@ -17,6 +17,9 @@ import (
 // del removes the attachment. What is gone already, the container's namespace
 // for one, is fine; one thing that cannot be removed does not keep the others.
 func del(ctx context.Context, r *request) error {
+	if r.conf.as == modeLoopback {
+		return delLoopback(ctx, r)
+	}
 	if r.conf.inside() {
 		return delInside(ctx, r)
 	}
