@@ -2,6 +2,7 @@ package nat
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 
@@ -24,20 +25,43 @@ func (n *NAT) flush(ctx context.Context, gone, added []Port) error {
 	if len(gone)+len(added) == 0 {
 		return nil
 	}
+	var targets [2][]ct.Target // of each family
+	for i, p := range slices.Concat(gone, added) {
+		t := ct.Target{Proto: uint8(p.Proto), Addr: p.Host.Addr(), First: p.Host.Port(), Last: p.last()}
+		if i < len(gone) {
+			t.Translated = p.Box
+		} else {
+			t.Unanswered = p.Proto == TCP
+		}
+		family := 0
+		if t.Addr.Is6() {
+			family = 1
+		}
+		targets[family] = append(targets[family], t)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
 	table, err := n.flows()
 	if err != nil {
 		return err
 	}
-	targets := make([]ct.Target, 0, len(gone)+len(added))
-	for i, p := range slices.Concat(gone, added) {
-		targets = append(targets, ct.Target{
-			Proto: uint8(p.Proto), Addr: p.Host.Addr(), First: p.Host.Port(), Last: p.last(),
-			Unanswered: i >= len(gone) && p.Proto == TCP,
-		})
+	if len(targets[0]) == 0 || len(targets[1]) == 0 {
+		return notEnded(table.Flush(ctx, slices.Concat(targets[0], targets[1]), n.isLocal))
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
-	defer cancel()
-	return notEnded(table.Flush(ctx, targets, n.isLocal))
+	// The kernel walks its table once for each family at least, which takes milliseconds: at once.
+	other, err := nsconn.Own(n.ns, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer other.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- ct.New(other).Flush(ctx, targets[1], n.isLocal) }()
+	err = table.Flush(ctx, targets[0], n.isLocal)
+	err6 := <-ended
+	if errors.Is(err6, unix.EMFILE) || errors.Is(err6, unix.ENFILE) { // no descriptor for a socket of its own
+		err6 = table.Flush(ctx, targets[1], n.isLocal)
+	}
+	return errors.Join(notEnded(err), notEnded(err6))
 }
 
 // flows returns the conntrack table of the namespace.
