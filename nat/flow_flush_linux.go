@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
 	"slices"
+	"strings"
 
 	"github.com/boxwire/boxwire/internal/ct"
+	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/internal/nsconn"
+	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,25 +29,18 @@ func (n *NAT) flush(ctx context.Context, gone, added []Port) error {
 	if len(gone)+len(added) == 0 {
 		return nil
 	}
-	var targets [2][]ct.Target // of each family
-	for i, p := range slices.Concat(gone, added) {
-		t := ct.Target{Proto: uint8(p.Proto), Addr: p.Host.Addr(), First: p.Host.Port(), Last: p.last()}
-		if i < len(gone) {
-			t.Translated = p.Box
-		} else {
-			t.Unanswered = p.Proto == TCP
-		}
-		family := 0
-		if t.Addr.Is6() {
-			family = 1
-		}
-		targets[family] = append(targets[family], t)
-	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
 	table, err := n.flows()
 	if err != nil {
 		return err
+	}
+	if any, err := table.Any(ctx); err != nil || !any {
+		return notEnded(err)
+	}
+	targets, err := n.targets(ctx, gone, added)
+	if err != nil {
+		return notEnded(err)
 	}
 	if len(targets[0]) == 0 || len(targets[1]) == 0 {
 		return notEnded(table.Flush(ctx, slices.Concat(targets[0], targets[1]), n.isLocal))
@@ -62,6 +59,64 @@ func (n *NAT) flush(ctx context.Context, gone, added []Port) error {
 		err6 = table.Flush(ctx, targets[1], n.isLocal)
 	}
 	return errors.Join(notEnded(err), notEnded(err6))
+}
+
+// targets returns the flows to delete, of each family.
+func (n *NAT) targets(ctx context.Context, gone, added []Port) (targets [2][]ct.Target, err error) {
+	alone, asked := false, false
+	for i, p := range slices.Concat(gone, added) {
+		t := ct.Target{Proto: uint8(p.Proto), Addr: p.Host.Addr(), First: p.Host.Port(), Last: p.last()}
+		if i < len(gone) {
+			t.Translated = p.Box
+		} else {
+			t.Unanswered = p.Proto == TCP
+		}
+		family := 0
+		if t.Addr.Is6() {
+			family = 1
+		}
+		// No other port of the table has the number of one on all addresses.
+		if family == 1 && t.Translated.IsValid() && t.Addr.IsUnspecified() {
+			if !asked {
+				if alone, err = n.translatesAlone(ctx); err != nil {
+					return targets, err
+				}
+				asked = true
+			}
+			t.Alone = alone
+		}
+		targets[family] = append(targets[family], t)
+	}
+	return targets, nil
+}
+
+// translatesAlone reports whether no other table translates destinations of IPv6.
+func (n *NAT) translatesAlone(ctx context.Context) (bool, error) {
+	x, err := nsconn.Shared(n.ns, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return false, err
+	}
+	chains, err := nft.New(x).Chains(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, chain := range chains {
+		own := chain.Family == unix.NFPROTO_INET && chain.Table == n.table
+		reaches := chain.Family == unix.NFPROTO_INET || chain.Family == unix.NFPROTO_IPV6
+		if reaches && !own && chain.Type == "nat" && (chain.Hook == unix.NF_INET_PRE_ROUTING || chain.Hook == unix.NF_INET_LOCAL_OUT) {
+			return false, nil
+		}
+	}
+	names, err := netns.Do(ctx, n.ns, func(context.Context) ([]byte, error) {
+		return os.ReadFile("/proc/thread-self/net/ip6_tables_names") // of ip6tables-legacy
+	})
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return true, nil
+	case err != nil: // who may not read it, does not know
+		return false, nil
+	}
+	return !slices.Contains(strings.Fields(string(names)), "nat"), nil
 }
 
 // flows returns the conntrack table of the namespace.

@@ -60,8 +60,11 @@ const (
 	partDstPort = 1 << 5
 )
 
-// statusSeenReply is IPS_SEEN_REPLY (linux/netfilter/nf_conntrack_common.h).
-const statusSeenReply = 1 << 1
+// Bits of the status (linux/netfilter/nf_conntrack_common.h).
+const (
+	statusSeenReply = 1 << 1 // IPS_SEEN_REPLY
+	statusDstNAT    = 1 << 5 // IPS_DST_NAT
+)
 
 func msgType(msg uint16) uint16 { return unix.NFNL_SUBSYS_CTNETLINK<<8 | msg }
 
@@ -127,7 +130,8 @@ func deletion(f *Flow) nl.Request {
 // port unless it is a range, and its address if that is one of IPv4.
 func selection(t Target) []byte { return selectionWith(t, false) }
 
-// selectionWith adds where the flows were translated to. t.Translated is an address of IPv4 then.
+// selectionWith adds where the flows were translated to: the port, and the address if that is one of
+// IPv4.
 func selectionWith(t Target, translated bool) []byte {
 	flags := uint32(partProto)
 	b, tuple := nl.Begin(header(t.Addr.Is6()), attrTupleOrig)
@@ -145,7 +149,9 @@ func selectionWith(t Target, translated bool) []byte {
 	nl.End(b, tuple)
 	if translated {
 		b, tuple = nl.Begin(b, attrTupleReply)
-		b = appendIP4(b, ip4Src, t.Translated.Addr())
+		if t.Translated.Addr().Is4() {
+			b = appendIP4(b, ip4Src, t.Translated.Addr())
+		}
 		b, proto = nl.Begin(b, tupleProto)
 		b = nl.AppendU8(b, protoNum, t.Proto)
 		b = nl.AppendBE16(b, protoSrcPort, t.Translated.Port())
@@ -155,12 +161,20 @@ func selectionWith(t Target, translated bool) []byte {
 	b, filter := nl.Begin(b, attrFilter)
 	b = nl.AppendU32(b, filterOrig, flags)
 	if translated {
-		b = nl.AppendU32(b, filterReply, partSrc|partProto|partSrcPort)
+		reply := uint32(partProto | partSrcPort)
+		if t.Translated.Addr().Is4() {
+			reply |= partSrc
+		}
+		b = nl.AppendU32(b, filterReply, reply)
 	}
 	nl.End(b, filter)
-	if t.Unanswered {
+	switch {
+	case t.Unanswered:
 		b = nl.AppendBE32(b, attrStatus, 0)
 		b = nl.AppendBE32(b, attrStatusMask, statusSeenReply)
+	case translated:
+		b = nl.AppendBE32(b, attrStatus, statusDstNAT)
+		b = nl.AppendBE32(b, attrStatusMask, statusDstNAT)
 	}
 	return b
 }

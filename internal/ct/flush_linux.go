@@ -26,6 +26,10 @@ type Target struct {
 	// Translated is where the flows were translated to, if that is known: the source of replies.
 	// Flows that were translated to elsewhere, or not at all, may go, too.
 	Translated netip.AddrPort
+
+	// Alone says that nothing else translates destinations of this protocol, family and port number,
+	// so that flows are known by their ports. Kernels cannot tell IPv6 addresses apart.
+	Alone bool
 }
 
 // maxDeletes is how many targets are deleted one by one. A delete by filter walks
@@ -66,7 +70,7 @@ func (t Table) Flush(ctx context.Context, targets []Target, local func(context.C
 		return nil
 	}
 	for i := range targets { // no dump compares it
-		targets[i].Translated = netip.AddrPort{}
+		targets[i].Translated, targets[i].Alone = netip.AddrPort{}, false
 	}
 	targets = distinct(targets)
 	m := newMatcher(targets)
@@ -98,7 +102,7 @@ func distinct(targets []Target) []Target {
 // kernel compares all that matters, and reports whether it has.
 func (t Table) deleteByFilter(ctx context.Context, g Target) (bool, error) {
 	byAddr := g.Addr.Is4() && !g.Addr.IsUnspecified()
-	translated := g.Addr.Is4() && g.Translated.Addr().Is4()
+	translated := g.Translated.IsValid() && g.Addr.Is4() == g.Translated.Addr().Is4() && (g.Addr.Is4() || g.Alone && g.Addr.IsUnspecified())
 	if !byAddr && !g.Unanswered && !translated || g.First != g.Last || g.Proto != unix.IPPROTO_TCP && g.Proto != unix.IPPROTO_UDP {
 		return false, nil
 	}

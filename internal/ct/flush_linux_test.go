@@ -322,6 +322,33 @@ func TestFlushOfTheTranslated(t *testing.T) {
 	}
 }
 
+// Kernels cannot tell IPv6 addresses apart. Where nothing else translates from the port, those that
+// were translated to the port of the box are the flows. One that began before is none of them.
+func TestFlushOfTheTranslatedIPv6(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	for _, alone := range []bool{true, false} {
+		ns, table := tracked(t)
+		send(t, ns, "[::1]:53", "[::1]:54", "127.0.0.1:53")
+		testutil.Run(t, ns, "nft", "add table ip6 d; add chain ip6 d c { type nat hook output priority -100; }; "+
+			"add rule ip6 d c udp dport 53 dnat to [::1]:5300")
+		send(t, ns, "[::1]:53")
+		target := udp("[::]:53")
+		target.Translated, target.Alone = addrPort("[::1]:5300"), alone
+		nowhere := func(context.Context, netip.Addr) (bool, error) { return false, nil }
+		if err := table.Flush(t.Context(), []Target{target}, nowhere); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"127.0.0.1:53", "[::1]:53", "[::1]:53", "[::1]:54"}
+		if alone && testutil.KernelAtLeast(6, 11) { // else local is asked
+			want = slices.Delete(want, 1, 2)
+		}
+		if got := destinations(t, table); !slices.Equal(got, want) {
+			t.Errorf("alone %v: left are %v, want %v", alone, got, want)
+		}
+	}
+}
+
 func TestFallbackDeletesOneByOne(t *testing.T) {
 	t.Parallel()
 	ns, table := tracked(t)
