@@ -42,27 +42,12 @@ func (n *NAT) flush(ctx context.Context, gone, added []Port) error {
 	if err != nil {
 		return notEnded(err)
 	}
-	if len(targets[0]) == 0 || len(targets[1]) == 0 {
-		return notEnded(table.Flush(ctx, slices.Concat(targets[0], targets[1]), n.isLocal))
-	}
-	// The kernel walks its table once for each family at least, which takes milliseconds: at once.
-	other, err := nsconn.Own(n.ns, unix.NETLINK_NETFILTER)
-	if err != nil {
-		return err
-	}
-	defer other.Close()
-	ended := make(chan error, 1)
-	go func() { ended <- ct.New(other).Flush(ctx, targets[1], n.isLocal) }()
-	err = table.Flush(ctx, targets[0], n.isLocal)
-	err6 := <-ended
-	if errors.Is(err6, unix.EMFILE) || errors.Is(err6, unix.ENFILE) { // no descriptor for a socket of its own
-		err6 = table.Flush(ctx, targets[1], n.isLocal)
-	}
-	return errors.Join(notEnded(err), notEnded(err6))
+	return notEnded(table.Flush(ctx, targets, n.isLocal))
 }
 
-// targets returns the flows to delete, of each family.
-func (n *NAT) targets(ctx context.Context, gone, added []Port) (targets [2][]ct.Target, err error) {
+// targets returns the flows to delete.
+func (n *NAT) targets(ctx context.Context, gone, added []Port) ([]ct.Target, error) {
+	targets := make([]ct.Target, 0, len(gone)+len(added))
 	alone, asked := false, false
 	for i, p := range slices.Concat(gone, added) {
 		t := ct.Target{Proto: uint8(p.Proto), Addr: p.Host.Addr(), First: p.Host.Port(), Last: p.last()}
@@ -71,21 +56,18 @@ func (n *NAT) targets(ctx context.Context, gone, added []Port) (targets [2][]ct.
 		} else {
 			t.Unanswered = p.Proto == TCP
 		}
-		family := 0
-		if t.Addr.Is6() {
-			family = 1
-		}
 		// No other port of the table has the number of one on all addresses.
-		if family == 1 && t.Translated.IsValid() && t.Addr.IsUnspecified() {
+		if t.Addr == netip.IPv6Unspecified() && t.Translated.IsValid() {
 			if !asked {
+				var err error
 				if alone, err = n.translatesAlone(ctx); err != nil {
-					return targets, err
+					return nil, err
 				}
 				asked = true
 			}
 			t.Alone = alone
 		}
-		targets[family] = append(targets[family], t)
+		targets = append(targets, t)
 	}
 	return targets, nil
 }

@@ -48,6 +48,8 @@ var rows = []*row{
 	&sysctlRow,
 	&cniAddRow,
 	&cniDelRow,
+	&cniDelFlowsRow,
+	&cniDelManyRow,
 }
 
 // options are the command line.
