@@ -55,7 +55,7 @@ func add(ctx context.Context, r *request) (err error) {
 	br := &bridge{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, detach(ctx, r, br.made), br.restore(ctx, r))
+			err = errors.Join(err, detach(ctx, r, br.made), br.restore(ctx, r), r.freed())
 		}
 	}()
 	if r.conf.pool != nil {
@@ -98,7 +98,7 @@ func (r *request) clear(ctx context.Context) error {
 	if half, err = r.absent(ctx); err != nil || !half {
 		return err
 	}
-	return detach(ctx, r, false)
+	return errors.Join(detach(ctx, r, false), r.freed())
 }
 
 // openBox opens the container's namespace, which must not be the host's.

@@ -51,6 +51,8 @@ var rows = []*row{
 	&cniAddKeysRow,
 	&cniDelKeysRow,
 	&cniStatusRow,
+	&cniDelFlowsRow,
+	&cniDelManyRow,
 }
 
 // options are the command line.
