@@ -29,11 +29,7 @@ import (
 // name.
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
-<<<<<<< HEAD
-	case "boxwire", modeBridge, modePTP, modeMacvlan, modeIPVLAN, modeVLAN, modeHostDevice, modeTap:
-=======
-	case "boxwire", modeBridge, modePTP, modeMacvlan, modeIPVLAN, modeHostDevice, modeTap, modeLoopback:
->>>>>>> w-cri
+	case "boxwire", modeBridge, modePTP, modeMacvlan, modeIPVLAN, modeVLAN, modeHostDevice, modeTap, modeLoopback:
 		main()
 	case "fakeipam":
 		fakeIPAM(version.All)
