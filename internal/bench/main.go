@@ -33,8 +33,10 @@ var rows = []*row{
 	&slotsRow,
 	&burstRow,
 	&poolRow,
+	&growthRow,
 	&detachRow,
 	&publishRow,
+	&restartRow,
 	&packetRow,
 	&policyChangeRow,
 	&policyPacketRow,
@@ -70,6 +72,13 @@ func parse() (o options) {
 }
 
 func main() {
+	if size := os.Getenv(restartEnv); size != "" {
+		if err := restartAgain(size); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: after the restart:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	o := parse()
 	chosen, err := choose(o.rows)
 	if err == nil && o.readme != "" {
