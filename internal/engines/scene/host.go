@@ -13,6 +13,7 @@ import (
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/nat"
 	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/netns/netnstest"
 	"github.com/boxwire/boxwire/route"
 )
 
@@ -43,11 +44,26 @@ type Box struct {
 }
 
 // New wires n boxes of Front and one of Inner, each with a server at port 80 and at port 7, and opens
-// connections that are held.
+// connections that are held. Front is masqueraded.
 func New(t testing.TB, m *machine.Machine, n int) *Host {
 	t.Helper()
+	return newHost(t, m, n, nat.Network{Masquerade: true})
+}
+
+// NewSNAT is New with the host's addresses in Network.SNAT, and no masquerade.
+func NewSNAT(t testing.TB, m *machine.Machine, n int) *Host {
+	t.Helper()
+	return newHost(t, m, n, nat.Network{SNAT: []netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8:1::2")}})
+}
+
+func newHost(t testing.TB, m *machine.Machine, n int, front nat.Network) *Host {
+	t.Helper()
+	if !netnstest.HasIPv6() {
+		t.Skip("scene: there is no IPv6 here")
+	}
 	h := &Host{M: m, NS: m.NS, LAN: m.LAN}
-	err := h.wire(t, n)
+	front.Interface, front.Subnets = Front, prefixes("172.30.0.0/24", "fd30::/64")
+	err := h.wire(t, n, front)
 	if err == nil {
 		err = h.open(t.Context())
 	}
@@ -62,9 +78,9 @@ func New(t testing.TB, m *machine.Machine, n int) *Host {
 }
 
 // wire makes bridges and boxes.
-func (h *Host) wire(t testing.TB, n int) error {
+func (h *Host) wire(t testing.TB, n int, front nat.Network) error {
 	networks := []nat.Network{
-		{Interface: Front, Subnets: prefixes("172.30.0.0/24", "fd30::/64"), Masquerade: true},
+		front,
 		{Interface: Inner, Subnets: prefixes("172.30.1.0/24", "fd30:1::/64"), Internal: true},
 	}
 	for i, network := range networks {
