@@ -98,6 +98,9 @@ func TestForeignRoutesAreKept(t *testing.T) {
 	h := scene.New(t, nd.Machine, 3)
 	nd.ready(t)
 	h.Check(t, "made beside networkd")
+	run := h.Run(t)
+	run.Check(t, "made beside networkd")
+	nd.ready(t)
 	plain := h.State(t)
 	for _, step := range nd.steps(t) {
 		if step.what == reconfigured {
@@ -108,6 +111,7 @@ func TestForeignRoutesAreKept(t *testing.T) {
 		step.do()
 		nd.ready(t)
 		h.Check(t, step.what)
+		run.Check(t, step.what)
 		var gone []string
 		if step.what != reloaded {
 			gone = []string{nextHop}
@@ -117,7 +121,11 @@ func TestForeignRoutesAreKept(t *testing.T) {
 		scene.CheckState(t, step.what, plain, h.State(t))
 	}
 	h.Reopen(t)
-	h.Check(t, "our program begun anew")
+	run.Kill(t)
+	h.Check(t, "our programs begun anew")
+	run.Check(t, "our programs begun anew")
+	run.Stop(t)
+	h.Check(t, "one of our programs at its end")
 }
 
 // unforeign takes away what is left of foreign.

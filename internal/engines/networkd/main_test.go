@@ -46,7 +46,7 @@ DHCP=yes
 	oursFile = "/etc/systemd/network/05-boxwire.network"
 	ours     = `
 [Match]
-Name=boxwire* veth-*
+Name=boxwire* veth* bw-*
 [Link]
 Unmanaged=yes
 `

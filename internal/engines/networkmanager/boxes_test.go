@@ -108,11 +108,14 @@ func TestUnmanaged(t *testing.T) {
 	h.Links = append(h.Links, eth7)
 	nm.ready(t)
 	h.Check(t, "made beside NetworkManager")
+	run := h.Run(t)
+	run.Check(t, "made beside NetworkManager")
 	was := h.State(t)
 	for _, step := range append(nm.steps(t), step{"networking off and on", func() { nm.off(t) }}) {
 		step.do()
 		nm.ready(t)
 		h.Check(t, step.what)
+		run.Check(t, step.what)
 		scene.CheckState(t, step.what, was, h.State(t))
 	}
 	for name, s := range nm.states() {
@@ -121,6 +124,9 @@ func TestUnmanaged(t *testing.T) {
 		}
 	}
 	h.Reopen(t)
-	h.Check(t, "our program begun anew")
+	run.Kill(t)
+	h.Check(t, "our programs begun anew")
+	run.Check(t, "our programs begun anew")
+	run.Stop(t)
 	h.Remove(t)
 }

@@ -33,7 +33,7 @@ address1=2001:db8:1::2/64,2001:db8:1::1
 	oursFile = "/etc/NetworkManager/conf.d/boxwire.conf"
 	ours     = `
 [keyfile]
-unmanaged-devices=interface-name:boxwire*;interface-name:veth*;interface-name:eth7
+unmanaged-devices=interface-name:boxwire*;interface-name:veth*;interface-name:bw-*;interface-name:eth7
 `
 )
 

@@ -205,6 +205,7 @@ func (h *Host) CheckReach(t testing.TB, when, table string) {
 		Places: map[string]*netns.NS{"lan": h.LAN, "host": h.NS},
 		Targets: map[string]string{
 			"pub4": "192.0.2.2:8080", "pub6": "[2001:db8:1::2]:8080",
+			"run4": "192.0.2.2:8090", "run6": "[2001:db8:1::2]:8090", "direct": "172.30.2.9:80",
 			"lan4": "192.0.2.1:80", "lan6": "[2001:db8:1::1]:80", "host4": "172.30.0.1:81",
 		},
 	}

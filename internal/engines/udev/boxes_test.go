@@ -15,6 +15,9 @@ func TestFortyBoxesBesideUdevd(t *testing.T) {
 	h := scene.New(t, m, 40)
 	scene.Settle(t, m)
 	h.Check(t, "made beside udevd")
+	run := h.Run(t)
+	run.Check(t, "made beside udevd")
+	scene.Settle(t, m)
 	made := h.State(t)
 
 	for _, step := range []struct {
@@ -42,7 +45,10 @@ func TestFortyBoxesBesideUdevd(t *testing.T) {
 		h.Held.Check(t, step.what)
 		scene.CheckState(t, step.what, made, h.State(t))
 	}
-	h.Check(t, "in the end")
+	run.Kill(t)
+	h.Check(t, "our programs begun anew")
+	run.Check(t, "our programs begun anew")
+	run.Stop(t)
 	h.Remove(t)
 }
 
