@@ -73,9 +73,10 @@ func TestStartTakesForeignRoutes(t *testing.T) {
 	for _, step := range nd.steps(t) {
 		foreign(t, h.NS)
 		was := h.State(t)
-		step.do()
-		nd.ready(t)
-		h.Check(t, step.what)
+		h.During(t, step.what, func() {
+			step.do()
+			nd.ready(t)
+		})
 		var gone []string
 		if step.what != reloaded {
 			gone = append(byEth0, byNone...)
@@ -108,9 +109,10 @@ func TestForeignRoutesAreKept(t *testing.T) {
 		}
 		foreign(t, h.NS)
 		was := h.State(t)
-		step.do()
-		nd.ready(t)
-		h.Check(t, step.what)
+		h.During(t, step.what, func() {
+			step.do()
+			nd.ready(t)
+		})
 		run.Check(t, step.what)
 		var gone []string
 		if step.what != reloaded {

@@ -22,9 +22,10 @@ func TestWithoutSettings(t *testing.T) {
 	h.Check(t, "made beside NetworkManager")
 	was := h.State(t)
 	for _, step := range nm.steps(t) {
-		step.do()
-		nm.ready(t)
-		h.Check(t, step.what)
+		h.During(t, step.what, func() {
+			step.do()
+			nm.ready(t)
+		})
 		scene.CheckState(t, step.what, was, h.State(t))
 	}
 	if s := nm.states(); s[scene.Front] != "connected (externally)" || s["veth-box0"] != "unmanaged" {
@@ -112,9 +113,10 @@ func TestUnmanaged(t *testing.T) {
 	run.Check(t, "made beside NetworkManager")
 	was := h.State(t)
 	for _, step := range append(nm.steps(t), step{"networking off and on", func() { nm.off(t) }}) {
-		step.do()
-		nm.ready(t)
-		h.Check(t, step.what)
+		h.During(t, step.what, func() {
+			step.do()
+			nm.ready(t)
+		})
 		run.Check(t, step.what)
 		scene.CheckState(t, step.what, was, h.State(t))
 	}

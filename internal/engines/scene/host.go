@@ -71,6 +71,13 @@ func newHost(t testing.TB, m *machine.Machine, n int, front nat.Network) *Host {
 		t.Fatalf("scene: %v", err)
 	}
 	t.Cleanup(func() { h.NAT.Close() })
+	// The neighbour knows the way to the boxes, and must not reach them.
+	err = route.Add(t.Context(), h.LAN,
+		route.To(netip.MustParsePrefix("172.30.0.0/16"), netip.MustParseAddr("192.0.2.2")),
+		route.To(netip.MustParsePrefix("fd30::/16"), netip.MustParseAddr("2001:db8:1::2")))
+	if err != nil {
+		t.Fatalf("scene: %v", err)
+	}
 	reach.Serve(t, h.LAN, "lan", ":80")
 	reach.Serve(t, h.NS, "host", ":81")
 	h.hold(t)
@@ -198,9 +205,25 @@ func (h *Host) Check(t testing.TB, when string) {
 	h.CheckReach(t, when, table)
 }
 
+// During does something, and checks who reaches whom meanwhile, and all that Check does afterwards.
+func (h *Host) During(t testing.TB, when string, do func()) {
+	t.Helper()
+	w := h.world()
+	w.During(t, when, table, do)
+	h.CheckLinks(t, when)
+	h.Held.Check(t, when)
+	w.Check(t, when, table)
+}
+
 // CheckReach checks who reaches whom, see [reach.World.Check]. The places are lan, host and the boxes.
 func (h *Host) CheckReach(t testing.TB, when, table string) {
 	t.Helper()
+	w := h.world()
+	w.Check(t, when, table)
+}
+
+// world is the names of the tables.
+func (h *Host) world() reach.World {
 	w := reach.World{
 		Places: map[string]*netns.NS{"lan": h.LAN, "host": h.NS},
 		Targets: map[string]string{
@@ -214,7 +237,7 @@ func (h *Host) CheckReach(t testing.TB, when, table string) {
 		w.Targets[b.Name+"v4"] = netip.AddrPortFrom(b.Addr4, 80).String()
 		w.Targets[b.Name+"v6"] = netip.AddrPortFrom(b.Addr6, 80).String()
 	}
-	w.Check(t, when, table)
+	return w
 }
 
 // CheckLinks checks that the links have the names, hardware addresses, masters and state that they were made with.

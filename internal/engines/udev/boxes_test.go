@@ -40,9 +40,7 @@ func TestFortyBoxesBesideUdevd(t *testing.T) {
 		}},
 		{"our program begun anew", func() { h.Reopen(t) }},
 	} {
-		step.do()
-		h.CheckLinks(t, step.what)
-		h.Held.Check(t, step.what)
+		h.During(t, step.what, step.do)
 		scene.CheckState(t, step.what, made, h.State(t))
 	}
 	run.Kill(t)
