@@ -68,6 +68,7 @@ type host struct {
 
 func start(t *testing.T, files ...string) *host {
 	t.Helper()
+	scene.NeedIPv6(t)
 	m := machine.New(t, machine.Config{
 		Engine: "systemd-networkd", Packages: []string{"systemd", "udev", "dbus", "iproute2", "nftables"},
 		Version: []string{"/lib/systemd/systemd-networkd", "--version"},

@@ -45,6 +45,7 @@ type host struct {
 
 func start(t *testing.T, withOurs bool) *host {
 	t.Helper()
+	scene.NeedIPv6(t)
 	m := machine.New(t, machine.Config{
 		Engine: "network-manager", Packages: []string{"network-manager", "systemd", "udev", "dbus", "iproute2", "nftables"},
 		Version: []string{"NetworkManager", "--version"},

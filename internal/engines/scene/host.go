@@ -56,11 +56,17 @@ func NewSNAT(t testing.TB, m *machine.Machine, n int) *Host {
 	return newHost(t, m, n, nat.Network{SNAT: []netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8:1::2")}})
 }
 
-func newHost(t testing.TB, m *machine.Machine, n int, front nat.Network) *Host {
+// NeedIPv6 skips the test where there is no IPv6.
+func NeedIPv6(t testing.TB) {
 	t.Helper()
 	if !netnstest.HasIPv6() {
 		t.Skip("scene: there is no IPv6 here")
 	}
+}
+
+func newHost(t testing.TB, m *machine.Machine, n int, front nat.Network) *Host {
+	t.Helper()
+	NeedIPv6(t)
 	h := &Host{M: m, NS: m.NS, LAN: m.LAN}
 	front.Interface, front.Subnets = Front, prefixes("172.30.0.0/24", "fd30::/64")
 	err := h.wire(t, n, front)
