@@ -29,7 +29,10 @@ func (c *creation) finish(s *step) error {
 	if s.up && s.side == outer && !s.read {
 		c.link.Up = true
 	}
-	return c.failAt(e.ns, e.spec, c.bad)
+	if err := c.bad; err != nil || !s.left.common {
+		return c.failAt(e.ns, e.spec, err)
+	}
+	return c.fail(c.keepMAC())
 }
 
 // readBack takes the end as the kernel shows it in its answer to the last request.
@@ -118,6 +121,7 @@ func (e *end) verify(left pending, body []byte) error {
 		m.put(placeLink, s.mtu())
 	}
 	if left.common {
+		s.MAC = nil // see keepMAC
 		m.shared(&s)
 	}
 	m.late(&s)

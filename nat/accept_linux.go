@@ -124,6 +124,14 @@ func (tx *acceptTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, er
 	return b, nil
 }
 
+// finish lets neighbours pass where the other firewall's program has made the host a router. Docker
+// does.
+func (tx *acceptTx) finish(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
+	defer cancel()
+	return tx.n.yieldLinks(ctx, tx.c)
+}
+
 // revokeTx deletes the rules of AcceptForward.
 type revokeTx struct{ tableTx }
 

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/engines/machine"
 	"github.com/boxwire/boxwire/nat"
 )
 
@@ -13,7 +14,7 @@ func TestLegacy(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, "legacy")
 	if out, err := m.Try("iptables-legacy", "-t", "nat", "-S"); err != nil {
-		m.Missing(t, noLegacy{err, out})
+		machine.Missing(t, "iptables-legacy", noLegacy{err, out})
 	}
 	serveAround(t, m)
 	e := start(t, m)

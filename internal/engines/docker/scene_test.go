@@ -3,7 +3,6 @@ package docker
 import (
 	"net/netip"
 	"regexp"
-	"strings"
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/engines/machine"
@@ -42,10 +41,6 @@ const everyone = `
 	tcp lan6     lan   lan   lan@2001:db8:1::2 lan@2001:db8:1::2 lan@2001:db8:1::2 lan@2001:db8:1::2 -
 	tcp host4    host  host  host  host  host  host  host
 `
-
-// ourRouter is everyone if the boxes were there before Docker, and made links forward: the host is then no router for its
-// neighbours.
-var ourRouter = strings.NewReplacer("tcp open4    open ", "tcp open4    -    ", "tcp open6    open ", "tcp open6    -    ").Replace(everyone)
 
 // theirs is the part of it that is there without boxes.
 const theirs = `
