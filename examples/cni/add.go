@@ -195,6 +195,11 @@ func (r *request) wire(ctx context.Context, br *bridge, box *netns.NS, l *lease)
 	if err := l.addRoutes(ctx, box, eth.Index); err != nil {
 		return nil, failed("adding the container's routes", err)
 	}
+	if l.second {
+		if err := setAnswers(ctx, box); err != nil {
+			return nil, failed("adding the container's rules", err)
+		}
+	}
 	if err := r.limit(ctx, port); err != nil {
 		return nil, failed("limiting the container's rate", err)
 	}

@@ -85,6 +85,9 @@ func unplug(ctx context.Context, r *request) (*nat.NAT, error) {
 		failed("removing the container's link", gone),
 		r.wait(ctx, nil),
 	}
+	if gone == nil {
+		errs = append(errs, r.withdrawAnswers(ctx))
+	}
 	if gw != nil && gone == nil { // a container that is still there keeps its policy
 		errs = append(errs, deletePolicies(ctx, gw, func(owner string) bool { return owner == r.at.owner() }))
 	}
