@@ -22,6 +22,10 @@ func TestContainerd(t *testing.T) {
 			e.scene(t)
 		})
 	}
+	t.Run("upgrade", func(t *testing.T) {
+		t.Parallel()
+		upgrade(t, p)
+	})
 }
 
 // same fails the test if the machine is not as it was.
@@ -58,9 +62,10 @@ func (e *engine) scene(t *testing.T) {
 	}
 	t.Run("CHECK", func(t *testing.T) { e.notices(t, other) })
 	t.Run("GC", func(t *testing.T) {
-		e.gc(t, web, other)
+		e.collects(t, web, other)
 		check(t, w, "after GC", everyone, web, other)
 	})
+	t.Run("a port that is taken", func(t *testing.T) { e.refuses(t, web) })
 	if e.current {
 		t.Run("STATUS", e.status)
 	}
@@ -95,6 +100,37 @@ func (e *engine) notices(t *testing.T, p *pod) {
 	if err := e.checkPod(t, p); err != nil {
 		t.Errorf("CHECK of the pod with it again: %v", err)
 	}
+}
+
+// collects checks that GC removes what nobody knows of, and nothing else.
+func (e *engine) collects(t *testing.T, pods ...*pod) {
+	t.Helper()
+	before := e.state(t)
+	e.m.Run(t, "ip", "netns", "add", "forgotten")
+	ports := []map[string]any{{"hostPort": 8081, "containerPort": 80, "protocol": "tcp"}}
+	if err := e.plugin(t, e.cni, map[string]any{"runtimeConfig": map[string]any{"portMappings": ports}},
+		"CNI_COMMAND=ADD", "CNI_CONTAINERID=forgotten", "CNI_NETNS=/run/netns/forgotten", "CNI_IFNAME=eth0"); err != nil {
+		t.Fatalf("ADD: %v", err)
+	}
+	if now := e.state(t); !strings.Contains(now, "8081") {
+		t.Errorf("ADD leaves no port in:\n%s", now)
+	}
+	e.gc(t, pods...)
+	e.m.Run(t, "ip", "netns", "del", "forgotten")
+	e.same(t, "GC", before)
+}
+
+// refuses checks that a pod is refused whose port another has, and that nothing of it is left.
+func (e *engine) refuses(t *testing.T, web *pod) {
+	before := e.state(t)
+	out, err := e.m.Try("crictl", "runp", e.sandbox(t, "late", 8080))
+	if err == nil || !strings.Contains(out, web.id) {
+		t.Errorf("a pod with a port that %s has: %v\n%s", web.id, err, out)
+	}
+	for _, id := range strings.Fields(e.crictl(t, "pods", "-q", "--name", "^late$")) {
+		e.crictl(t, "rmp", "-f", id)
+	}
+	e.same(t, "a pod that is refused", before)
 }
 
 // status checks that containerd reports a network whose addresses are all assigned as not ready: it calls STATUS.
@@ -146,6 +182,7 @@ esac
 func (e *engine) killedWithin(t *testing.T, w reach.World, web, other *pod) {
 	e.m.WriteFile(t, "/opt/cni/bin/gate", gate, 0o755)
 	before := e.state(t)
+	e.m.Run(t, "rm", "-f", "/run/gate-held", "/run/gate-open")
 	e.network(t, "172.30.7.0/24", `{"type": "gate"}`)
 	e.knows(t, "gate")
 	cmd := e.m.Command("crictl", "runp", e.sandbox(t, "half", 8081))
@@ -162,12 +199,8 @@ func (e *engine) killedWithin(t *testing.T, w reach.World, web, other *pod) {
 	e.ready(t)
 	e.m.WriteFile(t, "/run/gate-open", "", 0o644)
 	check(t, w, "containerd was killed while it plugged a pod in", everyone, web, other)
-	known := map[string]bool{web.id: true, other.id: true}
-	for _, id := range strings.Fields(e.crictl(t, "pods", "-q")) {
-		if !known[id] {
-			t.Logf("containerd knows of the pod %s", id)
-			e.crictl(t, "rmp", "-f", id)
-		}
+	for _, id := range strings.Fields(e.crictl(t, "pods", "-q", "--name", "^half$")) {
+		e.crictl(t, "rmp", "-f", id)
 	}
 	e.gc(t, web, other)
 	next := e.runPod(t, "next", 8081)

@@ -57,6 +57,9 @@ var variants = []variant{
 	},
 }
 
+// currentPrograms are those of the current containerd.
+var currentPrograms = []string{"containerd", "containerd-shim-runc-v2", "ctr"}
+
 // engine is a containerd in a machine, whose pods get their network from the plugin.
 type engine struct {
 	variant
@@ -82,7 +85,7 @@ func start(t *testing.T, v variant, p *programs) *engine {
 	}
 	tools := []string{"crictl", "critest"}
 	if v.current {
-		tools = append(tools, "containerd", "containerd-shim-runc-v2", "ctr")
+		tools = append(tools, currentPrograms...)
 	}
 	for _, name := range tools {
 		e.m.Install(t, filepath.Join(p.dir, name))
