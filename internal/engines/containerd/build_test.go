@@ -24,7 +24,7 @@ type programs struct {
 func build(t *testing.T) *programs {
 	t.Helper()
 	p := &programs{
-		dir:    t.TempDir(),
+		dir:    machine.Cache(t, "containerd"),
 		plugin: machine.BuildProgram(t, "./examples/cni"),
 		probe:  machine.BuildProgram(t, "./internal/engines/probe"),
 	}
