@@ -167,6 +167,9 @@ func prepare(r *request) (*cgroup, error) {
 	return newCgroup(r.Store+"/cgroup", r.Controllers)
 }
 
+// errEnded is why nothing is begun any more.
+var errEnded = errors.New("the test has ended")
+
 // watch kills the process that runs for the test when the test has ended.
 type watch struct {
 	mu    sync.Mutex
@@ -180,7 +183,7 @@ func (w *watch) start(cmd *exec.Cmd) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.over {
-		return errors.New("the test has ended")
+		return errEnded
 	}
 	err := cmd.Start()
 	if err == nil {
