@@ -23,7 +23,9 @@ func Cache(t testing.TB, name string) string {
 	lock, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err == nil {
 		t.Cleanup(func() { lock.Close() }) // and with it the lock
-		err = flock(lock, unix.LOCK_EX)
+		for err = unix.EINTR; err == unix.EINTR; {
+			err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
+		}
 	}
 	if err != nil {
 		t.Fatalf("machine: %v", err)
