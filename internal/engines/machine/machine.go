@@ -82,7 +82,7 @@ func New(t testing.TB, config Config) *Machine {
 	}
 	m.wire(t)
 	if len(config.Version) > 0 {
-		m.logVersion(t)
+		m.LogVersion(t, config.Version[0], config.Version[1:]...)
 	}
 	return m
 }
@@ -122,10 +122,11 @@ func (m *Machine) close(t testing.TB) {
 // Pid is the process id of the machine's init as the test sees it.
 func (m *Machine) Pid() int { return m.pid }
 
-// logVersion runs the engine's command for its version.
-func (m *Machine) logVersion(t testing.TB) {
+// LogVersion runs a command that prints the engine's version, for an engine that the test installs itself. New
+// does so with Config.Version.
+func (m *Machine) LogVersion(t testing.TB, name string, args ...string) {
 	t.Helper()
-	out, err := m.Try(m.config.Version[0], m.config.Version[1:]...)
+	out, err := m.Try(name, args...)
 	if err != nil {
 		m.Missing(t, fmt.Errorf("%w\n%s", err, out))
 	}
