@@ -21,7 +21,12 @@ func (c *creation) finish(s *step) error {
 	}
 	var reply func(int, nl.Message) error
 	if s.read {
-		reply = func(i int, m nl.Message) error { return c.readBack(s, i, m) }
+		reply = func(i int, m nl.Message) error {
+			if i != len(s.reqs)-1 || m.Type != unix.RTM_NEWLINK {
+				return nil
+			}
+			return c.show(s, m)
+		}
 	}
 	if err := execChange(c.ctx, e.conn, s.reqs, reply); err != nil {
 		return c.explainFinish(s, err)
@@ -30,23 +35,6 @@ func (c *creation) finish(s *step) error {
 		c.link.Up = true
 	}
 	return c.failAt(e.ns, e.spec, c.bad)
-}
-
-// readBack takes the end as the kernel shows it in its answer to the last request.
-func (c *creation) readBack(s *step, i int, m nl.Message) error {
-	if i != len(s.reqs)-1 || m.Type != unix.RTM_NEWLINK {
-		return nil
-	}
-	e := c.at(s.side)
-	if s.compare {
-		c.bad = e.verify(s.left, m.Body)
-	}
-	if s.side == inner {
-		return nil
-	}
-	err := decodeLink(&c.link, m.Body)
-	c.link.ns = e.ns
-	return err
 }
 
 // setIndex fills in the index of the link, which stands at the same place in struct
@@ -82,62 +70,42 @@ func (c *creation) explainFinish(s *step, err error) error {
 	return c.failAt(e.ns, e.spec, c.explainMaster(why, e))
 }
 
-// verifyMade compares what was asked for in the message that made the link with what
-// the kernel shows of it. The kernel ignores attributes that it does not know.
-func (e *end) verifyMade(o *options, body []byte) error {
+// verify compares what the requests of a step have with what the kernel shows: a kernel
+// ignores attributes that it does not know.
+func (c *creation) verify(s *step, body []byte) error {
 	have := states.Get().(*state)
 	*have = state{}
 	defer states.Put(have)
 	if err := have.parse(body); err != nil {
 		return err
 	}
-	s := *e.spec
-	if isBridge(s.Kind) {
-		s.MTU = 0 // see planMake
+	m, want := message{have: have}, *s.spec
+	if s.has.mtu {
+		m.put(placeLink, want.mtu())
 	}
-	m := message{have: have}
-	m.shared(&s)
-	if h, ok := s.Kind.(unreporter); ok {
-		h.addUnreported(&have.at[placeData])
+	if want.Master.Index != 0 {
+		want.MAC, want.MTU = nil, 0 // those of a port are its master's to change
 	}
-	m.data(o)
-	return notTaken(m.names)
-}
-
-// verify compares the rest with what the kernel shows.
-func (e *end) verify(left pending, body []byte) error {
-	have := states.Get().(*state)
-	*have = state{}
-	defer states.Put(have)
-	if err := have.parse(body); err != nil {
-		return err
+	if s.has.common {
+		m.common(&want)
 	}
-	s := *e.spec
-	m := message{have: have}
-	if left.mtu {
-		m.put(placeLink, s.mtu())
+	if s.has.kind {
+		if h, ok := want.Kind.(unreporter); ok {
+			h.addUnreported(&have.at[placeData])
+		}
+		m.data(&c.kind)
 	}
-	if left.common {
-		m.shared(&s)
+	if s.kind == stepSend {
+		m.late(&want)
+		m.slave(&want)
 	}
-	m.late(&s)
-	m.slave(&s)
-	if s.Port != (PortOptions{}) {
+	if s.kind == stepSend && want.Port != (PortOptions{}) {
 		var p Port
-		if err := errors.Join(decodePort(&p, have.slaveData), s.Port.missing(&p.PortOptions)); err != nil {
+		if err := errors.Join(decodePort(&p, have.slaveData), want.Port.missing(&p.PortOptions)); err != nil {
 			return err
 		}
 	}
 	return notTaken(m.names)
-}
-
-// shared compares what any message about a link may have. The address
-// and the MTU of a port are its master's to change.
-func (m *message) shared(s *Spec) {
-	if s.Master.Index != 0 {
-		s.MAC, s.MTU = nil, 0
-	}
-	m.common(s)
 }
 
 // notTaken names the options that the kernel has ignored.

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -39,11 +40,7 @@ const undoTimeout = 5 * time.Second
 // os.ErrClosed for a closed one.
 func Create(ctx context.Context, ns *netns.NS, spec Spec) (Link, error) {
 	c := creation{op: "link.Create", ctx: ctx, ns: ns, spec: &spec}
-	l, err := c.run()
-	if err != nil {
-		return Link{}, err
-	}
-	return l, nil
+	return c.run()
 }
 
 // creation is one call of Create, or of OpenTun: it carries out a plan.
@@ -54,18 +51,18 @@ type creation struct {
 	spec *Spec
 	kind options // of the spec
 	send *nl.Conn
+	now  conditions
 
 	end  end  // the link itself
 	peer *end // the other end of a pair, or nil
 
-	link    Link       // what was made
-	made    bool       // it is there to be deleted if a step fails
-	shown   bool       // the kernel has shown it
-	master  string     // the kind of its master, as far as that was shown
-	compare bool       // a kernel may have ignored part of the message that made it
-	bad     error      // what it has ignored
-	queues  int        // of a Tun: how many to return
-	files   []*os.File // those
+	link   Link       // what was made
+	made   bool       // it is there to be deleted if a step fails
+	shown  bool       // the kernel has shown it
+	master string     // the kind of its master, as far as that was shown
+	bad    error      // what it has ignored of a message
+	queues int        // of a Tun: how many to return
+	files  []*os.File // those
 }
 
 // end is a link that is being made: the outer or the other end of a pair.
@@ -93,12 +90,23 @@ func (c *creation) failAt(ns *netns.NS, s *Spec, err error) error {
 	return fail.New(c.op, ns, subject(s.Name), err)
 }
 
+// run does one step after the other.
 func (c *creation) run() (Link, error) {
 	if err := c.prepare(); err != nil {
 		return Link{}, c.fail(err)
 	}
-	err := c.carryOut()
-	if err == nil && c.ctx.Err() != nil {
+	var err error
+	steps := plan(c.spec, &c.kind, c.now)
+	for i := 0; i < len(steps) && err == nil; i++ {
+		err = c.do(&steps[i])
+		if !c.now.late && steps[i].kind == stepCreate && c.spec.Up && refusedWhileUp(err) {
+			// The kernel brings a new link up before it gives it to its master,
+			// and a bond takes ports that are down only. Nothing was made.
+			c.now.late = true
+			steps, i, err = plan(c.spec, &c.kind, c.now), -1, nil
+		}
+	}
+	if err == nil {
 		err = c.fail(c.ctx.Err())
 	}
 	if err == nil {
@@ -110,25 +118,9 @@ func (c *creation) run() (Link, error) {
 	return Link{}, err
 }
 
-// carryOut does one step after the other. The kernel brings a new link up before it
-// gives it to its master, and a bond takes ports that are down only. If the kernel
-// refuses the first step for that, nothing was made, and the plan changes.
-func (c *creation) carryOut() error {
-	now := conditions{moved: !c.end.ns.Equal(c.ns)}
-	steps := plan(c.spec, c.kind.peer(), now)
-	for len(steps) > 0 {
-		err := c.do(&steps[0])
-		if _, e, ok := refused(err); ok && !now.late && steps[0].kind == stepCreate && steps[0].spec.Up && e.Errno == unix.EPERM && strings.Contains(e.Msg, "while up") {
-			now.late = true
-			steps = plan(c.spec, c.kind.peer(), now)
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		steps = steps[1:]
-	}
-	return nil
+func refusedWhileUp(err error) bool {
+	_, e, ok := refused(err)
+	return ok && e.Errno == unix.EPERM && strings.Contains(e.Msg, "while up")
 }
 
 func (c *creation) do(s *step) error {
@@ -181,6 +173,7 @@ func (c *creation) prepare() (err error) {
 			return fmt.Errorf("the link's namespace %s: %w", s.NS, err)
 		}
 	}
+	c.now.moved = !c.end.ns.Equal(c.ns)
 	if p == nil {
 		return nil
 	}
@@ -195,14 +188,24 @@ func (c *creation) prepare() (err error) {
 			return fmt.Errorf("the peer's namespace %s: %w", p.NS, err)
 		}
 	}
+	c.now.peerMoved = !c.peer.ns.Equal(c.ns)
 	return nil
 }
 
 // create sends the message that makes the link, with everything that one message can
-// do. Handles of other namespaces are kept open meanwhile.
+// do.
 func (c *creation) create(s *step) error {
-	err := c.withFd(&c.end, func(destFD int) error {
-		return c.withFd(c.peer, func(peerFD int) error { return c.sendNew(s, peerFD, destFD) })
+	err := c.withFds(s, outer, func() error {
+		return execChange(c.ctx, c.send, s.reqs, func(i int, m nl.Message) error {
+			switch {
+			case m.Type != unix.RTM_NEWLINK:
+				return nil
+			case i == 0:
+				return c.show(s, m)
+			}
+			c.master = kindOfLink(m.Body)
+			return nil
+		})
 	})
 	i, e, ok := refused(err)
 	switch {
@@ -217,43 +220,33 @@ func (c *creation) create(s *step) error {
 	return err
 }
 
-// withFd runs fn with the descriptor of an end's namespace, -1 where that is the
-// one the message is sent in.
-func (c *creation) withFd(e *end, fn func(fd int) error) error {
-	if e == nil || e.ns.Equal(c.ns) {
-		return fn(-1)
+// withFds runs fn with the descriptors of other namespaces in the message, from that of
+// a side on. Their handles are kept open meanwhile.
+func (c *creation) withFds(s *step, from side, fn func() error) error {
+	for ; from <= inner; from++ {
+		if at := s.fds[from]; at != 0 {
+			return c.at(from).ns.WithFd(func(fd int) error {
+				binary.NativeEndian.PutUint32(s.reqs[0].Body[at:], uint32(fd))
+				return c.withFds(s, from+1, fn)
+			})
+		}
 	}
-	return e.ns.WithFd(fn)
+	return fn()
 }
 
-func (c *creation) sendNew(s *step, peerFD, destFD int) error {
-	s.reqs[0], c.compare = newLink(s.spec, &c.kind, peerFD, destFD)
-	if s.echo {
-		s.reqs[0].Flags |= unix.NLM_F_ECHO
+// show takes the link, or the end, as the kernel shows it.
+func (c *creation) show(s *step, m nl.Message) error {
+	e := c.at(s.side)
+	if s.compare {
+		c.bad = c.verify(s, m.Body)
 	}
-	return execChange(c.ctx, c.send, s.reqs, c.answer)
-}
-
-// answer reads what the kernel answers to the message that makes the link: the link
-// and its master.
-func (c *creation) answer(i int, m nl.Message) error {
-	switch {
-	case m.Type != unix.RTM_NEWLINK:
+	if s.side == inner {
 		return nil
-	case i == 0:
-		return c.show(m)
 	}
-	c.master = kindOfLink(m.Body)
-	return nil
-}
-
-// show takes the link as the kernel shows it.
-func (c *creation) show(m nl.Message) error {
 	c.shown = true
-	if c.compare {
-		c.bad = c.end.verifyMade(&c.kind, m.Body)
-	}
-	return decodeLink(&c.link, m.Body)
+	err := decodeLink(&c.link, m.Body)
+	c.link.ns = e.ns
+	return err
 }
 
 // readMade reads the link unless the echo is enough. From here on its index finds it.
@@ -261,7 +254,7 @@ func (c *creation) readMade(s *step) error {
 	if c.shown && (s.echoed == echoAlways || s.echoed == echoOfBridgePort && c.master == "bridge") {
 		c.link.Master = c.spec.Master.Index
 	} else {
-		err := c.end.conn.Call(answerContext(c.ctx), getLink(c.spec.Name, 0), c.show)
+		err := c.end.conn.Call(answerContext(c.ctx), getLink(c.spec.Name, 0), func(m nl.Message) error { return c.show(s, m) })
 		if _, e, ok := refused(err); ok && e.Errno == unix.ENODEV {
 			c.made = false
 			return notExist("the link was made, and renamed or deleted by another program at once", e)
@@ -273,7 +266,6 @@ func (c *creation) readMade(s *step) error {
 			return err
 		}
 	}
-	c.link.ns = c.end.ns
 	c.end.index = c.link.Index
 	if c.peer != nil {
 		c.peer.index = c.link.PeerIndex

@@ -13,16 +13,16 @@ import (
 type step struct {
 	kind stepKind
 	side side
-	left pending // by the message that made the link
 
-	spec     *Spec          // create: the link as the message has it
-	echo     bool           // create: the kernel shows the link in its answer
+	spec     *Spec          // create, read, send: what is compared
+	has      parts          // what of the spec, besides its late attributes, the requests have
+	compare  bool           // a kernel may have ignored some of it
+	reqs     []nl.Request   // create: the message, and a question in the same send; send: all of them
+	fds      [2]int         // create: where the descriptor of a side's namespace stands in the message; 0: nowhere
 	echoed   echoed         // read: when the echo makes a request superfluous
-	reqs     []nl.Request   // create: questions in the same send; send: all of them
 	prefixes []netip.Prefix // send: the addresses among reqs, in order
 	up       bool           // send: it brings the link up
 	read     bool           // send: the last request reads the link
-	compare  bool           // send: what it reads is compared with the spec
 	sysctls  []sysctl       // sysctl
 	addrs    []netip.Addr   // wait
 }
@@ -58,61 +58,61 @@ const (
 	echoOfBridgePort
 )
 
-// pending is what the message that makes a link leaves undone at an end.
-type pending struct{ common, mtu, master, up bool }
+// parts are what a message has of the spec of an end.
+type parts struct{ common, kind, mtu, master, up bool }
 
 // conditions are what a plan depends on besides the spec.
 type conditions struct {
-	moved bool // the link is made in another namespace than that of the message
-	late  bool // the kernel refuses to make a link that is up a port of this master
+	moved     bool // the link is made in another namespace than that of the message
+	peerMoved bool // so is the other end of a pair
+	late      bool // the kernel refuses to make a link that is up a port of this master
 }
 
-// plan returns the steps that make a link. It is a pure function: all that a
-// kernel may answer is in the steps' conditions.
+// plan returns the steps that make a link. It is a pure function: all that a kernel may
+// answer is in the steps' conditions.
 //
-// p is the other end of a pair, or nil.
-func plan(s, p *Spec, c conditions) []step {
+// o are the options of the kind.
+func plan(s *Spec, o *options, c conditions) []step {
 	steps := make([]step, 0, 4)
-	var left pending
-	late := s.lateAttrs()
-	addrs, linkLocal := s.newAddrs()
+	ends := make([]endPlan, 1, 2)
+	e, p := &ends[0], o.peer()
+	*e = planEnd(outer, s)
 	if k, ok := s.Kind.(Tun); ok {
 		steps = append(steps, step{kind: stepTun}, step{kind: stepRead})
 		if k.Persist { // once nothing else of it can fail
 			steps = append(steps, step{kind: stepPersist})
 		}
-		left = pending{common: true, master: s.Master.Index != 0, up: s.Up}
+		e.left = parts{common: true, master: s.Master.Index != 0, up: s.Up}
 	} else {
 		// The kernel brings a new link up before it looks at a later message.
-		left.up = s.Up && (c.late || late.any() || len(linkLocal) > 0)
-		left.mtu = isBridge(s.Kind) && s.MTU != 0
-		create, read := planMake(s, p, left, c.moved)
-		steps = append(steps, create, read)
+		e.left.up = s.Up && (c.late || e.late.any() || len(e.linkLocal) > 0)
+		e.left.mtu = isBridge(s.Kind) && s.MTU != 0
+		steps = planCreate(steps, s, e.left, o, c)
 	}
-	ends := make([]endPlan, 1, 2)
-	ends[0] = endPlan{side: outer, spec: s, left: left, late: late, addrs: addrs, linkLocal: linkLocal}
 	// A link without another end may have its carrier by now.
-	ends[0].read = left.common || left.up && p == nil
+	e.read = e.left.common || e.left.up && p == nil
 	if p != nil {
-		e := endPlan{side: inner, spec: p, left: pending{master: p.Master.Index != 0, up: p.Up}, late: p.lateAttrs()}
-		e.addrs, e.linkLocal = p.newAddrs()
-		ends = append(ends, e)
+		ends = append(ends, planEnd(inner, p))
+		ends[1].left = parts{master: p.Master.Index != 0, up: p.Up}
 	}
 	for i := range ends {
 		steps = ends[i].append(steps)
 	}
 	for i := range ends {
-		steps = ends[i].appendWait(steps)
+		e := &ends[i]
+		if addrs := nodad(e.linkLocal, e.addrs); e.spec.Up && len(addrs) > 0 {
+			steps = append(steps, step{kind: stepWait, side: e.side, addrs: addrs})
+		}
 	}
 	return steps
 }
 
-// planMake plans the message that makes the link and the reading of it.
+// planCreate plans the message that makes the link and the reading of it.
 //
 // The kernel shows a new link in an echo (>= 6.2). That saves more than a request:
 // since 6.14 a request for a link makes the kernel work off that link's changes of
 // carrier first, and an end of a pair whose other end is down has just lost its.
-func planMake(s, p *Spec, left pending, moved bool) (create, read step) {
+func planCreate(steps []step, s *Spec, left parts, o *options, c conditions) []step {
 	in := s
 	if left.mtu || left.up {
 		in = new(*s)
@@ -125,17 +125,55 @@ func planMake(s, p *Spec, left pending, moved bool) (create, read step) {
 			in.MTU = minMTU + 1
 		}
 	}
-	// The first request is the message itself, which is built when it is sent.
-	create = step{kind: stepCreate, left: left, spec: in, echo: true, reqs: make([]nl.Request, 1, 2)}
-	read = step{kind: stepRead, left: left, echoed: echoAlways}
-	switch {
-	case moved, s.Master.Index != 0 && p != nil && p.sendsMLD():
+	create := newLink(in, o, c)
+	read := step{kind: stepRead, spec: in, has: create.has, compare: create.compare, echoed: echoAlways}
+	switch p := o.peer(); {
+	case c.moved, s.Master.Index != 0 && p != nil && p.sendsMLD():
 		// The echo would show the link before it moved.
-		create.echo, read.echoed = false, echoNever
+		read.echoed = echoNever
 	case s.Master.Index != 0:
 		create.reqs, read.echoed = append(create.reqs, getLink("", s.Master.Index)), echoOfBridgePort
 	}
-	return create, read
+	if read.echoed != echoNever {
+		create.reqs[0].Flags |= unix.NLM_F_ECHO
+	}
+	return append(steps, create, read)
+}
+
+// newLink builds the message that makes the link. The descriptors of the namespaces are
+// filled in when it is sent.
+func newLink(s *Spec, o *options, c conditions) step {
+	var flags uint32
+	if s.Up {
+		flags = unix.IFF_UP
+	}
+	m := message{b: appendIfInfo(make([]byte, 0, 512), s.Index, flags, flags)}
+	m.common(s)
+	if _, ok := s.Kind.(Veth); ok {
+		m.b = s.oneQueue(m.b)
+	}
+	if s.Parent.Index != 0 {
+		m.b = nl.AppendU32(m.b, unix.IFLA_LINK, uint32(s.Parent.Index))
+	}
+	if o.other != nil {
+		o.other.moved = c.peerMoved
+	}
+	m.kind(o)
+	if s.Master.Index != 0 {
+		m.b = nl.AppendU32(m.b, unix.IFLA_MASTER, uint32(s.Master.Index))
+	}
+	create := step{kind: stepCreate, spec: s, has: parts{common: true, kind: true}, compare: m.unsure}
+	if c.peerMoved {
+		create.fds[inner] = o.other.fd
+	}
+	if c.moved {
+		m.b = nl.AppendU32(m.b, unix.IFLA_NET_NS_FD, 0)
+		create.fds[outer] = len(m.b) - 4
+	}
+	create.reqs = append(make([]nl.Request, 0, 2), nl.Request{
+		Type: unix.RTM_NEWLINK, Flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, Body: m.b, Names: namesOf(s.Kind),
+	})
+	return create
 }
 
 func isBridge(k Kind) bool {
@@ -149,6 +187,22 @@ func isBridge(k Kind) bool {
 // makes it notice. On a bridge with many ports the floods cost more than the rest of
 // an attachment.
 func (s *Spec) sendsMLD() bool { return slices.ContainsFunc(s.Addrs, isIPv6) }
+
+// endPlan is what an end needs after it was made.
+type endPlan struct {
+	side             side
+	spec             *Spec
+	left             parts // what the message that made it leaves undone
+	late             lateAttrs
+	addrs, linkLocal []Addr
+	read             bool // the link is read at the end in any case
+}
+
+func planEnd(at side, s *Spec) endPlan {
+	e := endPlan{side: at, spec: s, late: s.lateAttrs()}
+	e.addrs, e.linkLocal = s.newAddrs()
+	return e
+}
 
 // lateAttrs are the settings that the kernel ignores or refuses in the message that
 // makes a link, and that have to be there before the link comes up.
@@ -175,16 +229,6 @@ func (l *lateAttrs) any() bool {
 	return l.port || len(l.link) > 0 || len(l.slave) > 0 || len(l.sysctls) > 0
 }
 
-// endPlan plans what an end needs after it was made.
-type endPlan struct {
-	side             side
-	spec             *Spec
-	left             pending
-	late             lateAttrs
-	addrs, linkLocal []Addr
-	read             bool // the link is read at the end in any case
-}
-
 // append appends the steps: what has to be there when the link comes up, then the
 // link comes up, then its addresses.
 func (e *endPlan) append(steps []step) []step {
@@ -192,7 +236,7 @@ func (e *endPlan) append(steps []step) []step {
 	if len(e.late.slave) > 0 {
 		steps = append(steps, step{kind: stepBond, side: e.side})
 	}
-	send := step{kind: stepSend, side: e.side, left: e.left, reqs: e.settings()}
+	send := step{kind: stepSend, side: e.side, spec: s, has: e.left, reqs: e.settings()}
 	if len(e.late.sysctls) > 0 {
 		if len(send.reqs) > 0 {
 			steps = append(steps, send)
@@ -256,13 +300,4 @@ func (e *endPlan) settings() (reqs []nl.Request) {
 		reqs = append(reqs, linkProps(unix.RTM_NEWLINKPROP, 0, s.AltNames))
 	}
 	return reqs
-}
-
-// appendWait appends the wait for the addresses of a link that is up.
-func (e *endPlan) appendWait(steps []step) []step {
-	addrs := nodad(e.linkLocal, e.addrs)
-	if !e.spec.Up || len(addrs) == 0 {
-		return steps
-	}
-	return append(steps, step{kind: stepWait, side: e.side, addrs: addrs})
 }

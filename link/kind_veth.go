@@ -27,7 +27,7 @@ func (Veth) name() string { return "veth" }
 func (Veth) check(*Spec) error { return nil }
 
 func (v Veth) fields() (Kind, []field) {
-	return &v, []field{{1, "VETH_INFO_PEER", &otherEnd{&v.Peer, -1}, vethPeer}}
+	return &v, []field{{1, "VETH_INFO_PEER", &otherEnd{spec: &v.Peer}, vethPeer}}
 }
 
 // oneQueue appends the numbers of queues of a veth whose spec does not have them.
@@ -74,8 +74,9 @@ func checkPeer(kind string, peer, outer *Spec) error {
 
 // otherEnd is the value of a field: the other end of a pair.
 type otherEnd struct {
-	spec *Spec
-	fd   int // of its namespace; -1: that of the message
+	spec  *Spec
+	moved bool // it is made in another namespace than that of the message
+	fd    int  // where that namespace's descriptor stands in the message
 }
 
 // peerForm is that of the other end of a pair: a whole struct ifinfomsg with attributes
@@ -99,14 +100,14 @@ func (peerForm) parse([]byte, any, *store) {}
 func (c peerForm) append(b []byte, v any) []byte {
 	p := v.(*otherEnd)
 	b = binary.NativeEndian.AppendUint32(append(b, 0, 0, 0, 0), uint32(p.spec.Index))
-	e := encoder{b: append(b, 0, 0, 0, 0, 0, 0, 0, 0)}
-	common := p.spec.common()
-	e.put(common[:])
-	if b = e.b; c.oneQueue {
+	m := message{b: append(b, 0, 0, 0, 0, 0, 0, 0, 0)}
+	m.common(p.spec)
+	if b = m.b; c.oneQueue {
 		b = p.spec.oneQueue(b)
 	}
-	if p.fd >= 0 {
-		b = nl.AppendU32(b, 28, uint32(p.fd)) // IFLA_NET_NS_FD
+	if p.moved {
+		b = nl.AppendU32(b, 28, 0) // IFLA_NET_NS_FD
+		p.fd = len(b) - 4
 	}
 	return b
 }
