@@ -2,18 +2,14 @@ package link
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
-	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/netns"
-	"golang.org/x/sys/unix"
 )
 
 // undoTimeout bounds the removal of a link whose creation failed half-way.
@@ -90,20 +86,23 @@ func (c *creation) failAt(ns *netns.NS, s *Spec, err error) error {
 	return fail.New(c.op, ns, subject(s.Name), err)
 }
 
-// run does one step after the other.
+// run does one step of the plan after the other.
 func (c *creation) run() (Link, error) {
 	if err := c.prepare(); err != nil {
 		return Link{}, c.fail(err)
 	}
+	var steps []step
 	var err error
-	steps := plan(c.spec, &c.kind, c.now)
-	for i := 0; i < len(steps) && err == nil; i++ {
+	for i := 0; err == nil && (i == 0 || i < len(steps)); i++ {
+		if i == 0 {
+			steps = plan(c.spec, &c.kind, c.now)
+		}
 		err = c.do(&steps[i])
-		if !c.now.late && steps[i].kind == stepCreate && c.spec.Up && refusedWhileUp(err) {
+		if i == 0 && c.spec.Up && !c.now.late && refusedWhileUp(err) {
 			// The kernel brings a new link up before it gives it to its master,
-			// and a bond takes ports that are down only. Nothing was made.
-			c.now.late = true
-			steps, i, err = plan(c.spec, &c.kind, c.now), -1, nil
+			// and a bond takes ports that are down only. Nothing was made: the
+			// plan changes.
+			c.now.late, i, err = true, -1, nil
 		}
 	}
 	if err == nil {
@@ -116,31 +115,6 @@ func (c *creation) run() (Link, error) {
 		err = errors.Join(err, rerr)
 	}
 	return Link{}, err
-}
-
-func refusedWhileUp(err error) bool {
-	_, e, ok := refused(err)
-	return ok && e.Errno == unix.EPERM && strings.Contains(e.Msg, "while up")
-}
-
-func (c *creation) do(s *step) error {
-	switch e := c.at(s.side); s.kind {
-	case stepCreate:
-		return c.fail(c.create(s))
-	case stepTun:
-		return c.fail(c.openTun())
-	case stepPersist:
-		return c.fail(c.persist())
-	case stepRead:
-		return c.fail(c.readMade(s))
-	case stepBond:
-		return c.failAt(e.ns, e.spec, c.needBond(e))
-	case stepSysctl:
-		return c.failAt(e.ns, e.spec, setSysctls(c.ctx, e.ns, e.spec.Name, s.sysctls))
-	case stepWait:
-		return c.failAt(e.ns, e.spec, awaitLocal(c.ctx, e.ns, e.conn, e.index, s.addrs))
-	}
-	return c.finish(s)
 }
 
 // prepare refuses bad input and opens the connections, so that a namespace that is
@@ -189,98 +163,6 @@ func (c *creation) prepare() (err error) {
 		}
 	}
 	c.now.peerMoved = !c.peer.ns.Equal(c.ns)
-	return nil
-}
-
-// create sends the message that makes the link, with everything that one message can
-// do.
-func (c *creation) create(s *step) error {
-	err := c.withFds(s, outer, func() error {
-		return execChange(c.ctx, c.send, s.reqs, func(i int, m nl.Message) error {
-			switch {
-			case m.Type != unix.RTM_NEWLINK:
-				return nil
-			case i == 0:
-				return c.show(s, m)
-			}
-			c.master = kindOfLink(m.Body)
-			return nil
-		})
-	})
-	i, e, ok := refused(err)
-	switch {
-	case ok && i == 0:
-		return c.explain(e)
-	case err == nil, ok, c.shown: // where a question was refused, the master has gone
-		c.made = true
-	}
-	if ok {
-		return nil
-	}
-	return err
-}
-
-// withFds runs fn with the descriptors of other namespaces in the message, from that of
-// a side on. Their handles are kept open meanwhile.
-func (c *creation) withFds(s *step, from side, fn func() error) error {
-	for ; from <= inner; from++ {
-		if at := s.fds[from]; at != 0 {
-			return c.at(from).ns.WithFd(func(fd int) error {
-				binary.NativeEndian.PutUint32(s.reqs[0].Body[at:], uint32(fd))
-				return c.withFds(s, from+1, fn)
-			})
-		}
-	}
-	return fn()
-}
-
-// show takes the link, or the end, as the kernel shows it.
-func (c *creation) show(s *step, m nl.Message) error {
-	e := c.at(s.side)
-	if s.compare {
-		c.bad = c.verify(s, m.Body)
-	}
-	if s.side == inner {
-		return nil
-	}
-	c.shown = true
-	err := decodeLink(&c.link, m.Body)
-	c.link.ns = e.ns
-	return err
-}
-
-// readMade reads the link unless the echo is enough. From here on its index finds it.
-func (c *creation) readMade(s *step) error {
-	if c.shown && (s.echoed == echoAlways || s.echoed == echoOfBridgePort && c.master == "bridge") {
-		c.link.Master = c.spec.Master.Index
-	} else {
-		err := c.end.conn.Call(answerContext(c.ctx), getLink(c.spec.Name, 0), func(m nl.Message) error { return c.show(s, m) })
-		if _, e, ok := refused(err); ok && e.Errno == unix.ENODEV {
-			c.made = false
-			return notExist("the link was made, and renamed or deleted by another program at once", e)
-		}
-		if err == nil && !c.shown {
-			err = errors.New("the kernel made the link and then did not show it")
-		}
-		if err != nil {
-			return err
-		}
-	}
-	c.end.index = c.link.Index
-	if c.peer != nil {
-		c.peer.index = c.link.PeerIndex
-		if c.peer.index == 0 { // kernels before 5.2 leave it out where both have the same
-			c.peer.index = c.link.Index
-		}
-	}
-	return c.bad
-}
-
-// needBond refuses a master that takes no options of a bond's ports.
-func (c *creation) needBond(e *end) error {
-	if l, ok := c.look(e, e.spec.Master.Index); ok && l.Kind != "bond" {
-		return refuse.Input("master %s (%s) is no bond: BondPort must be zero", e.spec.Master, l.Name)
-	}
 	return nil
 }
 

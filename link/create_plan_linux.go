@@ -15,7 +15,7 @@ type step struct {
 	side side
 
 	spec     *Spec          // create, read, send: what is compared
-	has      parts          // what of the spec, besides its late attributes, the requests have
+	common   *fields        // which of its common attributes the requests have
 	compare  bool           // a kernel may have ignored some of it
 	reqs     []nl.Request   // create: the message, and a question in the same send; send: all of them
 	fds      [2]int         // create: where the descriptor of a side's namespace stands in the message; 0: nowhere
@@ -58,8 +58,12 @@ const (
 	echoOfBridgePort
 )
 
-// parts are what a message has of the spec of an end.
-type parts struct{ common, kind, mtu, master, up bool }
+// The common attributes that a message has.
+var (
+	commonAll  = (*fields)(nil)
+	commonNone = &fields{}
+	commonMTU  = &fields{placeLink: {1 << unix.IFLA_MTU}}
+)
 
 // conditions are what a plan depends on besides the spec.
 type conditions struct {
@@ -82,18 +86,20 @@ func plan(s *Spec, o *options, c conditions) []step {
 		if k.Persist { // once nothing else of it can fail
 			steps = append(steps, step{kind: stepPersist})
 		}
-		e.left = parts{common: true, master: s.Master.Index != 0, up: s.Up}
+		e.common, e.master, e.up = commonAll, s.Master.Index != 0, s.Up
 	} else {
 		// The kernel brings a new link up before it looks at a later message.
-		e.left.up = s.Up && (c.late || e.late.any() || len(e.linkLocal) > 0)
-		e.left.mtu = isBridge(s.Kind) && s.MTU != 0
-		steps = planCreate(steps, s, e.left, o, c)
+		e.up = s.Up && (c.late || e.late.any() || len(e.linkLocal) > 0)
+		if isBridge(s.Kind) && s.MTU != 0 {
+			e.common = commonMTU
+		}
+		steps = planCreate(steps, e, o, c)
 	}
 	// A link without another end may have its carrier by now.
-	e.read = e.left.common || e.left.up && p == nil
+	e.read = e.common == commonAll || e.up && p == nil
 	if p != nil {
 		ends = append(ends, planEnd(inner, p))
-		ends[1].left = parts{master: p.Master.Index != 0, up: p.Up}
+		ends[1].master, ends[1].up = p.Master.Index != 0, p.Up
 	}
 	for i := range ends {
 		steps = ends[i].append(steps)
@@ -112,13 +118,14 @@ func plan(s *Spec, o *options, c conditions) []step {
 // The kernel shows a new link in an echo (>= 6.2). That saves more than a request:
 // since 6.14 a request for a link makes the kernel work off that link's changes of
 // carrier first, and an end of a pair whose other end is down has just lost its.
-func planCreate(steps []step, s *Spec, left parts, o *options, c conditions) []step {
+func planCreate(steps []step, e *endPlan, o *options, c conditions) []step {
+	s := e.spec
 	in := s
-	if left.mtu || left.up {
+	if e.common == commonMTU || e.up {
 		in = new(*s)
-		in.Up = s.Up && !left.up
+		in.Up = s.Up && !e.up
 	}
-	if left.mtu {
+	if e.common == commonMTU {
 		// A bridge's MTU follows its ports unless it was ever changed: it is made
 		// with another MTU, and then changed.
 		if in.MTU--; in.MTU < minMTU {
@@ -126,7 +133,7 @@ func planCreate(steps []step, s *Spec, left parts, o *options, c conditions) []s
 		}
 	}
 	create := newLink(in, o, c)
-	read := step{kind: stepRead, spec: in, has: create.has, compare: create.compare, echoed: echoAlways}
+	read := step{kind: stepRead, spec: in, compare: create.compare, echoed: echoAlways}
 	switch p := o.peer(); {
 	case c.moved, s.Master.Index != 0 && p != nil && p.sendsMLD():
 		// The echo would show the link before it moved.
@@ -162,7 +169,7 @@ func newLink(s *Spec, o *options, c conditions) step {
 	if s.Master.Index != 0 {
 		m.b = nl.AppendU32(m.b, unix.IFLA_MASTER, uint32(s.Master.Index))
 	}
-	create := step{kind: stepCreate, spec: s, has: parts{common: true, kind: true}, compare: m.unsure}
+	create := step{kind: stepCreate, spec: s, compare: m.unsure}
 	if c.peerMoved {
 		create.fds[inner] = o.other.fd
 	}
@@ -192,14 +199,15 @@ func (s *Spec) sendsMLD() bool { return slices.ContainsFunc(s.Addrs, isIPv6) }
 type endPlan struct {
 	side             side
 	spec             *Spec
-	left             parts // what the message that made it leaves undone
+	common           *fields // what the message that made it leaves undone of the common attributes
+	master, up       bool    // whether it leaves that undone
 	late             lateAttrs
 	addrs, linkLocal []Addr
 	read             bool // the link is read at the end in any case
 }
 
 func planEnd(at side, s *Spec) endPlan {
-	e := endPlan{side: at, spec: s, late: s.lateAttrs()}
+	e := endPlan{side: at, spec: s, common: commonNone, late: s.lateAttrs()}
 	e.addrs, e.linkLocal = s.newAddrs()
 	return e
 }
@@ -236,7 +244,7 @@ func (e *endPlan) append(steps []step) []step {
 	if len(e.late.slave) > 0 {
 		steps = append(steps, step{kind: stepBond, side: e.side})
 	}
-	send := step{kind: stepSend, side: e.side, spec: s, has: e.left, reqs: e.settings()}
+	send := step{kind: stepSend, side: e.side, spec: s, common: e.common, reqs: e.settings()}
 	if len(e.late.sysctls) > 0 {
 		if len(send.reqs) > 0 {
 			steps = append(steps, send)
@@ -244,7 +252,7 @@ func (e *endPlan) append(steps []step) []step {
 		steps = append(steps, step{kind: stepSysctl, side: e.side, sysctls: e.late.sysctls})
 		send.reqs = nil
 	}
-	send.up, send.prefixes = e.left.up, s.Addrs
+	send.up, send.prefixes = e.up, s.Addrs
 	for i := range e.linkLocal {
 		// Before the link comes up: then the kernel would make the same address
 		// with detection. One that is there all the same stays.
@@ -260,7 +268,7 @@ func (e *endPlan) append(steps []step) []step {
 	for i := range e.addrs {
 		send.reqs = append(send.reqs, encodeAddr(0, &e.addrs[i], editAdd))
 	}
-	send.compare = e.late.port || len(e.late.slave) > 0 || e.left.mtu || e.left.common || e.late.unsure
+	send.compare = e.late.port || len(e.late.slave) > 0 || e.common != commonNone || e.late.unsure
 	if send.read = e.read || send.compare; send.read {
 		get := getLink("", 0)
 		if s.IPv6.AddrGenMode != nil || s.IPv6.Token.IsValid() {
@@ -277,15 +285,10 @@ func (e *endPlan) append(steps []step) []step {
 // settings returns the requests for what has to be there when the link comes up.
 func (e *endPlan) settings() (reqs []nl.Request) {
 	s := e.spec
-	if e.left.common || e.left.mtu || e.left.master || len(e.late.link) > 0 {
-		m := message{b: appendIfInfo(make([]byte, 0, 128), 0, 0, 0)}
-		if e.left.common {
-			m.common(s)
-		}
-		if e.left.mtu {
-			m.put(placeLink, s.mtu())
-		}
-		if e.left.master {
+	if e.common != commonNone || e.master || len(e.late.link) > 0 {
+		m := message{b: appendIfInfo(make([]byte, 0, 128), 0, 0, 0), only: e.common}
+		m.common(s)
+		if e.master {
 			m.b = nl.AppendU32(m.b, unix.IFLA_MASTER, uint32(s.Master.Index))
 		}
 		reqs = append(reqs, nl.Request{Type: unix.RTM_NEWLINK, Body: append(m.b, e.late.link...), Names: linkNames})
