@@ -48,6 +48,9 @@ var rows = []*row{
 	&sysctlRow,
 	&cniAddRow,
 	&cniDelRow,
+	&cniAddKeysRow,
+	&cniDelKeysRow,
+	&cniStatusRow,
 }
 
 // options are the command line.
