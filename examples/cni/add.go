@@ -212,7 +212,7 @@ func (r *request) equip(ctx context.Context, gw *nat.NAT, box *netns.NS, port, e
 	}
 	if l.second {
 		if err := setAnswers(ctx, box); err != nil {
-			return nil, failed("adding the container's rules", err)
+			return failed("adding the container's rules", err)
 		}
 	}
 	if err := r.limit(ctx, port); err != nil {
