@@ -38,6 +38,9 @@ func check(ctx context.Context, r *request) error {
 	if r.conf.PrevResult == nil {
 		return invalid("CHECK needs the prevResult of ADD", "")
 	}
+	if r.conf.as == modeLoopback {
+		return checkLoopback(ctx, r)
+	}
 	result, err := current.NewResultFromResult(r.conf.PrevResult)
 	if err != nil {
 		return types.NewError(types.ErrDecodingFailure, "prevResult cannot be read", err.Error())

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -68,25 +69,39 @@ func (r *request) installed(w *watch) error {
 	if err != nil {
 		return err
 	}
-	// The descriptor stays open, and with it the lock.
-	if err := flock(lock, unix.LOCK_EX); err != nil {
+	// The descriptor stays open, and with it the lock. Those who use the layer share it.
+	if err := w.flock(lock, unix.LOCK_SH); err != nil {
 		return err
 	}
 	if _, err := os.Stat(layer); errors.Is(err, os.ErrNotExist) {
+		if err := w.flock(lock, unix.LOCK_EX); err != nil {
+			return err
+		}
 		if err := r.make(w, packages, layer); err != nil {
 			return &missingError{packages, err}
+		}
+		if err := w.flock(lock, unix.LOCK_SH); err != nil {
+			return err
 		}
 	} else if err != nil {
 		return err
 	}
 	r.Layer = layer
-	return flock(lock, unix.LOCK_SH)
+	return nil
 }
 
-func flock(f *os.File, how int) error {
+// flock waits for a lock of a file as long as the test runs.
+func (w *watch) flock(f *os.File, how int) error {
 	for {
-		if err := unix.Flock(int(f.Fd()), how); err != unix.EINTR {
+		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
 			return os.NewSyscallError("flock", err)
+		}
+		// There is no wait for a lock and a channel at once.
+		select {
+		case <-w.ended:
+			return errEnded
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
@@ -129,6 +144,9 @@ func prune(cache, base string) {
 
 // make installs the packages into a directory beside the layer and renames that.
 func (r *request) make(w *watch, packages []string, layer string) error {
+	if _, err := os.Stat(layer); err == nil { // another has made it meanwhile
+		return nil
+	}
 	part := layer + ".part"
 	if err := os.RemoveAll(part); err != nil {
 		return err

@@ -14,15 +14,26 @@ const allowEnv = "BOXWIRE_ENGINES_ALLOW_MISSING"
 // versionsEnv names a file to which each machine adds a line: engine, tab, version.
 const versionsEnv = "BOXWIRE_ENGINES_VERSIONS"
 
-// Missing ends the test because the engine is not there, is too old, or cannot start. It fails
-// the test, or skips it if BOXWIRE_ENGINES_ALLOW_MISSING names the engine.
+// Missing ends the test because the machine's engine is not there, is too old, or cannot start. It fails the test, or
+// skips it if BOXWIRE_ENGINES_ALLOW_MISSING names the engine.
 func (m *Machine) Missing(t testing.TB, why error) {
 	t.Helper()
-	about := m.config.Engine
-	if m.version != "" {
-		about += " (" + m.version + ")"
+	missing(t, m.config.Engine, m.version, why)
+}
+
+// Missing is [Machine.Missing] of something else that a test needs, e.g. of a part of the kernel.
+func Missing(t testing.TB, engine string, why error) {
+	t.Helper()
+	missing(t, engine, "", why)
+}
+
+func missing(t testing.TB, engine, version string, why error) {
+	t.Helper()
+	about := engine
+	if version != "" {
+		about += " (" + version + ")"
 	}
-	if slices.Contains(strings.Split(os.Getenv(allowEnv), ","), m.config.Engine) {
+	if slices.Contains(strings.Split(os.Getenv(allowEnv), ","), engine) {
 		t.Skipf("machine: %s is missing, and %s allows that: %v", about, allowEnv, why)
 	}
 	t.Fatalf("machine: %s is missing: %v", about, why)

@@ -18,9 +18,11 @@ import (
 type request struct {
 	Name     string
 	Packages []string
-	Cache    string // the directory of layers
-	Store    string // a tmpfs of the supervisor
-	Layer    string // the directory of the packages' files; empty without packages
+	// Controllers is whether the machine has the hierarchies of version 1.
+	Controllers bool
+	Cache       string // the directory of layers
+	Store       string // a tmpfs of the supervisor
+	Layer       string // the directory of the packages' files; empty without packages
 }
 
 // reply is the supervisor's answer.
@@ -162,8 +164,11 @@ func prepare(r *request) (*cgroup, error) {
 	if err := mount("tmpfs", r.Store, "tmpfs", 0, "mode=0755"); err != nil {
 		return nil, err
 	}
-	return newCgroup(r.Store + "/cgroup")
+	return newCgroup(r.Store+"/cgroup", r.Controllers)
 }
+
+// errEnded is why nothing is begun any more.
+var errEnded = errors.New("the test has ended")
 
 // watch kills the process that runs for the test when the test has ended.
 type watch struct {
@@ -178,7 +183,7 @@ func (w *watch) start(cmd *exec.Cmd) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.over {
-		return errors.New("the test has ended")
+		return errEnded
 	}
 	err := cmd.Start()
 	if err == nil {

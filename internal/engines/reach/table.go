@@ -18,6 +18,9 @@ const patience = 15 * time.Second
 // silence is how long nobody has to answer to count as unreachable.
 const silence = time.Second
 
+// pause is between two questions of During.
+const pause = 20 * time.Millisecond
+
 // World has the names that a table uses.
 type World struct {
 	Places  map[string]*netns.NS // who asks
@@ -36,10 +39,7 @@ type World struct {
 // nobody may answer; "." if it is not asked.
 func (w World) Check(t testing.TB, when, table string) {
 	t.Helper()
-	rows, err := w.parse(table)
-	if err != nil {
-		t.Fatalf("reach: %s: %v", when, err)
-	}
+	rows := w.rows(t, when, table)
 	var wg sync.WaitGroup
 	for _, row := range rows {
 		for _, c := range row.cells {
@@ -47,7 +47,53 @@ func (w World) Check(t testing.TB, when, table string) {
 		}
 	}
 	wg.Wait()
-	wrong := 0
+	w.report(t, when, rows)
+}
+
+// During is Check again and again as long as fn runs. What the table promises has to be answered in the end, and
+// what it denies never.
+func (w World) During(t testing.TB, when, table string, fn func()) {
+	t.Helper()
+	rows := w.rows(t, when, table)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for _, row := range rows {
+		for _, c := range row.cells {
+			wg.Go(func() {
+				for c.got = c.want; c.right(); {
+					c.ask(t.Context(), row.network, row.address)
+					c.asked++
+					select {
+					case <-stop:
+						return
+					case <-time.After(pause):
+					}
+				}
+			})
+		}
+	}
+	func() {
+		defer wg.Wait() // also if fn ends the test
+		defer close(stop)
+		fn()
+	}()
+	w.report(t, when, rows)
+}
+
+// rows parses the table.
+func (w World) rows(t testing.TB, when, table string) []row {
+	t.Helper()
+	rows, err := w.parse(table)
+	if err != nil {
+		t.Fatalf("reach: %s: %v", when, err)
+	}
+	return rows
+}
+
+// report logs what was answered, and fails the test if something is wrong.
+func (w World) report(t testing.TB, when string, rows []row) {
+	t.Helper()
+	wrong, asked := 0, 0
 	var out strings.Builder
 	tab := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
 	for i, row := range rows {
@@ -61,6 +107,7 @@ func (w World) Check(t testing.TB, when, table string) {
 		fmt.Fprint(tab, row.network, "\t", row.target)
 		for _, c := range row.cells {
 			fmt.Fprint(tab, "\t", c.got)
+			asked += c.asked
 			if !c.right() {
 				wrong++
 				fmt.Fprintf(tab, " (want %s)", c.want)
@@ -72,6 +119,9 @@ func (w World) Check(t testing.TB, when, table string) {
 	if wrong > 0 {
 		t.Errorf("reach: %s: %d answers are wrong:\n%s%s", when, wrong, out.String(), w.errors(rows))
 		return
+	}
+	if asked > 0 {
+		when += fmt.Sprintf(" (%d times asked)", asked)
 	}
 	t.Logf("%s:\n%s", when, out.String())
 }
@@ -89,6 +139,7 @@ type cell struct {
 	want  string
 	got   string
 	err   error
+	asked int // by During
 }
 
 // ask fills got.
