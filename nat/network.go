@@ -125,6 +125,9 @@ type Network struct {
 	// outgoing link. The source port stays, as with Docker and netavark, unless another flow to the
 	// same destination has it or it is published for another box. Without Masquerade and SNAT boxes
 	// send with their own addresses, and the outside needs a route to them.
+	//
+	// If that link goes down or loses the address, the kernel forgets the connections, and they break
+	// even if the address comes back at once (nf_nat_masquerade.c). With SNAT they go on.
 	Masquerade bool
 
 	// SNAT replaces the source of what boxes send to the outside by the address of its family,

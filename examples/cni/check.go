@@ -278,7 +278,10 @@ func (r *request) checkBox(ctx context.Context, box *netns.NS, l *lease, mac str
 	if len(missing) > 0 {
 		return drift("%s has lost %v", eth.Name, missing)
 	}
-	return r.checkRoutes(ctx, box, eth.Index, l)
+	if err := r.checkRoutes(ctx, box, eth.Index, l); err != nil {
+		return err
+	}
+	return checkAnswers(ctx, box, l)
 }
 
 func (r *request) checkRoutes(ctx context.Context, box *netns.NS, dev int, l *lease) error {

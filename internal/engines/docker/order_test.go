@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/engines/reach"
 	"github.com/boxwire/boxwire/nat"
 )
 
@@ -28,16 +29,25 @@ func TestDockerFirst(t *testing.T) {
 	b = newBoxes(t, m)
 	b.accept(t)
 	w = world(t, m, b, e)
+	held := []*reach.Held{w.Hold(t, "lan", "pub4"), w.Hold(t, "lan", "pub6"), w.Hold(t, "db", "lan4"), w.Hold(t, "db", "lan6")}
+	stillHeld := func(when string) {
+		t.Helper()
+		for _, h := range held {
+			h.Check(t, when)
+		}
+	}
 	w.During(t, "dockerd restarts", ours, func() {
 		e.d.Restart(t)
 		e.back(t)
 	})
+	stillHeld("dockerd has restarted")
 	world(t, m, b, e).Check(t, "dockerd has restarted", everyone)
 	w.During(t, "dockerd is killed", ours, func() {
 		e.d.Kill(t)
 		e.d.Start(t)
 		e.back(t)
 	})
+	stillHeld("dockerd was killed and is back")
 	world(t, m, b, e).Check(t, "dockerd was killed and is back", everyone)
 	b.remove(t, m)
 	if left := rules(t, m); strings.Contains(left, "boxwire") {

@@ -19,7 +19,6 @@ type Daemon struct {
 	m    *Machine
 	name string
 	args []string
-	env  []string
 	log  string // a file of the test
 
 	cmd  *exec.Cmd

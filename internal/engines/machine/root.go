@@ -143,6 +143,10 @@ func (r rootfs) dev() error {
 		if err := mount("/dev/"+name, at, "", unix.MS_BIND, ""); err != nil {
 			return err
 		}
+		// It can be written to, but not given another mode, as systemd-udevd would.
+		if err := mount("", at, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID, ""); err != nil {
+			return err
+		}
 	}
 	for _, m := range [][3]string{
 		{"devpts", "pts", "newinstance,ptmxmode=0666,mode=0620,gid=5"},

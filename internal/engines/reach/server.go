@@ -3,6 +3,7 @@ package reach
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"testing"
@@ -10,7 +11,7 @@ import (
 	"github.com/boxwire/boxwire/netns"
 )
 
-// Server answers at a TCP and a UDP port.
+// Server answers at a TCP and a UDP port. On a TCP connection it then sends back what it gets.
 type Server struct {
 	name string
 	tcp  net.Listener
@@ -56,8 +57,12 @@ func (s *Server) serveTCP() {
 		if err != nil {
 			return
 		}
-		fmt.Fprintln(c, s.answer(c.RemoteAddr()))
-		c.Close()
+		go func() {
+			defer c.Close()
+			if _, err := fmt.Fprintln(c, s.answer(c.RemoteAddr())); err == nil {
+				_, _ = io.Copy(c, c) // for Hold
+			}
+		}()
 	}
 }
 

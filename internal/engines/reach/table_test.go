@@ -42,6 +42,20 @@ func TestTable(t *testing.T) {
 		udp none -    -
 	`, "DB", boxes[1].Addr4.Addr().String()))
 
+	held := w.Hold(t, "db", "web")
+	w.During(t, "during", `
+	            host  db
+		tcp web web   web
+		udp web web   .
+		tcp none -    -
+	`, func() { held.Check(t, "first") })
+	held.Check(t, "second")
+	leaks := &recorder{TB: t}
+	w.During(leaks, "leaks", "host\ntcp web -\ntcp none -", func() {})
+	if !leaks.failed || !strings.Contains(leaks.out, "1 answers are wrong") {
+		t.Errorf("a wrong table says %q", leaks.out)
+	}
+
 	wrong := &recorder{TB: t}
 	w.Check(wrong, "wrong", `
 	            host  db
