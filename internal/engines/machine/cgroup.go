@@ -76,10 +76,12 @@ func joinCgroup(dir string) error {
 // until the last of its processes has been forgotten, and sends no event of that.
 func (c *cgroup) remove() error { return removeCgroup(c.dir) }
 
-func removeCgroup(dir string) error {
-	var err error
+func removeCgroup(dir string) error { return retryBusy(func() error { return removeTree(dir) }) }
+
+// retryBusy calls fn until a group is not busy any more. The kernel sends no event of that.
+func retryBusy(fn func() error) (err error) {
 	for range 500 {
-		if err = removeTree(dir); !errors.Is(err, unix.EBUSY) {
+		if err = fn(); !errors.Is(err, unix.EBUSY) {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -138,7 +140,9 @@ func mountCgroup(root string) error {
 		return err
 	}
 	for _, name := range strings.Fields(string(b)) {
-		if err := os.WriteFile(dir+"/cgroup.subtree_control", []byte("+"+name), 0); err != nil {
+		// The group is busy until the supervisor has left it, which it does once this process runs.
+		err := retryBusy(func() error { return os.WriteFile(dir+"/cgroup.subtree_control", []byte("+"+name), 0) })
+		if err != nil {
 			return fmt.Errorf("handing on the controller %s: %w", name, err)
 		}
 	}
