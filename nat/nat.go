@@ -104,9 +104,21 @@ const maxName = 64
 // Docker and ufw drop what they do not know. [NAT.AcceptForward] makes them accept the boxes.
 //
 // firewalld filters by zones (firewalld.zones(5)). A network's interface without a zone belongs to
-// the default zone, which may close the boxes' way out and the host's services to them.
-// `firewall-cmd --permanent --zone=trusted --add-interface=boxwire0`, once for each interface,
-// opens both. A reload of firewalld does not change this table.
+// the default zone. The zone public, the usual default, closes the host's services to the boxes. It
+// also closes the way out, unless the uplink was added to the zone by its name, as NetworkManager
+// does. With br_netfilter it separates boxes of one bridge. Published ports answer in every zone.
+//
+//   - `firewall-cmd --permanent --zone=trusted --add-interface=boxwire0`, once for each interface, and
+//     `firewall-cmd --reload` open both.
+//   - A zone of the boxes with a policy to the zone ANY, whose target is ACCEPT, opens the way out alone
+//     (firewalld.policies(5)).
+//
+// A reload or restart of firewalld changes nothing of this table. Connections that begin during it wait
+// for their next packet.
+//
+// ufw closes the way out, published ports and the host's services to boxes when it is enabled.
+// [NAT.AcceptForward] opens the first two, and lasts over `ufw reload`.
+// `ufw allow in on boxwire0` opens the host's services.
 //
 // NetworkManager leaves a bridge and its ports as they are, until `nmcli networking off`, which
 // removes the bridge's addresses, and then its ports. A file in /etc/NetworkManager/conf.d with

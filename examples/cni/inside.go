@@ -61,6 +61,11 @@ func addInside(ctx context.Context, r *request, box *netns.NS) (err error) {
 		if err := l.addRoutes(ctx, box, eth.Index); err != nil {
 			return failed("adding the container's routes", err)
 		}
+		if l.second {
+			if err := setAnswers(ctx, box); err != nil {
+				return failed("adding the container's rules", err)
+			}
+		}
 	}
 	if r.conf.as != modeHostDevice {
 		if err := r.conf.detect(ctx, eth, l); err != nil {
@@ -217,7 +222,9 @@ func delInside(ctx context.Context, r *request) error {
 		}
 	case !box.Equal(r.host):
 		defer box.Close()
-		err = unplugInside(ctx, r, box)
+		if err = unplugInside(ctx, r, box); err == nil {
+			err = failed("removing the container's rules", setAnswers(ctx, box))
+		}
 	default:
 		box.Close()
 	}

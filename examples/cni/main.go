@@ -62,6 +62,9 @@ type request struct {
 
 	box   netns.ID // the container's namespace, of an ADD
 	wasUp bool     // of the mode host-device: the host's device was up before this ADD
+
+	shares   bool           // other DELs may be under way
+	unlinked []<-chan error // answers of the kernel that unlink has not waited for
 }
 
 // checked refuses a configuration that cannot work before fn is called.

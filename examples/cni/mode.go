@@ -20,9 +20,10 @@ const (
 	modeVLAN       = "vlan"
 	modeHostDevice = "host-device"
 	modeTap        = "tap"
+	modeLoopback   = "loopback"
 )
 
-var modes = []string{modeBridge, modePTP, modeMacvlan, modeIPVLAN, modeVLAN, modeHostDevice, modeTap}
+var modes = []string{modeBridge, modePTP, modeMacvlan, modeIPVLAN, modeVLAN, modeHostDevice, modeTap, modeLoopback}
 
 // modeKeys are the keys that modes but bridge have.
 type modeKeys struct {
@@ -126,6 +127,10 @@ func (c *config) checkMode() error {
 		if c.SelinuxContext != "" {
 			return unsupported("selinuxContext", c.SelinuxContext, "the device is made without another program, which would run in that context")
 		}
+	case modeLoopback:
+		if c.linked != "" {
+			return invalid("loopback has no modes", fmt.Sprintf("%q", c.linked))
+		}
 	}
 	return nil
 }
@@ -180,8 +185,9 @@ func (c *config) checkForeign() error {
 		{"hwaddr", c.HWAddr != "", c.HWAddr, in(modeHostDevice)},
 		{"kernelpath", c.KernelPath != "", c.KernelPath, in(modeHostDevice)},
 		{"pciBusID", c.PCIBusID != "", c.PCIBusID, in(modeHostDevice)},
-		{"enabledad", c.EnableDAD, true, !in(modeHostDevice)},
-		{"mtu", c.MTU != 0, c.MTU, !in(modeHostDevice)},
+		{"enabledad", c.EnableDAD, true, !in(modeHostDevice, modeLoopback)},
+		{"mtu", c.MTU != 0, c.MTU, !in(modeHostDevice, modeLoopback)},
+		{"ipam", c.IPAM.Type != "", c.IPAM.Type, !in(modeLoopback)},
 	} {
 		if k.asked && !k.fits {
 			return unsupported(k.key, k.value, "the mode "+c.as+" has no such key")

@@ -33,9 +33,14 @@ var rows = []*row{
 	&slotsRow,
 	&burstRow,
 	&poolRow,
+	&growthRow,
 	&detachRow,
 	&publishRow,
+	&restartRow,
 	&packetRow,
+	&ppsPublishedRow,
+	&ppsMasqueradeRow,
+	&ppsSiblingRow,
 	&policyChangeRow,
 	&policyPacketRow,
 	&policySyncRow,
@@ -51,6 +56,8 @@ var rows = []*row{
 	&cniAddKeysRow,
 	&cniDelKeysRow,
 	&cniStatusRow,
+	&cniDelFlowsRow,
+	&cniDelManyRow,
 }
 
 // options are the command line.
@@ -73,6 +80,13 @@ func parse() (o options) {
 }
 
 func main() {
+	if size := os.Getenv(restartEnv); size != "" {
+		if err := restartAgain(size); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: after the restart:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	o := parse()
 	chosen, err := choose(o.rows)
 	if err == nil && o.readme != "" {

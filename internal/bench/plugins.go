@@ -31,7 +31,9 @@ func buildPlugins(ctx context.Context, dir string) error {
 		{"build", "-o", dir + "/", "./nothing"},
 		{"build", "-C", "../../examples/cni", "-buildvcs=false", "-o", filepath.Join(dir, "boxwire"), "."},
 	} {
-		out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput()
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as its README says
+		out, err := cmd.CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("go %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
 		}

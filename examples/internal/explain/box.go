@@ -71,7 +71,7 @@ func (r *report) lookAtBox(ctx context.Context, b *Box) error {
 			err = r.inside(ctx, b, &s)
 		}
 		if r.gw == nil && b.Routed {
-			s.findings = append(s.findings, r.noTable(true))
+			s.findings = append(s.findings, r.noTable())
 		}
 		if r.gw != nil && b.Routed {
 			err = errors.Join(err, r.outward(ctx, b, &s))

@@ -199,8 +199,8 @@ func (r *report) lookAtPort(ctx context.Context) (err error) {
 		what = fmt.Sprintf("%v %s", r.ask.Proto, what)
 	}
 	s := section{title: what}
-	if r.gw == nil {
-		s.findings = append(s.findings, r.noTable(r.expectsTable()))
+	if r.gw == nil && r.expectsTable() {
+		s.findings = append(s.findings, r.noTable())
 	}
 	text := "the port is not published"
 	if near := r.near(); len(near) > 0 {
@@ -228,12 +228,13 @@ func (r *report) nameOf(owner string) string {
 	return owner
 }
 
+// expectsTable says whether there is a box that the table has to be there for.
 func (r *report) expectsTable() bool {
 	return slices.ContainsFunc(r.Boxes, func(b Box) bool { return b.Routed })
 }
 
-func (r *report) noTable(certain bool) finding {
-	return finding{fmt.Sprintf("the table inet %s of the firewall is not there, so that nothing is published or translated", r.Table), r.Words.Restore, certain}
+func (r *report) noTable() finding {
+	return finding{fmt.Sprintf("the table inet %s of the firewall is not there, so that nothing is published or translated", r.Table), r.Words.Restore, true}
 }
 
 // explainPort says why a published port does not answer.

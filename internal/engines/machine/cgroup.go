@@ -19,15 +19,17 @@ const (
 )
 
 // cgroup is the control group of a machine in the unified hierarchy. A machine has that one only,
-// also where the real one has the controllers in hierarchies of version 1.
+// also where the real one has the controllers in hierarchies of version 1, unless it asks for
+// controllers.
 type cgroup struct {
 	root string // where the hierarchy is mounted
 	dir  string
 	home string // the supervisor's own
+	old  []hierarchy
 }
 
 // newCgroup mounts the hierarchy at root and makes the machine's group.
-func newCgroup(root string) (*cgroup, error) {
+func newCgroup(root string, controllers bool) (*cgroup, error) {
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return nil, err
 	}
@@ -40,7 +42,11 @@ func newCgroup(root string) (*cgroup, error) {
 		return nil, err
 	}
 	c := &cgroup{root: root, dir: root + "/" + cgroupPrefix + strconv.Itoa(os.Getpid()), home: root + own}
-	return c, os.Mkdir(c.dir, 0o755)
+	if err := os.Mkdir(c.dir, 0o755); err != nil || !controllers {
+		return c, err
+	}
+	c.old, err = newHierarchies(root + "-old")
+	return c, err
 }
 
 // ownCgroup is the path of this process's group in the unified hierarchy.
@@ -60,11 +66,21 @@ func ownCgroup() (string, error) {
 // within runs start with this process in the machine's group, so that a child's cgroup namespace
 // has the group as its root.
 func (c *cgroup) within(start func() error) error {
-	if err := joinCgroup(c.dir); err != nil {
-		return err
+	err := c.join(func(h hierarchy) string { return h.dir })
+	if err == nil {
+		err = start()
 	}
-	err := start()
-	return errors.Join(err, joinCgroup(c.home))
+	return errors.Join(err, c.join(func(h hierarchy) string { return h.home }))
+}
+
+// join moves this process in all hierarchies.
+func (c *cgroup) join(to func(hierarchy) string) error {
+	for _, h := range append(c.old, hierarchy{dir: c.dir, home: c.home}) {
+		if err := joinCgroup(to(h)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // joinCgroup moves this process.
@@ -74,7 +90,13 @@ func joinCgroup(dir string) error {
 
 // remove removes the group and those that programs made below it. The kernel takes a group for busy
 // until the last of its processes has been forgotten, and sends no event of that.
-func (c *cgroup) remove() error { return removeCgroup(c.dir) }
+func (c *cgroup) remove() error {
+	err := removeCgroup(c.dir)
+	for _, h := range c.old {
+		err = errors.Join(err, removeCgroup(h.dir))
+	}
+	return err
+}
 
 func removeCgroup(dir string) error { return retryBusy(func() error { return removeTree(dir) }) }
 
@@ -124,11 +146,21 @@ func sweepCgroups(root string) {
 
 // mountCgroup mounts the hierarchy in a machine and hands the controllers on to the groups that
 // programs make. The kernel allows that only if the root of the namespace has no processes.
-func mountCgroup(root string) error {
-	if err := mount("cgroup2", root+cgroupDir, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+func mountCgroup(root string, controllers bool) error {
+	dir := root + cgroupDir
+	old, err := hierarchies()
+	if err != nil {
 		return err
 	}
-	dir := root + cgroupDir
+	if controllers && len(old) > 0 {
+		if err := mountHierarchies(root, old); err != nil {
+			return err
+		}
+		dir += "/" + unifiedCgroup
+	}
+	if err := mount("cgroup2", dir, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return err
+	}
 	if err := os.Mkdir(dir+"/"+initCgroup, 0o755); err != nil {
 		return err
 	}

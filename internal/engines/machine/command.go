@@ -65,6 +65,9 @@ func (m *Machine) Start(cmd *exec.Cmd) error {
 			return err
 		}
 		cmd.Path = file
+		if err := joinHierarchies(); err != nil {
+			return err
+		}
 		return cmd.Start()
 	})
 }

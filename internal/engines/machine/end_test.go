@@ -3,6 +3,7 @@ package machine_test
 import (
 	"bufio"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -89,11 +90,14 @@ func (tr traces) left() error {
 			}
 		}
 	}
-	mounts, _ := filepath.Glob("/sys/fs/cgroup/*/" + tr.cgroup)
-	if one, _ := filepath.Glob("/sys/fs/cgroup/" + tr.cgroup); len(mounts)+len(one) > 0 {
-		return fmt.Errorf("the cgroup %s is there", tr.cgroup)
-	}
-	return nil
+	var err error
+	filepath.WalkDir("/sys/fs/cgroup", func(path string, _ fs.DirEntry, _ error) error {
+		if filepath.Base(path) == tr.cgroup {
+			err = fmt.Errorf("the cgroup %s is there", path)
+		}
+		return nil
+	})
+	return err
 }
 
 // mounts are the real machine's, without the numbers of mounts, which may change in their order.
@@ -112,7 +116,7 @@ func TestNothingIsLeft(t *testing.T) {
 	before := mounts(t)
 	var tr traces
 	t.Run("machine", func(t *testing.T) {
-		m := machine.New(t, machine.Config{})
+		m := machine.New(t, machine.Config{Controllers: true})
 		tr = tracesOf(t, m.Pid())
 		busy(t, m)
 	})
@@ -131,8 +135,14 @@ func busy(t *testing.T, m *machine.Machine) {
 	m.Run(t, "sh", "-c", `
 		set -e
 		setsid sleep 1000 >/dev/null 2>&1 &
-		mkdir -p /sys/fs/cgroup/engine/inner /run/netns /mnt/m
-		sh -c 'echo $$ >/sys/fs/cgroup/engine/inner/cgroup.procs; exec sleep 1000' >/dev/null 2>&1 &
+		mkdir -p /run/netns /mnt/m
+		groups=
+		for dir in /sys/fs/cgroup /sys/fs/cgroup/*; do
+			if [ -e $dir/cgroup.procs ] && mkdir -p $dir/engine/inner; then groups="$groups $dir/engine/inner"; fi
+		done
+		for dir in $groups; do # one of the controller cpuset takes no process yet
+			sh -c 'echo $$ >$0/cgroup.procs || true; exec sleep 1000' $dir >/dev/null 2>&1 &
+		done
 		mount -t tmpfs tmpfs /mnt/m
 		touch /mnt/m/ns
 		unshare --net=/mnt/m/ns true
@@ -174,7 +184,7 @@ func TestNothingIsLeftOfAKilledTest(t *testing.T) {
 
 func TestHasAMachineUntilItIsKilled(t *testing.T) {
 	onlyChild(t)
-	m := machine.New(t, machine.Config{})
+	m := machine.New(t, machine.Config{Controllers: true})
 	busy(t, m)
 	fmt.Printf("init %d\n", m.Pid())
 	select {}

@@ -59,7 +59,7 @@ func runInit() error {
 	if err := root.build(); err != nil {
 		return err
 	}
-	if err := mountCgroup(root.root); err != nil {
+	if err := mountCgroup(root.root, r.Controllers); err != nil {
 		return err
 	}
 	if err := root.identify(r.Name); err != nil {

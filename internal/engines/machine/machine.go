@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -21,6 +22,11 @@ type Config struct {
 	// Engine is the program that the test is about, e.g. "docker", as
 	// BOXWIRE_ENGINES_ALLOW_MISSING names it. By default it is the first package.
 	Engine string
+
+	// Controllers says that programs need controllers of cgroups, such as cpu and memory. Where the real machine
+	// has them in hierarchies of version 1, the machine has these too, and the unified one at
+	// /sys/fs/cgroup/unified.
+	Controllers bool
 
 	// Version is a command that prints the engine's version. New logs it.
 	Version []string
@@ -62,7 +68,7 @@ func New(t testing.TB, config Config) *Machine {
 		config.Engine = config.Packages[0]
 	}
 	m := &Machine{t: t, config: config, pidfd: -1}
-	s, err := startSupervisor(request{Name: config.Name, Packages: config.Packages})
+	s, err := startSupervisor(request{Name: config.Name, Packages: config.Packages, Controllers: config.Controllers})
 	if err != nil {
 		if s != nil && s.missing {
 			m.Missing(t, err)
@@ -76,7 +82,7 @@ func New(t testing.TB, config Config) *Machine {
 	}
 	m.wire(t)
 	if len(config.Version) > 0 {
-		m.logVersion(t)
+		m.LogVersion(t, config.Version[0], config.Version[1:]...)
 	}
 	return m
 }
@@ -89,7 +95,9 @@ func (m *Machine) open(t testing.TB) (err error) {
 	if m.NS, err = netns.OpenPid(t.Context(), m.pid); err != nil {
 		return err
 	}
-	m.cgroup, err = os.Open(m.Path(cgroupDir + "/" + initCgroup))
+	if m.cgroup, err = os.Open(m.Path(cgroupDir + "/" + initCgroup)); errors.Is(err, os.ErrNotExist) {
+		m.cgroup, err = os.Open(m.Path(cgroupDir + "/" + unifiedCgroup + "/" + initCgroup))
+	}
 	return err
 }
 
@@ -114,10 +122,11 @@ func (m *Machine) close(t testing.TB) {
 // Pid is the process id of the machine's init as the test sees it.
 func (m *Machine) Pid() int { return m.pid }
 
-// logVersion runs the engine's command for its version.
-func (m *Machine) logVersion(t testing.TB) {
+// LogVersion runs a command that prints the engine's version, for an engine that the test installs itself. New
+// does so with Config.Version.
+func (m *Machine) LogVersion(t testing.TB, name string, args ...string) {
 	t.Helper()
-	out, err := m.Try(m.config.Version[0], m.config.Version[1:]...)
+	out, err := m.Try(name, args...)
 	if err != nil {
 		m.Missing(t, fmt.Errorf("%w\n%s", err, out))
 	}

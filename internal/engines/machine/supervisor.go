@@ -18,9 +18,11 @@ import (
 type request struct {
 	Name     string
 	Packages []string
-	Cache    string // the directory of layers
-	Store    string // a tmpfs of the supervisor
-	Layer    string // the directory of the packages' files; empty without packages
+	// Controllers is whether the machine has the hierarchies of version 1.
+	Controllers bool
+	Cache       string // the directory of layers
+	Store       string // a tmpfs of the supervisor
+	Layer       string // the directory of the packages' files; empty without packages
 }
 
 // reply is the supervisor's answer.
@@ -162,7 +164,7 @@ func prepare(r *request) (*cgroup, error) {
 	if err := mount("tmpfs", r.Store, "tmpfs", 0, "mode=0755"); err != nil {
 		return nil, err
 	}
-	return newCgroup(r.Store + "/cgroup")
+	return newCgroup(r.Store+"/cgroup", r.Controllers)
 }
 
 // errEnded is why nothing is begun any more.
