@@ -98,12 +98,10 @@ func (c *cgroup) remove() error {
 	return err
 }
 
-func removeCgroup(dir string) error { return retryBusy(func() error { return removeTree(dir) }) }
-
-// retryBusy calls fn until a group is not busy any more. The kernel sends no event of that.
-func retryBusy(fn func() error) (err error) {
+func removeCgroup(dir string) error {
+	var err error
 	for range 500 {
-		if err = fn(); !errors.Is(err, unix.EBUSY) {
+		if err = removeTree(dir); !errors.Is(err, unix.EBUSY) {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -172,11 +170,22 @@ func mountCgroup(root string, controllers bool) error {
 		return err
 	}
 	for _, name := range strings.Fields(string(b)) {
-		// The group is busy until the supervisor has left it, which it does once this process runs.
-		err := retryBusy(func() error { return os.WriteFile(dir+"/cgroup.subtree_control", []byte("+"+name), 0) })
-		if err != nil {
+		if err := enableController(dir, name); err != nil {
 			return fmt.Errorf("handing on the controller %s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// enableController hands a controller on. The supervisor may not have left the group yet: the kernel
+// calls it busy until then.
+func enableController(dir, name string) error {
+	var err error
+	for range 500 {
+		if err = os.WriteFile(dir+"/cgroup.subtree_control", []byte("+"+name), 0); !errors.Is(err, unix.EBUSY) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return err
 }
