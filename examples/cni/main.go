@@ -5,7 +5,7 @@
 // where the reference plugins bridge, portmap, firewall and bandwidth would be
 // chained.
 //
-//	go build -C examples/cni -o /opt/cni/bin/boxwire .
+//	CGO_ENABLED=0 go build -C examples/cni -o /opt/cni/bin/boxwire .
 //
 // It speaks CNI 0.3.1 to 1.1.0 (https://www.cni.dev/docs/spec/). What it has
 // made it finds again in the kernel, by names, aliases and comments. The
