@@ -186,6 +186,10 @@ func (n *NAT) held(ctx context.Context, c nft.Conn, iface string) ([]item, error
 // names them (nf_tables_commit). With all deletions before all additions, a network that goes could
 // activate the set within before the addresses of a network that comes are active in same.
 func changeItems(b *nft.Batch, have, want []item) {
+	if len(have) == 0 {
+		addItems(b, want)
+		return
+	}
 	old := byKey(have)
 	var add, del []item
 	for _, it := range want {

@@ -18,6 +18,9 @@ import (
 // del removes the attachment. What is gone already, the container's namespace
 // for one, is fine; one thing that cannot be removed does not keep the others.
 func del(ctx context.Context, r *request) error {
+	if r.conf.as == modeLoopback {
+		return delLoopback(ctx, r)
+	}
 	if r.conf.inside() {
 		return delInside(ctx, r)
 	}
@@ -81,6 +84,9 @@ func unplug(ctx context.Context, r *request) (*nat.NAT, error) {
 		failed("withdrawing the container's ports", err),
 		failed("removing the container's link", gone),
 		r.wait(ctx, nil),
+	}
+	if gone == nil {
+		errs = append(errs, r.withdrawAnswers(ctx))
 	}
 	if gw != nil && gone == nil { // a container that is still there keeps its policy
 		errs = append(errs, deletePolicies(ctx, gw, func(owner string) bool { return owner == r.at.owner() }))

@@ -34,9 +34,14 @@ var rows = []*row{
 	&slotsRow,
 	&burstRow,
 	&poolRow,
+	&growthRow,
 	&detachRow,
 	&publishRow,
+	&restartRow,
 	&packetRow,
+	&ppsPublishedRow,
+	&ppsMasqueradeRow,
+	&ppsSiblingRow,
 	&policyChangeRow,
 	&policyPacketRow,
 	&policySyncRow,
@@ -49,6 +54,9 @@ var rows = []*row{
 	&sysctlRow,
 	&cniAddRow,
 	&cniDelRow,
+	&cniAddKeysRow,
+	&cniDelKeysRow,
+	&cniStatusRow,
 	&cniDelFlowsRow,
 	&cniDelManyRow,
 }
@@ -73,6 +81,13 @@ func parse() (o options) {
 }
 
 func main() {
+	if size := os.Getenv(restartEnv); size != "" {
+		if err := restartAgain(size); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: after the restart:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	o := parse()
 	chosen, err := choose(o.rows)
 	if err == nil && o.readme != "" {
