@@ -37,9 +37,13 @@ import (
 // The box then has no link-local IPv6 address, and its other addresses are usable at once (see Spec.DAD). Neighbour discovery
 // finds the box as soon as its port forwards, for which [Link.WaitForwarding] waits.
 //
+// What is left is that each box reports its IPv6 groups twice (MLD), which the bridge floods to all other boxes. Boxes have no
+// use for it: put their ports into a group (Spec.Group), and have nat.SetQuietGroup keep reports from being bridged within it.
+//
 // The other way is that the bridge knows the members of each group and sends multicast to no other box: MulticastQuerier, and
 // Spec.Port with MulticastFlood off. Multicast streams then reach their members only. But the bridge queries every box again
-// for each port that comes up, and IPv6 needs a link-local address on the bridge and a first query.
+// for each port that comes up, which costs more than the flood on a bridge of hundreds, and IPv6 needs a link-local address on
+// the bridge and a first query. MulticastFlood off without a querier breaks neighbour discovery.
 //
 // The kernel adds the rest of the cost: adding a port to a bridge walks over all other ports several times.
 type Bridge struct {

@@ -233,6 +233,9 @@ func (d *deleteTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.Batch, e
 		addSkeleton(b, n.table)
 		addItems(b, d.facts)
 	}
+	if err := n.deleteQuietTable(ctx, d.c, b); err != nil {
+		return nil, err
+	}
 	return b, n.deleteGuardTable(ctx, d.c, b)
 }
 

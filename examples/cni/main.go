@@ -5,7 +5,7 @@
 // where the reference plugins bridge, portmap, firewall and bandwidth would be
 // chained.
 //
-//	go build -C examples/cni -o /opt/cni/bin/boxwire .
+//	CGO_ENABLED=0 go build -C examples/cni -o /opt/cni/bin/boxwire .
 //
 // With arguments it is a command: boxwire explain says why a published port or a
 // container is not reached.

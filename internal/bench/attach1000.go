@@ -9,6 +9,7 @@ import (
 
 	"github.com/boxwire/boxwire/internal/bench/floor"
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
@@ -24,8 +25,9 @@ var attach1000Row = row{
 			name string
 			make func(*host) (*contender, error)
 		}{
-			{nameV4, func(h *host) (*contender, error) { return crowded(h, nameV4, false) }},
-			{nameDual, func(h *host) (*contender, error) { return crowded(h, nameDual, true) }},
+			{nameV4, func(h *host) (*contender, error) { return crowded(h, nameV4, false, false) }},
+			{nameDual, func(h *host) (*contender, error) { return crowded(h, nameDual, true, false) }},
+			{nameQuiet, func(h *host) (*contender, error) { return crowded(h, nameQuiet, true, true) }},
 			{nameFloor, func(h *host) (*contender, error) { return floorCrowded(h, nameFloor, 0, false) }},
 			{nameFloorDual, func(h *host) (*contender, error) { return floorCrowded(h, nameFloorDual, 0, true) }},
 			{nameFloorQueue, func(h *host) (*contender, error) { return floorCrowded(h, nameFloorQueue, oneQueue, false) }},
@@ -38,6 +40,7 @@ var attach1000Row = row{
 		}
 		b.grows(nameV4, part, 2)
 		b.grows(nameDual, part, 2)
+		b.grows(nameQuiet, part, 1.5)
 		last := func(name string) float64 {
 			f := b.figures[name]
 			return float64(median(f[len(f)-part:]))
@@ -45,7 +48,7 @@ var attach1000Row = row{
 		b.claim(fmt.Sprintf("the last %d: %s / %s", part, nameV4, nameFloor), last(nameV4)/last(nameFloor), 0.35, false)
 		b.claim(fmt.Sprintf("the last %d: %s / %s", part, nameDual, nameFloorDual), last(nameDual)/last(nameFloorDual), 0.35, false)
 		b.note("What grows is the kernel's: for each port that is added it walks all ports of the bridge, its forwarding table and the ids of all namespaces (br_add_if, peernet2id).")
-		b.note("With dual stack, each box says within a second for a second time what it listens to (MLD), and the bridge floods that to all ports: with 1,000 of them it keeps one processor busy for some milliseconds a box, whatever attaches them.")
+		b.note("With dual stack, each box says within a second for a second time what it listens to (MLD), and the bridge floods that to all ports: with 1,000 of them it keeps one processor busy for some milliseconds a box, whatever attaches them. The ports of a quiet group (nat.SetQuietGroup) do not get it.")
 		b.note("Of the last %d, %s / %s is %.2f, %s / %s %.2f: these floors leave IPv6 as it comes, and have one queue each way as the library has them. %s / %s is %.2f, %s / %s %.2f.",
 			part, nameV4, nameFloorQueue, last(nameV4)/last(nameFloorQueue), nameDual, nameFloorDualQueue, last(nameDual)/last(nameFloorDualQueue),
 			nameFloorQueue, nameFloor, last(nameFloorQueue)/last(nameFloor), nameFloorDualQueue, nameFloorDual, last(nameFloorDualQueue)/last(nameFloorDual))
@@ -56,10 +59,34 @@ var attach1000Row = row{
 const (
 	nameV4             = "boxwire, IPv4 alone"
 	nameDual           = "boxwire, dual stack"
+	nameQuiet          = "boxwire, dual stack, a quiet group"
 	nameFloorDual      = "floor, dual stack"
 	nameFloorQueue     = "floor, one queue"
 	nameFloorDualQueue = "floor, dual stack, one queue"
 )
+
+var attach4000Row = row{
+	name: "attach-4000",
+	work: "boxes on four bridges until each has 1,000 of them, for IPv4 alone and dual stack with a quiet group",
+	unit: "box",
+	n:    4000,
+	run: func(ctx context.Context, b *bout) error {
+		part := max(b.n/40, 1)
+		for _, name := range []string{nameV4, nameQuiet} {
+			dual := name == nameQuiet
+			err := crowd(ctx, b, func(h *host) (*contender, error) { return crowdedBridges(h, name, dual, dual, 4) })
+			if err != nil {
+				return err
+			}
+		}
+		b.grows(nameQuiet, part, 1.5)
+		v4, v4Last, _ := b.ends(nameV4, part)
+		dual, dualLast, _ := b.ends(nameQuiet, part)
+		b.note("%s: the last %d / the first %d is %.2f. Of the last %d, dual stack takes %.2f times as long as IPv4 alone, of the first %.2f: what grows is the kernel's walks over the ports of a bridge and the ids of namespaces.",
+			nameV4, part, part, float64(v4Last)/float64(v4), part, float64(dualLast)/float64(v4Last), float64(dual)/float64(v4))
+		return nil
+	},
+}
 
 // crowd fills a bridge with the boxes of one contender. Contenders do not take
 // turns: each needs the machine with its own bridge alone.
@@ -89,9 +116,25 @@ func crowd(ctx context.Context, b *bout, make func(*host) (*contender, error)) e
 
 // crowded attaches boxes in the way that the documentation of package link
 // advises for large bridges.
-func crowded(h *host, name string, dual bool) (*contender, error) {
-	if err := prepareBridge(h, dual); err != nil {
+func crowded(h *host, name string, dual, quiet bool) (*contender, error) {
+	return crowdedBridges(h, name, dual, quiet, 1)
+}
+
+// crowdedBridges does so on several bridges, of which each box is on the next one.
+func crowdedBridges(h *host, name string, dual, quiet bool, n int) (*contender, error) {
+	if err := prepareBridge(h, dual, quiet); err != nil {
 		return nil, err
+	}
+	bridges := []int{h.bridge}
+	for i := 1; i < n; i++ {
+		br, err := link.Create(context.Background(), h.ns, link.Spec{
+			Name: fmt.Sprintf("br%d", i), Up: true, MAC: []byte{2, 0, 0, 0, 0, byte(i + 1)},
+			Kind: link.Bridge{MulticastSnooping: new(false)},
+		})
+		if err != nil {
+			return nil, err
+		}
+		bridges = append(bridges, br.Index)
 	}
 	return &contender{name: name, round: func(ctx context.Context, i int) (time.Duration, error) {
 		var ns *netns.NS
@@ -99,7 +142,7 @@ func crowded(h *host, name string, dual bool) (*contender, error) {
 			if ns, err = netns.New(ctx); err != nil {
 				return err
 			}
-			return plugCrowded(ctx, h, ns, i, dual)
+			return plugCrowded(ctx, h, ns, bridges[i%n], i, dual)
 		})
 		if err != nil {
 			return d, err

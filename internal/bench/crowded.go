@@ -5,14 +5,28 @@ import (
 	"net/netip"
 
 	"github.com/boxwire/boxwire/link"
+	"github.com/boxwire/boxwire/nat"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/route"
 )
 
+// quietGroup is the link group of boxes whose reports are not flooded.
+const quietGroup = 7
+
 // prepareBridge readies the bridge for many boxes, as the documentation of package
-// link advises.
-func prepareBridge(h *host, dual bool) error {
+// link advises, and with quiet that of package nat.
+func prepareBridge(h *host, dual, quiet bool) error {
 	ctx := context.Background()
+	if quiet {
+		gw, err := nat.Open(ctx, h.ns, nat.Options{NoReserve: true})
+		if err != nil {
+			return err
+		}
+		defer gw.Close()
+		if err := gw.SetQuietGroup(ctx, quietGroup); err != nil {
+			return err
+		}
+	}
 	br, err := link.ByIndex(ctx, h.ns, h.bridge)
 	if err != nil {
 		return err
@@ -27,7 +41,7 @@ func prepareBridge(h *host, dual bool) error {
 var quiet = link.IPv6Conf{AddrGenMode: new(link.AddrGenNone)}
 
 // plugCrowded connects a box of a large bridge.
-func plugCrowded(ctx context.Context, h *host, ns *netns.NS, i int, dual bool) error {
+func plugCrowded(ctx context.Context, h *host, ns *netns.NS, bridge, i int, dual bool) error {
 	peer := link.Spec{
 		NS: ns, Name: "eth0", Up: true, IPv6: quiet,
 		Addrs: []netip.Prefix{boxAddr(i)},
@@ -38,7 +52,7 @@ func plugCrowded(ctx context.Context, h *host, ns *netns.NS, i int, dual bool) e
 		routes = append(routes, route.Default(gateway6))
 	}
 	_, err := link.Create(ctx, h.ns, link.Spec{
-		Name: hostLink(i), Up: true, Master: link.Ref{Index: h.bridge}, IPv6: quiet,
+		Name: hostLink(i), Up: true, Master: link.Ref{Index: bridge}, IPv6: quiet, Group: quietGroup,
 		Kind: link.Veth{Peer: peer},
 	})
 	if err != nil {

@@ -80,7 +80,7 @@ func (h *host) keep(ns *netns.NS) error {
 }
 
 // check looks at every box: loopback up, one link with its address up, a default
-// route; and at the bridge, which must have as many ports that are up.
+// route; and at the bridges, which must have as many ports that are up.
 func (h *host) check(context.Context) error {
 	links, err := h.handle.LinkList()
 	if err != nil {
@@ -88,7 +88,7 @@ func (h *host) check(context.Context) error {
 	}
 	ports := 0
 	for _, l := range links {
-		if l.Attrs().MasterIndex == h.bridge && l.Attrs().RawFlags&1 != 0 {
+		if l.Attrs().MasterIndex != 0 && l.Attrs().RawFlags&1 != 0 {
 			ports++
 		}
 	}

@@ -30,6 +30,7 @@ import (
 var rows = []*row{
 	&attachRow,
 	&attach1000Row,
+	&attach4000Row,
 	&slotsRow,
 	&burstRow,
 	&poolRow,

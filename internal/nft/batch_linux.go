@@ -89,6 +89,9 @@ func NewBatch(table string) *Batch {
 // (unix.NFPROTO_BRIDGE, ...). The kernel commits the messages of all families together.
 func (b *Batch) In(family byte) { b.family = family }
 
+// Of makes the following messages about the table of another name, in the same family.
+func (b *Batch) Of(table string) { b.table = table }
+
 // Len returns the number of messages.
 func (b *Batch) Len() int { return len(b.reqs) }
 
