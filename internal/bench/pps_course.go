@@ -64,12 +64,15 @@ func newCourse(ctx context.Context, way ppsWay, w wiring) (c *course, err error)
 }
 
 // bridge connects the boxes as it is done by hand.
-func (c *course) bridge(ctx context.Context) error {
+func (c *course) bridge(ctx context.Context) error { return c.plug(ctx, c.box, c.sibling) }
+
+// plug makes the bridge and connects boxes with it.
+func (c *course) plug(ctx context.Context, boxes ...*netns.NS) error {
 	br, err := link.Create(ctx, c.host, link.Spec{
 		Name: bridgeName, Up: true, Kind: link.Bridge{}, MAC: []byte{2, 0, 0, 0, 0, 1},
 		Addrs: []netip.Prefix{netip.MustParsePrefix(gateway4 + "/16")},
 	})
-	for i, ns := range []*netns.NS{c.box, c.sibling} {
+	for i, ns := range boxes {
 		if err == nil {
 			_, err = link.Create(ctx, c.host, link.Spec{
 				Name: hostLink(i), Up: true, Master: br.Ref(),
