@@ -18,37 +18,6 @@ func appendIfInfo(b []byte, index int, flags, change uint32) []byte {
 	return binary.NativeEndian.AppendUint32(b, change)
 }
 
-// newLink builds the message that makes the link. peerFD and destFD are the
-// descriptors of the namespaces of the peer and of the link itself; -1 where they
-// are the one the message is sent in. compare reports whether some kernel may ignore
-// something in it.
-func newLink(s *Spec, o *options, peerFD, destFD int) (req nl.Request, compare bool) {
-	var flags uint32
-	if s.Up {
-		flags = unix.IFF_UP
-	}
-	if o.other != nil {
-		o.other.fd = peerFD
-	}
-	m := message{b: appendIfInfo(make([]byte, 0, 512), s.Index, flags, flags)}
-	m.common(s)
-	if _, ok := s.Kind.(Veth); ok {
-		m.b = s.oneQueue(m.b)
-	}
-	if s.Parent.Index != 0 {
-		m.b = nl.AppendU32(m.b, unix.IFLA_LINK, uint32(s.Parent.Index))
-	}
-	m.kind(o)
-	if s.Master.Index != 0 {
-		m.b = nl.AppendU32(m.b, unix.IFLA_MASTER, uint32(s.Master.Index))
-	}
-	if destFD >= 0 {
-		m.b = nl.AppendU32(m.b, unix.IFLA_NET_NS_FD, uint32(destFD))
-	}
-	req = nl.Request{Type: unix.RTM_NEWLINK, Flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, Body: m.b, Names: namesOf(s.Kind)}
-	return req, m.unsure
-}
-
 // setFlags builds the message that brings a link up or down.
 func setFlags(index int, up bool) nl.Request {
 	var flags uint32

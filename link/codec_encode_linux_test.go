@@ -176,6 +176,9 @@ func TestAttributeNames(t *testing.T) {
 func made(s *Spec, peerFD int) nl.Request {
 	o := declare(s.Kind)
 	o.forNew()
-	r, _ := newLink(s, &o, peerFD, -1)
-	return r
+	create := newLink(s, &o, conditions{peerMoved: peerFD >= 0})
+	if peerFD >= 0 {
+		binary.NativeEndian.PutUint32(create.reqs[0].Body[create.fds[inner]:], uint32(peerFD))
+	}
+	return create.reqs[0]
 }

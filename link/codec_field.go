@@ -133,37 +133,63 @@ func nameOf(fields []field, typ uint16) string {
 	return ""
 }
 
-// encoder appends fields to a message.
-type encoder struct {
-	b      []byte
-	have   *attrs   // what the link has already, which is left out; nil: nothing
-	only   *attrSet // the fields to append; nil: all
-	zero   bool     // zeros are not left out
-	sent   attrSet  // the fields that were appended
-	names  []string // their names, if it is known what the link has
-	unsure bool     // there may be kernels that ignore one of them
+// The places of a link message where a set of options stands.
+const (
+	placeLink  = iota // the message itself
+	placeData         // IFLA_LINKINFO/IFLA_INFO_DATA
+	placeSlave        // IFLA_LINKINFO/IFLA_INFO_SLAVE_DATA
+	placeIPv4         // IFLA_AF_SPEC/AF_INET/IFLA_INET_CONF
+	placeIPv6         // IFLA_AF_SPEC/AF_INET6
+	placeConf6        // IFLA_AF_SPEC/AF_INET6/IFLA_INET6_CONF, for reading only
+	places
+)
+
+// state is what the kernel said of a link, by place. It points into the message.
+type state struct {
+	at        [places]attrs
+	slaveData []byte // IFLA_INFO_SLAVE_DATA as a whole
 }
 
-func (e *encoder) put(fields []field) {
-	for i := range fields {
-		f := &fields[i]
-		t := f.attrType()
-		s := f.special()
-		if !f.form.isSet(f.value, e.zero) || e.only != nil && !e.only.has(t) || s.newOnly && e.have != nil {
+// fields are options, by place.
+type fields [places]attrSet
+
+// message is a request about a link that is being put together.
+type message struct {
+	b      []byte
+	have   *state   // what the link has already, which is left out; nil: nothing
+	only   *fields  // what may stand in it; nil: everything
+	zero   bool     // zeros stand in it, too
+	sent   fields   // what stands in it
+	names  []string // the same by name, with have
+	unsure bool     // there may be kernels that ignore part of it
+}
+
+// put appends fields, which stand in that place, to the end of the message.
+func (m *message) put(place int, list []field) {
+	for i := range list {
+		f := &list[i]
+		t, s := f.attrType(), f.special()
+		if !f.form.isSet(f.value, m.zero) || m.only != nil && !m.only[place].has(t) || s.newOnly && m.have != nil {
 			continue
 		}
-		b, at := nl.Open(append(e.b, s.lead...), f.typ)
+		b, at := nl.Open(append(m.b, s.lead...), f.typ)
 		b = f.form.append(b, f.value)
-		if e.have != nil {
-			if e.have[t] != nil && f.form.equal(nl.Payload(b, at), e.have[t]) {
+		if m.have != nil {
+			if has := m.have.at[place][t]; has != nil && f.form.equal(nl.Payload(b, at), has) {
 				continue
 			}
-			e.names = append(e.names, f.name)
+			m.names = append(m.names, f.name)
 		}
-		e.b = nl.Close(b, at)
-		e.sent.add(t)
-		e.unsure = e.unsure || !s.sure
+		m.b = nl.Close(b, at)
+		m.sent[place].add(t)
+		m.unsure = m.unsure || !s.sure
 	}
+}
+
+// common appends what any message about a link may have.
+func (m *message) common(s *Spec) {
+	list := s.common()
+	m.put(placeLink, list[:])
 }
 
 // store is room for what the settings of a bridge port point to, in one allocation.

@@ -10,55 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The places of a link message where a set of options stands.
-const (
-	placeLink  = iota // the message itself
-	placeData         // IFLA_LINKINFO/IFLA_INFO_DATA
-	placeSlave        // IFLA_LINKINFO/IFLA_INFO_SLAVE_DATA
-	placeIPv4         // IFLA_AF_SPEC/AF_INET/IFLA_INET_CONF
-	placeIPv6         // IFLA_AF_SPEC/AF_INET6
-	placeConf6        // IFLA_AF_SPEC/AF_INET6/IFLA_INET6_CONF, for reading only
-	places
-)
-
-// state is what the kernel said of a link, by place. It points into the message.
-type state struct {
-	at        [places]attrs
-	slaveData []byte // IFLA_INFO_SLAVE_DATA as a whole
-}
-
 // states are for reading: at 18 KiB, one is most of what a creation allocates.
 var states = sync.Pool{New: func() any { return new(state) }}
-
-// fields are options, by place.
-type fields [places]attrSet
-
-// message is a request about a link that is being put together.
-type message struct {
-	b      []byte
-	have   *state   // what the link has already, which is left out; nil: nothing
-	only   *fields  // what may stand in it; nil: everything
-	zero   bool     // zeros stand in it, too
-	sent   fields   // what stands in it
-	names  []string // the same by name, with have
-	unsure bool     // there may be kernels that ignore part of it
-}
-
-// put appends fields that stand at the end of the message.
-func (m *message) put(place int, list []field) {
-	e := encoder{b: m.b, names: m.names, zero: m.zero}
-	if m.have != nil {
-		e.have = &m.have.at[place]
-	}
-	if m.only != nil {
-		e.only = &m.only[place]
-	}
-	e.put(list)
-	m.b, m.names, m.unsure = e.b, e.names, m.unsure || e.unsure
-	for i, in := range e.sent {
-		m.sent[place][i] |= in
-	}
-}
 
 // begin opens an attribute.
 func (m *message) begin(typ uint16) (at int) {
@@ -76,18 +29,14 @@ func (m *message) end(at int) {
 	nl.End(m.b, at)
 }
 
-// common appends what any message about a link may have.
-func (m *message) common(s *Spec) {
-	list := s.common()
-	m.put(placeLink, list[:])
-}
-
-// kind appends the kind and its options.
-func (m *message) kind(o *options) {
+// kind appends the kind and its options, and reports whether there are any.
+func (m *message) kind(o *options) bool {
 	info := m.begin(unix.IFLA_LINKINFO)
 	m.b = nl.AppendString(m.b, unix.IFLA_INFO_KIND, o.kind.name())
+	empty := len(m.b)
 	m.data(o)
 	m.end(info)
+	return len(m.b) > empty
 }
 
 func (m *message) data(o *options) {
@@ -122,18 +71,10 @@ func (m *message) all(s *Spec, o *options) {
 
 // options appends those of the kind, with its name if there are any.
 func (m *message) options(o *options) {
-	if o.kind == nil {
-		return
-	}
 	before := len(m.b)
-	info := m.begin(unix.IFLA_LINKINFO)
-	m.b = nl.AppendString(m.b, unix.IFLA_INFO_KIND, o.kind.name())
-	empty := len(m.b)
-	if m.data(o); len(m.b) == empty {
+	if o.kind != nil && !m.kind(o) {
 		m.b = m.b[:before]
-		return
 	}
-	m.end(info)
 }
 
 // slave appends the options of a bond's port. Any other master would take them,

@@ -98,10 +98,9 @@ func decodePort(p *Port, b []byte) error {
 
 // appendPortOptions appends what is set, as attributes of a bridge port.
 func appendPortOptions(b []byte, o *PortOptions) []byte {
-	e := encoder{b: b}
-	options := o.fields()
-	e.put(options[:])
-	return e.b
+	m, options := message{b: b}, o.fields()
+	m.put(placeSlave, options[:])
+	return m.b
 }
 
 // missing names the settings of o that after, which was read back, lacks.

@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
-	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/netns"
-	"golang.org/x/sys/unix"
 )
 
 // undoTimeout bounds the removal of a link whose creation failed half-way.
@@ -39,11 +36,7 @@ const undoTimeout = 5 * time.Second
 // os.ErrClosed for a closed one.
 func Create(ctx context.Context, ns *netns.NS, spec Spec) (Link, error) {
 	c := creation{op: "link.Create", ctx: ctx, ns: ns, spec: &spec}
-	l, err := c.run()
-	if err != nil {
-		return Link{}, err
-	}
-	return l, nil
+	return c.run()
 }
 
 // creation is one call of Create, or of OpenTun: it carries out a plan.
@@ -54,18 +47,18 @@ type creation struct {
 	spec *Spec
 	kind options // of the spec
 	send *nl.Conn
+	now  conditions
 
 	end  end  // the link itself
 	peer *end // the other end of a pair, or nil
 
-	link    Link       // what was made
-	made    bool       // it is there to be deleted if a step fails
-	shown   bool       // the kernel has shown it
-	master  string     // the kind of its master, as far as that was shown
-	compare bool       // a kernel may have ignored part of the message that made it
-	bad     error      // what it has ignored
-	queues  int        // of a Tun: how many to return
-	files   []*os.File // those
+	link   Link       // what was made
+	made   bool       // it is there to be deleted if a step fails
+	shown  bool       // the kernel has shown it
+	master string     // the kind of its master, as far as that was shown
+	bad    error      // what it has ignored of a message
+	queues int        // of a Tun: how many to return
+	files  []*os.File // those
 }
 
 // end is a link that is being made: the outer or the other end of a pair.
@@ -93,12 +86,26 @@ func (c *creation) failAt(ns *netns.NS, s *Spec, err error) error {
 	return fail.New(c.op, ns, subject(s.Name), err)
 }
 
+// run does one step of the plan after the other.
 func (c *creation) run() (Link, error) {
 	if err := c.prepare(); err != nil {
 		return Link{}, c.fail(err)
 	}
-	err := c.carryOut()
-	if err == nil && c.ctx.Err() != nil {
+	var steps []step
+	var err error
+	for i := 0; err == nil && (i == 0 || i < len(steps)); i++ {
+		if i == 0 {
+			steps = plan(c.spec, &c.kind, c.now)
+		}
+		err = c.do(&steps[i])
+		if i == 0 && c.spec.Up && !c.now.late && refusedWhileUp(err) {
+			// The kernel brings a new link up before it gives it to its master,
+			// and a bond takes ports that are down only. Nothing was made: the
+			// plan changes.
+			c.now.late, i, err = true, -1, nil
+		}
+	}
+	if err == nil {
 		err = c.fail(c.ctx.Err())
 	}
 	if err == nil {
@@ -108,47 +115,6 @@ func (c *creation) run() (Link, error) {
 		err = errors.Join(err, rerr)
 	}
 	return Link{}, err
-}
-
-// carryOut does one step after the other. The kernel brings a new link up before it
-// gives it to its master, and a bond takes ports that are down only. If the kernel
-// refuses the first step for that, nothing was made, and the plan changes.
-func (c *creation) carryOut() error {
-	now := conditions{moved: !c.end.ns.Equal(c.ns)}
-	steps := plan(c.spec, c.kind.peer(), now)
-	for len(steps) > 0 {
-		err := c.do(&steps[0])
-		if _, e, ok := refused(err); ok && !now.late && steps[0].kind == stepCreate && steps[0].spec.Up && e.Errno == unix.EPERM && strings.Contains(e.Msg, "while up") {
-			now.late = true
-			steps = plan(c.spec, c.kind.peer(), now)
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		steps = steps[1:]
-	}
-	return nil
-}
-
-func (c *creation) do(s *step) error {
-	switch e := c.at(s.side); s.kind {
-	case stepCreate:
-		return c.fail(c.create(s))
-	case stepTun:
-		return c.fail(c.openTun())
-	case stepPersist:
-		return c.fail(c.persist())
-	case stepRead:
-		return c.fail(c.readMade(s))
-	case stepBond:
-		return c.failAt(e.ns, e.spec, c.needBond(e))
-	case stepSysctl:
-		return c.failAt(e.ns, e.spec, setSysctls(c.ctx, e.ns, e.spec.Name, s.sysctls))
-	case stepWait:
-		return c.failAt(e.ns, e.spec, awaitLocal(c.ctx, e.ns, e.conn, e.index, s.addrs))
-	}
-	return c.finish(s)
 }
 
 // prepare refuses bad input and opens the connections, so that a namespace that is
@@ -181,6 +147,7 @@ func (c *creation) prepare() (err error) {
 			return fmt.Errorf("the link's namespace %s: %w", s.NS, err)
 		}
 	}
+	c.now.moved = !c.end.ns.Equal(c.ns)
 	if p == nil {
 		return nil
 	}
@@ -195,100 +162,7 @@ func (c *creation) prepare() (err error) {
 			return fmt.Errorf("the peer's namespace %s: %w", p.NS, err)
 		}
 	}
-	return nil
-}
-
-// create sends the message that makes the link, with everything that one message can
-// do. Handles of other namespaces are kept open meanwhile.
-func (c *creation) create(s *step) error {
-	err := c.withFd(&c.end, func(destFD int) error {
-		return c.withFd(c.peer, func(peerFD int) error { return c.sendNew(s, peerFD, destFD) })
-	})
-	i, e, ok := refused(err)
-	switch {
-	case ok && i == 0:
-		return c.explain(e)
-	case err == nil, ok, c.shown: // where a question was refused, the master has gone
-		c.made = true
-	}
-	if ok {
-		return nil
-	}
-	return err
-}
-
-// withFd runs fn with the descriptor of an end's namespace, -1 where that is the
-// one the message is sent in.
-func (c *creation) withFd(e *end, fn func(fd int) error) error {
-	if e == nil || e.ns.Equal(c.ns) {
-		return fn(-1)
-	}
-	return e.ns.WithFd(fn)
-}
-
-func (c *creation) sendNew(s *step, peerFD, destFD int) error {
-	s.reqs[0], c.compare = newLink(s.spec, &c.kind, peerFD, destFD)
-	if s.echo {
-		s.reqs[0].Flags |= unix.NLM_F_ECHO
-	}
-	return execChange(c.ctx, c.send, s.reqs, c.answer)
-}
-
-// answer reads what the kernel answers to the message that makes the link: the link
-// and its master.
-func (c *creation) answer(i int, m nl.Message) error {
-	switch {
-	case m.Type != unix.RTM_NEWLINK:
-		return nil
-	case i == 0:
-		return c.show(m)
-	}
-	c.master = kindOfLink(m.Body)
-	return nil
-}
-
-// show takes the link as the kernel shows it.
-func (c *creation) show(m nl.Message) error {
-	c.shown = true
-	if c.compare {
-		c.bad = c.end.verifyMade(&c.kind, m.Body)
-	}
-	return decodeLink(&c.link, m.Body)
-}
-
-// readMade reads the link unless the echo is enough. From here on its index finds it.
-func (c *creation) readMade(s *step) error {
-	if c.shown && (s.echoed == echoAlways || s.echoed == echoOfBridgePort && c.master == "bridge") {
-		c.link.Master = c.spec.Master.Index
-	} else {
-		err := c.end.conn.Call(answerContext(c.ctx), getLink(c.spec.Name, 0), c.show)
-		if _, e, ok := refused(err); ok && e.Errno == unix.ENODEV {
-			c.made = false
-			return notExist("the link was made, and renamed or deleted by another program at once", e)
-		}
-		if err == nil && !c.shown {
-			err = errors.New("the kernel made the link and then did not show it")
-		}
-		if err != nil {
-			return err
-		}
-	}
-	c.link.ns = c.end.ns
-	c.end.index = c.link.Index
-	if c.peer != nil {
-		c.peer.index = c.link.PeerIndex
-		if c.peer.index == 0 { // kernels before 5.2 leave it out where both have the same
-			c.peer.index = c.link.Index
-		}
-	}
-	return c.bad
-}
-
-// needBond refuses a master that takes no options of a bond's ports.
-func (c *creation) needBond(e *end) error {
-	if l, ok := c.look(e, e.spec.Master.Index); ok && l.Kind != "bond" {
-		return refuse.Input("master %s (%s) is no bond: BondPort must be zero", e.spec.Master, l.Name)
-	}
+	c.now.peerMoved = !c.peer.ns.Equal(c.ns)
 	return nil
 }
 

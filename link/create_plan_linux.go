@@ -13,16 +13,16 @@ import (
 type step struct {
 	kind stepKind
 	side side
-	left pending // by the message that made the link
 
-	spec     *Spec          // create: the link as the message has it
-	echo     bool           // create: the kernel shows the link in its answer
+	spec     *Spec          // create, read, send: what is compared
+	common   *fields        // which of its common attributes the requests have
+	compare  bool           // a kernel may have ignored some of it
+	reqs     []nl.Request   // create: the message, and a question in the same send; send: all of them
+	fds      [2]int         // create: where the descriptor of a side's namespace stands in the message; 0: nowhere
 	echoed   echoed         // read: when the echo makes a request superfluous
-	reqs     []nl.Request   // create: questions in the same send; send: all of them
 	prefixes []netip.Prefix // send: the addresses among reqs, in order
 	up       bool           // send: it brings the link up
 	read     bool           // send: the last request reads the link
-	compare  bool           // send: what it reads is compared with the spec
 	sysctls  []sysctl       // sysctl
 	addrs    []netip.Addr   // wait
 }
@@ -58,84 +58,129 @@ const (
 	echoOfBridgePort
 )
 
-// pending is what the message that makes a link leaves undone at an end.
-type pending struct{ common, mtu, master, up bool }
+// The common attributes that a message has.
+var (
+	commonAll  = (*fields)(nil)
+	commonNone = &fields{}
+	commonMTU  = &fields{placeLink: {1 << unix.IFLA_MTU}}
+)
 
 // conditions are what a plan depends on besides the spec.
 type conditions struct {
-	moved bool // the link is made in another namespace than that of the message
-	late  bool // the kernel refuses to make a link that is up a port of this master
+	moved     bool // the link is made in another namespace than that of the message
+	peerMoved bool // so is the other end of a pair
+	late      bool // the kernel refuses to make a link that is up a port of this master
 }
 
-// plan returns the steps that make a link. It is a pure function: all that a
-// kernel may answer is in the steps' conditions.
+// plan returns the steps that make a link. It is a pure function: all that a kernel may
+// answer is in the steps' conditions.
 //
-// p is the other end of a pair, or nil.
-func plan(s, p *Spec, c conditions) []step {
+// o are the options of the kind.
+func plan(s *Spec, o *options, c conditions) []step {
 	steps := make([]step, 0, 4)
-	var left pending
-	late := s.lateAttrs()
-	addrs, linkLocal := s.newAddrs()
+	ends := make([]endPlan, 1, 2)
+	e, p := &ends[0], o.peer()
+	*e = planEnd(outer, s)
 	if k, ok := s.Kind.(Tun); ok {
 		steps = append(steps, step{kind: stepTun}, step{kind: stepRead})
 		if k.Persist { // once nothing else of it can fail
 			steps = append(steps, step{kind: stepPersist})
 		}
-		left = pending{common: true, master: s.Master.Index != 0, up: s.Up}
+		e.common, e.master, e.up = commonAll, s.Master.Index != 0, s.Up
 	} else {
 		// The kernel brings a new link up before it looks at a later message.
-		left.up = s.Up && (c.late || late.any() || len(linkLocal) > 0)
-		left.mtu = isBridge(s.Kind) && s.MTU != 0
-		create, read := planMake(s, p, left, c.moved)
-		steps = append(steps, create, read)
+		e.up = s.Up && (c.late || e.late.any() || len(e.linkLocal) > 0)
+		if isBridge(s.Kind) && s.MTU != 0 {
+			e.common = commonMTU
+		}
+		steps = planCreate(steps, e, o, c)
 	}
-	ends := make([]endPlan, 1, 2)
-	ends[0] = endPlan{side: outer, spec: s, left: left, late: late, addrs: addrs, linkLocal: linkLocal}
 	// A link without another end may have its carrier by now.
-	ends[0].read = left.common || left.up && p == nil
+	e.read = e.common == commonAll || e.up && p == nil
 	if p != nil {
-		e := endPlan{side: inner, spec: p, left: pending{master: p.Master.Index != 0, up: p.Up}, late: p.lateAttrs()}
-		e.addrs, e.linkLocal = p.newAddrs()
-		ends = append(ends, e)
+		ends = append(ends, planEnd(inner, p))
+		ends[1].master, ends[1].up = p.Master.Index != 0, p.Up
 	}
 	for i := range ends {
 		steps = ends[i].append(steps)
 	}
 	for i := range ends {
-		steps = ends[i].appendWait(steps)
+		e := &ends[i]
+		if addrs := nodad(e.linkLocal, e.addrs); e.spec.Up && len(addrs) > 0 {
+			steps = append(steps, step{kind: stepWait, side: e.side, addrs: addrs})
+		}
 	}
 	return steps
 }
 
-// planMake plans the message that makes the link and the reading of it.
+// planCreate plans the message that makes the link and the reading of it.
 //
 // The kernel shows a new link in an echo (>= 6.2). That saves more than a request:
 // since 6.14 a request for a link makes the kernel work off that link's changes of
 // carrier first, and an end of a pair whose other end is down has just lost its.
-func planMake(s, p *Spec, left pending, moved bool) (create, read step) {
+func planCreate(steps []step, e *endPlan, o *options, c conditions) []step {
+	s := e.spec
 	in := s
-	if left.mtu || left.up {
+	if e.common == commonMTU || e.up {
 		in = new(*s)
-		in.Up = s.Up && !left.up
+		in.Up = s.Up && !e.up
 	}
-	if left.mtu {
+	if e.common == commonMTU {
 		// A bridge's MTU follows its ports unless it was ever changed: it is made
 		// with another MTU, and then changed.
 		if in.MTU--; in.MTU < minMTU {
 			in.MTU = minMTU + 1
 		}
 	}
-	// The first request is the message itself, which is built when it is sent.
-	create = step{kind: stepCreate, left: left, spec: in, echo: true, reqs: make([]nl.Request, 1, 2)}
-	read = step{kind: stepRead, left: left, echoed: echoAlways}
-	switch {
-	case moved, s.Master.Index != 0 && p != nil && p.sendsMLD():
+	create := newLink(in, o, c)
+	read := step{kind: stepRead, spec: in, compare: create.compare, echoed: echoAlways}
+	switch p := o.peer(); {
+	case c.moved, s.Master.Index != 0 && p != nil && p.sendsMLD():
 		// The echo would show the link before it moved.
-		create.echo, read.echoed = false, echoNever
+		read.echoed = echoNever
 	case s.Master.Index != 0:
 		create.reqs, read.echoed = append(create.reqs, getLink("", s.Master.Index)), echoOfBridgePort
 	}
-	return create, read
+	if read.echoed != echoNever {
+		create.reqs[0].Flags |= unix.NLM_F_ECHO
+	}
+	return append(steps, create, read)
+}
+
+// newLink builds the message that makes the link. The descriptors of the namespaces are
+// filled in when it is sent.
+func newLink(s *Spec, o *options, c conditions) step {
+	var flags uint32
+	if s.Up {
+		flags = unix.IFF_UP
+	}
+	m := message{b: appendIfInfo(make([]byte, 0, 512), s.Index, flags, flags)}
+	m.common(s)
+	if _, ok := s.Kind.(Veth); ok {
+		m.b = s.oneQueue(m.b)
+	}
+	if s.Parent.Index != 0 {
+		m.b = nl.AppendU32(m.b, unix.IFLA_LINK, uint32(s.Parent.Index))
+	}
+	if o.other != nil {
+		o.other.moved = c.peerMoved
+	}
+	m.kind(o)
+	if s.Master.Index != 0 {
+		m.b = nl.AppendU32(m.b, unix.IFLA_MASTER, uint32(s.Master.Index))
+	}
+	create := step{kind: stepCreate, spec: s, compare: m.unsure}
+	if c.peerMoved {
+		create.fds[inner] = o.other.fd
+	}
+	if c.moved {
+		m.b = nl.AppendU32(m.b, unix.IFLA_NET_NS_FD, 0)
+		create.fds[outer] = len(m.b) - 4
+	}
+	create.reqs = append(make([]nl.Request, 0, 2), nl.Request{
+		Type: unix.RTM_NEWLINK, Flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, Body: m.b, Names: namesOf(s.Kind),
+	})
+	return create
 }
 
 func isBridge(k Kind) bool {
@@ -149,6 +194,23 @@ func isBridge(k Kind) bool {
 // makes it notice. On a bridge with many ports the floods cost more than the rest of
 // an attachment.
 func (s *Spec) sendsMLD() bool { return slices.ContainsFunc(s.Addrs, isIPv6) }
+
+// endPlan is what an end needs after it was made.
+type endPlan struct {
+	side             side
+	spec             *Spec
+	common           *fields // what the message that made it leaves undone of the common attributes
+	master, up       bool    // whether it leaves that undone
+	late             lateAttrs
+	addrs, linkLocal []Addr
+	read             bool // the link is read at the end in any case
+}
+
+func planEnd(at side, s *Spec) endPlan {
+	e := endPlan{side: at, spec: s, common: commonNone, late: s.lateAttrs()}
+	e.addrs, e.linkLocal = s.newAddrs()
+	return e
+}
 
 // lateAttrs are the settings that the kernel ignores or refuses in the message that
 // makes a link, and that have to be there before the link comes up.
@@ -175,16 +237,6 @@ func (l *lateAttrs) any() bool {
 	return l.port || len(l.link) > 0 || len(l.slave) > 0 || len(l.sysctls) > 0
 }
 
-// endPlan plans what an end needs after it was made.
-type endPlan struct {
-	side             side
-	spec             *Spec
-	left             pending
-	late             lateAttrs
-	addrs, linkLocal []Addr
-	read             bool // the link is read at the end in any case
-}
-
 // append appends the steps: what has to be there when the link comes up, then the
 // link comes up, then its addresses.
 func (e *endPlan) append(steps []step) []step {
@@ -192,7 +244,7 @@ func (e *endPlan) append(steps []step) []step {
 	if len(e.late.slave) > 0 {
 		steps = append(steps, step{kind: stepBond, side: e.side})
 	}
-	send := step{kind: stepSend, side: e.side, left: e.left, reqs: e.settings()}
+	send := step{kind: stepSend, side: e.side, spec: s, common: e.common, reqs: e.settings()}
 	if len(e.late.sysctls) > 0 {
 		if len(send.reqs) > 0 {
 			steps = append(steps, send)
@@ -200,7 +252,7 @@ func (e *endPlan) append(steps []step) []step {
 		steps = append(steps, step{kind: stepSysctl, side: e.side, sysctls: e.late.sysctls})
 		send.reqs = nil
 	}
-	send.up, send.prefixes = e.left.up, s.Addrs
+	send.up, send.prefixes = e.up, s.Addrs
 	for i := range e.linkLocal {
 		// Before the link comes up: then the kernel would make the same address
 		// with detection. One that is there all the same stays.
@@ -216,7 +268,7 @@ func (e *endPlan) append(steps []step) []step {
 	for i := range e.addrs {
 		send.reqs = append(send.reqs, encodeAddr(0, &e.addrs[i], editAdd))
 	}
-	send.compare = e.late.port || len(e.late.slave) > 0 || e.left.mtu || e.left.common || e.late.unsure
+	send.compare = e.late.port || len(e.late.slave) > 0 || e.common != commonNone || e.late.unsure
 	if send.read = e.read || send.compare; send.read {
 		get := getLink("", 0)
 		if s.IPv6.AddrGenMode != nil || s.IPv6.Token.IsValid() {
@@ -233,15 +285,10 @@ func (e *endPlan) append(steps []step) []step {
 // settings returns the requests for what has to be there when the link comes up.
 func (e *endPlan) settings() (reqs []nl.Request) {
 	s := e.spec
-	if e.left.common || e.left.mtu || e.left.master || len(e.late.link) > 0 {
-		m := message{b: appendIfInfo(make([]byte, 0, 128), 0, 0, 0)}
-		if e.left.common {
-			m.common(s)
-		}
-		if e.left.mtu {
-			m.put(placeLink, s.mtu())
-		}
-		if e.left.master {
+	if e.common != commonNone || e.master || len(e.late.link) > 0 {
+		m := message{b: appendIfInfo(make([]byte, 0, 128), 0, 0, 0), only: e.common}
+		m.common(s)
+		if e.master {
 			m.b = nl.AppendU32(m.b, unix.IFLA_MASTER, uint32(s.Master.Index))
 		}
 		reqs = append(reqs, nl.Request{Type: unix.RTM_NEWLINK, Body: append(m.b, e.late.link...), Names: linkNames})
@@ -256,13 +303,4 @@ func (e *endPlan) settings() (reqs []nl.Request) {
 		reqs = append(reqs, linkProps(unix.RTM_NEWLINKPROP, 0, s.AltNames))
 	}
 	return reqs
-}
-
-// appendWait appends the wait for the addresses of a link that is up.
-func (e *endPlan) appendWait(steps []step) []step {
-	addrs := nodad(e.linkLocal, e.addrs)
-	if !e.spec.Up || len(addrs) == 0 {
-		return steps
-	}
-	return append(steps, step{kind: stepWait, side: e.side, addrs: addrs})
 }

@@ -100,8 +100,8 @@ func TestPlan(t *testing.T) {
 	} {
 		var got []string
 		o := declare(c.spec.Kind)
-		for _, s := range plan(&c.spec, o.peer(), c.after) {
-			got = append(got, describeStep(&s, &o, c.after.moved))
+		for _, s := range plan(&c.spec, &o, c.after) {
+			got = append(got, describeStep(&s))
 		}
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s:\n got %s\nwant %s", c.name, strings.Join(got, "\n     "), strings.Join(c.want, "\n     "))
@@ -109,15 +109,9 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-func describeStep(s *step, o *options, moved bool) string {
+func describeStep(s *step) string {
 	var words []string
 	switch s.kind {
-	case stepCreate:
-		destFD := -1
-		if moved {
-			destFD = 10
-		}
-		s.reqs[0], _ = newLink(s.spec, o, -1, destFD)
 	case stepTun:
 		return "tun"
 	case stepPersist:
@@ -137,13 +131,13 @@ func describeStep(s *step, o *options, moved bool) string {
 		words = append(words, describeRequest(&s.reqs[i]))
 	}
 	text := strings.Join(words, "; ")
-	if s.compare {
+	if s.compare && s.kind != stepCreate {
 		text += " compare"
 	}
 	switch {
 	case s.kind != stepCreate:
 		return map[side]string{outer: "outer: ", inner: "inner: "}[s.side] + text
-	case s.echo:
+	case s.reqs[0].Flags&unix.NLM_F_ECHO != 0:
 		return "create ECHO " + text
 	}
 	return "create " + text

@@ -118,12 +118,12 @@ func FuzzDecodeDetails(f *testing.F) {
 		if d.Spec.Kind == nil {
 			return
 		}
-		var e encoder
+		var m message
 		_, fields := d.Spec.Kind.fields()
-		e.put(fields)
+		m.put(placeData, fields)
 		var in attrs
-		if err := in.index(e.b); err != nil {
-			t.Fatalf("%+v is written as %x: %v", d.Spec.Kind, e.b, err)
+		if err := in.index(m.b); err != nil {
+			t.Fatalf("%+v is written as %x: %v", d.Spec.Kind, m.b, err)
 		}
 		if got, _ := decodeKind(d.Kind, &in); lacks(d.Spec.Kind, got) != "" {
 			t.Fatalf("%+v became %+v", d.Spec.Kind, got)

@@ -2,8 +2,6 @@ package link
 
 import (
 	"reflect"
-
-	"github.com/boxwire/boxwire/internal/refuse"
 )
 
 // Kind says what a link is, with the options of that kind: [Bridge], [Veth],
@@ -110,42 +108,6 @@ func decodeKind(name string, in *attrs) (Kind, []Attr) {
 		k.Data, rest = rest, nil
 	}
 	return reflect.ValueOf(k).Elem().Interface().(Kind), rest
-}
-
-// checkKind refuses a kind that cannot be made.
-func checkKind(k Kind, outer *Spec) (o options, err error) {
-	if k == nil {
-		return o, refuse.Input("no Kind is given")
-	}
-	if o, err = checkOptions(k); err != nil {
-		return o, err
-	}
-	switch k.(type) {
-	case VLAN, Macvlan, Macvtap, IPVLAN, IPVTAP, Other:
-	default:
-		if outer.Parent != (Ref{}) {
-			return o, refuse.Input("a %s lies on no other link: Parent must be the zero Ref", k.name())
-		}
-	}
-	if err := k.check(outer); err != nil || o.other == nil {
-		return o, err
-	}
-	return o, checkPeer(k.name(), o.other.spec, outer)
-}
-
-// checkOptions refuses a value that is not one of the kinds, and options that are
-// out of range.
-func checkOptions(k Kind) (o options, err error) {
-	switch k.(type) { // as kindOf has them
-	case Bridge, Veth, Dummy, IFB, VLAN, Macvlan, Macvtap, IPVLAN, IPVTAP, VXLAN, Geneve, VRF, Bond, Tun, Netkit, WireGuard, Other:
-	default: // a pointer to a kind, or a struct that embeds one
-		if v := reflect.ValueOf(k); v.Kind() == reflect.Pointer && v.IsNil() {
-			return o, refuse.Input("Kind is a nil %T", k)
-		}
-		return o, refuse.Input("Kind is a %T: give a plain value such as link.Bridge{}", k)
-	}
-	o = declare(k)
-	return o, checkFields(o.fields)
 }
 
 // hasOwnMAC reports whether the kernel draws a hardware address for a new link of

@@ -75,6 +75,6 @@ func (k Netkit) fields() (Kind, []field) {
 		{7, "IFLA_NETKIT_PEER_SCRUB", &k.PeerScrub, u32},
 		{8, "IFLA_NETKIT_HEADROOM", &k.Headroom, u16},
 		{9, "IFLA_NETKIT_TAILROOM", &k.Tailroom, u16},
-		{1, "IFLA_NETKIT_PEER_INFO", &otherEnd{&k.Peer, -1}, netkitPeer},
+		{1, "IFLA_NETKIT_PEER_INFO", &otherEnd{spec: &k.Peer}, netkitPeer},
 	}
 }

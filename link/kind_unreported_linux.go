@@ -37,16 +37,16 @@ func (k Other) addUnreported(have *attrs) {
 
 // fillIn adds those of the attributes that have lacks, with the values of k.
 func fillIn(k Kind, have *attrs, types ...uint16) {
-	var only attrSet
+	var only fields
 	for _, t := range types {
 		if have[t] == nil {
-			only.add(t)
+			only[placeData].add(t)
 		}
 	}
-	_, fields := k.fields()
-	e := encoder{only: &only}
-	e.put(fields)
-	for w := nl.Walk(e.b); w.Next(); {
+	_, list := k.fields()
+	m := message{only: &only}
+	m.put(placeData, list)
+	for w := nl.Walk(m.b); w.Next(); {
 		have[w.Type()] = w.Data()
 	}
 }

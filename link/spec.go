@@ -5,11 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
-	"strings"
 
-	"github.com/boxwire/boxwire/internal/linkname"
-	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/netns"
 )
 
@@ -59,6 +55,11 @@ type Spec struct {
 	// draws changes: systemd-udevd replaces it a moment later (MACAddressPolicy=
 	// in systemd.link(5) goes by /sys/class/net/LINK/addr_assign_type), and a
 	// bridge takes that of a port.
+	//
+	// Two kinds begin with an address that the kernel draws: a TAP device, whose
+	// address Create sets next of all, and a bond, until it has a port. If
+	// systemd-udevd looks in between, it replaces that address all the same. A
+	// .link file with MACAddressPolicy=none for their names prevents it.
 	//
 	// Nil is another link's address where the kernel takes that: the parent's on
 	// a VLAN, an IPVLAN and a macvlan in passthru mode, the first port's on a
@@ -155,23 +156,6 @@ type Spec struct {
 	DAD bool
 }
 
-// check refuses what the kernel would refuse without a reason, and what it would
-// accept and ignore. ns is the namespace given to Create.
-func (s *Spec) check(ns *netns.NS) (o options, err error) {
-	if ns == nil {
-		return o, refuse.Input("the namespace is nil")
-	}
-	if err := s.checkCommon(); err != nil {
-		return o, err
-	}
-	outer := s
-	if s.NS == nil {
-		outer = new(*s)
-		outer.NS = ns
-	}
-	return checkKind(s.Kind, outer)
-}
-
 // common returns the attributes that a message to make or change a link has for
 // either end of a pair. The kernel reads them in no particular order.
 //
@@ -207,8 +191,6 @@ var (
 	sureMAC   = &special{codec: hardware{}, sure: true}
 )
 
-func (s *Spec) mtu() []field { return []field{{4, "IFLA_MTU", &s.MTU, u32}} }
-
 // late returns the attributes that the kernel accepts in the message that makes a
 // link and then ignores.
 func (s *Spec) late() []field { return []field{{20, "IFLA_IFALIAS", &s.Alias, sureAlias}} }
@@ -222,117 +204,6 @@ func (alias) parse(b []byte, v any, _ *store) { *v.(*string) = string(bytes.Trim
 
 func (alias) equal(want, have []byte) bool {
 	return bytes.Equal(want, bytes.TrimRight(have, "\x00"))
-}
-
-// checkCommon checks what the outer end and a peer have in common.
-func (s *Spec) checkCommon() error {
-	if err := linkname.Check(s.Name); err != nil {
-		return err
-	}
-	if s.Name == "all" || s.Name == "default" {
-		return refuse.Input("a link cannot be named %q: its settings would stand where those of all links do (net.ipv4.conf.%s)", s.Name, s.Name)
-	}
-	if s.Index < 0 || s.Index > 1<<31-1 {
-		return refuse.Input("index %d is out of range (1 to 2147483647, or 0)", s.Index)
-	}
-	if err := s.Master.check("master"); err != nil {
-		return err
-	}
-	if s.Master.Index != 0 && s.Master.Index == s.Index {
-		return refuse.Input("the link is its own master (index %d)", s.Index)
-	}
-	if s.MTU != 0 && (s.MTU < minMTU || s.MTU > maxMTU) {
-		return refuse.Input("MTU %d is out of range (%d to %d, or 0 for the default)", s.MTU, minMTU, maxMTU)
-	}
-	if err := checkMAC(s.MAC); err != nil {
-		return err
-	}
-	if err := s.checkRest(); err != nil {
-		return err
-	}
-	if err := checkAddrs(s.Addrs); err != nil {
-		return err
-	}
-	return checkMTU(s.MTU, s.Addrs)
-}
-
-// checkMTU refuses an MTU that is too small for the addresses.
-func checkMTU(mtu int, addrs []netip.Prefix) error {
-	if mtu == 0 || mtu >= minMTUIPv6 {
-		return nil
-	}
-	if i := slices.IndexFunc(addrs, isIPv6); i >= 0 {
-		return refuse.Input("MTU %d is too small for the IPv6 address %s (at least %d)", mtu, addrs[i], minMTUIPv6)
-	}
-	return nil
-}
-
-func isIPv6(p netip.Prefix) bool { return p.Addr().Is6() }
-
-// checkRest checks the fields that most links leave zero.
-func (s *Spec) checkRest() error {
-	if err := s.Parent.check("parent"); err != nil {
-		return err
-	}
-	if s.TxQueues < 0 || s.TxQueues > 4096 || s.RxQueues < 0 || s.RxQueues > 4096 {
-		return refuse.Input("%d and %d queues are out of range (1 to 4096, or 0 for the default)", s.TxQueues, s.RxQueues)
-	}
-	if len(s.Alias) > 255 {
-		return refuse.Input("the alias has %d bytes; at most 255 are possible", len(s.Alias))
-	}
-	if strings.ContainsRune(s.Alias, 0) {
-		return refuse.Input("the alias %q has a NUL", s.Alias)
-	}
-	size := 0
-	for i, name := range s.AltNames {
-		// The kernel takes them in one attribute, whose length has 16 bits.
-		if size += 4 + (len(name)+1+3)&^3; size > maxAltNames {
-			return refuse.Input("%d alternative names are more than fit into one message", len(s.AltNames))
-		}
-		if err := linkname.CheckAlt(name); err != nil {
-			return &causeError{text: "alternative name: " + err.Error(), err: err}
-		}
-		if name == s.Name || slices.Contains(s.AltNames[:i], name) {
-			return refuse.Input("the name %q appears twice", name)
-		}
-	}
-	if s.Master == (Ref{}) && (s.Port != (PortOptions{}) || s.BondPort != (BondPort{})) {
-		return refuse.Input("a link without a Master is no port: Port and BondPort must be zero")
-	}
-	common := s.common()
-	if err := checkFields(common[:]); err != nil {
-		return err
-	}
-	if s.Port == (PortOptions{}) && s.BondPort == (BondPort{}) && s.IPv4 == (IPv4Conf{}) && s.IPv6 == (IPv6Conf{}) {
-		return nil
-	}
-	if err := s.Port.check(); err != nil {
-		return err
-	}
-	for _, fields := range [][]field{s.BondPort.fields(), s.IPv4.fields(), s.IPv6.attributes(), s.IPv6.sysctls()} {
-		if err := checkFields(fields); err != nil {
-			return err
-		}
-	}
-	return s.IPv6.check()
-}
-
-func checkMAC(mac net.HardwareAddr) error {
-	if mac == nil {
-		return nil
-	}
-	if len(mac) != 6 {
-		return refuse.Input("the hardware address %q has %d bytes, not 6", mac, len(mac))
-	}
-	if mac[0]&1 != 0 {
-		return refuse.Input("the hardware address %s is a multicast address", mac)
-	}
-	for _, b := range mac {
-		if b != 0 {
-			return nil
-		}
-	}
-	return refuse.Input("the hardware address %s is all zero", mac)
 }
 
 // causeError says in words what a bare errno means here. errors.Is and errors.As

@@ -328,7 +328,10 @@ func (s *syncTx) flush(ctx context.Context) error {
 		}
 		was, there := old[it.setKey()]
 		delete(old, it.setKey())
-		p, err := decodeItem(it)
+		if !there {
+			was = it
+		}
+		p, err := decodeItem(was)
 		switch {
 		case err != nil:
 			return err

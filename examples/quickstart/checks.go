@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/boxwire/boxwire/examples/internal/selfcheck"
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/route"
@@ -42,7 +43,7 @@ var checks = []check{
 }
 
 // runChecks runs the checks, neighbours in the list at the same time, and reports them in order.
-func runChecks(ctx context.Context, w *world, results *report) {
+func runChecks(ctx context.Context, w *world, results *selfcheck.Report) {
 	for i := 0; i < len(checks); {
 		n := 1
 		for !checks[i].alone && i+n < len(checks) && !checks[i+n].alone {
@@ -53,7 +54,7 @@ func runChecks(ctx context.Context, w *world, results *report) {
 	}
 }
 
-func runTogether(ctx context.Context, w *world, group []check, results *report) {
+func runTogether(ctx context.Context, w *world, group []check, results *selfcheck.Report) {
 	type outcome struct {
 		detail string
 		err    error
@@ -70,7 +71,7 @@ func runTogether(ctx context.Context, w *world, group []check, results *report) 
 	}
 	for i, c := range group {
 		o := <-outcomes[i]
-		results.add(c.name, o.detail, o.err)
+		results.Add(c.name, o.detail, o.err)
 	}
 }
 

@@ -9,23 +9,45 @@
 //	go run ./examples/quickstart -hold    keep everything until Ctrl-C and say how to look inside
 //
 // It needs neither root nor any tool, and never touches the machine's own network: the program runs itself once more in
-// namespaces of its own (reexec_linux.go), where a fresh namespace plays the host and another one its outside neighbour.
+// namespaces of its own, where a fresh namespace plays the host and another one its outside neighbour.
 //
 // wire.go is the part to copy: the namespaces, links, routes and published ports. checks.go shows what each of them gives.
 package main
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
+
 	"time"
+
+	"github.com/boxwire/boxwire/examples/internal/selfcheck"
 )
+
+const (
+	// outerEnv carries the network namespace that the program was started in.
+	outerEnv = "BOXWIRE_QUICKSTART_OUTER"
+	// fetchEnv makes the program fetch one URL and print the answer: see the shared-namespace check.
+	fetchEnv = "BOXWIRE_QUICKSTART_FETCH"
+)
+
+// The exit statuses besides 0, 1 (a check failed) and 2 (a wrong command line).
+const (
+	exitNoSandbox = 3 // the machine does not let the program have namespaces of its own
+	exitNoIPv6    = 4 // namespaces have no IPv6, which half of the checks show
+)
+
+// howToLook says how to enter the sandbox from another terminal.
+const howToLook = `
+Held until Ctrl-C. To look inside, from another terminal:
+  %[1]s ip netns exec host nft list ruleset
+  %[1]s ip netns exec web1 ip addr
+  %[1]s ip netns exec outside curl -s http://203.0.113.1:8080/
+`
 
 func main() {
 	if url := os.Getenv(fetchEnv); url != "" {
@@ -41,46 +63,52 @@ func main() {
 		os.Exit(2)
 	}
 
-	if !sandboxed() {
-		os.Exit(runInSandbox())
+	os.Exit(run(*asJSON, *hold, *svg))
+}
+
+// run runs the program in namespaces of its own and returns its exit status.
+func run(asJSON, hold bool, svg string) int {
+	results := &selfcheck.Report{Out: os.Stdout, Quiet: asJSON, Width: 23}
+	if asJSON {
+		defer results.WriteJSON()
+	}
+	if err := selfcheck.Sandbox(outerEnv); err != nil { // outside, it does not return but for an error
+		if asJSON {
+			failAll(results, err)
+		}
+		fmt.Fprintf(os.Stderr, "quickstart: no namespaces of its own: %v\n%s", err, selfcheck.WhyForbidden())
+		return exitNoSandbox
+	}
+	if why := selfcheck.WhyNoIPv6(); why != "" {
+		if asJSON {
+			failAll(results, errors.New("needs IPv6: "+why))
+		}
+		fmt.Fprintln(os.Stderr, "quickstart: needs IPv6:", why)
+		return exitNoIPv6
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if err := quickstart(ctx, results, hold, svg); err != nil {
+		fmt.Fprintln(os.Stderr, "quickstart:", err)
+		return 1
+	}
+	return 0
+}
 
-	results := &report{out: os.Stdout, quiet: *asJSON}
-	err := prepareSandbox()
-	if err != nil {
-		if *asJSON {
-			results.failAll(err)
-			results.writeJSON()
-		}
-		fmt.Fprintf(os.Stderr, "quickstart: no namespaces of its own: %v\n%s", err, whyForbidden())
-		os.Exit(exitNoSandbox)
+// failAll reports every check as failed for one reason: nothing could be tried.
+func failAll(results *selfcheck.Report, err error) {
+	for _, c := range checks {
+		results.Add(c.name, "", err)
 	}
-	if err = needIPv6(); err != nil {
-		if *asJSON {
-			results.failAll(err)
-			results.writeJSON()
-		}
-		fmt.Fprintln(os.Stderr, "quickstart:", err)
-		os.Exit(exitNoIPv6)
-	}
-	err = quickstart(ctx, results, *hold, *svg)
-	if *asJSON {
-		results.writeJSON()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "quickstart:", err)
-		os.Exit(1)
-	}
+	results.Add("clean-up", "", err)
 }
 
 // quickstart builds the world, checks it, draws it and takes it away again. It returns an error unless every check held.
-func quickstart(ctx context.Context, results *report, hold bool, svg string) error {
+func quickstart(ctx context.Context, results *selfcheck.Report, hold bool, svg string) error {
 	w := &world{}
-	before, err := w.leftovers(ctx)
+	before, err := selfcheck.Look("/run")
 	if err != nil {
-		results.failAll(err)
+		failAll(results, err)
 		return err
 	}
 
@@ -89,19 +117,19 @@ func quickstart(ctx context.Context, results *report, hold bool, svg string) err
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
 		detail, err := w.cleanUp(ctx, before)
-		results.add("clean-up", detail, err)
+		results.Add("clean-up", detail, err)
 	}
 
 	if err := w.build(ctx); err != nil {
 		for _, c := range checks {
-			results.add(c.name, "", fmt.Errorf("not wired: %w", err))
+			results.Add(c.name, "", fmt.Errorf("not wired: %w", err))
 		}
 		cleanUp()
 		return err
 	}
 	runChecks(ctx, w, results)
-	if !results.quiet && ctx.Err() == nil {
-		if err := w.draw(ctx, results.out); err != nil {
+	if !results.Quiet && ctx.Err() == nil {
+		if err := w.draw(ctx, results.Out); err != nil {
 			fmt.Fprintln(os.Stderr, "quickstart: no picture:", err)
 		}
 	}
@@ -111,66 +139,9 @@ func quickstart(ctx context.Context, results *report, hold bool, svg string) err
 		}
 	}
 	if hold && ctx.Err() == nil {
-		fmt.Fprint(os.Stderr, howToLook())
+		fmt.Fprintf(os.Stderr, howToLook, selfcheck.Enter())
 		<-ctx.Done()
 	}
 	cleanUp()
-	return results.err()
-}
-
-// A result is what one check found; its JSON form is the program's machine-readable output.
-type result struct {
-	Name   string `json:"name"`
-	OK     bool   `json:"ok"`
-	Detail string `json:"detail"`
-}
-
-// A report collects results in the order of the checks and, unless quiet, prints each as it arrives.
-type report struct {
-	out     io.Writer
-	quiet   bool
-	results []result
-}
-
-func (r *report) add(name, detail string, err error) {
-	one := result{Name: name, OK: err == nil, Detail: detail}
-	word := "ok  "
-	if err != nil {
-		word, one.Detail = "FAIL", strings.ReplaceAll(err.Error(), "\n", "; ") // joined errors come in lines
-	}
-	r.results = append(r.results, one)
-	if !r.quiet {
-		fmt.Fprintf(r.out, "%s %-23s %s\n", word, name, one.Detail)
-	}
-}
-
-// failAll reports every check as failed for one reason: nothing could be tried.
-func (r *report) failAll(err error) {
-	for _, c := range checks {
-		r.add(c.name, "", err)
-	}
-	r.add("clean-up", "", err)
-}
-
-// err is nil only if every check held.
-func (r *report) err() error {
-	failed := 0
-	for _, one := range r.results {
-		if !one.OK {
-			failed++
-		}
-	}
-	if failed > 0 {
-		return fmt.Errorf("%d of %d checks failed", failed, len(r.results))
-	}
-	return nil
-}
-
-func (r *report) writeJSON() {
-	enc := json.NewEncoder(r.out)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(r.results); err != nil {
-		fmt.Fprintln(os.Stderr, "quickstart:", err)
-	}
+	return results.Err()
 }

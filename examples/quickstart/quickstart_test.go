@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
+
+	"github.com/boxwire/boxwire/examples/internal/selfcheck"
 )
 
 var update = flag.Bool("update", false, "write README's picture of the quickstart")
@@ -48,7 +50,7 @@ func TestQuickstart(t *testing.T) {
 	if err != nil {
 		t.Errorf("%v\n%s", err, &stderr)
 	}
-	var results []result
+	var results []selfcheck.Result
 	if err := json.Unmarshal(stdout.Bytes(), &results); err != nil {
 		t.Fatalf("%v in %q", err, &stdout)
 	}

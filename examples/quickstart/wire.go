@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 
+	"github.com/boxwire/boxwire/examples/internal/selfcheck"
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/nat"
 	"github.com/boxwire/boxwire/netns"
@@ -152,7 +153,7 @@ func (w *world) makeNosy(ctx context.Context) error {
 }
 
 // cleanUp takes everything away, in the order a careful program would, and then looks at what is left.
-func (w *world) cleanUp(ctx context.Context, before leftovers) (string, error) {
+func (w *world) cleanUp(ctx context.Context, before selfcheck.Leftovers) (string, error) {
 	var errs []error
 	for _, s := range w.servers {
 		errs = append(errs, s.Close())
@@ -168,8 +169,21 @@ func (w *world) cleanUp(ctx context.Context, before leftovers) (string, error) {
 			errs = append(errs, ns.Delete(ctx), ns.Close())
 		}
 	}
-	errs = append(errs, w.nothingSince(ctx, before))
+	errs = append(errs, before.NothingSince(ctx))
 	return "no namespace, mount, link or table is left", errors.Join(errs...)
+}
+
+// hostIsEmpty returns an error unless the host has no link but lo and no table.
+func (w *world) hostIsEmpty(ctx context.Context) error {
+	names, err := linkNames(ctx, w.host)
+	if err != nil {
+		return err
+	}
+	tables, err := tables(ctx, w.host)
+	if err != nil {
+		return err
+	}
+	return errors.Join(selfcheck.Extra("links", []string{"lo"}, names), selfcheck.Extra("tables", nil, tables))
 }
 
 // deleteLinks deletes the host's links; the other ends of the pairs go with them.

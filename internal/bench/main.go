@@ -55,6 +55,11 @@ var rows = []*row{
 	&cniDelRow,
 	&netavarkRow,
 	&firstByteRow,
+	&cniAddKeysRow,
+	&cniDelKeysRow,
+	&cniStatusRow,
+	&cniDelFlowsRow,
+	&cniDelManyRow,
 }
 
 // options are the command line.

@@ -18,6 +18,7 @@ import (
 	"github.com/boxwire/boxwire/examples/fleet/internal/status"
 	"github.com/boxwire/boxwire/examples/fleet/internal/store"
 	"github.com/boxwire/boxwire/examples/fleet/internal/wire"
+	"github.com/boxwire/boxwire/examples/internal/selfcheck"
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/nat"
 	"github.com/boxwire/boxwire/netns"
@@ -248,7 +249,7 @@ func (m *machine) boot(ctx context.Context) error {
 }
 
 // cleanUp takes everything away, in the order a careful program would, and then looks at what is left.
-func (fl *fleet) cleanUp(ctx context.Context, before leftovers) (string, error) {
+func (fl *fleet) cleanUp(ctx context.Context, before selfcheck.Leftovers) (string, error) {
 	var errs []error
 	for _, s := range fl.servers {
 		s.close()
@@ -262,6 +263,6 @@ func (fl *fleet) cleanUp(ctx context.Context, before leftovers) (string, error) 
 	if fl.lab != nil {
 		errs = append(errs, fl.lab.Close())
 	}
-	errs = append(errs, nothingSince(ctx, before))
+	errs = append(errs, before.NothingSince(ctx))
 	return "no namespace, mount, process or file is left", errors.Join(errs...)
 }

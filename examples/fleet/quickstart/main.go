@@ -24,12 +24,12 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/boxwire/boxwire/examples/fleet/internal/command"
 	"github.com/boxwire/boxwire/examples/fleet/internal/lab"
+	"github.com/boxwire/boxwire/examples/internal/selfcheck"
 )
 
 // The exit statuses besides 0, 1 (a check failed) and 2 (a wrong command line).
@@ -55,23 +55,23 @@ func run(args []string) int {
 		fmt.Fprintln(os.Stderr, "quickstart: takes flags only, see -help")
 		return 2
 	}
-	results := &report{out: os.Stdout, quiet: *asJSON}
+	results := &selfcheck.Report{Out: os.Stdout, Quiet: *asJSON, Width: 19}
 	if *asJSON {
-		defer results.writeJSON()
+		defer results.WriteJSON()
 	}
 	if err := lab.Sandbox(); err != nil { // outside, it does not return but for an error
-		results.failAll(err)
-		fmt.Fprintf(os.Stderr, "quickstart: %v\n%s", err, whyForbidden())
+		failAll(results, err)
+		fmt.Fprintf(os.Stderr, "quickstart: %v\n%s", err, selfcheck.WhyForbidden())
 		return exitNoSandbox
 	}
 	if *only4 {
 		if err := os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
-			results.failAll(err)
+			failAll(results, err)
 			fmt.Fprintln(os.Stderr, "quickstart: disable IPv6:", err)
 			return 1
 		}
 	}
-	if why := whyNoIPv6(); why != "" {
+	if why := selfcheck.WhyNoIPv6(); why != "" {
 		fmt.Fprintln(os.Stderr, "quickstart: IPv4 only:", why)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -87,11 +87,19 @@ func run(args []string) int {
 	return 0
 }
 
+// failAll reports every check as failed for one reason: nothing could be tried.
+func failAll(results *selfcheck.Report, err error) {
+	for _, c := range checks {
+		results.Add(c.name, "", err)
+	}
+	results.Add(cleanUpName, "", err)
+}
+
 // quickstart builds the fleet, checks it, draws it and takes it away again. It returns an error unless every check held.
-func (fl *fleet) quickstart(ctx context.Context, results *report, hold bool) error {
-	before, err := lookForLeftovers()
+func (fl *fleet) quickstart(ctx context.Context, results *selfcheck.Report, hold bool) error {
+	before, err := selfcheck.Look("/run")
 	if err != nil {
-		results.failAll(err)
+		failAll(results, err)
 		return err
 	}
 	// Cleaning up is owed whatever happened, and is not to be cut short by the Ctrl-C that brought us here.
@@ -99,14 +107,14 @@ func (fl *fleet) quickstart(ctx context.Context, results *report, hold bool) err
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
 		detail, err := fl.cleanUp(ctx, before)
-		results.add(cleanUpName, detail, err)
+		results.Add(cleanUpName, detail, err)
 	}
 	building, cancel := context.WithTimeout(ctx, 30*time.Second)
 	err = fl.build(building)
 	cancel()
 	if err != nil {
 		for _, c := range checks {
-			results.add(c.name, "", fmt.Errorf("not wired: %w", err))
+			results.Add(c.name, "", fmt.Errorf("not wired: %w", err))
 		}
 		cleanUp()
 		return err
@@ -115,13 +123,13 @@ func (fl *fleet) quickstart(ctx context.Context, results *report, hold bool) err
 		checking, cancel := context.WithTimeout(ctx, 20*time.Second)
 		detail, err := c.run(checking, fl)
 		cancel()
-		results.add(c.name, detail, err)
+		results.Add(c.name, detail, err)
 	}
-	if !results.quiet && ctx.Err() == nil {
+	if !results.Quiet && ctx.Err() == nil {
 		fmt.Printf("\nhost1$ fleet ls\n")
 		command.Run([]string{"ls", "-socket", fl.machines[0].options.Socket})
 		fmt.Println()
-		if err := fl.lab.Picture(ctx, results.out); err != nil {
+		if err := fl.lab.Picture(ctx, results.Out); err != nil {
 			fmt.Fprintln(os.Stderr, "quickstart: no picture:", err)
 		}
 	}
@@ -130,15 +138,11 @@ func (fl *fleet) quickstart(ctx context.Context, results *report, hold bool) err
 		<-ctx.Done()
 	}
 	cleanUp()
-	return results.err()
+	return results.Err()
 }
 
 // howToLook says how to enter the sandbox from another terminal.
 func (fl *fleet) howToLook() string {
-	enter := fmt.Sprintf("nsenter --target %d --mount --net", os.Getpid())
-	if inUserNamespace() {
-		enter += " --user --preserve-credentials"
-	}
 	m := fl.machines[0]
 	return fmt.Sprintf(`
 Held until Ctrl-C. To look inside, from another terminal:
@@ -147,41 +151,5 @@ Held until Ctrl-C. To look inside, from another terminal:
 With fleet, as "go build -o /tmp/fleet ." in examples/fleet makes it:
   %[1]s /tmp/fleet ls -socket %[4]s
   %[1]s /tmp/fleet explain -socket %[4]s host3
-`, enter, m.host.Name, m.boxes[0].Name, m.options.Socket)
-}
-
-// inUserNamespace reports whether root here is another user outside.
-func inUserNamespace() bool {
-	mapping, err := os.ReadFile("/proc/self/uid_map")
-	fields := strings.Fields(string(mapping))
-	return err == nil && len(fields) == 3 && (fields[1] != "0" || fields[2] == "1")
-}
-
-// whyNoIPv6 says what keeps IPv6 from the sandbox; "" is nothing.
-func whyNoIPv6() string {
-	if lab.HasIPv6() {
-		return ""
-	}
-	if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
-		return "the kernel has no IPv6 (built without, or booted with ipv6.disable=1)"
-	}
-	return "new links have no IPv6 (net.ipv6.conf.default.disable_ipv6=1)"
-}
-
-// whyForbidden names the settings that forbid namespaces, as far as they can be seen.
-func whyForbidden() string {
-	var why strings.Builder
-	for _, s := range []struct{ setting, forbids, fix string }{
-		{"user/max_user_namespaces", "0", "user.max_user_namespaces=10000"},
-		{"user/max_net_namespaces", "0", "user.max_net_namespaces=10000"},
-		{"user/max_mnt_namespaces", "0", "user.max_mnt_namespaces=10000"},
-		{"kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"},
-		{"kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns=0"},
-	} {
-		value, err := os.ReadFile("/proc/sys/" + s.setting)
-		if err == nil && strings.TrimSpace(string(value)) == s.forbids {
-			fmt.Fprintf(&why, "/proc/sys/%s is %s, which forbids namespaces: sysctl -w %s\n", s.setting, s.forbids, s.fix)
-		}
-	}
-	return why.String()
+`, selfcheck.Enter(), m.host.Name, m.boxes[0].Name, m.options.Socket)
 }

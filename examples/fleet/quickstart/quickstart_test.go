@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/boxwire/boxwire/examples/internal/selfcheck"
 )
 
 // runEnv makes the test binary be the quickstart. Its processes have other variables of the lab's.
@@ -48,9 +50,9 @@ func start(t *testing.T, change func(*exec.Cmd), args ...string) (stdout, stderr
 }
 
 // decode reads the JSON, which has to be all that was printed.
-func decode(t *testing.T, stdout string) []result {
+func decode(t *testing.T, stdout string) []selfcheck.Result {
 	t.Helper()
-	var results []result
+	var results []selfcheck.Result
 	if err := json.Unmarshal([]byte(stdout), &results); err != nil {
 		t.Fatalf("%v in %q", err, stdout)
 	}
@@ -136,25 +138,6 @@ func TestAWrongCommandLine(t *testing.T) {
 	for _, args := range [][]string{{"-no-such"}, {"box"}} {
 		if stdout, stderr, status := start(t, nil, args...); status != 2 || stdout != "" || stderr == "" {
 			t.Errorf("%v: it ended with %d: %q, %q", args, status, stdout, stderr)
-		}
-	}
-}
-
-// What is left behind is found.
-func TestLeftovers(t *testing.T) {
-	before := leftovers{files: []string{"/run/a"}, processes: []string{"7"}}
-	for want, now := range map[string]leftovers{
-		"":                                  before,
-		"files left: /run/b, /run/c":        {files: []string{"/run/c", "/run/a", "/run/b"}},
-		"namespaces in use left: n":         {inUse: []string{"n", "n"}},
-		"mounts left: m\nprocesses left: 8": {mounts: []string{"m"}, processes: []string{"7", "8"}},
-	} {
-		got := ""
-		if err := before.compare(now); err != nil {
-			got = err.Error()
-		}
-		if got != want {
-			t.Errorf("%+v: %q, want %q", now, got, want)
 		}
 	}
 }

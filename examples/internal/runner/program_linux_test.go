@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/internal/testutil/boxtest"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
@@ -102,13 +103,13 @@ func TestAProgramFixesTheNetwork(t *testing.T) {
 	}
 	defer stay.Wait()
 	defer in.Close()
-	within(t, func() string {
+	boxtest.Within(t, func() string {
 		if got := cli(t, host, "exec", "kept-by", "true"); got.status != 0 {
 			return got.err
 		}
 		return ""
 	})
-	within(t, func() string {
+	boxtest.Within(t, func() string {
 		if out := testutil.Run(t, host, "nft", "list", "ruleset"); !strings.Contains(out, "10.100.0.0/16") || !strings.Contains(out, "fd99::/48") {
 			return "the trusted prefixes are not in " + out
 		}
@@ -158,7 +159,7 @@ func TestAProgramThatFixesTheNetworkHasItsOwnUsage(t *testing.T) {
 		t.Errorf("run -h ended with %+v", got)
 	}
 	for _, test := range []struct{ args, says string }{
-		{"", `keeper box: "" is none of run, exec, ls, rm and gc; see keeper box run -h`},
+		{"", `keeper box: "" is none of run, exec, ls, explain, rm and gc; see keeper box run -h`},
 		{"true", `"true" is none of`},
 		{"run", "there is no command to run; see keeper box run -h"},
 		{"run -subnet 10.0.0.0/8 true", "-subnet"},

@@ -1,6 +1,4 @@
-//go:build linux
-
-package main
+package selfcheck
 
 import (
 	"context"
@@ -14,17 +12,19 @@ import (
 	"time"
 )
 
-// leftovers is what the program can leave behind, as /proc and the file system show it.
-type leftovers struct {
-	files     []string // in /run, which is the sandbox's own: names of namespaces among them
+// Leftovers is what a program can leave behind, as /proc and the file system show it.
+type Leftovers struct {
+	dir       string
+	files     []string // below dir: names of namespaces among them
 	mounts    []string // lines of /proc/self/mountinfo
 	inUse     []string // network namespaces that a thread of ours is in or a descriptor of ours keeps alive
 	processes []string // children of ours
 }
 
-// lookForLeftovers looks at this process and its mount namespace.
-func lookForLeftovers() (l leftovers, err error) {
-	err = filepath.WalkDir("/run", func(path string, _ fs.DirEntry, err error) error {
+// Look looks at this process, its mount namespace and a directory that is the program's own, such as the sandbox's /run.
+func Look(dir string) (Leftovers, error) {
+	l := Leftovers{dir: dir}
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		l.files = append(l.files, path)
 		return err
 	})
@@ -65,15 +65,19 @@ func lookForLeftovers() (l leftovers, err error) {
 	return l, nil
 }
 
-// nothingSince returns an error that names what is left. A thread that has served in a namespace is retired by
-// the runtime after its goroutine has ended, not at once, so this looks again, for a bounded time, until all is as it was.
-func nothingSince(ctx context.Context, before leftovers) error {
+// NothingSince returns an error that names what is there now and was not there before.
+//
+// A thread that has served in a namespace is retired by the runtime after its goroutine has ended, not at once, so this looks again,
+// for a bounded time, until all is as it was.
+func (l Leftovers) NothingSince(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
+	again := time.NewTicker(2 * time.Millisecond)
+	defer again.Stop()
 	for {
-		now, err := lookForLeftovers()
+		now, err := Look(l.dir)
 		if err == nil {
-			err = before.compare(now)
+			err = l.compare(now)
 		}
 		if err == nil {
 			return nil
@@ -81,22 +85,21 @@ func nothingSince(ctx context.Context, before leftovers) error {
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(2 * time.Millisecond):
+		case <-again.C:
 		}
 	}
 }
 
-// compare returns an error that names what is there now and was not there before.
-func (l leftovers) compare(now leftovers) error {
+func (l Leftovers) compare(now Leftovers) error {
 	return errors.Join(
-		extra("files", l.files, now.files),
-		extra("mounts", l.mounts, now.mounts),
-		extra("namespaces in use", l.inUse, now.inUse),
-		extra("processes", l.processes, now.processes))
+		Extra("files", l.files, now.files),
+		Extra("mounts", l.mounts, now.mounts),
+		Extra("namespaces in use", l.inUse, now.inUse),
+		Extra("processes", l.processes, now.processes))
 }
 
-// extra returns an error that names what is in now and not in before.
-func extra(what string, before, now []string) error {
+// Extra returns an error that names what is in now and not in before.
+func Extra(what string, before, now []string) error {
 	rest := slices.DeleteFunc(slices.Clone(now), func(s string) bool { return slices.Contains(before, s) })
 	if len(rest) == 0 {
 		return nil
