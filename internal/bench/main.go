@@ -54,6 +54,8 @@ var rows = []*row{
 	&sysctlRow,
 	&cniAddRow,
 	&cniDelRow,
+	&netavarkRow,
+	&firstByteRow,
 	&cniAddKeysRow,
 	&cniDelKeysRow,
 	&cniStatusRow,
@@ -84,6 +86,10 @@ func parse() (o options) {
 }
 
 func main() {
+	if addr := os.Getenv(serveEnv); addr != "" {
+		fmt.Fprintln(os.Stderr, "bench: serving:", serveAgain(addr))
+		os.Exit(1)
+	}
 	if size := os.Getenv(restartEnv); size != "" {
 		if err := restartAgain(size); err != nil {
 			fmt.Fprintln(os.Stderr, "bench: after the restart:", err)

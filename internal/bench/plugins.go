@@ -28,6 +28,7 @@ func buildPlugins(ctx context.Context, dir string) error {
 	}
 	for _, args := range [][]string{
 		{"build", "-o", dir + "/", "tool"},
+		{"build", "-C", "../..", "-buildvcs=false", "-o", filepath.Join(dir, "run"), "./examples/run"},
 		{"build", "-o", dir + "/", "./nothing"},
 		{"build", "-C", "../../examples/cni", "-buildvcs=false", "-o", filepath.Join(dir, "boxwire"), "."},
 	} {

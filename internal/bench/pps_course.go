@@ -64,12 +64,15 @@ func newCourse(ctx context.Context, way ppsWay, w wiring) (c *course, err error)
 }
 
 // bridge connects the boxes as it is done by hand.
-func (c *course) bridge(ctx context.Context) error {
+func (c *course) bridge(ctx context.Context) error { return c.plug(ctx, c.box, c.sibling) }
+
+// plug makes the bridge and connects boxes with it.
+func (c *course) plug(ctx context.Context, boxes ...*netns.NS) error {
 	br, err := link.Create(ctx, c.host, link.Spec{
 		Name: bridgeName, Up: true, Kind: link.Bridge{}, MAC: []byte{2, 0, 0, 0, 0, 1},
 		Addrs: []netip.Prefix{netip.MustParsePrefix(gateway4 + "/16")},
 	})
-	for i, ns := range []*netns.NS{c.box, c.sibling} {
+	for i, ns := range boxes {
 		if err == nil {
 			_, err = link.Create(ctx, c.host, link.Spec{
 				Name: hostLink(i), Up: true, Master: br.Ref(),
@@ -118,50 +121,59 @@ func (c *course) open() (err error) {
 	}
 	defer unix.Close(listener)
 	return within(client, func() error {
-		b := make([]byte, 128)
 		for range ppsFlows {
-			u, err := connected(unix.SOCK_DGRAM, to)
-			if u >= 0 {
-				c.udp = append(c.udp, u)
-			}
-			if err != nil {
+			if err := errors.Join(c.openTCP(listener, to), c.openUDP(to)); err != nil {
 				return err
-			}
-			t, err := connected(unix.SOCK_STREAM, to)
-			if t >= 0 {
-				c.tcp = append(c.tcp, t)
-			}
-			if err != nil {
-				return fmt.Errorf("connecting: %w", err)
-			}
-			a, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
-			if err != nil {
-				return err
-			}
-			c.accepted = append(c.accepted, a)
-			if err := limited(a); err != nil {
-				return err
-			}
-			// The answer confirms the flow.
-			if _, err := unix.Write(u, ppsPayload); err != nil {
-				return err
-			}
-			n, from, err := unix.Recvfrom(c.server, b, 0)
-			if err != nil {
-				return fmt.Errorf("the first packet has not arrived: %w", err)
-			}
-			if err := c.seen(from); err != nil {
-				return err
-			}
-			if err := unix.Sendto(c.server, b[:n], 0, from); err != nil {
-				return err
-			}
-			if _, err := receive(u, b); err != nil {
-				return fmt.Errorf("the first answer has not arrived: %w", err)
 			}
 		}
 		return nil
 	})
+}
+
+// openTCP makes one more connection.
+func (c *course) openTCP(listener int, to unix.Sockaddr) error {
+	fd, err := connected(unix.SOCK_STREAM, to)
+	if fd >= 0 {
+		c.tcp = append(c.tcp, fd)
+	}
+	if err != nil {
+		return fmt.Errorf("connecting: %w", err)
+	}
+	fd, _, err = unix.Accept4(listener, unix.SOCK_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	c.accepted = append(c.accepted, fd)
+	return limited(fd)
+}
+
+// openUDP begins one more flow. The answer confirms it.
+func (c *course) openUDP(to unix.Sockaddr) error {
+	fd, err := connected(unix.SOCK_DGRAM, to)
+	if fd >= 0 {
+		c.udp = append(c.udp, fd)
+	}
+	if err == nil {
+		_, err = unix.Write(fd, ppsPayload)
+	}
+	if err != nil {
+		return err
+	}
+	b := make([]byte, 128)
+	n, from, err := unix.Recvfrom(c.server, b, 0)
+	if err != nil {
+		return fmt.Errorf("the first packet has not arrived: %w", err)
+	}
+	if err = c.seen(from); err == nil {
+		err = unix.Sendto(c.server, b[:n], 0, from)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err = receive(fd, b); err != nil {
+		return fmt.Errorf("the first answer has not arrived: %w", err)
+	}
+	return nil
 }
 
 // seen checks from where the server sees the client.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,18 +38,18 @@ func wireBoxwire(ctx context.Context, c *course) error {
 	if err := c.bridge(ctx); err != nil {
 		return err
 	}
-	gw, err := nat.Open(ctx, c.host, nat.Options{})
-	if err != nil {
-		return err
-	}
-	c.ends = append(c.ends, gw.Close)
-	err = gw.AddNetwork(ctx, nat.Network{Interface: bridgeName, Masquerade: true, Subnets: []netip.Prefix{netip.MustParsePrefix("10.88.0.0/16")}})
-	if err != nil {
-		return err
-	}
 	udp := extra
 	udp.Proto = nat.UDP
-	return gw.Publish(ctx, extra, udp)
+	return c.publish(ctx, extra, udp)
+}
+
+// publish opens a table with the boxes' network, and publishes ports.
+func (c *course) publish(ctx context.Context, ports ...nat.Port) error {
+	gw, err := c.openTable(ctx)
+	if err != nil {
+		return err
+	}
+	return gw.Publish(ctx, ports...)
 }
 
 func wireRouted(ctx context.Context, c *course) error {
@@ -150,17 +149,22 @@ func wireReference(ctx context.Context, c *course) error {
 	if err != nil {
 		return err
 	}
-	state, err := os.MkdirTemp("/run", "reference-") // ends with the program
+	conf := strings.NewReplacer("BACKEND", "iptables", "RANGES", ranges4).Replace(chainConf)
+	return c.addNetwork(ctx, dir, conf, []*netns.NS{c.box, c.sibling}, "tcp", "udp")
+}
+
+// addNetwork has the plugins in dir attach boxes, and publish the extra port of the first one.
+func (c *course) addNetwork(ctx context.Context, dir, conf string, boxes []*netns.NS, protocols ...string) error {
+	state, err := os.MkdirTemp("/run", "plugins-") // ends with the program
 	if err != nil {
 		return err
 	}
-	conf := strings.NewReplacer("BACKEND", "iptables", "RANGES", ranges4, "STATE", filepath.Join(state, "leases")).Replace(chainConf)
-	list, err := libcni.ConfListFromBytes([]byte(conf))
+	list, err := libcni.ConfListFromBytes([]byte(strings.ReplaceAll(conf, "STATE", filepath.Join(state, "leases"))))
 	if err != nil {
 		return err
 	}
 	cni := libcni.NewCNIConfigWithCacheDir([]string{dir}, filepath.Join(state, "cache"), onHost{c.host, &version.PluginDecoder{}})
-	for i, ns := range []*netns.NS{c.box, c.sibling} {
+	for i, ns := range boxes {
 		path, err := pathOf(ns)
 		if err != nil {
 			return err
@@ -168,7 +172,7 @@ func wireReference(ctx context.Context, c *course) error {
 		run := &libcni.RuntimeConf{ContainerID: fmt.Sprintf("box%d", i), IfName: "eth0", NetNS: path}
 		if i == 0 {
 			var ports []map[string]any
-			for _, proto := range []string{"tcp", "udp"} {
+			for _, proto := range protocols {
 				ports = append(ports, map[string]any{"hostPort": extra.Host.Port(), "containerPort": extra.Box.Port(), "protocol": proto})
 			}
 			run.CapabilityArgs = map[string]any{"portMappings": ports}
