@@ -125,7 +125,13 @@ func (tx *restoreLinksTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Bat
 	if tx.done, err = tx.unneeded(ctx, r); err != nil {
 		return nil, err
 	}
-	if err := forwarding.Restore(ctx, tx.n.ns, tx.done.changes()); err != nil {
+	alone := tx.done
+	if len(r.nets) == 0 {
+		if alone, err = tx.n.handOver(ctx, tx.c, alone); err != nil {
+			return nil, err
+		}
+	}
+	if err := forwarding.Restore(ctx, tx.n.ns, alone.changes()); err != nil {
 		return nil, err
 	}
 	b := nft.NewBatch(tx.n.table)

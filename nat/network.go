@@ -53,7 +53,8 @@ import (
 // own published ports, are forwarded.
 //
 // DeleteNetwork of the last network and Delete restore the links, unless net.ipv4.ip_forward was
-// set to 1 meanwhile. Links that forward already are not recorded. So a host that routes for others
+// set to 1 meanwhile. If another table of this library has networks, the links go on forwarding for
+// these: the records move to that table, which restores the links in its turn. Links that forward already are not recorded. So a host that routes for others
 // sets net.ipv4.ip_forward before the first network is added. If another program sets it later, as
 // dockerd does, the records are deleted by the next AcceptForward, and Maintain does it with the next
 // link that appears. From then on the host routes for its neighbours. With IPv6 that is so if

@@ -285,20 +285,6 @@ func (w *world) empty(t *testing.T) {
 	}
 }
 
-// within waits until what it is given reports nothing wrong.
-func within(t *testing.T, wrong func() string) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		got := wrong()
-		if got == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(got)
-		}
-	}
-}
-
 // pidsIn are the processes in a box, by the link on the host. There are none where the box is gone.
 func pidsIn(t *testing.T, host *netns.NS, name string) (pids []int) {
 	t.Helper()

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/internal/testutil/boxtest"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
@@ -53,7 +54,7 @@ func TestAKilledRunIsClearedAwayByTheNext(t *testing.T) {
 	s.cmd.Process.Signal(unix.SIGKILL)
 	s.cmd.Process.Wait() // which leaves the command's input open
 	// The command ends with its sandbox.
-	within(t, func() string {
+	boxtest.Within(t, func() string {
 		if now := pidsIn(t, w.host.NS, "sandbox1"); len(now) != 1 {
 			return fmt.Sprintf("processes %v", now)
 		}

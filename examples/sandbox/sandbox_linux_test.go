@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/internal/testutil/boxtest"
 	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
 )
@@ -168,7 +169,7 @@ func TestAFlushedRulesetComesBack(t *testing.T) {
 	s := w.start(t, "-allow", "example.org:443")
 	s.want("tcp example.org:443", "ok")
 	testutil.Run(t, w.host.NS, "nft", "flush", "ruleset")
-	within(t, func() string {
+	boxtest.Within(t, func() string {
 		if got := s.do("tcp 198.51.100.10:443"); got != "ok" {
 			return got
 		}

@@ -9,7 +9,6 @@ import (
 
 // Messages and attributes (linux/netfilter/nfnetlink_conntrack.h).
 const (
-	msgNew      = 0
 	msgGet      = 1
 	msgDelete   = 2
 	msgGetStats = 5

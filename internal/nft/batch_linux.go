@@ -92,23 +92,6 @@ func (b *Batch) In(family byte) { b.family = family }
 // Len returns the number of messages.
 func (b *Batch) Len() int { return len(b.reqs) }
 
-// Rules are the rules that the batch adds, as they will be read, but for their
-// handles.
-func (b *Batch) Rules() ([]Rule, error) {
-	var all []Rule
-	for _, r := range b.reqs {
-		if r.Type != msgType(unix.NFT_MSG_NEWRULE) {
-			continue
-		}
-		rule, err := decodeRule(r.Body)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, rule)
-	}
-	return all, nil
-}
-
 func (b *Batch) add(msg, flags uint16, body []byte, what string) {
 	b.reqs = append(b.reqs, nl.Request{Type: msgType(msg), Flags: flags, Body: body})
 	b.what = append(b.what, what)

@@ -186,3 +186,7 @@ func FuzzDecodeElements(f *testing.F) {
 		})
 	})
 }
+
+// AddElements and DeleteElements are AddEach and DeleteEach for elements that lie together.
+func (b *Batch) AddElements(set string, elems ...Element)    { b.AddEach(set, pointers(elems)) }
+func (b *Batch) DeleteElements(set string, elems ...Element) { b.DeleteEach(set, pointers(elems)) }

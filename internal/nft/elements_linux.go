@@ -11,27 +11,15 @@ import (
 // length field has 16 bits.
 const maxElements = 32 << 10
 
-// AddElements adds elements to a set; with the key of one of them there already,
-// the batch fails with EEXIST.
-func (b *Batch) AddElements(set string, elems ...Element) { b.AddEach(set, pointers(elems)) }
-
-// AddEach is AddElements for elements that do not lie together. An element, and what
-// it points to, may be another one as soon as yield has returned.
+// AddEach adds elements to a set; with the key of one of them there already, the batch
+// fails with EEXIST. An element, and what it points to, may be another one as soon as
+// yield has returned.
 func (b *Batch) AddEach(set string, elems iter.Seq[*Element]) {
 	b.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, set, 0, elems)
 }
 
-// EnsureElements adds elements to a set. An existing one with the same data is not changed,
-// including its comment. One with other data is EEXIST.
-func (b *Batch) EnsureElements(set string, elems ...Element) {
-	b.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, set, 0, pointers(elems))
-}
-
-// DeleteElements deletes elements by their keys; one that is missing fails the
-// batch with ENOENT.
-func (b *Batch) DeleteElements(set string, elems ...Element) { b.DeleteEach(set, pointers(elems)) }
-
-// DeleteEach is DeleteElements for elements that do not lie together.
+// DeleteEach deletes elements by their keys; one that is missing fails the batch with
+// ENOENT.
 func (b *Batch) DeleteEach(set string, elems iter.Seq[*Element]) {
 	b.elements(unix.NFT_MSG_DELSETELEM, 0, set, 0, elems)
 }

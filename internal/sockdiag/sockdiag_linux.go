@@ -17,9 +17,8 @@ type State uint8
 
 // States that callers ask for. A UDP socket without a peer is StateClosed.
 const (
-	StateEstablished State = 1
-	StateClosed      State = 7
-	StateListening   State = 10
+	StateClosed    State = 7
+	StateListening State = 10
 )
 
 // String returns the name of the state: "listening".

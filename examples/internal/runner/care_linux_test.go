@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/testutil/boxtest"
 	"github.com/boxwire/boxwire/internal/testutil/tool"
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
@@ -66,7 +67,7 @@ func TestStrangersAreLeftAlone(t *testing.T) {
 	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", resident.Process.Pid)); err != nil || bytes.Contains(stat, []byte(") Z ")) {
 		t.Errorf("the process in it has ended: %s (%v)", stat, err)
 	}
-	if says := reach(elsewhere, "http://"+address(t, elsewhere, "other-host")+"/", "other-host"); says != "" {
+	if says := boxtest.Answers(elsewhere, address(t, elsewhere, "other-host"), "other-host"); says != "" {
 		t.Error(says)
 	}
 }
@@ -107,7 +108,7 @@ func TestSignalsLeaveNoHalfABox(t *testing.T) {
 		if err := begin(); err != nil {
 			t.Fatal(err)
 		}
-		within(t, func() string {
+		boxtest.Within(t, func() string {
 			fds := fmt.Sprintf("/proc/%d/fd/", cmd.Process.Pid)
 			entries, err := os.ReadDir(fds)
 			for _, e := range entries {
@@ -231,7 +232,7 @@ func TestABoxIsFoundFromAnotherMountNamespace(t *testing.T) {
 	cmd = began("unseen3", "exec cat")
 	cmd.Process.Kill()
 	cmd.Wait()
-	within(t, func() string {
+	boxtest.Within(t, func() string {
 		if !leftFile(t.Context(), "unseen3") {
 			return "the mount has not ended"
 		}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/internal/testutil/boxtest"
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
@@ -120,7 +121,7 @@ func TestExplainOfBrokenHosts(t *testing.T) {
 			}
 			got := ask()
 			if strings.HasPrefix(test.breaks, "echo") { // the run mends it with each link that appears, such as its own
-				within(t, func() string {
+				boxtest.Within(t, func() string {
 					tried(t, host, test.breaks)
 					if got = ask(); got.status == test.status {
 						return ""
@@ -163,7 +164,7 @@ func TestExplainOfABoxThatIsGone(t *testing.T) {
 	host := netnstest.New(t)
 	cmd := start(t, host, "explained-gone", "-p", "8080:80")
 	cmd.Process.Kill()
-	within(t, func() string {
+	boxtest.Within(t, func() string {
 		for _, b := range listed(t, host) {
 			if b.Pid != 0 {
 				return "the run is still there"

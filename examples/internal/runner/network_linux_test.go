@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/internal/testutil/boxtest"
 	"github.com/boxwire/boxwire/internal/testutil/tool"
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
@@ -45,7 +46,7 @@ func TestAnAddressThatIsTakenOverIsReachedAtOnce(t *testing.T) {
 				if strings.Contains(at, ":") {
 					at = "[" + at + "]"
 				}
-				if says := reach(from, "http://"+at+"/", name); says != "" {
+				if says := boxtest.Answers(from, at, name); says != "" {
 					t.Error(says)
 				}
 			}
@@ -96,7 +97,7 @@ func TestWithoutIPv6(t *testing.T) {
 		t.Errorf("run with a subnet of IPv6 ended with %+v", got)
 	}
 	start(t, host, "only4", "-p", "8080:80")
-	if says := reach(host, "http://127.0.0.1:8080/", "only4"); says != "" {
+	if says := boxtest.Answers(host, "127.0.0.1:8080", "only4"); says != "" {
 		t.Error(says)
 	}
 	if got := cli(t, host, "rm", "only4"); got.status != 0 {
@@ -136,7 +137,7 @@ func TestNothingStaysOfAKilledBoxWithoutItsLink(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	within(t, func() string {
+	boxtest.Within(t, func() string {
 		if unix.Kill(cmd.Process.Pid, 0) == nil {
 			return "the run does not end"
 		}
@@ -183,7 +184,7 @@ func TestABridgeStaysWhileItsNetworkDoes(t *testing.T) {
 	if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	within(t, func() string {
+	boxtest.Within(t, func() string {
 		if unix.Kill(cmd.Process.Pid, 0) == nil {
 			return "the run does not end"
 		}
@@ -214,8 +215,8 @@ func TestTheFirewallIsKeptWhileABoxRuns(t *testing.T) {
 	reached := func(when string) {
 		t.Helper()
 		for at, want := range map[string]string{"203.0.113.1:8080": "kept1", "[2001:db8::1]:8081": "kept2"} {
-			within(t, func() string {
-				if says := reach(outside.NS, "http://"+at+"/", want); says != "" {
+			boxtest.Within(t, func() string {
+				if says := boxtest.Answers(outside.NS, at, want); says != "" {
 					return when + ": " + says
 				}
 				return ""
@@ -267,7 +268,7 @@ func TestAnotherFirewallThatDropsIsSaidAndMended(t *testing.T) {
 			if accept {
 				start(t, host.NS, "accepted", "-p", "8080:80", "-accept-forward")
 				for _, at := range []string{"203.0.113.1:8080", "[2001:db8::1]:8080"} {
-					if says := reach(outside.NS, "http://"+at+"/", "accepted"); says != "" {
+					if says := boxtest.Answers(outside.NS, at, "accepted"); says != "" {
 						t.Error(says)
 					}
 				}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/internal/testutil/boxtest"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
@@ -102,13 +103,13 @@ func TestAProgramFixesTheNetwork(t *testing.T) {
 	}
 	defer stay.Wait()
 	defer in.Close()
-	within(t, func() string {
+	boxtest.Within(t, func() string {
 		if got := cli(t, host, "exec", "kept-by", "true"); got.status != 0 {
 			return got.err
 		}
 		return ""
 	})
-	within(t, func() string {
+	boxtest.Within(t, func() string {
 		if out := testutil.Run(t, host, "nft", "list", "ruleset"); !strings.Contains(out, "10.100.0.0/16") || !strings.Contains(out, "fd99::/48") {
 			return "the trusted prefixes are not in " + out
 		}

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/boxwire/boxwire/internal/testutil/boxtest"
 	"github.com/boxwire/boxwire/internal/testutil/tool"
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
@@ -111,7 +112,7 @@ func start(t testing.TB, host *netns.NS, name string, args ...string) *netns.Cmd
 	t.Cleanup(func() {
 		once.Do(func() { cmd.Process.Signal(unix.SIGTERM); <-ended })
 	})
-	within(t, func() string {
+	boxtest.Within(t, func() string {
 		select {
 		case <-ended:
 			t.Fatalf("run --name %s has ended: %s", name, stderr.String())
@@ -120,7 +121,7 @@ func start(t testing.TB, host *netns.NS, name string, args ...string) *netns.Cmd
 		if got := cli(t, host, "exec", name, "true"); got.status != 0 {
 			return got.err
 		}
-		return reach(host, "http://"+address(t, host, name)+"/", name)
+		return boxtest.Answers(host, address(t, host, name), name)
 	})
 	return cmd
 }
@@ -134,33 +135,6 @@ func address(t testing.TB, host *netns.NS, name string) string {
 		}
 	}
 	return ""
-}
-
-// reach asks from within a namespace and says what is wrong with the answer.
-func reach(from *netns.NS, url, want string) string {
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: from.Dial, DisableKeepAlives: true}}
-	r, err := client.Get(url)
-	if err != nil {
-		return err.Error()
-	}
-	defer r.Body.Close()
-	b, err := io.ReadAll(r.Body)
-	if err != nil || string(b) != want {
-		return fmt.Sprintf("%s answers %q (%v), want %q", url, b, err, want)
-	}
-	return ""
-}
-
-// within waits until fn has nothing to say, for half a minute at most.
-func within(t testing.TB, fn func() string) {
-	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for says := fn(); says != ""; says = fn() {
-		if time.Now().After(deadline) {
-			t.Fatal(says)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
 }
 
 func listed(t testing.TB, host *netns.NS) (all []box) {
@@ -278,8 +252,8 @@ func TestBoxesPublishShareAndReachEachOther(t *testing.T) {
 	host := netnstest.New(t)
 	start(t, host, "pub1", "-p", "8080:80", "--mtu", "1400")
 	start(t, host, "pub2", "-p", "127.0.0.1::80")
-	for _, url := range []string{"http://127.0.0.1:8080/", "http://10.88.0.1:8080/", "http://[fd88::1]:8080/"} {
-		within(t, func() string { return reach(host, url, "pub1") })
+	for _, at := range []string{"127.0.0.1:8080", "10.88.0.1:8080", "[fd88::1]:8080"} {
+		boxtest.Within(t, func() string { return boxtest.Answers(host, at, "pub1") })
 	}
 	boxes := listed(t, host)
 	if len(boxes) != 2 || len(boxes[0].Ports) != 2 || len(boxes[1].Ports) != 1 || boxes[0].Bridge != "boxwire0" || boxes[0].Pid == 0 {
@@ -287,7 +261,7 @@ func TestBoxesPublishShareAndReachEachOther(t *testing.T) {
 	}
 	var port string
 	fmt.Sscanf(boxes[1].Ports[0], "tcp %s ->", &port)
-	if says := reach(host, "http://"+port+"/", "pub2"); says != "" {
+	if says := boxtest.Answers(host, port, "pub2"); says != "" {
 		t.Error(says)
 	}
 	// A sibling, the box's own port through the host, and a process that shares.
@@ -296,12 +270,12 @@ func TestBoxesPublishShareAndReachEachOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pub1.Close()
-	for url, want := range map[string]string{
-		"http://" + address(t, host, "pub2") + "/": "pub2",
-		"http://10.88.0.1:8080/":                   "pub1",
-		"http://127.0.0.1:80/":                     "pub1",
+	for at, want := range map[string]string{
+		address(t, host, "pub2"): "pub2",
+		"10.88.0.1:8080":         "pub1",
+		"127.0.0.1:80":           "pub1",
 	} {
-		if says := reach(pub1, url, want); says != "" {
+		if says := boxtest.Answers(pub1, at, want); says != "" {
 			t.Error(says)
 		}
 	}
@@ -370,7 +344,7 @@ func TestStartsAtTheSameMomentGetDifferentAddresses(t *testing.T) {
 		}
 	}
 	seen := map[string]bool{}
-	within(t, func() string {
+	boxtest.Within(t, func() string {
 		for _, b := range listed(t, host) {
 			for _, a := range b.Addrs {
 				seen[b.Name+" "+a.String()] = true
@@ -430,7 +404,7 @@ func TestKilledRunsAreClearedUp(t *testing.T) {
 	host := netnstest.New(t)
 	kill := func(cmd *netns.Cmd) {
 		cmd.Process.Kill()
-		within(t, func() string {
+		boxtest.Within(t, func() string {
 			for _, b := range listed(t, host) {
 				if b.Pid == cmd.Process.Pid {
 					return "the killed run is listed as alive"

@@ -1,7 +1,9 @@
 package containerd
 
 import (
+	"errors"
 	"net/netip"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -68,6 +70,22 @@ const ours = `
 	tcp host4    host           host  host
 `
 
+// theirs is the part of it that is there without boxes.
+const theirs = `
+	             lan            host  web   other
+	tcp pub4     web@192.0.2.1  web   web   web
+	udp pub4     web@192.0.2.1  web   web   web
+	tcp pub6     web@2001:db8:1::1 web web  web
+	tcp web4     -              web   web   web
+	tcp web6     -              web   web   web
+	tcp other4   -              other other other
+	tcp boxpub4  -              -     -     -
+	tcp db4      -              -     -     -
+	tcp lan4     lan            lan   lan@192.0.2.2 lan@192.0.2.2
+	tcp lan6     lan            lan   lan@2001:db8:1::2 lan@2001:db8:1::2
+	tcp host4    host           host  host  host
+`
+
 // newBoxes wires the box db with the library, and the servers of the LAN and of the host. It returns what a
 // table needs.
 func (e *engine) newBoxes(t *testing.T) reach.World {
@@ -114,6 +132,7 @@ func (e *engine) newBoxes(t *testing.T) reach.World {
 		t.Fatal(err)
 	}
 	e.t.Cleanup(func() { gw.Close() })
+	e.gw = gw
 	if err := gw.AddNetwork(ctx, nat.Network{Interface: "boxes0", Masquerade: true, Subnets: both("172.30.9.0/24", "fd30:9::/64")}); err != nil {
 		t.Fatal(err)
 	}
@@ -139,6 +158,36 @@ func (e *engine) newBoxes(t *testing.T) reach.World {
 			"db4": "172.30.9.2:80", "db6": "[fd30:9::2]:80", "web4": "172.30.7.2:80", "web6": "[fd30:7::2]:80",
 			"lan4": "192.0.2.1:80", "lan6": "[2001:db8:1::1]:80", "host4": "192.0.2.2:90",
 		},
+	}
+}
+
+// records are the sets in which a table notes what it has to restore of the host's links. A table that goes leaves
+// them to the next.
+var records = regexp.MustCompile(`(?s)\tset (flipped4|flipped6|bridged) \{.*?\n\t\}`)
+
+// pods are the rules of the pods' firewall, without the records.
+func (e *engine) pods(t *testing.T) string {
+	t.Helper()
+	return records.ReplaceAllString(e.m.Run(t, "nft", "-s", "list", "table", "inet", "boxwire-cni"), "")
+}
+
+// removeBoxes removes all of ours. The pods' firewall must be as it was.
+func (e *engine) removeBoxes(t *testing.T) {
+	t.Helper()
+	before := e.pods(t)
+	err := e.gw.Delete(t.Context())
+	for _, name := range []string{"db", "boxes0"} {
+		l, gerr := link.Get(t.Context(), e.m.NS, name)
+		if gerr == nil {
+			gerr = l.Delete(t.Context())
+		}
+		err = errors.Join(err, gerr)
+	}
+	if err != nil {
+		t.Fatalf("removing the boxes: %v", err)
+	}
+	if after := e.pods(t); after != before {
+		t.Errorf("before the boxes were removed the pods had\n%s\nand have now\n%s", before, after)
 	}
 }
 

@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -10,6 +11,9 @@ import (
 )
 
 func TestContainerd(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make a machine")
+	}
 	p := build(t)
 	for _, v := range variants {
 		t.Run(v.name, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/engines/machine"
+	"github.com/boxwire/boxwire/nat"
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
@@ -67,6 +68,7 @@ type engine struct {
 	m        *machine.Machine
 	d        *machine.Daemon
 	attempts int
+	gw       *nat.NAT // of the boxes
 }
 
 // start makes a machine with a containerd.

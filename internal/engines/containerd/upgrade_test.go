@@ -9,8 +9,8 @@ import (
 func upgrade(t *testing.T, p *programs) {
 	old, current := variants[0], variants[1]
 	e := start(t, old, p)
-	w := e.newBoxes(t)
 	before := e.state(t)
+	w := e.newBoxes(t)
 	web, other := e.runPod(t, "web", 8080), e.runPod(t, "other")
 	check(t, w, "before the upgrade", everyone, web, other)
 	e.d.Stop(t)
@@ -33,9 +33,10 @@ func upgrade(t *testing.T, p *programs) {
 	}
 	check(t, w, "after the upgrade", everyone, web, other)
 	web = e.restartPod(t, w, web, other)
+	e.removeBoxes(t)
+	check(t, w, "no boxes", theirs, web, other)
 	e.removePod(t, web)
 	e.removePod(t, other)
 	e.gc(t)
-	e.same(t, "the pods", before)
-	check(t, w, "no pods", ours)
+	e.same(t, "boxes and pods", before)
 }

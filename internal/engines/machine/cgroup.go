@@ -170,9 +170,22 @@ func mountCgroup(root string, controllers bool) error {
 		return err
 	}
 	for _, name := range strings.Fields(string(b)) {
-		if err := os.WriteFile(dir+"/cgroup.subtree_control", []byte("+"+name), 0); err != nil {
+		if err := enableController(dir, name); err != nil {
 			return fmt.Errorf("handing on the controller %s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// enableController hands a controller on. The supervisor may not have left the group yet: the kernel
+// calls it busy until then.
+func enableController(dir, name string) error {
+	var err error
+	for range 500 {
+		if err = os.WriteFile(dir+"/cgroup.subtree_control", []byte("+"+name), 0); !errors.Is(err, unix.EBUSY) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return err
 }

@@ -38,8 +38,7 @@ func startInit(r request, g *cgroup, w *watch) (*exec.Cmd, error) {
 	}
 	if err != nil {
 		w.end()
-		cmd.Wait()
-		return nil, fmt.Errorf("the machine's init: %w", err)
+		return nil, fmt.Errorf("the machine's init: %w (%v)", err, cmd.Wait())
 	}
 	return cmd, nil
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/boxwire/boxwire/examples/fleet/internal/state"
 	"github.com/boxwire/boxwire/examples/fleet/internal/status"
+	"github.com/boxwire/boxwire/internal/testutil/boxtest"
 	"github.com/boxwire/boxwire/internal/testutil/tool"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
@@ -160,7 +161,7 @@ func (h *host) start(name string, args ...string) (ns *netns.NS, end func()) {
 		}
 	}
 	h.t.Cleanup(end)
-	within(h.t, func() string {
+	boxtest.Within(h.t, func() string {
 		select {
 		case <-ended:
 			h.t.Fatalf("fleet box run --name %s has ended: %s", name, stderr.String())
@@ -185,29 +186,7 @@ func answers(from *netns.NS, at, want string) string {
 	if a, err := netip.ParseAddr(at); err == nil {
 		at = netip.AddrPortFrom(a, 80).String()
 	}
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: from.Dial, DisableKeepAlives: true}}
-	r, err := client.Get("http://" + at + "/")
-	if err != nil {
-		return err.Error()
-	}
-	defer r.Body.Close()
-	b, err := io.ReadAll(r.Body)
-	if err != nil || string(b) != want {
-		return fmt.Sprintf("%s answers %q (%v), want %q", at, b, err, want)
-	}
-	return ""
-}
-
-// within waits until fn has nothing to say, for half a minute at most.
-func within(t testing.TB, fn func() string) {
-	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for says := fn(); says != ""; says = fn() {
-		if time.Now().After(deadline) {
-			t.Fatal(says)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	return boxtest.Answers(from, at, want)
 }
 
 // stateOf is the State of node i of a fleet.
