@@ -210,11 +210,6 @@ func (r *request) equip(ctx context.Context, gw *nat.NAT, box *netns.NS, port, e
 	if err := l.addRoutes(ctx, box, eth.Index); err != nil {
 		return failed("adding the container's routes", err)
 	}
-	if l.second {
-		if err := setAnswers(ctx, box); err != nil {
-			return failed("adding the container's rules", err)
-		}
-	}
 	if err := r.limit(ctx, port); err != nil {
 		return failed("limiting the container's rate", err)
 	}

@@ -61,11 +61,6 @@ func addInside(ctx context.Context, r *request, box *netns.NS) (err error) {
 		if err := l.addRoutes(ctx, box, eth.Index); err != nil {
 			return failed("adding the container's routes", err)
 		}
-		if l.second {
-			if err := setAnswers(ctx, box); err != nil {
-				return failed("adding the container's rules", err)
-			}
-		}
 	}
 	if r.conf.as != modeHostDevice {
 		if err := r.conf.detect(ctx, eth, l); err != nil {

@@ -15,7 +15,8 @@ import (
 
 // addRoutes adds the lease's routes to the container. One that another network of
 // the container has already goes behind that one, by its metric, as a second
-// default route does: it takes over when the first one goes.
+// default route does: it takes over when the first one goes. A second default route
+// also needs rules, see setAnswers.
 func (l *lease) addRoutes(ctx context.Context, box *netns.NS, dev int) error {
 	routes, err := l.toRoutes(dev)
 	if err != nil || len(routes) == 0 {
@@ -25,8 +26,9 @@ func (l *lease) addRoutes(ctx context.Context, box *netns.NS, dev int) error {
 	if err != nil {
 		return err
 	}
+	second := false
 	for _, is4 := range []bool{true, false} {
-		l.second = l.second || slices.ContainsFunc(routes, func(r route.Route) bool { return r.Dst.Bits() == 0 && r.Dst.Addr().Is4() == is4 }) &&
+		second = second || slices.ContainsFunc(routes, func(r route.Route) bool { return r.Dst.Bits() == 0 && r.Dst.Addr().Is4() == is4 }) &&
 			len(defaultDevs(have, is4)) > 0
 	}
 	for i := range routes {
@@ -35,7 +37,10 @@ func (l *lease) addRoutes(ctx context.Context, box *netns.NS, dev int) error {
 			l.routes[i].Priority = int(free) // the runtime learns it
 		}
 	}
-	return route.Add(ctx, box, routes...)
+	if err := route.Add(ctx, box, routes...); err != nil || !second {
+		return err
+	}
+	return setAnswers(ctx, box)
 }
 
 // behind is the metric of a route that the container has to the same destination over

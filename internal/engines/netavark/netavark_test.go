@@ -15,7 +15,6 @@ import (
 	"github.com/boxwire/boxwire/internal/engines/containers"
 	"github.com/boxwire/boxwire/internal/engines/machine"
 	"github.com/boxwire/boxwire/internal/engines/reach"
-	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
 )
 
@@ -104,17 +103,8 @@ func (h *host) addTheirs(t *testing.T) {
 // Its neighbours would then send to the old one for a while.
 func (h *host) know(t *testing.T) {
 	t.Helper()
-	bridges, err := link.List(t.Context(), h.Machine.NS, link.Filter{Kind: "bridge"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, b := range bridges {
-		if strings.HasPrefix(b.Name, "podman") {
-			if _, err := b.Update(t.Context(), link.Spec{MAC: b.MAC}); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	const pin = `for b in /sys/class/net/podman*; do ip link set "${b##*/}" address "$(cat $b/address)"; grep -q 3 $b/addr_assign_type; done`
+	h.Run(t, "sh", "-ec", pin)
 	for name, network := range map[string]string{"web": "front", "peer": "front", "other": "back", "sealed": "inner"} {
 		h.world.Places[name] = h.podman.NS(t, name)
 		v4, v6 := h.podman.Addrs(t, name, network)
