@@ -27,13 +27,15 @@ func main() {
 	eth := must(link.Create(ctx, host, link.Spec{Name: "box0", Up: true, Master: br.Ref(), Kind: link.Veth{Peer: inside}}))
 	defer eth.Delete(ctx) // Create has made both ends, in both namespaces, or nothing
 	check(route.Add(ctx, box, route.Default(gateway.Addr())))
-	check(eth.WaitReachable(ctx))                               // from here on not even the first packet is lost
+	check(eth.WaitReachable(ctx)) // from here on not even the first packet is lost
+
 	gw := must(nat.Open(ctx, host, nat.Options{Name: "hello"})) // an nftables table of that name
 	defer gw.Delete(ctx)
 	network := nat.Network{Interface: br.Name, Subnets: []netip.Prefix{gateway.Masked()}, Masquerade: true}
 	port := nat.Port{Owner: "box", Proto: nat.TCP, Host: netip.MustParseAddrPort("0.0.0.0:8080"), Box: netip.MustParseAddrPort("10.88.0.2:80")}
 	check(gw.Sync(ctx, nat.State{Networks: []nat.Network{network}, Ports: []nat.Port{port}})) // exactly these
-	ln := must(box.Listen(ctx, "tcp", ":80"))                                                 // a socket of the box, used from any goroutine
+
+	ln := must(box.Listen(ctx, "tcp", ":80")) // a socket of the box, used from any goroutine
 	defer ln.Close()
 	c := must(net.Dial("tcp", "127.0.0.1:8080"))
 	defer c.Close()
