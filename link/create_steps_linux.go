@@ -154,7 +154,10 @@ func (c *creation) finish(s *step) error {
 	if s.up && s.side == outer && !s.read {
 		c.link.Up = true
 	}
-	return c.failAt(e.ns, e.spec, c.bad)
+	if c.bad != nil || s.common != commonAll {
+		return c.failAt(e.ns, e.spec, c.bad)
+	}
+	return c.fail(c.keepMAC())
 }
 
 // setIndex fills in the index of the link, which stands at the same place in struct
@@ -202,6 +205,9 @@ func (c *creation) verify(s *step, body []byte) error {
 	m, want := message{have: have, only: s.common}, *s.spec
 	if want.Master.Index != 0 && s.common == commonAll {
 		want.MAC, want.MTU = nil, 0 // those of a port are its master's to change
+	}
+	if s.kind == stepSend {
+		want.MAC = nil // see keepMAC
 	}
 	m.common(&want)
 	m.only = nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/nsconn"
 	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
@@ -27,12 +28,41 @@ func (l Link) Delete(ctx context.Context) error {
 		}
 	}
 	if err == nil {
-		err = l.call(ctx, delLink(l.Index))
+		err = l.remove(ctx)
 	}
 	if _, e, ok := refused(err); ok && e.Errno == unix.EOPNOTSUPP {
 		err = &causeError{text: notDeletable + ": " + e.Error(), err: e}
 	}
 	return fail.New(op, l.ns, l.subject(), err)
+}
+
+// remove deletes the link alone.
+func (l Link) remove(ctx context.Context) error {
+	ctx, err := changeContext(ctx)
+	if err != nil {
+		return err
+	}
+	return apart(l.ns, func(conn *nl.Conn) error { return conn.Call(ctx, delLink(l.Index), nil) })
+}
+
+// apart calls remove with a connection of its own. The kernel answers a deletion only after a grace
+// period, many milliseconds after the link is gone. On the connection that the handle's callers
+// share, they would wait for that, and deletions would wait for each other. The shared one is for
+// a process that has no descriptor left.
+func apart(ns *netns.NS, remove func(*nl.Conn) error) error {
+	conn, err := nsconn.Own(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	err = remove(conn)
+	if !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) { // of the socket: nothing was sent
+		return err
+	}
+	if conn, err = route(ns); err != nil {
+		return err
+	}
+	return remove(conn)
 }
 
 const notDeletable = "the link belongs to hardware or to the kernel and cannot be deleted"
@@ -78,10 +108,6 @@ func deleteGroup(ctx context.Context, op string, ns *netns.NS, links []Link) err
 	if len(links) == 1 {
 		subject = links[0].subject()
 	}
-	conn, err := route(ns)
-	if err != nil {
-		return fail.New(op, ns, subject, err)
-	}
 	all, err := list(ctx, ns, Filter{}, nil)
 	if err != nil {
 		return fail.New(op, ns, subject, err)
@@ -120,7 +146,7 @@ func deleteGroup(ctx context.Context, op string, ns *netns.NS, links []Link) err
 		}
 	}
 	if ctx, err = changeContext(ctx); err == nil {
-		err = deleteLinks(ctx, conn, present, group)
+		err = apart(ns, func(conn *nl.Conn) error { return deleteLinks(ctx, conn, present, group) })
 	}
 	return errors.Join(append(errs, fail.New(op, ns, subject, err))...)
 }

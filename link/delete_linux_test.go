@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"testing"
 
 	"github.com/boxwire/boxwire/netns/netnstest"
+	"golang.org/x/sys/unix"
 )
 
 func TestDeleteAllOfSeveralNamespaces(t *testing.T) {
@@ -81,6 +83,62 @@ func TestDeleteAllOrNone(t *testing.T) {
 	if err := DeleteAll(done, links...); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+}
+
+// Calls of one handle do not wait for what the kernel does after a link is gone.
+func TestDeleteOnOneHandleAtOnce(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	host, web := netnstest.New(t), netnstest.New(t)
+	var links []Link
+	for i := range 8 {
+		links = append(links, mustCreate(t, host, Spec{Name: fmt.Sprintf("a%d", i), Up: true, Kind: Veth{Peer: Spec{NS: web, Name: fmt.Sprintf("b%d", i), Up: true}}}))
+	}
+	var wg sync.WaitGroup
+	for i, l := range links {
+		wg.Go(func() {
+			err := l.Delete(ctx)
+			if i%2 == 1 {
+				err = DeleteAll(ctx, l)
+			}
+			if i%2 == 1 && !errors.Is(err, os.ErrNotExist) || i%2 == 0 && err != nil {
+				t.Errorf("%s: %v", l.Name, err)
+			}
+		})
+		wg.Go(func() {
+			if err := l.WaitGone(ctx); err != nil {
+				t.Errorf("%s: %v", l.Name, err)
+			}
+		})
+	}
+	wg.Wait()
+	onlyLo(t, host, web)
+}
+
+// A process without a descriptor left deletes by the handle's connection. The test is not parallel:
+// the limit is the process's.
+func TestDeleteWithoutADescriptorLeft(t *testing.T) {
+	ctx := context.Background()
+	ns := netnstest.New(t)
+	one := mustCreate(t, ns, Spec{Name: "one", Kind: Bridge{}})
+	two := mustCreate(t, ns, Spec{Name: "two", Kind: Bridge{}})
+	three := mustCreate(t, ns, Spec{Name: "three", Kind: Bridge{}})
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err := one.Delete(ctx)
+	all := DeleteAll(ctx, two, three)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil || all != nil {
+		t.Errorf("%v; %v", err, all)
+	}
+	onlyLo(t, ns)
 }
 
 // 300 veths together, one by one, and together by bare system calls.

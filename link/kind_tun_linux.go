@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"unsafe"
 
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/privilege"
@@ -59,7 +61,7 @@ func (l Link) OpenQueues(ctx context.Context, queues int) ([]*os.File, error) {
 	if queues < 1 || queues > 1 && !k.MultiQueue {
 		return nil, fail.New(op, l.ns, l.subject(), refuse.Input("the device has no %d queues to open", queues))
 	}
-	files, err := openQueues(ctx, l.ns, d.Name, 0, k, queues, false)
+	files, err := openQueues(ctx, l.ns, device{name: d.Name, kind: k}, queues)
 	if errors.Is(err, unix.EBUSY) {
 		err = exist(err, "the device is in use")
 	}
@@ -88,7 +90,8 @@ func (c *creation) openTun() error {
 		return err
 	}
 	var err error
-	c.files, err = openQueues(context.WithoutCancel(c.ctx), e.ns, c.spec.Name, c.spec.Index, c.spec.Kind.(Tun), max(c.queues, 1), true)
+	d := device{name: c.spec.Name, kind: c.spec.Kind.(Tun), create: true, index: c.spec.Index, mac: c.spec.MAC}
+	c.files, err = openQueues(context.WithoutCancel(c.ctx), e.ns, d, max(c.queues, 1))
 	switch {
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST), errors.Is(err, unix.EINVAL):
 		if c.named(c.spec.Name) {
@@ -116,9 +119,18 @@ func (c *creation) persist() error {
 	return nil
 }
 
-// openQueues opens descriptors of the device with the name. With create the first
-// of them makes it.
-func openQueues(ctx context.Context, ns *netns.NS, name string, index int, k Tun, queues int, create bool) ([]*os.File, error) {
+// device is a TUN or TAP device that descriptors are opened of.
+type device struct {
+	name string
+	kind Tun
+
+	create bool             // the first descriptor makes it
+	index  int              // of a new one; 0 lets the kernel choose
+	mac    net.HardwareAddr // of a new one; nil for a TUN device
+}
+
+// openQueues opens descriptors of the device.
+func openQueues(ctx context.Context, ns *netns.NS, d device, queues int) ([]*os.File, error) {
 	// A descriptor belongs to the namespace that it was opened in.
 	fds, err := netns.Do(ctx, ns, func(context.Context) (fds []int, err error) {
 		for range queues {
@@ -136,9 +148,10 @@ func openQueues(ctx context.Context, ns *netns.NS, name string, index int, k Tun
 		}
 		return fds, nil
 	})
-	for i, fd := range fds {
+	for _, fd := range fds {
 		if err == nil {
-			err = attach(fd, name, index, k, create && i == 0)
+			err = d.attach(fd)
+			d.create = false
 			if errors.Is(err, unix.EPERM) {
 				err = privilege.Explain(err, privilege.NetAdmin.MissingIn(ns))
 			}
@@ -168,11 +181,12 @@ func persist(f *os.File) error {
 }
 
 // attach makes the descriptor a queue of the device.
-func attach(fd int, name string, index int, k Tun, create bool) error {
-	req, err := unix.NewIfreq(name)
+func (d *device) attach(fd int) error {
+	req, err := unix.NewIfreq(d.name)
 	if err != nil {
 		return err
 	}
+	k := d.kind
 	flags := uint16(unix.IFF_TUN)
 	if k.Tap {
 		flags = unix.IFF_TAP
@@ -182,30 +196,56 @@ func attach(fd int, name string, index int, k Tun, create bool) error {
 		bit uint16
 	}{
 		{!k.PacketInfo, unix.IFF_NO_PI}, {k.VirtioHeader, unix.IFF_VNET_HDR},
-		{k.MultiQueue, unix.IFF_MULTI_QUEUE}, {create, unix.IFF_TUN_EXCL},
+		{k.MultiQueue, unix.IFF_MULTI_QUEUE}, {d.create, unix.IFF_TUN_EXCL},
 	} {
 		if b.on {
 			flags |= b.bit
 		}
 	}
 	req.SetUint16(flags)
-	if create && index != 0 {
-		if err := unix.IoctlSetPointerInt(fd, unix.TUNSETIFINDEX, index); err != nil {
+	if d.create && d.index != 0 {
+		if err := unix.IoctlSetPointerInt(fd, unix.TUNSETIFINDEX, d.index); err != nil {
 			return fmt.Errorf("TUNSETIFINDEX: %w", err)
 		}
 	}
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 		return fmt.Errorf("TUNSETIFF: %w", err)
 	}
-	if create && k.Owner != nil {
+	if !d.create {
+		return nil
+	}
+	// Next of all: the kernel has drawn an address, and systemd-udevd has been told of
+	// the device. It replaces an address that it finds drawn.
+	if k.Tap {
+		if err := setDeviceMAC(fd, d.mac); err != nil {
+			return fmt.Errorf("SIOCSIFHWADDR: %w", err)
+		}
+	}
+	if k.Owner != nil {
 		if err := unix.IoctlSetInt(fd, unix.TUNSETOWNER, int(*k.Owner)); err != nil {
 			return fmt.Errorf("TUNSETOWNER: %w", err)
 		}
 	}
-	if create && k.Group != nil {
+	if k.Group != nil {
 		if err := unix.IoctlSetInt(fd, unix.TUNSETGROUP, int(*k.Group)); err != nil {
 			return fmt.Errorf("TUNSETGROUP: %w", err)
 		}
+	}
+	return nil
+}
+
+// setDeviceMAC sets the hardware address of the TAP device that the descriptor is
+// attached to.
+func setDeviceMAC(fd int, mac net.HardwareAddr) error {
+	var req struct { // struct ifreq
+		name   [unix.IFNAMSIZ]byte
+		family uint16
+		data   [22]byte
+	}
+	req.family = unix.ARPHRD_ETHER
+	copy(req.data[:], mac)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFHWADDR, uintptr(unsafe.Pointer(&req))); errno != 0 {
+		return errno
 	}
 	return nil
 }

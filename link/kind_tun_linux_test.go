@@ -181,3 +181,47 @@ func TestTunThatFailsLeavesNothing(t *testing.T) {
 	wantErr(t, err, os.ErrInvalid, "OpenTun")
 	onlyThese(t, ns, "lo", "br0")
 }
+
+// systemd-udevd is told of a TAP device before its address can be set, and replaces one that it finds
+// drawn. So the address is set next of all, and set again if it was replaced meanwhile.
+func TestTapKeepsItsMAC(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	ns := netnstest.New(t)
+	files, err := openQueues(ctx, ns, device{name: "tap0", kind: Tun{Tap: true}, create: true, mac: mac(7)}, 1)
+	if needTun(t, err); err != nil {
+		t.Fatal(err)
+	}
+	defer files[0].Close()
+	if w := ipLinks(t, ns)["tap0"]; w.MAC != mac(7).String() {
+		t.Errorf("the device is made with the address %s, want %s", w.MAC, mac(7))
+	}
+	if got := assignTypes(t, ns)["tap0"]; got != macSet {
+		t.Errorf("its address is from %s, want %s", got, macSet)
+	}
+
+	br := mustCreate(t, ns, Spec{Name: "br0", Kind: Bridge{}})
+	for _, spec := range []Spec{
+		{Name: "tap1", Kind: Tun{Tap: true, Persist: true}},
+		{Name: "tap2", Kind: Tun{Tap: true, Persist: true}, MAC: mac(8), Master: br.Ref()},
+		{Name: "tap3", Kind: Tun{Tap: true, Persist: true}, MAC: mac(9)},
+	} {
+		made := mustCreate(t, ns, spec)
+		replaced, err := made.Update(ctx, Spec{MAC: mac(66)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := route(ns)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec.MAC = made.MAC
+		c := creation{op: "link.Create", ctx: ctx, ns: ns, spec: &spec, link: replaced, end: end{ns: ns, conn: conn, spec: &spec, index: made.Index}}
+		if err := c.keepMAC(); err != nil {
+			t.Error(err)
+		}
+		if w := ipLinks(t, ns)[spec.Name]; w.MAC != made.MAC.String() || c.link.MAC.String() != w.MAC {
+			t.Errorf("%s has the address %s, Create returns %s, want %s", spec.Name, w.MAC, c.link.MAC, made.MAC)
+		}
+	}
+}

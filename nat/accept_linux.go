@@ -20,15 +20,17 @@ import (
 // by another. The rules are in the tables ip filter and ip6 filter, and are added in one
 // transaction. What this table's own forward chain drops stays dropped.
 //
-// Where the chain FORWARD jumps to DOCKER-USER for every packet, the rules for packets to boxes and
-// for replies from boxes are at the head of DOCKER-USER. The rules for connections that boxes begin
-// are at the end of FORWARD, behind those that separate Docker's networks. Without such a jump, all
-// rules are at the head of FORWARD. A chain DOCKER-USER that nothing jumps to, as `iptables -F`
-// leaves it, is not used.
+// Where the chain FORWARD jumps to DOCKER-USER for every packet, the rules for replies and for
+// connections from outside to boxes are at the head of DOCKER-USER. The rules for connections that
+// boxes begin, and for those to boxes from other links, are at the end of FORWARD, behind those that
+// separate Docker's networks: a container of an internal network reaches no published port of a
+// box. Where Docker has no DOCKER-USER, as version 20.10 for IPv6, the head of FORWARD takes its
+// place. Without Docker, all rules are at the head of FORWARD. A chain DOCKER-USER that nothing jumps
+// to, as `iptables -F` leaves it, is not used.
 //
-// Connections that boxes begin are accepted out of links with a default route, and out of other
-// links with a subnet that are no bridges. They are not accepted into bridges of other programs. A
-// link that comes later needs another call.
+// Outside are links with a default route, and other links with a subnet that are no bridges.
+// Connections that boxes begin are not accepted into bridges of other programs. A link that comes
+// later needs another call.
 //
 // AcceptForward may be repeated. Call it again after networks were added, and after the other
 // firewall was reloaded. Where there is no such chain it does nothing. `iptables-nft -S` shows the
@@ -49,6 +51,10 @@ func (n *NAT) RevokeForward(ctx context.Context) error {
 
 // foreignChains are those that AcceptForward may write to.
 var foreignChains = []string{"DOCKER-USER", "FORWARD"}
+
+// dockerChains are those that Docker's FORWARD leads to, one of them at least: ip6tables of Docker 20.10 has
+// no DOCKER-USER, newer versions have the separation of networks in DOCKER-FORWARD.
+var dockerChains = []string{"DOCKER-USER", "DOCKER-ISOLATION-STAGE-1", "DOCKER-FORWARD"}
 
 // acceptRule is an accept of packets from the interface in to the interface out. "" is any
 // interface. With answers, it accepts replies only.
@@ -118,6 +124,14 @@ func (tx *acceptTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, er
 	return b, nil
 }
 
+// finish lets neighbours pass where the other firewall's program has made the host a router. Docker
+// does.
+func (tx *acceptTx) finish(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
+	defer cancel()
+	return tx.n.yieldLinks(ctx, tx.c)
+}
+
 // revokeTx deletes the rules of AcceptForward.
 type revokeTx struct{ tableTx }
 
@@ -173,13 +187,20 @@ func (n *NAT) acceptPlaces(ctx context.Context, c nft.Conn, family byte, ifs []s
 	if err != nil {
 		return nil, err
 	}
-	head, docker := forward, trace.LeadsAllTo(rules, "DOCKER-USER")
-	if docker {
+	head := forward
+	if trace.LeadsAllTo(rules, "DOCKER-USER") {
 		head.Chain = "DOCKER-USER"
 	}
+	docker := slices.ContainsFunc(dockerChains, func(chain string) bool { return trace.LeadsAllTo(rules, chain) })
 	for _, name := range ifs {
-		all = append(all, acceptPlace{acceptRule{out: name}, head, false}, acceptPlace{acceptRule{in: name, answers: true}, head, false})
+		all = append(all, acceptPlace{acceptRule{out: name, answers: docker}, head, false}, acceptPlace{acceptRule{in: name, answers: true}, head, false})
+		if docker {
+			all = append(all, acceptPlace{acceptRule{out: name}, forward, true})
+		}
 		for _, out := range outs {
+			if docker {
+				all = append(all, acceptPlace{acceptRule{in: out, out: name}, head, false})
+			}
 			all = append(all, acceptPlace{acceptRule{in: name, out: out}, forward, docker})
 		}
 	}

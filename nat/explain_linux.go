@@ -66,6 +66,7 @@ type diagnosis struct {
 	causes Causes
 
 	outward bool // for ExplainOut: the box begins
+	toHost  bool // and connects to the host itself
 
 	there     bool           // the table exists
 	published bool           // the port is published

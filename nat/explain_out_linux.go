@@ -10,14 +10,15 @@ import (
 	"strings"
 
 	"github.com/boxwire/boxwire/internal/refuse"
+	"github.com/boxwire/boxwire/internal/rtnl"
 	"github.com/boxwire/boxwire/internal/trace"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
 
-// ExplainOut looks for reasons why a box gets no answer from an external address. The box is named
-// by its address. The zero Addr for to stands for an address that the default route leads to. The
-// limits of [NAT.Explain] apply. A policy that lets the box reach the address by some protocols and ports
+// ExplainOut looks for reasons why a box gets no answer from an external address, or from an address
+// of the host. The box is named by its address. The zero Addr for to stands for an address that the
+// default route leads to. The limits of [NAT.Explain] apply. A policy that lets the box reach the address by some protocols and ports
 // only is a cause that is not certain, which names the rules. After [NAT.AddNetwork] it shows whether another firewall, e.g.
 // Docker's, drops what the boxes send: a cause of the kind [CauseForeignDrop].
 //
@@ -73,11 +74,15 @@ func (d *diagnosis) lookAtWayOut(ctx context.Context) (err error) {
 	if err := errors.Join(d.lookAtNetwork(ctx), d.lookAtLink(ctx)); err != nil {
 		return err
 	}
-	if err := d.lookAtInternal(ctx); err != nil {
-		return err
-	}
 	_, way, err := d.towards(ctx, d.hints.From, a.Is6())
 	if err != nil {
+		return err
+	}
+	if d.toHost = d.hints.From.IsValid() && way.Type == unix.RTN_LOCAL; d.toHost {
+		d.in, d.out = d.out, rtnl.Link{}
+		return nil
+	}
+	if err := d.lookAtInternal(ctx); err != nil {
 		return err
 	}
 	if way.Type != unix.RTN_UNICAST {
@@ -107,7 +112,7 @@ func (d *diagnosis) lookAtInternal(ctx context.Context) error {
 
 // lookAtRulesOut follows the box's first packet through the rules of other tables.
 func (d *diagnosis) lookAtRulesOut(ctx context.Context) error {
-	if d.in.Index == 0 || d.out.Index == 0 {
+	if d.in.Index == 0 || d.out.Index == 0 && !d.toHost {
 		return nil
 	}
 	rules, err := trace.Read(ctx, d.c, d.isOwn)
@@ -117,10 +122,14 @@ func (d *diagnosis) lookAtRulesOut(ctx context.Context) error {
 	const https = 443 // what a box is most likely to want
 	p := trace.Packet{
 		V6: d.box.Addr().Is6(), In: trace.Link{Index: d.in.Index, Name: d.in.Name}, Src: d.box.Addr(), Dst: d.hints.From,
-		Proto: uint8(TCP), Dport: https,
+		Proto: uint8(TCP), Dport: https, Local: d.toHost, Returns: true,
 	}
-	for _, hook := range []uint32{unix.NF_INET_PRE_ROUTING, unix.NF_INET_FORWARD, unix.NF_INET_POST_ROUTING} {
-		if hook != unix.NF_INET_PRE_ROUTING {
+	hooks := []uint32{unix.NF_INET_PRE_ROUTING, unix.NF_INET_FORWARD, unix.NF_INET_POST_ROUTING}
+	if d.toHost {
+		hooks = []uint32{unix.NF_INET_PRE_ROUTING, unix.NF_INET_LOCAL_IN}
+	}
+	for _, hook := range hooks {
+		if hook != unix.NF_INET_PRE_ROUTING && !d.toHost {
 			p.Out = trace.Link{Index: d.out.Index, Name: d.out.Name}
 		}
 		if hook == unix.NF_INET_POST_ROUTING {

@@ -260,6 +260,9 @@ func (d *diagnosis) lookAtReversePath(ctx context.Context) error {
 // lookAtForwarding finds out whether the host forwards what comes in by the visitors' link, and
 // replies from the box's link.
 func (d *diagnosis) lookAtForwarding(ctx context.Context) error {
+	if d.toHost {
+		return nil
+	}
 	if d.local {
 		if d.out.Index != 0 && d.box.Addr().Is4() && !d.out.IPv4.On(rtnl.RouteLocalnet) {
 			d.add(CauseLocalnetOff, true, "link "+d.out.Name, "net.ipv4.conf.%s.route_localnet is 0: what comes from 127.0.0.0/8 does not leave by it. SetNetwork sets it.", d.out.Name)

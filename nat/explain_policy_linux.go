@@ -58,7 +58,7 @@ func (d *diagnosis) lookAtPolicyOut(ctx context.Context) error {
 		if !to.IsValid() && r.of(box.Is6()) {
 			to = outsideOf(r.Except, r.peer(box.Is6()))
 		}
-		if t := (target{peer: to, proto: uint8(r.protoOf(box.Is6())), port: r.Port}); to.IsValid() && t.allowedBy(r) {
+		if t := (target{host: d.toHost, peer: to, proto: uint8(r.protoOf(box.Is6())), port: r.Port}); to.IsValid() && t.allowedBy(r) {
 			may = append(may, r)
 		}
 	}

@@ -2,8 +2,11 @@ package nat
 
 import (
 	"context"
+	"errors"
 	"math"
+	"os"
 
+	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/internal/trace"
 	"golang.org/x/sys/unix"
 )
@@ -21,7 +24,7 @@ func (d *diagnosis) lookAtRules(ctx context.Context) error {
 	host := d.port.Host
 	before := trace.Packet{
 		V6: host.Addr().Is6(), In: trace.Link{Index: d.in.Index, Name: d.in.Name},
-		Src: d.hints.From, Proto: uint8(d.port.Proto), Dport: host.Port(), Local: true,
+		Src: d.hints.From, Proto: uint8(d.port.Proto), Dport: host.Port(), Local: true, Returns: d.in.Index != 0,
 	}
 	if !host.Addr().IsUnspecified() {
 		before.Dst = host.Addr()
@@ -34,6 +37,7 @@ func (d *diagnosis) lookAtRules(ctx context.Context) error {
 	if d.local {
 		entry = unix.NF_INET_LOCAL_OUT
 		before.In, after.In = trace.Link{}, trace.Link{}
+		before.Returns, after.Returns = false, false
 		before.Out, before.Src = trace.Link{Index: 1, Name: "lo"}, host.Addr()
 		after.Src = host.Addr()
 	}
@@ -72,20 +76,83 @@ func (d *diagnosis) blame(ctx context.Context, hook uint32, o trace.Outcome) err
 		d.add(CauseForeignDNAT, o.Certain && o.Priority < dstnat, o.String(), "%v translates the destination before our table is asked.", o)
 		return nil
 	}
+	if !o.Certain {
+		// Another table of this library drops packets with a source of its boxes from elsewhere,
+		// and what its networks are closed for. That a visitor forges a source needs no mention.
+		if sibling, err := d.isSibling(ctx, o.Place); err != nil || sibling {
+			return err
+		}
+	}
 	what, iface := "connections to the port", d.out.Name
 	if d.outward {
 		what, iface = "what the box begins", d.in.Name
 	}
-	mend := "an accept before it lets them through"
-	if o.Table == "filter" && o.Family != unix.NFPROTO_INET && hook == unix.NF_INET_FORWARD {
-		lacks, err := d.n.lacksAccepts(ctx, d.c, o.Family, iface)
-		if err != nil {
-			return err
-		}
-		if lacks {
-			mend = "AcceptForward adds an accept before it"
-		}
+	mend, err := d.mend(ctx, hook, o, iface)
+	if err != nil {
+		return err
 	}
 	d.add(CauseForeignDrop, o.Certain, o.String(), "%v drops %s: what one table drops, no other can let through; %s.", o, what, mend)
 	return nil
+}
+
+// isSibling reports whether a chain is in another table of this library.
+func (d *diagnosis) isSibling(ctx context.Context, at nft.Place) (bool, error) {
+	if at.Family != unix.NFPROTO_INET {
+		return false, nil
+	}
+	comment, err := d.c.TableComment(ctx, at.Table)
+	if errors.Is(err, os.ErrNotExist) { // it was removed meanwhile
+		return false, nil
+	}
+	_, ours := versionOf(comment)
+	return ours, err
+}
+
+// The tables of firewalld with its backend nftables, and that of its panic mode, which a reload
+// goes through.
+const (
+	firewalldTable = "firewalld"
+	firewalldPanic = "firewalld_policy_drop"
+)
+
+// mend says how the program whose table drops packets is brought to accept them.
+func (d *diagnosis) mend(ctx context.Context, hook uint32, o trace.Outcome, iface string) (string, error) {
+	decides := hook == unix.NF_INET_FORWARD || hook == unix.NF_INET_LOCAL_IN
+	switch {
+	case o.Family == unix.NFPROTO_INET && o.Table == firewalldPanic:
+		return "that is firewalld's panic mode, which `firewall-cmd --panic-off` ends", nil
+	case o.Family == unix.NFPROTO_INET && o.Table == firewalldTable && decides:
+		return "in firewalld's zone trusted it is accepted: `firewall-cmd --permanent --zone=trusted --add-interface=" + iface + "`, and `firewall-cmd --reload`", nil
+	case o.Table == "filter" && o.Family != unix.NFPROTO_INET && decides:
+		return d.mendIptables(ctx, hook, o, iface)
+	}
+	return "an accept before it lets them through", nil
+}
+
+// mendIptables is mend for the table filter of iptables.
+func (d *diagnosis) mendIptables(ctx context.Context, hook uint32, o trace.Outcome, iface string) (string, error) {
+	chain, ufw := "FORWARD", "forward"
+	if hook == unix.NF_INET_LOCAL_IN {
+		chain, ufw = "INPUT", "input"
+	}
+	prefix := "ufw-before-"
+	if o.Family == unix.NFPROTO_IPV6 {
+		prefix = "ufw6-before-"
+	}
+	rules, err := d.c.RulesIn(ctx, nft.Place{Family: o.Family, Table: "filter", Chain: chain})
+	if err != nil {
+		return "", err
+	}
+	whose := ""
+	if trace.LeadsAllTo(rules, prefix+ufw) {
+		whose = "it is a policy of ufw, and "
+	}
+	if hook == unix.NF_INET_FORWARD {
+		if lacks, err := d.n.lacksAccepts(ctx, d.c, o.Family, iface); err != nil || lacks {
+			return whose + "AcceptForward adds an accept before it", err
+		}
+	} else if whose != "" {
+		return whose + "`ufw allow in on " + iface + "` accepts it", nil
+	}
+	return whose + "an accept before it lets them through", nil
 }

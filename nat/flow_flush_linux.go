@@ -2,11 +2,16 @@ package nat
 
 import (
 	"context"
+	"errors"
 	"net/netip"
+	"os"
 	"slices"
+	"strings"
 
 	"github.com/boxwire/boxwire/internal/ct"
+	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/internal/nsconn"
+	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,20 +29,76 @@ func (n *NAT) flush(ctx context.Context, gone, added []Port) error {
 	if len(gone)+len(added) == 0 {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
 	table, err := n.flows()
 	if err != nil {
 		return err
 	}
-	targets := make([]ct.Target, 0, len(gone)+len(added))
-	for i, p := range slices.Concat(gone, added) {
-		targets = append(targets, ct.Target{
-			Proto: uint8(p.Proto), Addr: p.Host.Addr(), First: p.Host.Port(), Last: p.last(),
-			Unanswered: i >= len(gone) && p.Proto == TCP,
-		})
+	if any, err := table.Any(ctx); err != nil || !any {
+		return notEnded(err)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
-	defer cancel()
+	targets, err := n.targets(ctx, gone, added)
+	if err != nil {
+		return notEnded(err)
+	}
 	return notEnded(table.Flush(ctx, targets, n.isLocal))
+}
+
+// targets returns the flows to delete.
+func (n *NAT) targets(ctx context.Context, gone, added []Port) ([]ct.Target, error) {
+	targets := make([]ct.Target, 0, len(gone)+len(added))
+	alone, asked := false, false
+	for i, p := range slices.Concat(gone, added) {
+		t := ct.Target{Proto: uint8(p.Proto), Addr: p.Host.Addr(), First: p.Host.Port(), Last: p.last()}
+		if i < len(gone) {
+			t.Translated = p.Box
+		} else {
+			t.Unanswered = p.Proto == TCP
+		}
+		// No other port of the table has the number of one on all addresses.
+		if t.Addr == netip.IPv6Unspecified() && t.Translated.IsValid() {
+			if !asked {
+				var err error
+				if alone, err = n.translatesAlone(ctx); err != nil {
+					return nil, err
+				}
+				asked = true
+			}
+			t.Alone = alone
+		}
+		targets = append(targets, t)
+	}
+	return targets, nil
+}
+
+// translatesAlone reports whether no other table translates destinations of IPv6.
+func (n *NAT) translatesAlone(ctx context.Context) (bool, error) {
+	x, err := nsconn.Shared(n.ns, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return false, err
+	}
+	chains, err := nft.New(x).Chains(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, chain := range chains {
+		own := chain.Family == unix.NFPROTO_INET && chain.Table == n.table
+		reaches := chain.Family == unix.NFPROTO_INET || chain.Family == unix.NFPROTO_IPV6
+		if reaches && !own && chain.Type == "nat" && (chain.Hook == unix.NF_INET_PRE_ROUTING || chain.Hook == unix.NF_INET_LOCAL_OUT) {
+			return false, nil
+		}
+	}
+	names, err := netns.Do(ctx, n.ns, func(context.Context) ([]byte, error) {
+		return os.ReadFile("/proc/thread-self/net/ip6_tables_names") // of ip6tables-legacy
+	})
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return true, nil
+	case err != nil: // who may not read it, does not know
+		return false, nil
+	}
+	return !slices.Contains(strings.Fields(string(names)), "nat"), nil
 }
 
 // flows returns the conntrack table of the namespace.

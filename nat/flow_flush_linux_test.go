@@ -167,6 +167,84 @@ func TestAUDPFlowFollowsItsPort(t *testing.T) {
 	}
 }
 
+// Who else translates destinations of IPv6 is known by the chains of nftables.
+func TestTranslatesAlone(t *testing.T) {
+	t.Parallel()
+	for rules, want := range map[string]bool{
+		"": true,
+		"table ip o { chain c { type nat hook prerouting priority -100; }; }":                true,
+		"table ip6 o { chain c { type filter hook prerouting priority -100; }; }":            true,
+		"table ip6 o { chain c { type nat hook postrouting priority 100; }; }":               true,
+		"table ip6 o { chain c { type nat hook prerouting priority -100; }; }":               false,
+		"table ip6 boxwire { chain c { type nat hook prerouting priority -100; }; }":         false,
+		"table inet o { chain c { type nat hook output priority -100; policy accept; }; }":   false,
+		"table inet o { chain c { type nat hook postrouting priority 100; }; chain d { }; }": true,
+	} {
+		ns := netnstest.New(t)
+		gw := open(t, ns)
+		if rules != "" {
+			testutil.Run(t, ns, "nft", rules)
+		}
+		if got, err := gw.translatesAlone(t.Context()); got != want || err != nil {
+			t.Errorf("%s: %v, %v", rules, got, err)
+		}
+	}
+}
+
+// A flow that another program has translated from the same number to the same number stays.
+func TestUnpublishSparesWhatOthersTranslate(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	s := newTopology(t)
+	testutil.Run(t, s.host, "nft", "table inet other { chain c { type nat hook output priority -110; "+
+		"ip daddr 192.0.2.77 udp dport 5300 dnat ip to 198.51.100.9:53; ip6 daddr 2001:db8:77::1 udp dport 5300 dnat ip6 to [fd88::2]:53; }; }")
+	testutil.Run(t, s.host, "ip", "-6", "route", "add", "2001:db8:77::/64", "via", "fd88::2")
+	testutil.Run(t, s.host, "ip", "route", "add", "192.0.2.77/32", "via", "10.88.0.2")
+	echo(t, s.box, "[fd88::2]:53", "six")
+	echo(t, s.box, "10.88.0.2:53", "four")
+	ports := []Port{udp("0.0.0.0:5300", "10.88.0.2:53", "web"), udp("[::]:5300", "[fd88::2]:53", "web")}
+	if err := s.gw.Publish(t.Context(), ports...); err != nil {
+		t.Fatal(err)
+	}
+	for from, to := range map[*netns.NS][]string{
+		s.outside: {"203.0.113.1:5300", "[2001:db8:1::1]:5300"}, s.host: {"192.0.2.77:5300", "[2001:db8:77::1]:5300"},
+	} {
+		for _, addr := range to {
+			c, err := from.Dial(t.Context(), "udp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if _, err := c.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	tracked := func() (to []string) {
+		t.Helper()
+		all, err := s.gw.ListFlows(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range all {
+			if f.Original.Dst.Port() == 5300 {
+				to = append(to, f.Original.Dst.String())
+			}
+		}
+		slices.Sort(to)
+		return to
+	}
+	if got, want := tracked(), []string{"192.0.2.77:5300", "203.0.113.1:5300", "[2001:db8:1::1]:5300", "[2001:db8:77::1]:5300"}; !slices.Equal(got, want) {
+		t.Fatalf("the flows are %v, want %v", got, want)
+	}
+	if err := s.gw.Unpublish(t.Context(), ports...); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := tracked(), []string{"192.0.2.77:5300", "[2001:db8:77::1]:5300"}; !slices.Equal(got, want) {
+		t.Errorf("unpublished, the flows are %v, want %v", got, want)
+	}
+}
+
 // A port on all addresses of both families ends in one call, whatever has come
 // through it: no visitor, or visitors of one family. What a box has with the
 // same port of another machine goes on.

@@ -24,9 +24,10 @@ import (
 // (DeletePinholes leaves flows), or it belongs to another program.
 type sweep struct {
 	n       *NAT
-	had, is []item // the table before the change and after
-	all     bool   // look at all flows, and not only at those of networks that changed
-	rebuilt bool   // the table was missing or damaged: any flow may have begun meanwhile
+	had, is []item // the table before the change and after, but for kept
+	kept    *portMatch
+	all     bool // look at all flows, and not only at those of networks that changed
+	rebuilt bool // the table was missing or damaged: any flow may have begun meanwhile
 
 	old, now *flowPolicy // the policies of had and is
 	routes   routeKinds
@@ -80,13 +81,13 @@ func (s *sweep) run(ctx context.Context) error {
 	if any, err := table.Any(ctx); err != nil || !any {
 		return notEnded(err)
 	}
-	if s.old, err = newFlowPolicy(s.had, old); err != nil {
+	if s.old, err = newFlowPolicy(s.had, old, s.kept); err != nil {
 		return err
 	}
-	if s.now, err = newFlowPolicy(s.is, now); err != nil {
+	if s.now, err = newFlowPolicy(s.is, now, s.kept); err != nil {
 		return err
 	}
-	if len(old)+len(now)+s.old.ports()+s.now.ports() == 0 {
+	if len(old)+len(now)+s.old.size+s.now.size == 0 {
 		return nil
 	}
 	// First select the flows that may end. The kernel is asked for the addresses of these only.

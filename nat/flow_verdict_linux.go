@@ -23,15 +23,17 @@ type hostPort struct {
 // network, because the rules accept no other source from the network's interface.
 type flowPolicy struct {
 	single  map[hostPort]Port
+	kept    *portMatch // more of single
+	size    int        // how many ports and ranges there are
 	ranges  []Port
 	nets    []NetworkState
 	enabled [2]map[string]bool  // links that forward for the networks only, by family
 	limited map[netip.Addr]bool // boxes with a policy for Egress
 }
 
-// newFlowPolicy returns the policy of a table with these items and networks.
-func newFlowPolicy(items []item, nets []NetworkState) (*flowPolicy, error) {
-	r := &flowPolicy{single: make(map[hostPort]Port), nets: nets, limited: make(map[netip.Addr]bool)}
+// newFlowPolicy returns the policy of a table with these items and networks, and with the kept ports.
+func newFlowPolicy(items []item, nets []NetworkState, kept *portMatch) (*flowPolicy, error) {
+	r := &flowPolicy{single: make(map[hostPort]Port), kept: kept, nets: nets, limited: make(map[netip.Addr]bool)}
 	for i, f := range families {
 		r.enabled[i] = make(map[string]bool)
 		for _, it := range items {
@@ -53,11 +55,23 @@ func newFlowPolicy(items []item, nets []NetworkState) (*flowPolicy, error) {
 			r.single[hostPort{p.Proto, p.Host}] = p
 		}
 	}
+	r.size = len(ports)
+	for p := range kept.published {
+		r.size++
+		if p.isRange() {
+			r.ranges = append(r.ranges, p.normal())
+		}
+	}
 	return r, err
 }
 
-// ports returns the number of published ports and ranges.
-func (r *flowPolicy) ports() int { return len(r.single) + len(r.ranges) }
+// port returns the single port that is published on exactly this address and number.
+func (r *flowPolicy) port(proto Proto, host netip.AddrPort) (Port, bool) {
+	if p, ok := r.single[hostPort{proto, host}]; ok {
+		return p, true
+	}
+	return r.kept.has(proto, host)
+}
 
 // flowVerdict is what a flowPolicy says about a flow.
 type flowVerdict int
@@ -252,16 +266,16 @@ func discovers(f *ct.Flow) bool {
 // published.
 func (r *flowPolicy) box(f *ct.Flow) (netip.AddrPort, bool) {
 	proto, to := Proto(f.Orig.Proto), f.Orig.Dst
-	if proto.check() != nil || r.ports() == 0 {
+	if proto.check() != nil || r.size == 0 {
 		return netip.AddrPort{}, false
 	}
 	if src := f.Orig.Src.Addr(); src.Is6() && (src.IsLinkLocalUnicast() || to.Addr().IsLoopback()) {
 		return netip.AddrPort{}, false // prerouting and output leave these alone
 	}
-	if p, ok := r.single[hostPort{proto, to}]; ok {
+	if p, ok := r.port(proto, to); ok {
 		return p.Box, true
 	}
-	if p, ok := r.single[hostPort{proto, netip.AddrPortFrom(unspecified(to.Addr()), to.Port())}]; ok {
+	if p, ok := r.port(proto, netip.AddrPortFrom(unspecified(to.Addr()), to.Port())); ok {
 		return p.Box, true
 	}
 	c := portlock.Range{Proto: uint8(proto), Addr: to.Addr(), First: to.Port(), Last: to.Port()}

@@ -21,7 +21,7 @@ func TestAFlowIsJudgedByTheTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := newFlowPolicy(items, nets)
+	r, err := newFlowPolicy(items, nets, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,6 +82,9 @@ func (n *NAT) forwardLinks(ctx context.Context, nets []Network) (bool, error) {
 		return false, err
 	}
 	defer n.unlock()
+	if err := n.yieldLinks(ctx, c); netns.IgnoreNotExist(err) != nil {
+		return false, err
+	}
 	err = n.run(ctx, c, tx)
 	return tx.plan.Writes(), err
 }

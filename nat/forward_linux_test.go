@@ -2,6 +2,7 @@ package nat
 
 import (
 	"github.com/boxwire/boxwire/netns/netnstest"
+	"os"
 	"strings"
 	"testing"
 
@@ -97,6 +98,54 @@ func TestAMachineMadeARouterMeanwhileStaysOne(t *testing.T) {
 	expect(t, ns, map[string]string{"ipv4/conf/up0/forwarding": "1", "ipv4/conf/br0/forwarding": "1", "ipv4/conf/br0/route_localnet": "0"})
 	if out := testutil.Run(t, ns, "nft", "list", "set", "inet", "boxwire", "flipped4"); strings.Contains(out, "up0") {
 		t.Errorf("still recorded: %s", out)
+	}
+}
+
+// A program that makes the machine a router after us wants its neighbours' packets forwarded, too.
+func TestAMachineMadeARouterForwardsForItsNeighbours(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	for name, look := range map[string]func(gw *NAT, net Network) error{
+		"AcceptForward": func(gw *NAT, _ Network) error { return gw.AcceptForward(t.Context()) },
+		"Maintain": func(gw *NAT, net Network) error {
+			_, err := gw.forwardLinks(t.Context(), []Network{net})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newTopology(t)
+			net := Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16", "fd88::/64")}
+			neighbours := func(want4, want6 string) {
+				t.Helper()
+				try(t, attempt{"other way", s.outside, TCP, "10.89.0.2:80", want4}, attempt{"other way", s.outside, TCP, "[fd89::2]:80", want6},
+					attempt{"host", s.outside, TCP, "203.0.113.1:1", "203.0.113.9"})
+			}
+			serve(t, s.other, ":80")
+			s.waitReady(t)
+			if err := look(s.gw, net); err != nil {
+				t.Fatal(err)
+			}
+			neighbours(none, none)
+			setSysctl(t, s.host, "ipv4/ip_forward", "1")
+			if err := look(s.gw, net); err != nil {
+				t.Fatal(err)
+			}
+			neighbours("203.0.113.9", none)
+			setSysctl(t, s.host, "ipv6/conf/all/forwarding", "1")
+			if err := look(s.gw, net); err != nil {
+				t.Fatal(err)
+			}
+			after := map[string]string{"ipv4/conf/up0/forwarding": "1"}
+			if _, err := os.Stat("/proc/sys/net/ipv6/conf/all/force_forwarding"); err == nil { // without it, the switch may be ours
+				neighbours("203.0.113.9", "2001:db8:1::9")
+				after["ipv6/conf/up0/forwarding"], after["ipv6/conf/up0/force_forwarding"] = "1", "0"
+			}
+			if err := s.gw.Delete(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, s.host, after)
+		})
 	}
 }
 

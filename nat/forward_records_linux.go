@@ -62,6 +62,49 @@ func (n *NAT) restoreLinks(ctx context.Context, c nft.Conn) error {
 	return n.run(ctx, c, new(restoreLinksTx))
 }
 
+// routed returns the records of links that another program has made forward as well, by the global
+// switch of a family: the host is a router then, and its neighbours may use it.
+func (n *NAT) routed(ctx context.Context, r records) (all []item, err error) {
+	for _, f := range families {
+		var some []item
+		for _, it := range r.items {
+			if it.set == f.enabled {
+				some = append(some, it)
+			}
+		}
+		// The switch may be on for the sake of our networks.
+		if len(some) == 0 || slices.ContainsFunc(some, func(it item) bool { return it.network() == forwarding.All }) {
+			continue
+		}
+		name := "net.ipv4.ip_forward"
+		if f.v6 {
+			name = "net.ipv6.conf.all.forwarding"
+		}
+		on, err := n.ns.Sysctl(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if on != "0" {
+			all = append(all, some...)
+		}
+	}
+	return all, nil
+}
+
+// yieldLinks restores the links that routed returns, which go on forwarding, and deletes their
+// records.
+func (n *NAT) yieldLinks(ctx context.Context, c nft.Conn) error {
+	r, err := n.readRecords(ctx, c)
+	if err != nil {
+		return err
+	}
+	routed, err := n.routed(ctx, r)
+	if err != nil || len(routed) == 0 {
+		return err
+	}
+	return n.restoreLinks(ctx, c)
+}
+
 // restoreLinksTx restores links and deletes their records.
 type restoreLinksTx struct {
 	tableTx
@@ -79,8 +122,16 @@ func (tx *restoreLinksTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Bat
 			return nil, err
 		}
 	}
-	tx.done = r.unneeded()
-	if err := forwarding.Restore(ctx, tx.n.ns, tx.done.changes()); err != nil {
+	if tx.done, err = tx.unneeded(ctx, r); err != nil {
+		return nil, err
+	}
+	alone := tx.done
+	if len(r.nets) == 0 {
+		if alone, err = tx.n.handOver(ctx, tx.c, alone); err != nil {
+			return nil, err
+		}
+	}
+	if err := forwarding.Restore(ctx, tx.n.ns, alone.changes()); err != nil {
 		return nil, err
 	}
 	b := nft.NewBatch(tx.n.table)
@@ -91,7 +142,21 @@ func (tx *restoreLinksTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Bat
 // Committed reports whether all unneeded records are deleted.
 func (tx *restoreLinksTx) Committed(ctx context.Context) (bool, error) {
 	r, err := tx.n.readRecords(ctx, tx.c)
-	return len(r.unneeded().items) == 0, err
+	if err == nil {
+		r, err = tx.unneeded(ctx, r)
+	}
+	return len(r.items) == 0, err
+}
+
+// unneeded returns the records that no network needs, and those of a router's links.
+func (tx *restoreLinksTx) unneeded(ctx context.Context, r records) (records, error) {
+	some := r.unneeded()
+	if len(r.nets) == 0 {
+		return some, nil
+	}
+	routed, err := tx.n.routed(ctx, r)
+	some.items = append(some.items, routed...)
+	return some, err
 }
 
 // explain ignores that the table is gone.

@@ -56,8 +56,8 @@ const maxName = 64
 // # The table
 //
 // Open installs a fixed set of chains, rules and empty sets in one transaction. All state is
-// elements of those sets: one or two for a published port, nine for a masqueraded network with
-// IPv4, thirteen with IPv6 as well. `nft list table inet boxwire` shows them. The owner of a port
+// elements of those sets: one or two for a published port, ten for a masqueraded network with
+// IPv4, fifteen with IPv6 as well, and a few more with subnets of odd lengths. `nft list table inet boxwire` shows them. The owner of a port
 // is the element's comment. Delete removes everything. Rules of other programs do not change, and a
 // packet that another table drops stays dropped.
 //
@@ -97,24 +97,45 @@ const maxName = 64
 //
 // # Beside other programs
 //
+// What Docker, containerd, podman, netavark, firewalld, ufw, udev, NetworkManager and
+// systemd-networkd do to boxes was measured with the programs themselves. The page BESIDE.md in the
+// directory of this package says it, with the settings. In short:
+//
+// Docker and ufw drop what they do not know. [NAT.AcceptForward] makes them accept the boxes.
+//
 // firewalld filters by zones (firewalld.zones(5)). A network's interface without a zone belongs to
-// the default zone, which may close the boxes' way out and the host's services to them.
-// `firewall-cmd --permanent --zone=trusted --add-interface=boxwire0`, once for each interface,
-// opens both. A reload of firewalld does not change this table.
+// the default zone. The zone public, the usual default, closes the host's services to the boxes. It
+// also closes the way out, unless the uplink was added to the zone by its name, as NetworkManager
+// does. With br_netfilter it separates boxes of one bridge. Published ports answer in every zone.
 //
-// NetworkManager manages all devices but lo by default (NetworkManager.conf(5)). A file in
-// /etc/NetworkManager/conf.d with [keyfile] and
-// unmanaged-devices=interface-name:boxwire*;interface-name:veth* excludes the links of boxes. The
-// names are those that the program chooses.
+//   - `firewall-cmd --permanent --zone=trusted --add-interface=boxwire0`, once for each interface, and
+//     `firewall-cmd --reload` open both.
+//   - A zone of the boxes with a policy to the zone ANY, whose target is ACCEPT, opens the way out alone
+//     (firewalld.policies(5)).
 //
-// When systemd-networkd starts, it removes routes, rules and next hops of other programs
-// (networkd.conf(5)). ManageForeignRoutes=no (systemd 246), ManageForeignRoutingPolicyRules=no
-// (249) and ManageForeignNextHops=no (256) in its section [Network] prevent that. It never removes
-// routes and rules of the protocol kernel.
+// A reload or restart of firewalld changes nothing of this table. Connections that begin during it wait
+// for their next packet.
+//
+// ufw closes the way out, published ports and the host's services to boxes when it is enabled.
+// [NAT.AcceptForward] opens the first two, and lasts over `ufw reload`.
+// `ufw allow in on boxwire0` opens the host's services.
+//
+// NetworkManager leaves a bridge and its ports as they are, until `nmcli networking off`, which
+// removes the bridge's addresses, and then its ports. A file in /etc/NetworkManager/conf.d with
+// [keyfile] and unmanaged-devices=interface-name:boxwire*;interface-name:veth* excludes the links of
+// boxes. The names are those that the program chooses.
+//
+// When systemd-networkd starts, it removes rules of other programs, and their routes and next hops
+// but for those on links that it does not manage (networkd.conf(5)). ManageForeignRoutes=no (systemd
+// 246), ManageForeignRoutingPolicyRules=no (249) and ManageForeignNextHops=no (256) in its section
+// [Network] prevent that. A .network file with Name=* takes the bridge and its ports, unless an
+// earlier one has Unmanaged=yes for them (systemd.network(5)). If networkd replaces the address of
+// the uplink, routes by way of that and masqueraded connections end: see KeepConfiguration= there,
+// and Network.SNAT.
 //
 // systemd-udevd replaces a hardware address that the kernel chose, soon after the link is made
 // (systemd.link(5), MACAddressPolicy=persistent in 99-default.link). It keeps an address that the
-// link was made with.
+// link was made with, as link.Create makes it.
 type NAT struct {
 	ns    *netns.NS
 	table string

@@ -245,7 +245,10 @@ func (d *deleteTx) Committed(ctx context.Context) (bool, error) {
 // restore restores the host's settings and deletes the table. The table goes last: it says what to
 // restore, and drops packets from links that still forward.
 func (d *deleteTx) restore(ctx context.Context) error {
-	err := forwarding.Restore(ctx, d.n.ns, recordsOf(d.facts).changes())
+	alone, err := d.n.handOver(ctx, d.c, recordsOf(d.facts))
+	if err == nil {
+		err = forwarding.Restore(ctx, d.n.ns, alone.changes())
+	}
 	if err = errors.Join(err, d.n.unreserve(ctx, d.c)); err != nil {
 		return err
 	}

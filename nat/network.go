@@ -53,8 +53,12 @@ import (
 // own published ports, are forwarded.
 //
 // DeleteNetwork of the last network and Delete restore the links, unless net.ipv4.ip_forward was
-// set to 1 meanwhile. Links that forward already are not recorded. So a host that routes for others
-// sets net.ipv4.ip_forward before the first network is added.
+// set to 1 meanwhile. If another table of this library has networks, the links go on forwarding for
+// these: the records move to that table, which restores the links in its turn. Links that forward already are not recorded. So a host that routes for others
+// sets net.ipv4.ip_forward before the first network is added. If another program sets it later, as
+// dockerd does, the records are deleted by the next AcceptForward, and Maintain does it with the next
+// link that appears. From then on the host routes for its neighbours. With IPv6 that is so if
+// net.ipv6.conf.all.forwarding is not this package's doing.
 //
 // A link that appears after AddNetwork, be it the network's interface or a new uplink, does not
 // forward at once. The default for new links (net.ipv4.conf.default.forwarding) does not change,
@@ -121,6 +125,9 @@ type Network struct {
 	// outgoing link. The source port stays, as with Docker and netavark, unless another flow to the
 	// same destination has it or it is published for another box. Without Masquerade and SNAT boxes
 	// send with their own addresses, and the outside needs a route to them.
+	//
+	// If that link goes down or loses the address, the kernel forgets the connections, and they break
+	// even if the address comes back at once (nf_nat_masquerade.c). With SNAT they go on.
 	Masquerade bool
 
 	// SNAT replaces the source of what boxes send to the outside by the address of its family,

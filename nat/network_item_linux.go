@@ -53,6 +53,9 @@ func (n Network) items() []item {
 			}
 			anywhere.Comment = n.Interface // which its key does not say
 			add(f.same, own)
+			for _, it := range nearItems(r, key) {
+				add(it.set, it.elem)
+			}
 			add(f.nets, anywhere)
 		}
 	}
@@ -122,7 +125,7 @@ var perInterface = []string{
 
 // manyOf are the sets that a network may have several elements in, or one by another
 // key than its interface.
-var manyOf = []string{"within", "pair", "same4", "same6", "nets4", "nets6", "behind4", "behind6", "trusted4", "trusted6", "far4", "far6"}
+var manyOf = []string{"within", "pair", "same4", "same6", "wide4", "near4", "near6", "nets4", "nets6", "behind4", "behind6", "trusted4", "trusted6", "far4", "far6"}
 
 // held reads the items of the network of an interface: those that its items method returned when it
 // was added. It is nil if there is no network.
@@ -186,6 +189,10 @@ func (n *NAT) held(ctx context.Context, c nft.Conn, iface string) ([]item, error
 // names them (nf_tables_commit). With all deletions before all additions, a network that goes could
 // activate the set within before the addresses of a network that comes are active in same.
 func changeItems(b *nft.Batch, have, want []item) {
+	if len(have) == 0 {
+		addItems(b, want)
+		return
+	}
 	old := byKey(have)
 	var add, del []item
 	for _, it := range want {

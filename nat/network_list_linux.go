@@ -80,7 +80,7 @@ type networkList struct {
 // add decodes an element of a network.
 func (l *networkList) add(it item) error {
 	switch it.set {
-	case "nets4", "nets6", "within": // they follow from the others
+	case "wide4", "near4", "near6", "nets4", "nets6", "within": // they follow from the others
 	case "same4", "same6", "behind4", "behind6", "trusted4", "trusted6":
 		return l.addPrefix(it)
 	case "far4", "far6":

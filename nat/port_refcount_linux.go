@@ -43,17 +43,17 @@ func refCount(e *nft.Element) int {
 	return int(binary.NativeEndian.Uint32(e.Data))
 }
 
-// refItems are the counts of published ports, as elements.
-func refItems(ports []Port) []item {
-	var c refChange
-	c.add(ports, 1)
-	items := make([]item, len(c.all))
-	room := make([]byte, 0, 12*len(items))
-	for i, r := range c.all {
-		items[i] = r.item(&room, c.delta[r])
+// refOf returns the key of the count that an element of a set holds. ok is false for another set, and
+// for what is no count.
+func refOf(set string, e *nft.Element) (r portRef, ok bool) {
+	if !isRefSet(set) || len(e.Key) != 8 || len(e.Data) != 4 {
+		return r, false
 	}
-	return items
+	return portRef{familyOfSet(set).v6, Proto(e.Key[0]), binary.BigEndian.Uint16(e.Key[4:])}, true
 }
+
+// isRefSet reports whether a set holds the counts of ports.
+func isRefSet(set string) bool { return set == families[0].refs || set == families[1].refs }
 
 // refChange is by how much counts change when the published ports change.
 type refChange struct {

@@ -53,8 +53,9 @@ type syncTx struct {
 	nets    []Network // of the state, checked
 	fault   Port      // the one that an error is about
 
-	have     []item        // the elements of the table
-	want     []item        // the elements of the state
+	match    portMatch     // of the ports that the table has as the state wants them
+	have     []item        // the other elements of the table
+	want     []item        // the other elements of the state
 	ports    []Port        // those that shall be published
 	plan     *plan         // for the host's links
 	hold     portlock.Hold // what Build has reserved
@@ -102,7 +103,7 @@ func (s *syncTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error
 			s.want = append(s.want, it)
 		}
 	}
-	if !whole {
+	if s.match.all = !whole; !whole {
 		s.want = append(s.want, s.n.forgotten(s.want)...)
 	}
 	loopback := make(map[string]bool)
@@ -176,16 +177,19 @@ func (s *syncTx) wantPorts() error {
 	if err != nil {
 		return err
 	}
-	others := len(ports) > 0
-	ports = append(ports, s.desired.Ports...)
-	if others {
+	if len(ports) == 0 {
+		ports = s.desired.Ports
+	} else {
+		ports = append(ports, s.desired.Ports...)
 		if i, j, found := overlap(ports); found {
 			s.fault = ports[j]
 			return errTaken{ports[i]}
 		}
 	}
-	s.want = append(s.want, portItems(s.desired.Ports)...)
-	s.want = append(s.want, refItems(ports)...)
+	if s.match.right == nil { // there is no table
+		s.match.count(nil)
+	}
+	s.want = append(s.want, s.match.missing()...)
 	s.want = append(s.want, ownItems(ports)...)
 	s.want = append(s.want, spanItems(ports)...)
 	s.ports = ports
@@ -213,21 +217,7 @@ func (s *syncTx) list(ctx context.Context) error {
 // reserve reserves the ports of the state. A port that is published already need not be free: it is
 // translated, whichever program has bound it.
 func (s *syncTx) reserve(ctx context.Context) (err error) {
-	there := make(map[setKey]nft.Element, len(s.have))
-	for _, it := range s.have {
-		if isPortSet(it.set) {
-			there[it.setKey()] = it.elem
-		}
-	}
-	var old, fresh []Port
-	for _, p := range s.desired.Ports {
-		it := p.singles()[0].item()
-		if e, ok := there[it.setKey()]; ok && e.Equal(&it.elem) {
-			old = append(old, p)
-		} else {
-			fresh = append(fresh, p)
-		}
-	}
+	old, fresh := s.match.split(s.desired.Ports)
 	s.n.ports.Refresh() // the administrator may have changed it
 	if _, err := s.n.reserve(ctx, &s.hold, old, true); err != nil {
 		return err
@@ -240,6 +230,7 @@ func (s *syncTx) reserve(ctx context.Context) (err error) {
 // has the present skeleton. A table that is not ours is os.ErrExist.
 func (s *syncTx) read(ctx context.Context) (there, whole bool, err error) {
 	s.have = nil
+	s.match.reset(s.desired.Ports)
 	table := s.n.table
 	if err := s.guards.read(ctx, s.n, s.c); err != nil {
 		return false, false, err
@@ -255,16 +246,13 @@ func (s *syncTx) read(ctx context.Context) (there, whole bool, err error) {
 		return false, false, err
 	}
 	for _, set := range skeletonSets() {
-		elems, err := s.c.Elements(ctx, table, set.Name)
+		err := s.readSet(ctx, set.Name)
 		if errors.Is(err, os.ErrNotExist) {
 			whole = false
 			continue
 		}
 		if err != nil {
 			return false, false, err
-		}
-		for _, e := range elems {
-			s.have = append(s.have, item{set.Name, e})
 		}
 	}
 	if err = s.readPolicies(ctx); err == nil && whole { // another program may have changed the rules only
@@ -273,16 +261,42 @@ func (s *syncTx) read(ctx context.Context) (there, whole bool, err error) {
 	return true, whole, err
 }
 
+// readSet adds the elements of a set to those of the table. The counts of ports come behind the
+// ports.
+func (s *syncTx) readSet(ctx context.Context, set string) error {
+	if isRefSet(set) && s.match.right == nil {
+		others := slices.DeleteFunc(slices.Clone(s.have), func(it item) bool { return s.desired.owns(it.elem.Comment) })
+		ports, err := decodeItems(others)
+		if err != nil {
+			return err
+		}
+		s.match.count(ports)
+	}
+	before, wanted := len(s.have), s.match.matcher(set)
+	reset := func() {
+		s.have = s.have[:before]
+		s.match.forget(set)
+	}
+	return s.c.EachElement(ctx, s.n.table, set, reset, func(e *nft.Element) error {
+		if wanted == nil || !wanted(e) {
+			s.have = append(s.have, item{set, e.Clone()})
+		}
+		return nil
+	})
+}
+
 // Committed reports whether the table is whole and has the wanted items.
 func (s *syncTx) Committed(ctx context.Context) (bool, error) {
 	if gone, ask, err := s.closedAhead(ctx); ask {
 		return gone, err
 	}
-	_, whole, err := s.read(ctx)
+	now := &syncTx{tableTx: s.tableTx, desired: s.desired, guards: guardPart{want: s.guards.want}}
+	_, whole, err := now.read(ctx)
+	want := slices.DeleteFunc(slices.Clone(s.want), now.match.holds)
 	b := nft.NewBatch(s.n.table)
-	changeItems(b, s.have, append(slices.Clone(s.want), s.plan.facts...))
+	changeItems(b, now.have, append(want, s.plan.facts...))
 	if err == nil {
-		err = s.guards.change(b, whole)
+		err = now.guards.change(b, whole)
 	}
 	return whole && b.Len() == 0, err
 }
@@ -293,7 +307,7 @@ func (s *syncTx) Committed(ctx context.Context) (bool, error) {
 // been killed between transaction and flush.
 func (s *syncTx) flush(ctx context.Context) error {
 	had := append(s.have, s.closing.items...)
-	sw := sweep{n: s.n, had: had, is: append(slices.Clone(s.want), s.plan.facts...), rebuilt: s.rebuilt, all: s.rebuilt || !s.n.staleFlushed}
+	sw := sweep{n: s.n, had: had, is: append(slices.Clone(s.want), s.plan.facts...), kept: &s.match, rebuilt: s.rebuilt, all: s.rebuilt || !s.n.staleFlushed}
 	err := errors.Join(sw.run(ctx), s.sweepPolicies(ctx, sw.all))
 	if sw.all {
 		s.n.staleFlushed = err == nil
@@ -314,7 +328,10 @@ func (s *syncTx) flush(ctx context.Context) error {
 		}
 		was, there := old[it.setKey()]
 		delete(old, it.setKey())
-		p, err := decodeItem(it)
+		if !there {
+			was = it
+		}
+		p, err := decodeItem(was)
 		switch {
 		case err != nil:
 			return err
@@ -338,7 +355,7 @@ func (s *syncTx) flush(ctx context.Context) error {
 func (s *syncTx) finish(ctx context.Context) error {
 	s.changed = s.differs
 	s.n.remember(s.facts())
-	s.n.elements = len(s.want)
+	s.n.elements = len(s.want) + s.match.kept()
 	err := s.flush(ctx)
 	s.n.retain(expand(s.ports))
 	s.hold.Rebind(ctx)

@@ -80,7 +80,7 @@ func completeNetworks(items []item) ([]item, error) {
 	}
 	items = slices.DeleteFunc(items, func(it item) bool {
 		w, wanted := want[it.setKey()]
-		if addresses(it.set) && known[it.network()] && (!wanted || w.elem.Comment != it.elem.Comment) {
+		if (addresses(it.set) || isNear(it.set)) && known[it.network()] && (!wanted || w.elem.Comment != it.elem.Comment) {
 			return true
 		}
 		if !isPortSet(it.set) {

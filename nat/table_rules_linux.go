@@ -81,11 +81,13 @@ func forwardRules(b *nft.Batch) {
 		&expr.Byteorder{SourceRegister: regA, DestRegister: regA, Op: expr.ByteorderHton, Len: 2, Size: 2},
 		&expr.Exthdr{SourceRegister: regA, Type: 2, Offset: 2, Len: 2, Op: expr.ExthdrOpTcpopt}, // option 2: maximum segment size
 	}
-	b.AddRule("mss", rule(syn, oifIn("mss"), clamp)...)
-	b.AddRule("mss", rule(syn, iifIn("mss"), clamp)...)
+	b.AddRule("mss", rule(syn, gotoChain("clamp"))...) // one rule for all other packets
+	tcp := l4(unix.IPPROTO_TCP)                        // nft wants it in each rule about an option
+	b.AddRule("clamp", rule(tcp, oifIn("mss"), clamp)...)
+	b.AddRule("clamp", rule(tcp, iifIn("mss"), clamp)...)
 	size := exprs{lookup("mss_size"), &expr.Exthdr{SourceRegister: regA, Type: 2, Offset: 2, Len: 2, Op: expr.ExthdrOpTcpopt}}
-	b.AddRule("mss", rule(syn, exprs{meta(expr.MetaKeyOIFNAME, regA)}, size)...)
-	b.AddRule("mss", rule(syn, exprs{meta(expr.MetaKeyIIFNAME, regA)}, size)...)
+	b.AddRule("clamp", rule(tcp, exprs{meta(expr.MetaKeyOIFNAME, regA)}, size)...)
+	b.AddRule("clamp", rule(tcp, exprs{meta(expr.MetaKeyIIFNAME, regA)}, size)...)
 
 	// These are rules and no verdict map. While a transaction deletes a map together with the
 	// table, packets in the chain do not find its elements any more (nft_map_deactivate), and the

@@ -67,8 +67,8 @@ func outgoing(b *nft.Batch) {
 	movePorts(b)
 	visitors(b)
 
-	b.AddRule("shadows", rule(oifIn("ifs"), accept())...)
 	b.AddRule("shadows", rule(ctFlag(expr.CtKeySTATE, expr.CtStateBitNEW, true), ctFlag(expr.CtKeySTATUS, statusSNAT, true), gotoChain("hidden"))...)
+	b.AddRule("hidden", rule(oifIn("ifs"), accept())...)
 	b.AddRule("hidden", rule(iifIn("ifs"), gotoChain("shadow"))...)
 	for _, f := range families {
 		b.AddRule("hidden", rule(ctDNAT(true), f.farDestination(), exprs{inMap(f.far)}, gotoChain("shadow"))...)

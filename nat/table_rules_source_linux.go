@@ -20,17 +20,26 @@ import (
 // guard adds the rules of the chain guard and its subchains, which check sources.
 func guard(b *nft.Batch) {
 	b.AddRule("guard", rule(exprs{meta(expr.MetaKeyIIF, regA), eq(host32(1)...)}, accept())...) // lo is 1 in every namespace
-	b.AddRule("guard", rule(iifIn("lo_ok"), accept())...)
-	b.AddRule("guard", rule(ip4(), exprs{network(dst4, 1, regA), eq(127)}, drop())...)
-	b.AddRule("guard", rule(ip4(), exprs{network(src4, 1, regA), eq(127)}, drop())...)
+	// Links like lo are odd, and few: only for what would be dropped or left untracked are they looked up.
+	ordinary := exprs{
+		meta(expr.MetaKeyIIFNAME, regA), &expr.Lookup{SourceRegister: regA, SetName: "lo_ok", Invert: true},
+	}
+	b.AddRule("guard", rule(ip4(), exprs{network(dst4, 1, regA), eq(127)}, ordinary, drop())...)
+	b.AddRule("guard", rule(ip4(), exprs{network(src4, 1, regA), eq(127)}, ordinary, drop())...)
 	b.AddRule("guard", rule(iifIn("ifs"), gotoChain("sources"))...)
 	for _, f := range families {
 		b.AddRule("guard", rule(f.sourceInNets(), gotoChain("claimed"))...)
 	}
 	// With br_netfilter, the firewall sees packets that the host itself sends through a bridge port
 	// whose other end it has. They are tracked and translated already.
-	b.AddRule("guard", rule(iifKind("bridge"), addrType(false), exprs{eq(host32(unix.RTN_LOCAL)...)}, notrack())...)
+	b.AddRule("guard", rule(iifKind("bridge"), ordinary, addrType(false), exprs{eq(host32(unix.RTN_LOCAL)...)}, notrack())...)
 
+	oddLink := rule(iifIn("lo_ok"), accept())
+	// Most packets are from here. One lookup in a hash table takes a third of the time of one among
+	// intervals.
+	for _, n := range nearSets {
+		b.AddRule("sources", rule(n.source(), exprs{in(n.set)}, accept())...)
+	}
 	for _, f := range families {
 		b.AddRule("sources", rule(f.source(expr.MetaKeyIIFNAME), exprs{in(f.same)}, accept())...)
 	}
@@ -53,12 +62,14 @@ func guard(b *nft.Batch) {
 	for _, f := range families {
 		b.AddRule("sources", rule(f.source(expr.MetaKeyIIFNAME), exprs{in(f.behind)}, accept())...)
 	}
+	b.AddRule("sources", oddLink...)
 	b.AddRule("sources", rule(toHost(b), gotoChain("strangers"))...)
 	b.AddRule("sources", rule(notrack(), accept())...)
 
 	b.AddRule("strangers", iifIn("foreign")...) // the lookup counts in the network's element
 	b.AddRule("strangers", drop()...)
 
+	b.AddRule("claimed", oddLink...)
 	b.AddRule("claimed", rule(toHost(b), drop())...)
 	b.AddRule("claimed", rule(notrack(), accept())...)
 }

@@ -14,7 +14,7 @@ import (
 // changes with every change of a set, chain or rule.
 const (
 	commentPrefix   = "boxwire skeleton"
-	skeletonVersion = 9
+	skeletonVersion = 10
 )
 
 var skeletonComment = fmt.Sprint(commentPrefix, " ", skeletonVersion)
@@ -78,6 +78,9 @@ func skeletonSets() []nft.Set {
 		{Name: "random_ports", Key: f(typeIfname)},
 		{Name: "same4", Key: f(typeAddr4, typeIfname), Interval: true},
 		{Name: "same6", Key: f(typeAddr6, typeIfname), Interval: true},
+		{Name: "wide4", Key: f(typeAddr4, typeIfname)},
+		{Name: "near4", Key: f(typeAddr4, typeIfname)},
+		{Name: "near6", Key: f(typeAddr6, typeIfname)},
 		{Name: "nets4", Key: f(typeAddr4, typeEther), Interval: true},
 		{Name: "nets6", Key: f(typeAddr6, typeEther), Interval: true},
 		{Name: "behind4", Key: f(typeAddr4, typeIfname), Interval: true},
@@ -115,6 +118,7 @@ func skeletonChains() []nft.Chain {
 		{Name: "input", Type: "filter", Hook: unix.NF_INET_LOCAL_IN, Priority: 0},
 		{Name: "resets", Type: "filter", Hook: unix.NF_INET_LOCAL_OUT, Priority: 0},
 		{Name: "mss", Type: "filter", Hook: unix.NF_INET_FORWARD, Priority: -150},
+		{Name: "clamp"},
 		{Name: "forward", Type: "filter", Hook: unix.NF_INET_FORWARD, Priority: 0},
 		{Name: "new_flow"},
 		{Name: "errors"},

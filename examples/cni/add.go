@@ -19,6 +19,9 @@ import (
 
 // add makes the attachment: all of it, or nothing.
 func add(ctx context.Context, r *request) (err error) {
+	if r.conf.as == modeLoopback {
+		return addLoopback(ctx, r)
+	}
 	if err := r.conf.requested(r.args.Args); err != nil {
 		return err
 	}
@@ -52,7 +55,7 @@ func add(ctx context.Context, r *request) (err error) {
 	br := &bridge{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, detach(ctx, r, br.made), br.restore(ctx, r))
+			err = errors.Join(err, detach(ctx, r, br.made), br.restore(ctx, r), r.freed())
 		}
 	}()
 	if r.conf.pool != nil {
@@ -95,7 +98,7 @@ func (r *request) clear(ctx context.Context) error {
 	if half, err = r.absent(ctx); err != nil || !half {
 		return err
 	}
-	return detach(ctx, r, false)
+	return errors.Join(detach(ctx, r, false), r.freed())
 }
 
 // openBox opens the container's namespace, which must not be the host's.
@@ -186,30 +189,52 @@ func (r *request) wire(ctx context.Context, br *bridge, box *netns.NS, l *lease)
 			}
 		}
 	}
+	// The kernel takes its time until the bridge forwards, and to close the socket of an announcement.
+	known := make(chan error, 1)
+	go func() { known <- r.makeKnown(ctx, br, port, eth, l) }()
+	err = r.equip(ctx, gw, box, port, eth, l)
+	if kerr := <-known; err == nil {
+		err = kerr
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r.result(br, port, eth, l), nil
+}
+
+// equip gives the pair what it has besides itself: routes, limits and published ports.
+func (r *request) equip(ctx context.Context, gw *nat.NAT, box *netns.NS, port, eth link.Link, l *lease) error {
 	if r.conf.IsDefaultGateway {
 		l.addDefaults()
 	}
 	if err := l.addRoutes(ctx, box, eth.Index); err != nil {
-		return nil, failed("adding the container's routes", err)
+		return failed("adding the container's routes", err)
 	}
-	if err := r.limit(ctx, port); err != nil {
-		return nil, failed("limiting the container's rate", err)
-	}
-	if err := r.publish(ctx, gw, l); err != nil {
-		return nil, err
-	}
-	if c.DisableContainerInterface { // nothing comes or goes
-		return r.result(br, port, eth, l), nil
-	}
-	if !ptp {
-		if err := settle(ctx, br.gate, port); err != nil {
-			return nil, err
+	if l.second {
+		if err := setAnswers(ctx, box); err != nil {
+			return failed("adding the container's rules", err)
 		}
 	}
-	if err := c.detect(ctx, eth, l); err != nil {
-		return nil, err
+	if err := r.limit(ctx, port); err != nil {
+		return failed("limiting the container's rate", err)
 	}
-	return r.result(br, port, eth, l), announce(ctx, eth)
+	return r.publish(ctx, gw, l)
+}
+
+// makeKnown waits until the container is reached, and tells its neighbours.
+func (r *request) makeKnown(ctx context.Context, br *bridge, port, eth link.Link, l *lease) error {
+	if r.conf.DisableContainerInterface { // nothing comes or goes
+		return nil
+	}
+	if r.conf.as != modePTP {
+		if err := settle(ctx, br.gate, port); err != nil {
+			return err
+		}
+	}
+	if err := r.conf.detect(ctx, eth, l); err != nil {
+		return err
+	}
+	return announce(ctx, eth)
 }
 
 // late says whether the container's port comes up only when more is set.

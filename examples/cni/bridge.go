@@ -292,8 +292,12 @@ func openNAT(ctx context.Context, host *netns.NS) (*nat.NAT, error) {
 
 // openOldNAT opens the table if there is one; nil means that there is none.
 func openOldNAT(ctx context.Context, host *netns.NS) (*nat.NAT, error) {
-	if err := nat.Check(ctx, host, table, nat.State{}); errors.Is(err, os.ErrNotExist) {
+	there, err := nat.Open(ctx, host, nat.Options{Name: table, ReadOnly: true})
+	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
+	}
+	if err == nil {
+		there.Close()
 	}
 	return openNAT(ctx, host) // which says what is wrong
 }
@@ -343,6 +347,9 @@ func dropBridge(ctx context.Context, r *request) error {
 // network or port.
 func dropTable(ctx context.Context, r *request, gw *nat.NAT) error {
 	_, err := link.Get(ctx, r.host, r.conf.segment())
+	if err == nil && r.shares { // its network is there, too; reading all of them takes its time
+		return nil
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		err = netns.IgnoreNotExist(gw.DeleteNetwork(ctx, r.conf.segment()))
 	}

@@ -38,6 +38,9 @@ func check(ctx context.Context, r *request) error {
 	if r.conf.PrevResult == nil {
 		return invalid("CHECK needs the prevResult of ADD", "")
 	}
+	if r.conf.as == modeLoopback {
+		return checkLoopback(ctx, r)
+	}
 	result, err := current.NewResultFromResult(r.conf.PrevResult)
 	if err != nil {
 		return types.NewError(types.ErrDecodingFailure, "prevResult cannot be read", err.Error())
@@ -275,7 +278,10 @@ func (r *request) checkBox(ctx context.Context, box *netns.NS, l *lease, mac str
 	if len(missing) > 0 {
 		return drift("%s has lost %v", eth.Name, missing)
 	}
-	return r.checkRoutes(ctx, box, eth.Index, l)
+	if err := r.checkRoutes(ctx, box, eth.Index, l); err != nil {
+		return err
+	}
+	return checkAnswers(ctx, box, l)
 }
 
 func (r *request) checkRoutes(ctx context.Context, box *netns.NS, dev int, l *lease) error {

@@ -29,7 +29,7 @@ import (
 // name.
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
-	case "boxwire", modeBridge, modePTP, modeMacvlan, modeIPVLAN, modeHostDevice, modeTap:
+	case "boxwire", modeBridge, modePTP, modeMacvlan, modeIPVLAN, modeVLAN, modeHostDevice, modeTap, modeLoopback:
 		main()
 	case "fakeipam":
 		fakeIPAM(version.All)

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -17,20 +18,43 @@ import (
 // del removes the attachment. What is gone already, the container's namespace
 // for one, is fine; one thing that cannot be removed does not keep the others.
 func del(ctx context.Context, r *request) error {
+	if r.conf.as == modeLoopback {
+		return delLoopback(ctx, r)
+	}
 	if r.conf.inside() {
 		return delInside(ctx, r)
 	}
-	unlock, err := lock()
+	unlock, err := r.lockDel()
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	return detach(ctx, r, false)
+	err = detach(ctx, r, false)
+	unlock()
+	return errors.Join(err, r.freed())
+}
+
+// lockDel locks out every ADD, but no other DEL, which shares nothing with this one: it changes
+// elements of its own in the firewall, and the allocator has a lock of its own. Where a port may have
+// to be handed over, and where a network goes with its container, it locks out all.
+func (r *request) lockDel() (unlock func(), err error) {
+	if r.conf.as != modeBridge {
+		return lock()
+	}
+	if unlock, err = lockShared(); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(waitingFile); errors.Is(err, fs.ErrNotExist) { // and only an ADD makes it
+		r.shares = true
+		return unlock, nil
+	}
+	unlock()
+	return lock()
 }
 
 // detach removes what an attachment has. It gives the addresses back last, when no
 // link answers for them any more. With bridge set it also removes the bridge, if
-// the plugin has made it and it has no port. The caller holds the lock.
+// the plugin has made it and it has no port. The caller holds the lock, and calls freed before
+// the plugin ends.
 func detach(ctx context.Context, r *request, bridge bool) error {
 	gw, err := unplug(ctx, r)
 	if gw != nil {
@@ -49,9 +73,8 @@ func detach(ctx context.Context, r *request, bridge bool) error {
 // unplug removes the link, the ports and then the policy of an attachment. Ports that another one of
 // the container waits for go over to it. It returns the table, if there is one.
 func unplug(ctx context.Context, r *request) (*nat.NAT, error) {
-	// The kernel takes its time for both, 10 to 30 ms, and has a lock for each.
 	unlinked := make(chan error, 1)
-	go func() { unlinked <- removeLink(ctx, r) }()
+	go func() { unlinked <- r.removeLink(ctx) }()
 	gw, err := openOldNAT(ctx, r.host)
 	if gw != nil {
 		err = netns.IgnoreNotExist(mended(ctx, gw, func() error { return gw.UnpublishOwner(ctx, r.at.owner()) }))
@@ -61,6 +84,9 @@ func unplug(ctx context.Context, r *request) (*nat.NAT, error) {
 		failed("withdrawing the container's ports", err),
 		failed("removing the container's link", gone),
 		r.wait(ctx, nil),
+	}
+	if gone == nil {
+		errs = append(errs, r.withdrawAnswers(ctx))
 	}
 	if gw != nil && gone == nil { // a container that is still there keeps its policy
 		errs = append(errs, deletePolicies(ctx, gw, func(owner string) bool { return owner == r.at.owner() }))
@@ -99,7 +125,7 @@ func isUnnamed(d link.Details) bool {
 
 // removeLink deletes the pair, with the link that limits its rate. It keeps a link
 // of that name that is not the plugin's.
-func removeLink(ctx context.Context, r *request) error {
+func (r *request) removeLink(ctx context.Context) error {
 	port, own, _, err := r.ours(ctx)
 	if errors.Is(err, os.ErrNotExist) || err == nil && !own {
 		return sweepLimits(ctx, r.host, func(alias string) bool { return alias == r.at.alias() })
@@ -110,11 +136,46 @@ func removeLink(ctx context.Context, r *request) error {
 	ifb, err := link.Get(ctx, r.host, ifbOf(port.Index))
 	switch {
 	case err == nil:
-		return link.DeleteAll(ctx, ifb, port)
+		return r.unlink(ctx, ifb, port)
 	case errors.Is(err, os.ErrNotExist):
-		return port.Delete(ctx)
+		return r.unlink(ctx, port)
 	}
 	return err
+}
+
+// unlink deletes links, the last of which is the host's end, and returns when they are gone from the
+// host and the container. Packets, addresses, the name and the bridge's port are gone by then. The
+// kernel frees the memory after a grace period, 10 to 30 ms later, and keeps the thread that deletes
+// until then. Meanwhile the plugin does the rest; freed waits for the end of it.
+func (r *request) unlink(ctx context.Context, links ...link.Link) error {
+	deleted := make(chan error, 1)
+	gone, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		var err error
+		if len(links) == 1 {
+			err = links[0].Delete(ctx)
+		} else {
+			err = link.DeleteAll(ctx, links...)
+		}
+		deleted <- err
+		stop()
+	}()
+	if links[len(links)-1].WaitGone(gone) != nil { // or it ended first
+		return <-deleted
+	}
+	r.unlinked = append(r.unlinked, deleted)
+	return nil
+}
+
+// freed waits until the kernel has freed what unlink has deleted.
+func (r *request) freed() error {
+	var errs []error
+	for _, deleted := range r.unlinked {
+		errs = append(errs, failed("removing the container's link", netns.IgnoreNotExist(<-deleted)))
+	}
+	r.unlinked = nil
+	return errors.Join(errs...)
 }
 
 // sweepLimits deletes the links that limited the rate of pairs that went with

@@ -140,6 +140,8 @@ func TestBadInputIsRefusedWithACode(t *testing.T) {
 		{`"ipam": {"type": "boxwire", "subnet": 7}`, "", 6, "subnet"},
 		{`"ipam": {"type": "boxwire", "subnet": "10.0.0.0/33"}`, "", 6, "33"},
 		{`"ipam": {"type": "boxwire", "subnet": "10.0.0.0/31"}`, "", 7, "no room"},
+		{`"ipam": {"type": "boxwire", "subnet": "10.0.0.7/24"}`, "", 7, "the subnet is 10.0.0.0/24"},
+		{`"ipam": {"type": "boxwire", "ranges": [[{"subnet": "fd89::7/64"}]]}`, "", 7, "the subnet is fd89::/64"},
 		{`"ipam": {"type": "boxwire", "subnet": "10.0.0.0/24", "gateway": "10.1.0.1"}`, "", 7, "not in"},
 		{`"ipam": {"type": "boxwire", "subnet": "10.0.0.0/24", "rangeStart": "10.0.0.9", "rangeEnd": "10.0.0.8"}`, "", 7, "ends before"},
 		{`"ipam": {"type": "nosuchplugin"}`, "", 999, "nosuchplugin"},

@@ -18,6 +18,9 @@ import (
 // a killed ADD has left. If the network then has no attachment, the bridge is
 // removed, provided that the plugin has made it and it has no port.
 func gc(ctx context.Context, r *request) error {
+	if r.conf.as == modeLoopback { // each is in its container
+		return nil
+	}
 	if r.conf.inside() {
 		return gcInside(ctx, r)
 	}

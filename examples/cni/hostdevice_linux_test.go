@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +11,8 @@ import (
 
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/version"
 )
 
 // aliasOf is the alias of a link as ip(8) has it, and whether it is up.
@@ -174,5 +178,74 @@ func TestDevicesAreFoundByTheirBus(t *testing.T) {
 		if !strings.Contains(got, test.want) || test.want != "neither" && got != test.want {
 			t.Errorf("%s: it is %s, want %s", test.name, got, test.want)
 		}
+	}
+}
+
+// withBuses executes plugins where /sys/bus is another directory.
+type withBuses struct {
+	inside
+	dir string
+}
+
+func (w withBuses) ExecPlugin(ctx context.Context, path string, stdin []byte, env []string) ([]byte, error) {
+	script := filepath.Join(w.dir, "plugin")
+	line := fmt.Sprintf("#!/bin/sh\nexec unshare -m sh -c 'mount --bind %s/bus /sys/bus && exec %s'\n", w.dir, path)
+	if err := os.WriteFile(script, []byte(line), 0o755); err != nil {
+		return nil, err
+	}
+	return w.inside.ExecPlugin(ctx, script, stdin, append(env, "PATH="+os.Getenv("PATH")))
+}
+
+// The whole of ADD, CHECK and DEL for devices that are found by their bus, by a made-up /sys/bus. One that a driver of user
+// space has gets its addresses, and has no link.
+func TestDevicesOfABusGoAndComeBack(t *testing.T) {
+	t.Parallel()
+	for _, program := range []string{"unshare", "mount"} {
+		testutil.Witness(t, program)
+	}
+	for _, test := range []struct {
+		name, conf, capability string
+		link                   bool
+	}{
+		{"an auxiliary device", `"mode": "host-device"`, `"deviceID": "mlx5_core.sf.4"`, true},
+		{"a PCI device", `"mode": "host-device", "pciBusID": "0000:00:1f.6"`, "", true},
+		{"a device of DPDK", `"mode": "host-device", "pciBusID": "0000:af:06.1"`, "", false},
+		{"a device of DPDK, of the runtime", `"mode": "host-device"`, `"deviceID": "0000:af:06.1"`, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			sys := t.TempDir()
+			for _, dir := range []string{"bus/pci/devices/0000:00:1f.6/net/lan0", "bus/pci/devices/0000:af:06.1", "bus/auxiliary/devices/mlx5_core.sf.4/net/lan0", "bus/drivers/e1000e", "bus/drivers/vfio-pci"} {
+				if err := os.MkdirAll(filepath.Join(sys, dir), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for id, driver := range map[string]string{"0000:00:1f.6": "e1000e", "0000:af:06.1": "vfio-pci"} {
+				if err := os.Symlink("../../../drivers/"+driver, filepath.Join(sys, "bus/pci/devices", id, "driver")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r, _ := onLAN(t, withIPAM+test.conf)
+			r.cni = libcni.NewCNIConfigWithCacheDir([]string{r.dir}, r.cache(), withBuses{inside{r.host, &version.PluginDecoder{}}, sys})
+			c := r.container("c1", test.capability)
+			result := r.add(c)
+			if len(result.Interfaces) != 1 || result.Interfaces[0].Name != "eth0" || result.Interfaces[0].Sandbox != c.NetNS || (result.Interfaces[0].Mac != "") != test.link ||
+				len(result.IPs) == 0 || result.IPs[0].Address.String() != "10.89.0.2/24" {
+				t.Errorf("the result is %v", result)
+			}
+			if out := testutil.Run(t, c.ns, "ip", "-o", "link"); strings.Contains(out, "eth0") != test.link {
+				t.Errorf("the container has %s", out)
+			}
+			if err := r.check(c); err != nil {
+				t.Errorf("CHECK: %v", err)
+			}
+			for range 2 {
+				r.del(c)
+			}
+			if out := testutil.Run(t, r.host, "ip", "-o", "link"); !strings.Contains(out, "lan0") {
+				t.Errorf("the host has %s", out)
+			}
+			r.leftOnly(fmt.Sprint(r.links("")), c)
+		})
 	}
 }

@@ -61,6 +61,11 @@ func addInside(ctx context.Context, r *request, box *netns.NS) (err error) {
 		if err := l.addRoutes(ctx, box, eth.Index); err != nil {
 			return failed("adding the container's routes", err)
 		}
+		if l.second {
+			if err := setAnswers(ctx, box); err != nil {
+				return failed("adding the container's rules", err)
+			}
+		}
 	}
 	if r.conf.as != modeHostDevice {
 		if err := r.conf.detect(ctx, eth, l); err != nil {
@@ -131,10 +136,16 @@ func (r *request) plug(ctx context.Context, box *netns.NS, l *lease, made *bool)
 			return link.Link{}, invalid("mtu is more than that of the master", fmt.Sprintf("%d, and %s has %d", r.conf.MTU, parent.Name, parent.MTU))
 		}
 		spec.Parent = parent.Ref()
-		if spec.Kind = (link.IPVLAN{Mode: ipvlanModes[r.conf.linked]}); r.conf.as == modeMacvlan {
+		switch r.conf.as {
+		case modeMacvlan:
 			spec.Kind = link.Macvlan{Mode: macvlanModes[r.conf.linked], BroadcastQueue: r.conf.BcQueueLen}
-		} else if spec.MAC != nil {
-			return link.Link{}, invalid("an ipvlan has the hardware address of its master", spec.MAC.String())
+		case modeVLAN:
+			spec.Kind = link.VLAN{ID: uint16(*r.conf.VLANID)}
+		default:
+			spec.Kind = link.IPVLAN{Mode: ipvlanModes[r.conf.linked]}
+			if spec.MAC != nil {
+				return link.Link{}, invalid("an ipvlan has the hardware address of its master", spec.MAC.String())
+			}
 		}
 	}
 	eth, err := link.Create(ctx, from, spec)
@@ -211,7 +222,9 @@ func delInside(ctx context.Context, r *request) error {
 		}
 	case !box.Equal(r.host):
 		defer box.Close()
-		err = unplugInside(ctx, r, box)
+		if err = unplugInside(ctx, r, box); err == nil {
+			err = failed("removing the container's rules", setAnswers(ctx, box))
+		}
 	default:
 		box.Close()
 	}
@@ -271,6 +284,10 @@ func (r *request) checkInside(ctx context.Context, box *netns.NS) error {
 	case link.Macvlan:
 		if kind.Mode != macvlanModes[r.conf.linked] {
 			return drift("%s has the mode %v, not %v", l.Name, kind.Mode, macvlanModes[r.conf.linked])
+		}
+	case link.VLAN:
+		if int(kind.ID) != *r.conf.VLANID {
+			return drift("%s is in the VLAN %d, not %d", l.Name, kind.ID, *r.conf.VLANID)
 		}
 	case link.IPVLAN:
 		if mode := ipvlanModes[r.conf.linked]; kind.Mode == nil || *kind.Mode != *mode {

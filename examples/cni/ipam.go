@@ -23,6 +23,7 @@ type lease struct {
 	routes []*types.Route
 	onLink map[*types.Route]bool // whose gateway is there, though no subnet has it
 	dns    types.DNS
+	second bool // the container had a default route before
 }
 
 // delegated says whether another plugin assigns the addresses.

@@ -14,13 +14,18 @@ import (
 const lockFile = "/run/boxwire-cni.lock"
 
 // lock waits for its turn. The kernel gives the lock back if the process dies.
-func lock() (unlock func(), err error) {
+func lock() (unlock func(), err error) { return flock(unix.LOCK_EX) }
+
+// lockShared waits until nobody has the lock alone. Any number may share it.
+func lockShared() (unlock func(), err error) { return flock(unix.LOCK_SH) }
+
+func flock(how int) (unlock func(), err error) {
 	f, err := os.OpenFile(lockFile, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, failed("opening the lock", err)
 	}
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		err := unix.Flock(int(f.Fd()), how)
 		if err == nil {
 			return func() { f.Close() }, nil
 		}

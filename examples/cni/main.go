@@ -7,6 +7,9 @@
 //
 //	go build -C examples/cni -o /opt/cni/bin/boxwire .
 //
+// With arguments it is a command: boxwire explain says why a published port or a
+// container is not reached.
+//
 // It speaks CNI 0.3.1 to 1.1.0 (https://www.cni.dev/docs/spec/). What it has
 // made it finds again in the kernel, by names, aliases and comments. The
 // network namespace that it is started in is the host.
@@ -25,6 +28,9 @@ import (
 const about = "CNI plugin boxwire"
 
 func main() {
+	if os.Getenv("CNI_COMMAND") == "" && len(os.Args) > 1 {
+		os.Exit(command(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	}
 	// Opening a pipe waits for its writer. To DEL, a path that is no namespace is
 	// a namespace that is gone; ADD and CHECK report it.
 	if info, err := os.Stat(os.Getenv("CNI_NETNS")); err == nil && !info.Mode().IsRegular() {
@@ -56,6 +62,9 @@ type request struct {
 
 	box   netns.ID // the container's namespace, of an ADD
 	wasUp bool     // of the mode host-device: the host's device was up before this ADD
+
+	shares   bool           // other DELs may be under way
+	unlinked []<-chan error // answers of the kernel that unlink has not waited for
 }
 
 // checked refuses a configuration that cannot work before fn is called.

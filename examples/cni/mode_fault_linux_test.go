@@ -20,6 +20,7 @@ var everyMode = []struct{ name, conf string }{
 	{"ptp", ptp},
 	{"macvlan", withIPAM + `"mode": "macvlan", "master": "lan0"`},
 	{"ipvlan", withIPAM + `"mode": "ipvlan", "master": "lan0"`},
+	{"vlan", withIPAM + `"mode": "vlan", "master": "lan0", "vlanId": 100`},
 	{"host-device", withIPAM + `"mode": "host-device", "device": "lan0"`},
 	{"tap", withIPAM + `"mode": "tap"`},
 }
@@ -50,8 +51,8 @@ func (r *rig) all(c container) string {
 // tried skips a mode whose links the kernel does not have.
 func tried(t *testing.T, mode string, err error) {
 	t.Helper()
-	if mode == "ipvlan" && err != nil && strings.Contains(err.Error(), "not supported") {
-		testutil.NeedKernel(t, 3, 19, "ipvlan", fmt.Errorf("%w: %w", errors.ErrUnsupported, err))
+	if (mode == "ipvlan" || mode == "vlan") && err != nil && strings.Contains(err.Error(), "not supported") {
+		testutil.NeedKernel(t, 3, 19, mode, fmt.Errorf("%w: %w", errors.ErrUnsupported, err))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -212,6 +213,9 @@ func TestCheckNoticesWhatIsChangedOfEachMode(t *testing.T) {
 		{"macvlan", "is down", "ip link set eth0 down"},
 		{"ipvlan", "mode l3, not l2", "ip link set eth0 type ipvlan mode l3"},
 		{"ipvlan", "10.89.0.2/24", "ip addr flush dev eth0"},
+		{"vlan", "is gone", "ip link del eth0"},
+		{"vlan", "kind bridge", "ip link del eth0; ip link add eth0 up type bridge"},
+		{"vlan", "10.89.0.2/24", "ip addr flush dev eth0"},
 		{"host-device", "is gone", "ip link set eth0 down; ip link set eth0 name eth7"},
 		{"host-device", "10.89.0.2/24", "ip addr flush dev eth0"},
 		{"tap", "is gone", "ip link del eth0"},
@@ -264,6 +268,23 @@ func TestKeysOfOtherModesAreRefusedByName(t *testing.T) {
 		{`"mode": "ipvlan", "ipvlanMode": "bridge"`, "", 7, `"bridge"`},
 		{`"mode": "ipvlan", "bcqueuelen": 7`, "", 2, "bcqueuelen"},
 		{`"mode": "ipvlan", "master": "lan0", "ipam": {}`, "", 7, "ipvlan needs ipam"},
+		{`"mode": "macvlan", "bridge": "br7"`, "", 2, `bridge: "br7"`},
+		{`"mode": "macvlan", "ingressPolicy": "isolated"`, "", 2, `ingressPolicy: "isolated"`},
+		{`"mode": "macvlan", "vlanId": 7`, "", 2, "vlanId: 7"},
+		{`"mode": "macvlan", "owner": 7`, "", 2, "owner: 7"},
+		{`"mode": "macvlan", "group": 7`, "", 2, "group: 7"},
+		{`"mode": "macvlan", "selinuxContext": "a:b:c"`, "", 2, "selinuxContext"},
+		{`"mode": "macvlan", "preserveDefaultVlan": true`, "", 2, "preserveDefaultVlan"},
+		{`"mode": "vlan", "vlanId": 7`, "", 7, "vlan needs master"},
+		{`"mode": "vlan", "master": "lan0"`, "", 7, "vlanId is no VLAN"},
+		{`"mode": "vlan", "master": "lan0", "vlanId": 4095`, "", 7, "4095"},
+		{`"mode": "vlan", "master": "lan0", "vlanId": 0`, "", 7, "vlanId"},
+		{`"mode": "vlan", "master": "lan0", "vlanId": 7, "mtu": 1600`, "", 7, "more than that of the master"},
+		{`"mode": "vlan", "master": "lan0", "vlanId": 7, "mtu": -100`, "", 7, "-100"},
+		{`"mode": "vlan", "master": "nosuch0", "vlanId": 7`, "", 7, "nosuch0"},
+		{`"mode": "vlan", "master": "lan0", "vlanId": 7, "mac": "02:00:00:00:00:11"`, "", 2, "mac"},
+		{`"mac": "02:00:00:00:00:11"`, "", 2, "mac"},
+		{`"mode": "ptp", "bridge": "br7"`, "", 2, "bridge"},
 		{`"mode": "ptp", "ipam": {}`, "", 7, "ptp needs ipam"},
 		{`"mode": "ptp", "isDefaultGateway": true`, "", 2, "isGateway"},
 		{`"mode": "ptp", "hairpinMode": true`, "", 2, "hairpinMode"},
@@ -300,7 +321,7 @@ func TestStatusOfEachMode(t *testing.T) {
 		if err := r.cni.GetStatusNetworkList(t.Context(), r.list); err != nil {
 			t.Errorf("%s: %v", mode.name, err)
 		}
-		if mode.name == "macvlan" || mode.name == "ipvlan" {
+		if mode.name == "macvlan" || mode.name == "ipvlan" || mode.name == "vlan" {
 			testutil.Run(t, r.host, "ip", "link", "del", "lan0")
 			if err := r.cni.GetStatusNetworkList(t.Context(), r.list); codeOf(err) != 50 || !strings.Contains(err.Error(), "lan0") {
 				t.Errorf("%s without its master: %v", mode.name, err)

@@ -180,29 +180,34 @@ func (r *rig) leftOnly(before string, all ...container) {
 
 func TestTheMasterIsTheLinkOfTheDefaultRoute(t *testing.T) {
 	t.Parallel()
-	r, _ := onLAN(t, withIPAM+`"mode": "macvlan"`)
-	c := r.container("c1", "")
-	if _, err := r.cni.AddNetworkList(t.Context(), r.list, c.RuntimeConf); codeOf(err) != 7 || !strings.Contains(err.Error(), "needs master") {
-		t.Errorf("ADD without a default route: %v", err)
+	for _, mode := range []string{"macvlan", "ipvlan"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			r, _ := onLAN(t, withIPAM+`"mode": "`+mode+`"`)
+			c := r.container("c1", "")
+			if _, err := r.cni.AddNetworkList(t.Context(), r.list, c.RuntimeConf); codeOf(err) != 7 || !strings.Contains(err.Error(), "needs master") {
+				t.Errorf("ADD without a default route: %v", err)
+			}
+			testutil.Run(t, r.host, "ip", "addr", "add", "192.0.2.1/24", "dev", "lan0")
+			testutil.Run(t, r.host, "ip", "route", "add", "default", "via", "192.0.2.2")
+			r.addTo(t, c)
+			if out := detail(t, c); !strings.Contains(out, mode) {
+				t.Errorf("the link is %s", out)
+			}
+			if err := r.check(c); err != nil {
+				t.Errorf("CHECK: %v", err)
+			}
+			r.del(c)
+		})
 	}
-	testutil.Run(t, r.host, "ip", "addr", "add", "192.0.2.1/24", "dev", "lan0")
-	testutil.Run(t, r.host, "ip", "route", "add", "default", "via", "192.0.2.2")
-	r.add(c)
-	if out := detail(t, c); !strings.Contains(out, "macvlan") {
-		t.Errorf("the link is %s", out)
-	}
-	if err := r.check(c); err != nil {
-		t.Errorf("CHECK: %v", err)
-	}
-	r.del(c)
 }
 
 func TestTheMasterMayBeInTheContainer(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []string{"macvlan", "ipvlan"} {
+	for _, mode := range []string{`"macvlan"`, `"ipvlan"`, `"vlan", "vlanId": 100`} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, withIPAM+`"linkInContainer": true, "master": "inner0", "mode": "`+mode+`"`)
+			r := newRig(t, withIPAM+`"linkInContainer": true, "master": "inner0", "mode": `+mode)
 			c := r.container("c1", "")
 			testutil.Run(t, c.ns, "ip", "link", "add", "inner0", "type", "veth", "peer", "name", "inner1")
 			testutil.Run(t, c.ns, "ip", "link", "set", "inner0", "up")
@@ -356,5 +361,52 @@ func TestAnIPVLANBehindAnotherPlugin(t *testing.T) {
 		if out := testutil.Run(t, c.ns, "ip", "-o", "link"); strings.Contains(out, "eth0") {
 			t.Errorf("DEL leaves %s", out)
 		}
+	}
+}
+
+// A VLAN of the master: the container's frames have the tag on the master's network, and it sees no others. Its MTU is the
+// master's, or less.
+func TestAVLANOfTheMaster(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ name, conf, mtu string }{
+		{"by mode", `"mode": "vlan", "master": "lan0", "vlanId": 100`, "mtu 1500"},
+		{"by its name, with an MTU", `"type": "vlan", "master": "lan0", "vlanId": 100, "mtu": 1400`, "mtu 1400"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			needVLANs(t)
+			r, lan := onLAN(t, withIPAM+test.conf)
+			before := fmt.Sprint(r.links(""))
+			testutil.Run(t, lan, "ip", "addr", "flush", "dev", "lan1")
+			testutil.Run(t, lan, "ip", "link", "add", "link", "lan1", "name", "lan1.100", "type", "vlan", "id", "100")
+			testutil.Run(t, lan, "ip", "addr", "add", "10.89.0.200/24", "dev", "lan1.100")
+			testutil.Run(t, lan, "ip", "link", "set", "lan1.100", "up")
+			a := r.container("a", "")
+			result := r.add(a)
+			if out := detail(t, a); !strings.Contains(out, "vlan protocol 802.1Q id 100") || !strings.Contains(out, test.mtu) || !strings.Contains(out, "UP") {
+				t.Errorf("the link is %s", out)
+			}
+			if f := result.Interfaces; len(f) != 1 || f[0].Name != "eth0" || f[0].Mac != macOf(t, a.ns).String() || f[0].Sandbox != a.NetNS || *result.IPs[0].Interface != 0 {
+				t.Errorf("the result is %v", result)
+			}
+			serve(t, a)
+			if err := reach(t, lan, "10.89.0.2", "a"); err != nil {
+				t.Error(err)
+			}
+			if err := r.check(a); err != nil {
+				t.Errorf("CHECK: %v", err)
+			}
+			if _, err := r.cni.AddNetworkList(t.Context(), r.list, a.RuntimeConf); codeOf(err) != codeExists {
+				t.Errorf("the second ADD: %v", err)
+			}
+			// The kernel has one link for each VLAN of a master in a namespace, and frames go to that.
+			testutil.Run(t, a.ns, "ip", "link", "set", "eth0", "down")
+			if err := r.check(a); codeOf(err) != codeDrift {
+				t.Errorf("CHECK of a link that is down: %v", err)
+			}
+			r.del(a)
+			r.del(a)
+			r.leftOnly(before, a)
+		})
 	}
 }

@@ -30,6 +30,13 @@ type pool struct {
 	// result.
 	ResolvConf string `json:"resolvConf"`
 
+	// Of the IPAM plugins static and dhcp, whose work this is not.
+	Addresses        []json.RawMessage `json:"addresses"`
+	DaemonSocketPath string            `json:"daemonSocketPath"`
+	Provide          []json.RawMessage `json:"provide"`
+	Request          []json.RawMessage `json:"request"`
+	Priority         int               `json:"priority"`
+
 	onLink map[*types.Route]bool // routes with the key "onlink"
 }
 
@@ -75,6 +82,22 @@ func parsePool(stdin []byte) (*pool, error) {
 
 // check refuses ranges that cannot be, and fills in what is not given.
 func (p *pool) check() error {
+	for _, k := range []struct {
+		key    string
+		asked  bool
+		value  any
+		plugin string
+	}{
+		{"addresses", len(p.Addresses) > 0, p.Addresses, "static"},
+		{"daemonSocketPath", p.DaemonSocketPath != "", p.DaemonSocketPath, "dhcp"},
+		{"provide", len(p.Provide) > 0, p.Provide, "dhcp"},
+		{"request", len(p.Request) > 0, p.Request, "dhcp"},
+		{"priority", p.Priority != 0, p.Priority, "dhcp"},
+	} {
+		if k.asked {
+			return unsupported("ipam."+k.key, k.value, fmt.Sprintf("it is a key of %[1]s: \"type\": %[1]q in ipam has that plugin assign the addresses", k.plugin))
+		}
+	}
 	if len(p.Ranges) == 0 {
 		return invalid("ipam has neither subnet nor ranges", "")
 	}
@@ -109,7 +132,9 @@ func (r *addrRange) complete() error {
 	if !r.Subnet.IsValid() {
 		return invalid("ipam: a range has no subnet", "")
 	}
-	r.Subnet = r.Subnet.Masked()
+	if r.Subnet != r.Subnet.Masked() {
+		return invalid("ipam: a subnet has host bits", fmt.Sprintf("%v: the subnet is %v", r.Subnet, r.Subnet.Masked()))
+	}
 	room := 2
 	if r.Subnet.Addr().Is6() {
 		room = 1

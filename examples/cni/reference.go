@@ -11,8 +11,8 @@ import (
 )
 
 // reference are the keys of the plugins that this one stands in for (bridge,
-// portmap, firewall, bandwidth and host-local 1.9.1) and of tuning, which are
-// neither in config nor in pool. A configuration that sets one relies on it, so
+// portmap, firewall, bandwidth and host-local 1.9.1) and of those that may come
+// behind it (tuning, sbr and vrf), which are neither in config nor in pool. A configuration that sets one relies on it, so
 // the plugin obeys it or refuses it by name, and never ignores it.
 type reference struct {
 	// Of bridge.
@@ -50,6 +50,13 @@ type reference struct {
 	Promisc  bool              `json:"promisc"`
 	Allmulti *bool             `json:"allmulti"`
 	TxQLen   *int              `json:"txQLen"`
+	DataDir  string            `json:"dataDir"`
+
+	// Of sbr and vrf.
+	Table          *int     `json:"table"`
+	Gateways       []string `json:"gateways"`
+	AddSourceHints bool     `json:"addSourceHints"`
+	VRFName        string   `json:"vrfname"`
 }
 
 // A vlanTrunk is one VLAN, or a range of them.
@@ -75,6 +82,7 @@ func (r *reference) check() error {
 	if err := r.checkVLANs(); err != nil {
 		return err
 	}
+	behind := func(plugin string) string { return "the plugin " + plugin + " may come behind this one" }
 	const nftables = "rules are made with nftables, by no other program"
 	for _, k := range []struct {
 		key   string
@@ -84,8 +92,8 @@ func (r *reference) check() error {
 	}{
 		{"ipMasqBackend", r.IPMasqBackend != "" && r.IPMasqBackend != "nftables", r.IPMasqBackend, nftables},
 		{"backend", r.Backend != "" && r.Backend != "nftables", r.Backend, nftables},
-		{"conditionsV4", len(r.ConditionsV4) > 0, r.ConditionsV4, "a mapping has no conditions but its hostIP"},
-		{"conditionsV6", len(r.ConditionsV6) > 0, r.ConditionsV6, "a mapping has no conditions but its hostIP"},
+		{"conditionsV4", len(r.ConditionsV4) > 0, r.ConditionsV4, "hostIP of a mapping and a policy say who reaches a port"},
+		{"conditionsV6", len(r.ConditionsV6) > 0, r.ConditionsV6, "hostIP of a mapping and a policy say who reaches a port"},
 		{"masqAll", r.MasqAll, r.MasqAll, "containers see the addresses of their visitors"},
 		{"markMasqBit", r.MarkMasqBit != nil, r.MarkMasqBit, "packets are not marked"},
 		{"externalSetMarkChain", r.ExternalSetMarkChain != nil, r.ExternalSetMarkChain, "packets are not marked"},
@@ -94,10 +102,15 @@ func (r *reference) check() error {
 		{"firewalldZone", r.FirewalldZone != "", r.FirewalldZone, nftables},
 		{"shapedSubnets", len(r.ShapedSubnets) > 0, r.ShapedSubnets, "a limit is for all that passes the container's link"},
 		{"unshapedSubnets", len(r.UnshapedSubnets) > 0, r.UnshapedSubnets, "a limit is for all that passes the container's link"},
-		{"sysctl", len(r.Sysctl) > 0, r.Sysctl, "the plugin tuning may come behind this one"},
-		{"promisc", r.Promisc, r.Promisc, "the plugin tuning may come behind this one"},
-		{"allmulti", r.Allmulti != nil, r.Allmulti, "the plugin tuning may come behind this one"},
-		{"txQLen", r.TxQLen != nil, r.TxQLen, "the plugin tuning may come behind this one"},
+		{"sysctl", len(r.Sysctl) > 0, r.Sysctl, behind("tuning")},
+		{"promisc", r.Promisc, r.Promisc, behind("tuning")},
+		{"allmulti", r.Allmulti != nil, r.Allmulti, behind("tuning")},
+		{"txQLen", r.TxQLen != nil, r.TxQLen, behind("tuning")},
+		{"dataDir", r.DataDir != "", r.DataDir, behind("tuning") + "; that of the allocator is a key of ipam"},
+		{"table", r.Table != nil, r.Table, behind("sbr or vrf")},
+		{"gateways", len(r.Gateways) > 0, r.Gateways, behind("sbr")},
+		{"addSourceHints", r.AddSourceHints, true, behind("sbr")},
+		{"vrfname", r.VRFName != "", r.VRFName, behind("vrf")},
 	} {
 		if k.asked {
 			return unsupported(k.key, k.value, k.why)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -51,6 +52,16 @@ func TestKeysOfTheReferencePluginsAreObeyedOrRefusedByName(t *testing.T) {
 		{`"promisc": true`, 2, "promisc: true"},
 		{`"allmulti": true`, 2, "allmulti: true"},
 		{`"txQLen": 100`, 2, "txQLen: 100"},
+		{`"dataDir": "/run/tuning"`, 2, "dataDir"},
+		{`"table": 100`, 2, "table: 100"},
+		{`"gateways": ["192.0.2.1"]`, 2, "gateways"},
+		{`"addSourceHints": true`, 2, "addSourceHints"},
+		{`"vrfname": "blue"`, 2, "vrfname"},
+		{`"ipam": {"type": "boxwire", "dataDir": "DIR/state", "subnet": "10.89.0.0/24", "addresses": [{"address": "10.89.0.7/24"}]}`, 2, "ipam.addresses"},
+		{`"ipam": {"type": "boxwire", "dataDir": "DIR/state", "subnet": "10.89.0.0/24", "daemonSocketPath": "/run/dhcp.sock"}`, 2, "ipam.daemonSocketPath"},
+		{`"ipam": {"type": "boxwire", "dataDir": "DIR/state", "subnet": "10.89.0.0/24", "request": [{"skipDefault": true}]}`, 2, "ipam.request"},
+		{`"ipam": {"type": "boxwire", "dataDir": "DIR/state", "subnet": "10.89.0.0/24", "provide": [{"option": "host-name", "value": "x"}]}`, 2, "ipam.provide"},
+		{`"ipam": {"type": "boxwire", "dataDir": "DIR/state", "subnet": "10.89.0.0/24", "priority": 7}`, 2, "ipam.priority"},
 		{`"disableContainerInterface": true`, 7, "ipam exclude each other"},
 		{`"ipam": {"type": "boxwire", "subnet": "10.89.0.0/24", "dataDir": "DIR/state", "resolvConf": "DIR/nowhere"}`, 7, "nowhere"},
 	} {
@@ -227,13 +238,16 @@ func TestDNSComesFromAFileAndIsOverridden(t *testing.T) {
 			if err := os.WriteFile(r.dir+"/resolv.conf", []byte("# comment\nnameserver 192.0.2.53\n  nameserver 2001:db8::53\ndomain example.org\nsearch a.example b.example\noptions ndots:2\n;x y\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			r.configure(test.conf)
-			c := r.container("c1", "")
-			d := r.add(c).DNS
-			if got := strings.Join([]string{strings.Join(d.Nameservers, " "), d.Domain, strings.Join(d.Search, " "), strings.Join(d.Options, " ")}, "|"); got != test.want {
-				t.Errorf("DNS is %s, want %s", got, test.want)
+			for i, mode := range []string{"", `"mode": "ptp", "isGateway": false, "isDefaultGateway": false, `} {
+				r.configure(mode + test.conf)
+				c := r.container(fmt.Sprint("c", i), "")
+				d := r.add(c).DNS
+				if got := strings.Join([]string{strings.Join(d.Nameservers, " "), d.Domain, strings.Join(d.Search, " "), strings.Join(d.Options, " ")}, "|"); got != test.want {
+					t.Errorf("%sDNS is %s, want %s", mode, got, test.want)
+				}
+				r.del(c)
+				r.gc()
 			}
-			r.del(c)
 		})
 	}
 }

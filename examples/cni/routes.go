@@ -25,6 +25,10 @@ func (l *lease) addRoutes(ctx context.Context, box *netns.NS, dev int) error {
 	if err != nil {
 		return err
 	}
+	for _, is4 := range []bool{true, false} {
+		l.second = l.second || slices.ContainsFunc(routes, func(r route.Route) bool { return r.Dst.Bits() == 0 && r.Dst.Addr().Is4() == is4 }) &&
+			len(defaultDevs(have, is4)) > 0
+	}
 	for i := range routes {
 		if free := behind(routes[i], have); free != routes[i].Metric {
 			routes[i].Metric = free
@@ -34,8 +38,9 @@ func (l *lease) addRoutes(ctx context.Context, box *netns.NS, dev int) error {
 	return route.Add(ctx, box, routes...)
 }
 
-// behind is the first metric from the route's own on that no route to the same
-// destination over another link has.
+// behind is the metric of a route that the container has to the same destination over
+// another link: one more than theirs, so that it takes over when they go. The
+// route's own metric stays if it asks for one that is free.
 func behind(r route.Route, have []route.Route) uint32 {
 	metric := func(r route.Route) uint32 {
 		if r.Metric == 0 && r.Dst.Addr().Is6() {
@@ -49,17 +54,21 @@ func behind(r route.Route, have []route.Route) uint32 {
 		}
 		return r.Table
 	}
-	free := metric(r)
-	taken := func(h route.Route) bool {
-		return h.Dst == r.Dst && table(h) == table(r) && metric(h) == free && h.Dev != r.Dev
+	var last uint32
+	taken, others := false, false
+	for _, h := range have {
+		if h.Dst == r.Dst && table(h) == table(r) && h.Dev != r.Dev {
+			last, others = max(last, metric(h)), true
+			taken = taken || metric(h) == metric(r)
+		}
 	}
-	for free < math.MaxUint32 && slices.ContainsFunc(have, taken) {
-		free++
-	}
-	if free == metric(r) {
+	if !others || !taken && r.Metric != 0 || last == math.MaxUint32 {
 		return r.Metric
 	}
-	return free
+	if last < metric(r) {
+		return metric(r)
+	}
+	return last + 1
 }
 
 // addDefaults adds default routes to the gateways, unless IPAM has some.

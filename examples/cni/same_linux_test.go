@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -45,6 +46,8 @@ func TestAConfigurationOfTheReferencePluginsDoesTheSame(t *testing.T) {
 		`"type": "ipvlan", "master": "lan0"` + ipam,
 		`"type": "ipvlan", "master": "lan0", "mode": "l3", "mtu": 1400` + ipam,
 		`"type": "ipvlan", "master": "lan0", "mode": "l3s"` + ipam,
+		`"type": "vlan", "master": "lan0", "vlanId": 100` + ipam,
+		`"type": "vlan", "master": "lan0", "vlanId": 4094, "mtu": 1400` + ipam,
 		`"type": "host-device", "device": "lan0"`,
 		`"type": "host-device", "hwaddr": "02:00:00:00:1a:00"` + ipam,
 		`"type": "tap", "mac": "02:00:00:00:00:11"`,
@@ -133,7 +136,7 @@ func (r *rig) facts(c container, result any) string {
 	testutil.JSON(r, c.ns, &links, "ip", "-j", "-d", "link", "show", "eth0")
 	d := links[0].LinkInfo.Data
 	say("eth0: %s, mtu %d, up %t, mode %v, queue %v, type %v, multi queue %v, user %v, group %v", links[0].LinkInfo.Kind, links[0].MTU,
-		slices.Contains(links[0].Flags, "UP"), d["mode"], d["bc_queue_len"], d["type"], d["multi_queue"], d["user"], d["group"])
+		slices.Contains(links[0].Flags, "UP"), cmp.Or(d["mode"], d["id"]), d["bc_queue_len"], d["type"], d["multi_queue"], d["user"], d["group"])
 	for _, family := range []string{"-4", "-6"} {
 		for line := range strings.Lines(testutil.Run(r, c.ns, "ip", "-o", family, "addr", "show", "dev", "eth0", "scope", "global")) {
 			say("%s", strings.Join(strings.Fields(line)[2:4], " "))

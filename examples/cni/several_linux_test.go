@@ -71,6 +71,13 @@ func TestASecondDefaultRouteGoesBehindTheFirst(t *testing.T) {
 	if got := r.defaults(c, "-4"); got != "10.90.0.1 eth1 1" {
 		t.Errorf("when the first has gone, the default routes are %s", got)
 	}
+	r.add(c)
+	for family, want := range map[string]string{"-4": "10.90.0.1 eth1 1, 10.89.0.1 eth0 2", "-6": "fd90::1 eth1 1025, fd89::1 eth0 1026"} {
+		if got := r.defaults(c, family); got != want {
+			t.Errorf("when the first has come back, the default routes are %s, want %s", got, want)
+		}
+	}
+	r.del(c)
 	if err := r2.check(c2); err != nil {
 		t.Errorf("CHECK: %v", err)
 	}
@@ -88,7 +95,7 @@ func TestOtherRoutesGoBehindTheFirst(t *testing.T) {
 		return fmt.Sprintf(`, "ipam": {"type": "boxwire", "dataDir": "DIR/state", "subnet": "10.90.0.0/24",
 			"routes": [{"dst": "0.0.0.0/0", "priority": %d}, {"dst": "198.51.100.0/24"}]}`, priority)
 	}
-	for _, test := range []struct{ priority, want int }{{0, 1}, {7, 7}, {100, 101}} {
+	for _, test := range []struct{ priority, want int }{{0, 101}, {7, 7}, {100, 101}} {
 		t.Run(fmt.Sprint(test.priority), func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, "")
@@ -156,9 +163,7 @@ func TestAPortGoesFromOneAttachmentToTheNext(t *testing.T) {
 					t.Errorf("%s: CHECK of the second: %v", when, err)
 				}
 			}
-			// An outside visitor of the second's own port is answered by way of the first,
-			// where the answer is no packet of that network.
-			all("with both", "203.0.113.1:8080", "[2001:db8::1]:8080", "127.0.0.1:8081", "127.0.0.1:8082")
+			all("with both", "203.0.113.1:8080", "[2001:db8::1]:8080", "203.0.113.1:8082", "127.0.0.1:8081", "127.0.0.1:8082")
 			if err := r.check(c); err != nil {
 				t.Errorf("CHECK of the first: %v", err)
 			}
@@ -185,6 +190,29 @@ func TestAPortGoesFromOneAttachmentToTheNext(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An attachment that goes while it waits leaves no note: the next one of that name would take it for
+// its own, with another address.
+func TestAnAttachmentThatGoesWaitsNoMore(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	c := r.container("web", publish8080)
+	r.add(c)
+	r2, c2 := r.second(c, "eth1", "", "")
+	r2.add(c2)
+	note := fmt.Sprintf("%q: %d", "host", r.host.ID().Ino)
+	if b, err := os.ReadFile(waitingFile); err != nil || !strings.Contains(string(b), note) {
+		t.Errorf("with two: %s, %v", b, err)
+	}
+	r2.del(c2)
+	if b, err := os.ReadFile(waitingFile); err == nil && strings.Contains(string(b), note) {
+		t.Errorf("without the second: %s", b)
+	}
+	r.del(c)
+	r.gc()
+	r2.gc()
+	r.clean()
 }
 
 // CHECK of an attachment that waits reports when no attachment has its port.

@@ -14,6 +14,9 @@ import (
 
 // status says whether ADD can work. It changes nothing.
 func status(ctx context.Context, r *request) error {
+	if r.conf.as == modeLoopback {
+		return nil
+	}
 	if r.conf.inside() {
 		if r.conf.Master != "" && !r.conf.LinkInContainer {
 			if _, err := r.parent(ctx, r.host); err != nil {

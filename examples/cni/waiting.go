@@ -33,31 +33,33 @@ type waiter struct {
 	Ports []nat.Port `json:"ports"`
 }
 
-// waiters reads the list, without those whose links are gone. A list that cannot be
-// read is empty: at worst a port is not handed over. To change it takes the lock.
-func waiters(ctx context.Context, host *netns.NS) ([]waiter, error) {
+// waiters reads the list, without those whose links are gone; stale says that the file
+// has some of these. A list that cannot be read is empty: at worst a port is not handed
+// over. To change it takes the lock.
+func waiters(ctx context.Context, host *netns.NS) (all []waiter, stale bool, err error) {
 	b, err := os.ReadFile(waitingFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return nil, failed("reading the ports that are waited for", err)
+		return nil, false, failed("reading the ports that are waited for", err)
 	}
-	var all []waiter
 	if json.Unmarshal(b, &all) != nil {
-		return nil, nil
+		return nil, true, nil
 	}
 	boot, err := bootID()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	alive, err := hostEnds(ctx, host)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return slices.DeleteFunc(all, func(w waiter) bool {
+	n := len(all)
+	all = slices.DeleteFunc(all, func(w waiter) bool {
 		return w.Boot != boot || w.Host == host.ID().Ino && !alive[w.Link]
-	}), nil
+	})
+	return all, len(all) < n, nil
 }
 
 // saveWaiters replaces the list; without waiters there is no file.
@@ -84,12 +86,12 @@ func saveWaiters(all []waiter) error {
 
 // wait notes that an attachment waits for ports, or for none any more.
 func (r *request) wait(ctx context.Context, ports []nat.Port) error {
-	all, err := waiters(ctx, r.host)
+	all, stale, err := waiters(ctx, r.host)
 	if err != nil {
 		return err
 	}
 	mine := func(w waiter) bool { return w.Link == r.at.link() && w.Host == r.host.ID().Ino }
-	if len(ports) == 0 && !slices.ContainsFunc(all, mine) {
+	if len(ports) == 0 && !stale && !slices.ContainsFunc(all, mine) {
 		return nil
 	}
 	all = slices.DeleteFunc(all, mine)
@@ -105,7 +107,7 @@ func (r *request) wait(ctx context.Context, ports []nat.Port) error {
 
 // waitsFor returns the ports that the attachment waits for.
 func (r *request) waitsFor(ctx context.Context) ([]nat.Port, error) {
-	all, err := waiters(ctx, r.host)
+	all, _, err := waiters(ctx, r.host)
 	for _, w := range all {
 		if w.Link == r.at.link() && w.Host == r.host.ID().Ino {
 			return w.Ports, err
@@ -116,8 +118,8 @@ func (r *request) waitsFor(ctx context.Context) ([]nat.Port, error) {
 
 // handOver publishes what is waited for and free now.
 func handOver(ctx context.Context, host *netns.NS, gw *nat.NAT) error {
-	all, err := waiters(ctx, host)
-	if err != nil || len(all) == 0 {
+	all, stale, err := waiters(ctx, host)
+	if err != nil || len(all) == 0 && !stale {
 		return err
 	}
 	var errs []error

@@ -24,6 +24,7 @@ func TestMain(m *testing.M) {
 const usage = `usage: run [flags] [--] CMD [ARG...]   run CMD in a box, wait, clean up
        run exec NAME CMD [ARG...]      run CMD in a box that exists
        run ls [-json]                  list the boxes
+       run explain [flags] [NAME...]   say why a port or a box is not reached
        run rm NAME...                  remove boxes and all that is theirs
        run gc                          remove what killed runs have left
 

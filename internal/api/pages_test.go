@@ -94,7 +94,7 @@ func TestPagesNameWhatIsExported(t *testing.T) {
 	member := regexp.MustCompile(`^(NS|Link|NAT|Network)\.([A-Z]\w*)`)
 	of := map[string]string{"NS": "netns", "Link": "link", "NAT": "nat", "Network": "nat"}
 
-	for _, page := range []string{"README.md", "SECURITY.md", "link/MIGRATING.md"} {
+	for _, page := range []string{"README.md", "SECURITY.md", "link/MIGRATING.md", "nat/BESIDE.md"} {
 		text, err := os.ReadFile(root + page)
 		if err != nil {
 			t.Fatal(err)

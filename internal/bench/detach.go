@@ -12,6 +12,7 @@ import (
 const (
 	nameTogether = "boxwire, together"
 	nameSingly   = "boxwire, one by one"
+	nameByMany   = "boxwire, each by a goroutine"
 	namePeerDel  = "vishvananda, one by one"
 )
 
@@ -33,6 +34,9 @@ var detachRow = row{
 					}
 				}
 				return nil
+			}),
+			detach(nameByMany, boxes, func(ctx context.Context, h *host, links []link.Link) error {
+				return atOnce(len(links), func(i int) error { return links[i].Delete(ctx) })
 			}),
 			detach(namePeerDel, boxes, func(ctx context.Context, h *host, links []link.Link) error {
 				for _, l := range links {
@@ -59,7 +63,7 @@ var detachRow = row{
 		b.faster(nameTogether, nameSingly, 20)
 		b.brief(fmt.Sprintf("detach one of %d boxes", boxes), nameTogether, "",
 			[2]string{"vishvananda/netlink", namePeerDel}, [2]string{"`ip -batch`", nameShell})
-		b.note("The kernel waits for a grace period with every message that deletes, so that one by one the number of messages is the cost.")
+		b.note("The kernel waits for a grace period with every message that deletes, so that one by one the number of messages is the cost. It waits without its lock, so that goroutines wait together.")
 		return nil
 	},
 }

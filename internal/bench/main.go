@@ -1,7 +1,7 @@
 // Bench measures the library beside bare system calls and beside what people use
 // instead, in one run:
 //
-//	go run . [-n N] [-rows a,b] [-json] [-plot DIR] [-results FILE] [-readme FILE]
+//	go run . [-n N] [-rows a,b] [-json] [-plot DIR] [-results FILE] [-history DIR [-release R]] [-readme FILE]
 //
 // Contenders take turns, round by round, so that what disturbs the machine
 // disturbs all of them; a ratio is the median of the ratios of single rounds.
@@ -33,9 +33,14 @@ var rows = []*row{
 	&slotsRow,
 	&burstRow,
 	&poolRow,
+	&growthRow,
 	&detachRow,
 	&publishRow,
+	&restartRow,
 	&packetRow,
+	&ppsPublishedRow,
+	&ppsMasqueradeRow,
+	&ppsSiblingRow,
 	&policyChangeRow,
 	&policyPacketRow,
 	&policySyncRow,
@@ -48,6 +53,11 @@ var rows = []*row{
 	&sysctlRow,
 	&cniAddRow,
 	&cniDelRow,
+	&cniAddKeysRow,
+	&cniDelKeysRow,
+	&cniStatusRow,
+	&cniDelFlowsRow,
+	&cniDelManyRow,
 }
 
 // options are the command line.
@@ -56,6 +66,7 @@ type options struct {
 	rows                  string
 	json                  bool
 	plot, results, readme string
+	history, release      string
 }
 
 func parse() (o options) {
@@ -64,16 +75,31 @@ func parse() (o options) {
 	flag.BoolVar(&o.json, "json", false, "print JSON instead of a table")
 	flag.StringVar(&o.plot, "plot", "", "draw the curves into this directory, as SVG and PNG")
 	flag.StringVar(&o.results, "results", "", "write the page of results to this file")
-	flag.StringVar(&o.readme, "readme", "", "write the short table between its marks in this file")
+	flag.StringVar(&o.history, "history", "", "keep the figures in this directory, in the file of the release")
+	flag.StringVar(&o.release, "release", "", "that release; by default, the newest that the changelog names")
+	flag.StringVar(&o.readme, "readme", "", "write the short table of the history's last release between its marks in this file")
 	flag.Parse()
 	return o
 }
 
 func main() {
+	if size := os.Getenv(restartEnv); size != "" {
+		if err := restartAgain(size); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: after the restart:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	o := parse()
 	chosen, err := choose(o.rows)
 	if err == nil && o.readme != "" {
 		err = checkReadme(o.readme)
+		if err == nil && o.history == "" {
+			err = errors.New("-readme draws what -history keeps")
+		}
+	}
+	if err == nil && o.history != "" && o.release == "" {
+		o.release, err = releaseOf("../../CHANGELOG.md")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -178,8 +204,13 @@ func publish(all []Result, o options) error {
 			return err
 		}
 	}
+	if o.history != "" {
+		if err := keepResults(all, o.history, o.release); err != nil {
+			return err
+		}
+	}
 	if o.readme != "" {
-		return writeReadme(all, o.readme)
+		return writeReadme(o.history, o.readme)
 	}
 	return nil
 }

@@ -28,9 +28,12 @@ func buildPlugins(ctx context.Context, dir string) error {
 	}
 	for _, args := range [][]string{
 		{"build", "-o", dir + "/", "tool"},
+		{"build", "-o", dir + "/", "./nothing"},
 		{"build", "-C", "../../examples/cni", "-buildvcs=false", "-o", filepath.Join(dir, "boxwire"), "."},
 	} {
-		out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput()
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as its README says
+		out, err := cmd.CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("go %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
 		}

@@ -72,8 +72,12 @@ func checkReadme(path string) error {
 	return err
 }
 
-// writeReadme replaces what is between the marks with a table.
-func writeReadme(all []Result, path string) error {
+// writeReadme replaces what is between the marks with the table of the last release in the history.
+func writeReadme(history, path string) error {
+	last, err := lastRelease(history)
+	if err != nil {
+		return err
+	}
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -85,18 +89,17 @@ func writeReadme(all []Result, path string) error {
 	var w bytes.Buffer
 	w.Write(before)
 	w.WriteString(markBegin)
-	w.WriteString(shortTable(all))
+	w.WriteString(shortTable(last))
 	w.WriteString(markEnd)
 	w.Write(after)
 	return os.WriteFile(path, w.Bytes(), 0o644)
 }
 
-func shortTable(all []Result) string {
+func shortTable(r Release) string {
 	var w strings.Builder
-	fmt.Fprintf(&w, "\n    %s\n\n", commandLine())
-	fmt.Fprintf(&w, "| median | boxwire | bare system calls | others, and how many times boxwire's |\n|---|---:|---:|---|\n")
-	for _, r := range all {
-		for _, b := range r.Briefs {
+	fmt.Fprintf(&w, "\n| median, %s | boxwire | bare system calls | others, and how many times boxwire's |\n|---|---:|---:|---|\n", r.Release)
+	for _, k := range r.Rows {
+		for _, b := range k.Briefs {
 			bare := "–"
 			if b.Bare != 0 {
 				bare = human(b.Bare)
@@ -108,8 +111,32 @@ func shortTable(all []Result) string {
 			fmt.Fprintf(&w, "| %s | %s | %s | %s |\n", b.Work, human(b.Boxwire), bare, strings.Join(others, ", "))
 		}
 	}
-	fmt.Fprintf(&w, "\n%s.\n\n", strings.Join(where(), ", "))
+	for _, s := range r.sources() {
+		fmt.Fprintf(&w, "\n%s.\n", s)
+	}
+	w.WriteString("\n")
 	return w.String()
+}
+
+// sources says where the rows were measured: in a line for all of them, or with their names.
+func (r Release) sources() (lines []string) {
+	var places []string
+	rows := make(map[string][]string)
+	for _, k := range r.Rows {
+		place := strings.Join(append([]string{"`" + k.Command + "`", k.Measured}, k.Where...), ", ")
+		if rows[place] == nil {
+			places = append(places, place)
+		}
+		rows[place] = append(rows[place], k.Row)
+	}
+	for _, place := range places {
+		line := place
+		if len(places) > 1 {
+			line = strings.Join(rows[place], ", ") + ": " + place
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // thousands writes a number of things.

@@ -26,9 +26,12 @@ func TestTheTableReplacesWhatIsBetweenTheMarks(t *testing.T) {
 	b.brief("attach", "boxwire", "floor", [2]string{"the slow one", "slow"}, [2]string{"not run", "nobody"})
 	b.brief("nothing", "nobody", "floor")
 
-	path := filepath.Join(t.TempDir(), "README.md")
+	path, history := filepath.Join(t.TempDir(), "README.md"), t.TempDir()
 	write := func() string {
-		if err := writeReadme([]Result{b.result(&row{name: "r"}, nil)}, path); err != nil {
+		if err := keepResults([]Result{b.result(&row{name: "r"}, nil)}, history, "v0.1.0"); err != nil {
+			t.Fatal(err)
+		}
+		if err := writeReadme(history, path); err != nil {
 			t.Fatal(err)
 		}
 		text, err := os.ReadFile(path)
@@ -61,7 +64,7 @@ func TestAReadmeWithoutMarksIsLeftAlone(t *testing.T) {
 	if err := os.WriteFile(path, []byte("text\n"+markBegin), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if checkReadme(path) == nil || writeReadme(nil, path) == nil {
+	if checkReadme(path) == nil || writeReadme("history", path) == nil {
 		t.Error("it was taken")
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != "text\n"+markBegin {

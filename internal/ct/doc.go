@@ -7,7 +7,8 @@
 //     every supported kernel has it;
 //   - not for both families in one dump: EOPNOTSUPP;
 //   - a dump by parts of the reply tuple: wrong until 6.5 (the flags of the
-//     original tuple are applied to it), and not used here;
+//     original tuple are applied to it), and not used here but in deletes, which
+//     are newer;
 //   - a delete by parts of a tuple: since 6.11; older kernels answer
 //     EOPNOTSUPP or, where they take the tuple for a whole one, EINVAL;
 //   - ports are compared for TCP and UDP only: a filter that names a port of

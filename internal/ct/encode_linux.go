@@ -1,6 +1,8 @@
 package ct
 
 import (
+	"net/netip"
+
 	"github.com/boxwire/boxwire/internal/nl"
 	"golang.org/x/sys/unix"
 )
@@ -41,7 +43,8 @@ const (
 	counterPacket = 1
 	counterBytes  = 2
 
-	filterOrig = 1 // CTA_FILTER_ORIG_FLAGS
+	filterOrig  = 1 // CTA_FILTER_ORIG_FLAGS
+	filterReply = 2 // CTA_FILTER_REPLY_FLAGS
 
 	statsEntries = 1 // CTA_STATS_GLOBAL_ENTRIES
 )
@@ -49,13 +52,18 @@ const (
 // Parts of a tuple that a filter compares (CTA_FILTER_F_* in the kernel's
 // nf_internals.h; part of its interface all the same).
 const (
+	partSrc     = 1 << 0
 	partDst     = 1 << 1
 	partProto   = 1 << 3
+	partSrcPort = 1 << 4
 	partDstPort = 1 << 5
 )
 
-// statusSeenReply is IPS_SEEN_REPLY (linux/netfilter/nf_conntrack_common.h).
-const statusSeenReply = 1 << 1
+// Bits of the status (linux/netfilter/nf_conntrack_common.h).
+const (
+	statusSeenReply = 1 << 1 // IPS_SEEN_REPLY
+	statusDstNAT    = 1 << 5 // IPS_DST_NAT
+)
 
 func msgType(msg uint16) uint16 { return unix.NFNL_SUBSYS_CTNETLINK<<8 | msg }
 
@@ -119,15 +127,16 @@ func deletion(f *Flow) nl.Request {
 
 // selection is the body of a request for the flows of a target: its protocol, its
 // port unless it is a range, and its address if that is one of IPv4.
-func selection(t Target) []byte {
+func selection(t Target) []byte { return selectionWith(t, false) }
+
+// selectionWith adds where the flows were translated to: the port, and the address if that is one of
+// IPv4.
+func selectionWith(t Target, translated bool) []byte {
 	flags := uint32(partProto)
 	b, tuple := nl.Begin(header(t.Addr.Is6()), attrTupleOrig)
 	if t.Addr.Is4() && !t.Addr.IsUnspecified() {
 		flags |= partDst
-		var ip int
-		b, ip = nl.Begin(b, tupleIP)
-		b = nl.AppendAttr(b, ip4Dst, t.Addr.AsSlice())
-		nl.End(b, ip)
+		b = appendIP4(b, ip4Dst, t.Addr)
 	}
 	b, proto := nl.Begin(b, tupleProto)
 	b = nl.AppendU8(b, protoNum, t.Proto)
@@ -137,12 +146,42 @@ func selection(t Target) []byte {
 	}
 	nl.End(b, proto)
 	nl.End(b, tuple)
+	if translated {
+		b, tuple = nl.Begin(b, attrTupleReply)
+		if t.Translated.Addr().Is4() {
+			b = appendIP4(b, ip4Src, t.Translated.Addr())
+		}
+		b, proto = nl.Begin(b, tupleProto)
+		b = nl.AppendU8(b, protoNum, t.Proto)
+		b = nl.AppendBE16(b, protoSrcPort, t.Translated.Port())
+		nl.End(b, proto)
+		nl.End(b, tuple)
+	}
 	b, filter := nl.Begin(b, attrFilter)
 	b = nl.AppendU32(b, filterOrig, flags)
+	if translated {
+		reply := uint32(partProto | partSrcPort)
+		if t.Translated.Addr().Is4() {
+			reply |= partSrc
+		}
+		b = nl.AppendU32(b, filterReply, reply)
+	}
 	nl.End(b, filter)
-	if t.Unanswered {
+	switch {
+	case t.Unanswered:
 		b = nl.AppendBE32(b, attrStatus, 0)
 		b = nl.AppendBE32(b, attrStatusMask, statusSeenReply)
+	case translated:
+		b = nl.AppendBE32(b, attrStatus, statusDstNAT)
+		b = nl.AppendBE32(b, attrStatusMask, statusDstNAT)
 	}
+	return b
+}
+
+// appendIP4 appends one address of a tuple.
+func appendIP4(b []byte, which uint16, a netip.Addr) []byte {
+	b, ip := nl.Begin(b, tupleIP)
+	b = nl.AppendAttr(b, which, a.AsSlice())
+	nl.End(b, ip)
 	return b
 }

@@ -83,6 +83,28 @@ func TestSelectionNamesItsParts(t *testing.T) {
 	}
 }
 
+func TestSelectionOfTheTranslated(t *testing.T) {
+	t.Parallel()
+	target := Target{Proto: 6, Addr: netip.IPv4Unspecified(), First: 8080, Last: 8080, Translated: addrPort("10.88.0.2:80")}
+	var flags [2]uint32
+	var orig, reply Tuple
+	for w := nl.Walk(selectionWith(target, true)[4:]); w.Next(); {
+		switch w.Type() {
+		case attrTupleOrig:
+			orig, _ = decodeTuple(w.Nested())
+		case attrTupleReply:
+			reply, _ = decodeTuple(w.Nested())
+		case attrFilter:
+			for f := w.Nested(); f.Next(); {
+				flags[f.Type()-filterOrig] = f.U32()
+			}
+		}
+	}
+	if flags != [2]uint32{1<<3 | 1<<5, 1<<0 | 1<<3 | 1<<4} || orig.Dst.Port() != 8080 || reply.Src != target.Translated || reply.Proto != 6 {
+		t.Errorf("flags %#x, %+v, %+v", flags, orig, reply)
+	}
+}
+
 // flow is the body of a message as the kernel makes it.
 func flow(f *Flow) []byte {
 	b := appendTuple(header(f.v6()), attrTupleOrig, &f.Orig)

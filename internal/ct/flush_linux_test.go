@@ -281,6 +281,74 @@ func TestKernelDeletesByFilter(t *testing.T) {
 }
 
 // What older kernels take: reading, and deleting one by one.
+// A flow that was translated is deleted by where to, whatever its address was: the kernel compares it,
+// and spares flows to the same port that went elsewhere. Kernels that cannot delete by a filter read
+// the flows, and take every one of a local address.
+func TestFlushOfTheTranslated(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name       string
+		to         Target
+		translated string
+		gone       []string
+		elsewhere  bool // the others to that port stay only where the kernel compares
+	}{
+		{"all addresses", udp("0.0.0.0:53"), "127.0.0.9:5300", []string{"127.0.0.1:53", "127.0.0.2:53"}, true},
+		{"one address", udp("127.0.0.1:53"), "127.0.0.9:5300", []string{"127.0.0.1:53"}, false},
+		{"another port there", udp("0.0.0.0:53"), "127.0.0.9:5301", nil, true},
+		{"another address there", udp("0.0.0.0:53"), "127.0.0.8:5300", nil, true},
+		{"another port here", udp("0.0.0.0:52"), "127.0.0.9:5300", nil, false},
+		{"another protocol", of(6, udp("0.0.0.0:53")), "127.0.0.9:5300", nil, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			ns, table := tracked(t)
+			testutil.Run(t, ns, "nft", "add table ip d; add chain ip d c { type nat hook output priority -100; }; "+
+				"add rule ip d c ip daddr 127.0.0.1-127.0.0.2 udp dport 53 dnat to 127.0.0.9:5300")
+			to := []string{"127.0.0.1:53", "127.0.0.1:54", "127.0.0.2:53", "127.0.0.3:53"}
+			send(t, ns, to...)
+			c.to.Translated = addrPort(c.translated)
+			if err := table.Flush(t.Context(), []Target{c.to}, everyAddr); err != nil {
+				t.Fatal(err)
+			}
+			if c.elsewhere && !testutil.KernelAtLeast(6, 11) {
+				c.gone = []string{"127.0.0.1:53", "127.0.0.2:53", "127.0.0.3:53"}
+			}
+			want := slices.DeleteFunc(slices.Clone(to), func(s string) bool { return slices.Contains(c.gone, s) })
+			if got := destinations(t, table); !slices.Equal(got, want) {
+				t.Errorf("left are %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+// Kernels cannot tell IPv6 addresses apart. Where nothing else translates from the port, those that
+// were translated to the port of the box are the flows. One that began before is none of them.
+func TestFlushOfTheTranslatedIPv6(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	for _, alone := range []bool{true, false} {
+		ns, table := tracked(t)
+		send(t, ns, "[::1]:53", "[::1]:54", "127.0.0.1:53")
+		testutil.Run(t, ns, "nft", "add table ip6 d; add chain ip6 d c { type nat hook output priority -100; }; "+
+			"add rule ip6 d c udp dport 53 dnat to [::1]:5300")
+		send(t, ns, "[::1]:53")
+		target := udp("[::]:53")
+		target.Translated, target.Alone = addrPort("[::1]:5300"), alone
+		nowhere := func(context.Context, netip.Addr) (bool, error) { return false, nil }
+		if err := table.Flush(t.Context(), []Target{target}, nowhere); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"127.0.0.1:53", "[::1]:53", "[::1]:53", "[::1]:54"}
+		if alone && testutil.KernelAtLeast(6, 11) { // else local is asked
+			want = slices.Delete(want, 1, 2)
+		}
+		if got := destinations(t, table); !slices.Equal(got, want) {
+			t.Errorf("alone %v: left are %v, want %v", alone, got, want)
+		}
+	}
+}
+
 func TestFallbackDeletesOneByOne(t *testing.T) {
 	t.Parallel()
 	ns, table := tracked(t)

@@ -99,9 +99,40 @@ func appendValue(m []byte, typ uint16, value []byte) []byte {
 // decodeElements hands each element of a NEWSETELEM message's body to each. The
 // element's slices are its own.
 func decodeElements(body []byte, each func(Element) error) error {
+	return walkElements(body, nil, func(e *Element) error { return each(e.Clone()) })
+}
+
+// Clone returns the element with slices of its own.
+func (e *Element) Clone() Element {
+	c := *e
+	c.Key, c.KeyEnd, c.Data = bytes.Clone(e.Key), bytes.Clone(e.KeyEnd), bytes.Clone(e.Data)
+	return c
+}
+
+// comments are the comments of elements, each of them once: one owner may have thousands. The
+// nil map keeps none.
+type comments map[string]string
+
+// decode returns the comment in userdata.
+func (c comments) decode(b []byte) string {
+	raw := findComment(b)
+	if s, ok := c[string(raw)]; ok { // does not allocate
+		return s
+	}
+	s := string(raw)
+	if c != nil {
+		c[s] = s
+	}
+	return s
+}
+
+// walkElements is decodeElements without copies: the element and its slices are valid until
+// each returns.
+func walkElements(body []byte, known comments, each func(*Element) error) error {
 	if len(body) < 4 {
 		return errShort
 	}
+	var e Element // one for all
 	w := nl.Walk(body[4:])
 	for w.Next() {
 		if w.Type() != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
@@ -109,11 +140,11 @@ func decodeElements(body []byte, each func(Element) error) error {
 		}
 		list := w.Nested()
 		for list.Next() {
-			e, err := decodeElement(list.Nested())
-			if err != nil {
+			var err error
+			if e, err = decodeElement(list.Nested(), known); err != nil {
 				return err
 			}
-			if err := each(e); err != nil {
+			if err := each(&e); err != nil {
 				return err
 			}
 		}
@@ -124,7 +155,7 @@ func decodeElements(body []byte, each func(Element) error) error {
 	return w.Err()
 }
 
-func decodeElement(w nl.Walker) (e Element, err error) {
+func decodeElement(w nl.Walker, known comments) (e Element, err error) {
 	for w.Next() {
 		switch w.Type() {
 		case unix.NFTA_SET_ELEM_KEY:
@@ -140,7 +171,7 @@ func decodeElement(w nl.Walker) (e Element, err error) {
 		case unix.NFTA_SET_ELEM_EXPIRATION:
 			e.Expires = time.Duration(w.BE64()) * time.Millisecond
 		case unix.NFTA_SET_ELEM_USERDATA:
-			e.Comment = decodeComment(w.Data())
+			e.Comment = known.decode(w.Data())
 		case unix.NFTA_SET_ELEM_EXPR:
 			e.Packets, err = decodeCounter(w.Nested(), e.Packets)
 		case attrElemExpressions:
@@ -159,13 +190,13 @@ func decodeElement(w nl.Walker) (e Element, err error) {
 	return e, w.Err()
 }
 
-// decodeValue returns a copy of a value; a verdict instead is set in e, unless
-// that is nil.
+// decodeValue returns a value, in place; a verdict instead is set in e, unless that
+// is nil.
 func decodeValue(w nl.Walker, e *Element) (value []byte, err error) {
 	for w.Next() {
 		switch {
 		case w.Type() == unix.NFTA_DATA_VALUE:
-			value = bytes.Clone(w.Data())
+			value = w.Data()
 		case w.Type() == unix.NFTA_DATA_VERDICT && e != nil:
 			v := w.Nested()
 			for v.Next() {
@@ -191,7 +222,7 @@ func decodeCounter(w nl.Walker, packets uint64) (uint64, error) {
 	for w.Next() {
 		switch w.Type() {
 		case unix.NFTA_EXPR_NAME:
-			counter = w.String() == "counter"
+			counter = isCounter(w.Data())
 		case unix.NFTA_EXPR_DATA:
 			if !counter { // the name stands first
 				continue
@@ -210,6 +241,9 @@ func decodeCounter(w nl.Walker, packets uint64) (uint64, error) {
 	return packets, w.Err()
 }
 
+// isCounter reports whether the name of an expression is that of a counter.
+func isCounter(name []byte) bool { return string(bytes.TrimRight(name, "\x00")) == "counter" }
+
 // Userdata is a row of type, length and value, 8 bits each of the first two.
 
 // appendComment appends a comment, which has at most MaxComment bytes.
@@ -224,17 +258,19 @@ func appendTLV32(b []byte, typ byte, v uint32) []byte {
 
 // decodeComment returns the comment in userdata, "" where there is none. It is
 // data that any program may have written: what is malformed is no comment.
-func decodeComment(b []byte) string {
+func decodeComment(b []byte) string { return string(findComment(b)) }
+
+func findComment(b []byte) []byte {
 	for len(b) >= 2 {
 		n := 2 + int(b[1])
 		if n > len(b) {
-			return ""
+			return nil
 		}
 		if b[0] == udataComment {
 			s, _, _ := bytes.Cut(b[2:n], []byte{0})
-			return string(s)
+			return s
 		}
 		b = b[n:]
 	}
-	return ""
+	return nil
 }

@@ -99,50 +99,71 @@ func (c Conn) Elements(ctx context.Context, table, set string) ([]Element, error
 }
 
 // ElementsOf is Elements for a table of any family (unix.NFPROTO_IPV4, ...).
+func (c Conn) ElementsOf(ctx context.Context, family byte, table, set string) ([]Element, error) {
+	var all []Element
+	err := c.dumpElements(ctx, getElements(family, table, set), func() { all = all[:0] }, func(e *Element) error {
+		all = append(all, e.Clone())
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// EachElement hands each element of a set of a table to each, so that nothing is kept of those
+// that the caller does not want. The element and its slices are valid until each returns. The
+// set may be read more than once: EachElement calls reset before each attempt, and what earlier
+// attempts brought is void.
+func (c Conn) EachElement(ctx context.Context, table, set string, reset func(), each func(*Element) error) error {
+	return c.dumpElements(ctx, getElements(c.family, table, set), reset, each)
+}
+
+// dumpElements reads the elements of a set.
 //
 // For each reply the kernel walks the hash table from its start and skips as many elements
 // as it has dumped. After many insertions it resizes the table in the background. That
 // changes the order and not the generation, so a dump may repeat elements and lack as many.
 // A set with an element twice is therefore read again.
-func (c Conn) ElementsOf(ctx context.Context, family byte, table, set string) ([]Element, error) {
+func (c Conn) dumpElements(ctx context.Context, req nl.Request, reset func(), each func(*Element) error) error {
+	known := make(comments)
 	for range maxReads {
-		var all []Element
-		err := c.nl.Dump(ctx, getElements(family, table, set), func() { all = all[:0] },
-			func(m nl.Message) error {
-				return decodeElements(m.Body, func(e Element) error {
-					all = append(all, e)
-					return nil
-				})
+		var seen places
+		err := c.nl.Dump(ctx, req, func() { seen.reset(); reset() }, func(m nl.Message) error {
+			return walkElements(m.Body, known, func(e *Element) error {
+				seen.add(e)
+				return each(e)
 			})
-		if err != nil {
-			return nil, err
-		}
-		if distinct(all) {
-			return all, nil
+		})
+		if err != nil || !seen.twice {
+			return err
 		}
 	}
-	return nil, nl.ErrInterrupted
+	return nl.ErrInterrupted
 }
 
-// distinct reports that no two elements have the same place in their set.
-func distinct(all []Element) bool {
-	if len(all) < 2 {
-		return true
+// places are the places that elements have in their set.
+type places struct {
+	hash  maphash.Hash
+	seen  map[uint64]struct{}
+	twice bool // two elements had the same place
+}
+
+func (p *places) reset() {
+	p.seen, p.twice = make(map[uint64]struct{}), false
+}
+
+func (p *places) add(e *Element) {
+	p.hash.Reset()
+	p.hash.Write(e.Key)
+	p.hash.WriteByte(byte(len(e.KeyEnd)))
+	p.hash.Write(e.KeyEnd)
+	if e.End {
+		p.hash.WriteByte(1)
 	}
-	seed := maphash.MakeSeed()
-	seen := make(map[uint64]struct{}, len(all))
-	var h maphash.Hash
-	for i := range all {
-		h.SetSeed(seed)
-		h.Write(all[i].Key)
-		h.WriteByte(byte(len(all[i].KeyEnd)))
-		h.Write(all[i].KeyEnd)
-		if all[i].End {
-			h.WriteByte(1)
-		}
-		seen[h.Sum64()] = struct{}{}
-	}
-	return len(seen) == len(all)
+	n := len(p.seen)
+	p.seen[p.hash.Sum64()] = struct{}{}
+	p.twice = p.twice || len(p.seen) == n
 }
 
 // getElements asks for the elements of a set.

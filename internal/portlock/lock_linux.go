@@ -223,7 +223,7 @@ func (l *Lock) Release(ranges, keep []Range) {
 	if len(ranges) == 0 || len(l.sockets) == 0 {
 		return
 	}
-	needed := portsOf(keep)
+	needed := l.heldOf(keep)
 	for _, r := range ranges {
 		for p := range r.ports {
 			if f, held := l.sockets[p]; held && !needed[p] {
@@ -238,7 +238,7 @@ func (l *Lock) Retain(keep []Range) {
 	if len(l.sockets) == 0 {
 		return
 	}
-	needed := portsOf(keep)
+	needed := l.heldOf(keep)
 	for p, f := range l.sockets {
 		if !needed[p] {
 			l.close(p, f)
@@ -251,14 +251,14 @@ func (l *Lock) close(p HostPort, f socket) {
 	delete(l.sockets, p)
 }
 
-func portsOf(ranges []Range) map[HostPort]bool {
-	if len(ranges) == 0 {
-		return nil
-	}
+// heldOf returns the ports of the ranges that have a socket.
+func (l *Lock) heldOf(ranges []Range) map[HostPort]bool {
 	m := make(map[HostPort]bool)
 	for _, r := range ranges {
 		for p := range r.ports {
-			m[p] = true
+			if _, held := l.sockets[p]; held {
+				m[p] = true
+			}
 		}
 	}
 	return m

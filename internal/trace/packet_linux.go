@@ -8,7 +8,8 @@ import (
 )
 
 // Packet is the first packet of a connection. What is not known is left zero, but
-// for the protocol and the port that it is for.
+// for the protocol and the port that it is for. An address that is not known is a
+// stranger's.
 type Packet struct {
 	V6           bool
 	In, Out      Link
@@ -17,6 +18,7 @@ type Packet struct {
 	Sport, Dport uint16
 	Local        bool // it is for the namespace itself
 	Translated   bool // its destination was translated
+	Returns      bool // the route to its source leads out of In
 }
 
 // Link is the link that a packet comes in or goes out by.

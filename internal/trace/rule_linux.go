@@ -3,6 +3,7 @@ package trace
 import (
 	stdbytes "bytes"
 	"encoding/binary"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/internal/nl"
@@ -44,7 +45,12 @@ const (
 )
 
 // registers are 64 bytes; numbers 1 to 4 are 16 of them each, 8 to 23 are 4.
-type registers struct{ bytes }
+type registers struct {
+	bytes
+	strangers map[int]stranger // by the offset of the value
+}
+
+func newRegisters() registers { return registers{unknown(64), map[int]stranger{}} }
 
 func offset(reg uint32) int {
 	switch {
@@ -63,6 +69,7 @@ func (r registers) load(reg uint32, v bytes) {
 		return
 	}
 	for i := range (len(v.data) + 3) &^ 3 {
+		delete(r.strangers, at+i)
 		if at+i >= len(r.data) {
 			return
 		}
@@ -108,7 +115,7 @@ func (a *attrs) value(typ int) []byte {
 // rule says whether the rule matches the packet, and what it does then.
 func (t *tracing) rule(rule *nft.Rule) (m matching, s statement, err error) {
 	m = yes
-	regs := registers{unknown(64)}
+	regs := newRegisters()
 	for _, e := range rule.Exprs {
 		a := parse(e.Data)
 		one := yes
@@ -124,13 +131,18 @@ func (t *tracing) rule(rule *nft.Rule) (m matching, s statement, err error) {
 		case "payload":
 			if a[unix.NFTA_PAYLOAD_SREG] == nil {
 				regs.load(a.u32(unix.NFTA_PAYLOAD_DREG), t.payload(&a))
+				t.noteStranger(regs, &a)
 			}
 		case "fib":
 			regs.load(a.u32(unix.NFTA_FIB_DREG), t.fib(&a))
 		case "bitwise":
+			masked := regs.masked(&a)
 			regs.load(a.u32(unix.NFTA_BITWISE_DREG), bitwise(regs, &a))
+			regs.strange(a.u32(unix.NFTA_BITWISE_DREG), masked)
+		case "byteorder":
+			regs.load(a.u32(unix.NFTA_BYTEORDER_DREG), byteorder(regs, &a))
 		case "cmp":
-			one = compare(regs.read(a.u32(unix.NFTA_CMP_SREG), len(a.value(unix.NFTA_CMP_DATA))), a.u32(unix.NFTA_CMP_OP), a.value(unix.NFTA_CMP_DATA))
+			one = regs.compare(&a)
 		case "range":
 			one = inRange(regs, &a)
 		case "lookup":
@@ -141,6 +153,8 @@ func (t *tracing) rule(rule *nft.Rule) (m matching, s statement, err error) {
 			} else {
 				regs.load(a.u32(unix.NFTA_IMMEDIATE_DREG), known(a.value(unix.NFTA_IMMEDIATE_DATA)))
 			}
+		case "exthdr":
+			one = loadExtension(regs, &a)
 		case "match":
 			one = t.xtMatch(&a)
 		case "target":
@@ -156,7 +170,7 @@ func (t *tracing) rule(rule *nft.Rule) (m matching, s statement, err error) {
 		case "counter", "log", "notrack", "masq", "dup", "objref", "flow_offload", "last":
 		default: // limit, quota, connlimit, dynset, rt, numgen, what is newer
 			one = maybe
-			regs = registers{unknown(64)}
+			regs = newRegisters()
 		}
 		if err != nil || one == no {
 			return no, s, err
@@ -178,7 +192,11 @@ func (t *tracing) payload(a *attrs) bytes {
 }
 
 func (t *tracing) fib(a *attrs) bytes {
-	const daddr = 1 << 1
+	const saddr, daddr, iif, present = 1 << 0, 1 << 1, 1 << 3, 1 << 5 // NFTA_FIB_F_*
+	if flags := a.u32(unix.NFTA_FIB_FLAGS); t.packet.Returns && a.u32(unix.NFTA_FIB_RESULT) == unix.NFT_FIB_RESULT_OIF &&
+		flags&present != 0 && flags&(saddr|iif) == saddr|iif {
+		return known([]byte{1})
+	}
 	if a.u32(unix.NFTA_FIB_RESULT) == unix.NFT_FIB_RESULT_ADDRTYPE && a.u32(unix.NFTA_FIB_FLAGS) == daddr {
 		kind := uint32(unix.RTN_UNICAST)
 		if t.packet.Local {
@@ -187,6 +205,21 @@ func (t *tracing) fib(a *attrs) bytes {
 		return known(binary.NativeEndian.AppendUint32(nil, kind))
 	}
 	return unknown(16)
+}
+
+// loadExtension is what an exthdr expression does: the packet has no extension header of IPv6.
+// Options of TCP are not known.
+func loadExtension(regs registers, a *attrs) matching {
+	const opIPv6, present = 0, 1 // NFT_EXTHDR_OP_IPV6, NFT_EXTHDR_F_PRESENT
+	switch {
+	case a.u32(unix.NFTA_EXTHDR_OP) != opIPv6:
+		regs.load(a.u32(unix.NFTA_EXTHDR_DREG), unknown(16))
+		return maybe
+	case a.u32(unix.NFTA_EXTHDR_FLAGS)&present == 0:
+		return no
+	}
+	regs.load(a.u32(unix.NFTA_EXTHDR_DREG), known([]byte{0}))
+	return yes
 }
 
 func bitwise(regs registers, a *attrs) bytes {
@@ -200,6 +233,21 @@ func bitwise(regs registers, a *attrs) bytes {
 	for i := range n {
 		v.data[i] = v.data[i]&mask[i] ^ xor[i]
 		v.known[i] = v.known[i] || mask[i] == 0
+	}
+	return v
+}
+
+// byteorder swaps the bytes of each number of a register. nft has numbers that are shorter than
+// one, too, which the kernel leaves alone.
+func byteorder(regs registers, a *attrs) bytes {
+	size, n := int(a.u32(unix.NFTA_BYTEORDER_SIZE)), int(min(a.u32(unix.NFTA_BYTEORDER_LEN), 64))
+	v := regs.read(a.u32(unix.NFTA_BYTEORDER_SREG), n)
+	if size == 0 || binary.NativeEndian.Uint16([]byte{0, 1}) == 1 { // this machine's order is the network's
+		return v
+	}
+	for at := 0; at+size <= n; at += size {
+		slices.Reverse(v.data[at : at+size])
+		slices.Reverse(v.known[at : at+size])
 	}
 	return v
 }

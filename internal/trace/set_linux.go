@@ -85,6 +85,9 @@ func verdictKind(v nft.Verdict) stop {
 func (s *set) find(regs registers, reg uint32) (matching, *nft.Element) {
 	best := no
 	var below *nft.Element
+	if s.interval && s.holdsNone(regs.strangers[offset(reg)]) {
+		return no, nil
+	}
 	for i := range s.elems {
 		e := &s.elems[i]
 		if len(e.Key) == 0 {
@@ -92,8 +95,10 @@ func (s *set) find(regs registers, reg uint32) (matching, *nft.Element) {
 			continue
 		}
 		key := regs.read(reg, len(e.Key))
+		ranged := e.KeyEnd != nil && !stdbytes.Equal(e.Key, e.KeyEnd)
 		switch {
-		case e.KeyEnd != nil && !stdbytes.Equal(e.Key, e.KeyEnd), s.interval && !key.all():
+		case ranged && misses(key, e.Key, e.KeyEnd):
+		case ranged, s.interval && !key.all():
 			best = maybe
 		case s.interval:
 			if stdbytes.Compare(e.Key, key.data) <= 0 && (below == nil || !stdbytes.Equal(below.Key, e.Key) || below.End) {
@@ -112,4 +117,41 @@ func (s *set) find(regs registers, reg uint32) (matching, *nft.Element) {
 		return yes, below
 	}
 	return best, nil
+}
+
+// misses reports whether a key is outside of an element of ranges for sure: it differs in one of the
+// first bytes, which are the same in all that the element holds.
+func misses(key bytes, from, to []byte) bool {
+	for i := range min(len(from), len(to)) {
+		if from[i] != to[i] {
+			return false
+		}
+		if key.known[i] && key.data[i] != from[i] {
+			return true
+		}
+	}
+	return false
+}
+
+// holdsNone reports whether no range of an interval set has addresses of strangers.
+func (s *set) holdsNone(who stranger) bool {
+	if who.n == 0 {
+		return false
+	}
+	for i, e := range s.elems {
+		if e.End || len(e.Key) == 0 && e.KeyEnd == nil {
+			if len(e.Key) == 0 {
+				return false // a catch-all element
+			}
+			continue
+		}
+		last := stdbytes.Repeat([]byte{0xff}, len(e.Key))
+		if i+1 < len(s.elems) && s.elems[i+1].End {
+			last = before(s.elems[i+1].Key)
+		}
+		if who.mayBe(e.Key, last) {
+			return false
+		}
+	}
+	return true
 }

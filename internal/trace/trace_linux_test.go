@@ -24,6 +24,12 @@ var visitor6 = Packet{
 	V6: true, In: Link{2, "up0"}, Out: Link{3, "br0"}, Dst: netip.MustParseAddr("fd88::2"), Proto: 17, Dport: 80, Translated: true,
 }
 
+// out is a connection of a box to the outside, and out6 the same in IPv6.
+var (
+	out  = Packet{In: Link{3, "br0"}, Out: Link{2, "up0"}, Src: netip.MustParseAddr("10.88.0.2"), Proto: 6, Dport: 443, Returns: true}
+	out6 = Packet{V6: true, In: Link{3, "br0"}, Out: Link{2, "up0"}, Src: netip.MustParseAddr("fd88::2"), Proto: 6, Dport: 443, Returns: true}
+)
+
 func trace(t *testing.T, rules string, hook uint32, p Packet) string {
 	t.Helper()
 	ns := netnstest.New(t)
@@ -97,6 +103,25 @@ func TestOutcomesOfForwardChains(t *testing.T) {
 		{"perhaps a jump", "chain d { drop; };", "accept", "meta mark 1 jump d;", "maybe drop d", visitor},
 		{"a limit", "", "accept", "limit rate 1/second drop;", "maybe drop c", visitor},
 		{"a counter and a comment", "", "accept", `counter log drop comment "no";`, "drop c", visitor},
+		{"ranges of a concatenation without it", "set s { type ipv4_addr . inet_proto; flags interval; elements = { 10.89.0.0/16 . tcp }; };", "accept", "ip daddr . meta l4proto @s drop;", "", visitor},
+		{"ranges of a concatenation perhaps with it", "set s { type ipv4_addr . inet_proto; flags interval; elements = { 10.88.0.0/16 . tcp }; };", "accept", "ip daddr . meta l4proto @s drop;", "maybe drop c", visitor},
+		{"a stranger is not in the loopback network", "", "accept", "ip daddr 127.0.0.0/8 drop;", "", out},
+		{"nor by its address", "", "accept", "ip daddr 127.0.0.1 drop;", "", out},
+		{"a rule for all but that", "", "accept", "ip daddr != 127.0.0.0/8 drop;", "drop c", out},
+		{"a stranger may be in another network", "", "accept", "ip daddr 203.0.113.0/24 drop;", "maybe drop c", out},
+		{"a stranger may be in a wider network", "", "accept", "ip daddr 0.0.0.0/1 drop;", "maybe drop c", out},
+		{"a stranger is no multicast group", "", "accept", "ip daddr & 240.0.0.0 == 224.0.0.0 drop;", "", out},
+		{"a stranger is not in a set of such networks", "", "accept", "ip daddr { 127.0.0.0/8, 224.0.0.0/3 } drop;", "", out},
+		{"a stranger may be in a set of others", "", "accept", "ip daddr { 127.0.0.0/8, 203.0.113.0/24 } drop;", "maybe drop c", out},
+		{"what firewalld closes for RFC 3964", "", "accept", "ip6 daddr { ::/96, ::ffff:0.0.0.0/96, 2002::/24, 2002:a00::/24, 2002:e000::/19 } reject;", "", out6},
+		{"a stranger's source is not in the loopback network", "", "accept", "ip saddr 127.0.0.0/8 drop;", "", visitor},
+		{"a link-local source may be", "", "accept", "ip6 saddr fe80::/10 drop;", "maybe drop c", visitor6},
+		{"the route back leads there", "", "accept", "fib saddr . iif oif missing drop;", "", out},
+		{"as firewalld asks for it", "", "accept", "meta nfproto ipv6 fib saddr . mark . iif oif missing drop;", "", out6},
+		{"the route back is not known", "", "accept", "fib saddr . iif oif missing drop;", "maybe drop c", visitor},
+		{"an extension header that it has not", "", "accept", "rt type 0 drop;", "", out6},
+		{"the lack of an extension header", "", "accept", "exthdr frag missing drop;", "drop c", out6},
+		{"an option of TCP", "", "accept", "tcp option maxseg size 1-500 drop;", "maybe drop c", out6},
 		{"after a certain drop nothing counts", "", "drop", "tcp dport 80 drop; accept;", "drop c", visitor},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -106,6 +131,19 @@ func TestOutcomesOfForwardChains(t *testing.T) {
 				t.Errorf("%q, want %q\n%s", got, c.want, rules)
 			}
 		})
+	}
+}
+
+// What ufw's chain for IPv6 begins with concerns no connection of a box.
+func TestOutcomesOfIptables(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	for _, rule := range []string{"-m rt --rt-type 0", "-m frag --fragmore"} {
+		testutil.Run(t, ns, "ip6tables-nft", strings.Fields("-A FORWARD "+rule+" -j DROP")...)
+	}
+	found, err := ruleset(t, ns).Trace(t.Context(), unix.NF_INET_FORWARD, math.MinInt32, math.MaxInt32, out6)
+	if err != nil || len(found) != 0 {
+		t.Errorf("%v, %v", found, err)
 	}
 }
 

@@ -44,6 +44,8 @@ func (t *tracing) xtMatch(a *attrs) matching {
 		return t.xtPorts(info, info[8])
 	case "addrtype":
 		return t.xtAddrtype(a.u32(xtRevision), info)
+	case "rt", "frag", "hbh", "dst", "ah":
+		return no // an extension header of IPv6, which the packet does not have
 	case "conntrack":
 		return t.xtConntrack(a.u32(xtRevision), info)
 	}

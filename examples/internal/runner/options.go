@@ -46,6 +46,7 @@ func (p Program) usage() string {
 		{p.runs() + " [flags] [--] CMD [ARG...]", "run CMD in a box, wait, clean up"},
 		{p.Name + " exec NAME CMD [ARG...]", "run CMD in a box that exists"},
 		{p.Name + " ls [-json]", "list the boxes"},
+		{p.Name + " explain [flags] [NAME...]", "say why a port or a box is not reached"},
 		{p.Name + " rm NAME...", "remove boxes and all that is theirs"},
 		{p.Name + " gc", "remove what killed runs have left"},
 	}

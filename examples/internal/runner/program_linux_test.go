@@ -159,7 +159,7 @@ func TestAProgramThatFixesTheNetworkHasItsOwnUsage(t *testing.T) {
 		t.Errorf("run -h ended with %+v", got)
 	}
 	for _, test := range []struct{ args, says string }{
-		{"", `keeper box: "" is none of run, exec, ls, rm and gc; see keeper box run -h`},
+		{"", `keeper box: "" is none of run, exec, ls, explain, rm and gc; see keeper box run -h`},
 		{"true", `"true" is none of`},
 		{"run", "there is no command to run; see keeper box run -h"},
 		{"run -subnet 10.0.0.0/8 true", "-subnet"},

@@ -37,7 +37,7 @@ func (p Program) run(ctx context.Context, args []string) (int, error) {
 		verb = args[0]
 	}
 	switch verb {
-	case "exec", "ls", "rm", "gc":
+	case "exec", "ls", "rm", "gc", "explain":
 	default:
 		switch {
 		case !p.fixed():
@@ -45,7 +45,7 @@ func (p Program) run(ctx context.Context, args []string) (int, error) {
 		case verb == "run":
 			return runBox(ctx, args[1:], p)
 		}
-		return statusOurs, fmt.Errorf("%q is none of run, exec, ls, rm and gc; see %s", verb, p.help())
+		return statusOurs, fmt.Errorf("%q is none of run, exec, ls, explain, rm and gc; see %s", verb, p.help())
 	}
 	host, err := netns.Current()
 	if err != nil {
@@ -62,6 +62,8 @@ func (p Program) run(ctx context.Context, args []string) (int, error) {
 			return statusOurs, fmt.Errorf("ls takes -json and nothing else, not %q", args)
 		}
 		err = ls(ctx, host, asJSON, os.Stdout)
+	case "explain":
+		return p.explainBoxes(ctx, host, args, os.Stdout)
 	case "rm":
 		err = rm(ctx, host, args)
 	case "gc":

@@ -111,8 +111,8 @@ func TestWhatCannotWorkIsSaid(t *testing.T) {
 		{"run true", "fleet box: node n5 of the fleet lab has no prefix yet\n"},
 		{"run", "fleet box: there is no command to run; see fleet box run -h\n"},
 		{"run -subnet 10.0.0.0/8 true", "fleet box: flag provided but not defined: -subnet\n"},
-		{"true", `fleet box: "true" is none of run, exec, ls, rm and gc; see fleet box run -h` + "\n"},
-		{"", `fleet box: "" is none of run, exec, ls, rm and gc; see fleet box run -h` + "\n"},
+		{"true", `fleet box: "true" is none of run, exec, ls, explain, rm and gc; see fleet box run -h` + "\n"},
+		{"", `fleet box: "" is none of run, exec, ls, explain, rm and gc; see fleet box run -h` + "\n"},
 		{"-nosuch", "fleet box: flag provided but not defined: -nosuch\n"},
 		{"rm nobody", "fleet box: there is no box nobody\n"},
 	} {

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/netns/netnstest"
+)
+
+// rules are the container's routing rules besides the kernel's own.
+func (r *rig) rules(c container) (all string) {
+	r.Helper()
+	for _, family := range []string{"-4", "-6"} {
+		for line := range strings.Lines(testutil.Run(r, c.ns, "ip", family, "rule", "show")) {
+			if !strings.Contains(line, "from all lookup") {
+				all += line
+			}
+		}
+	}
+	return all
+}
+
+// A container in two networks answers by the network that it was asked in: visitors from outside, and
+// its siblings in the other network. The order of ADD and DEL does not matter.
+func TestAContainerAnswersByTheNetworkThatWasAsked(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	host, outside := netnstest.Host(t)
+	r := newRigOn(t, host.NS, "")
+	ports := func(port string) string {
+		return `"portMappings": [{"hostPort": ` + port + `, "containerPort": 80}]`
+	}
+	c := r.container("both", ports("8080"))
+	serve(t, c)
+	r2, c2 := r.second(c, "eth1", "", "")
+	c2.CapabilityArgs = map[string]any{"portMappings": []map[string]any{{"hostPort": 8081, "containerPort": 80}}}
+	one, two := r.container("one", ""), r2.container("two", "")
+	r.add(one)
+	r2.add(two)
+	all := func(when string, ports ...string) {
+		t.Helper()
+		for _, port := range ports {
+			for _, at := range []string{"203.0.113.1:" + port, "[2001:db8::1]:" + port} {
+				for _, from := range []container{{ns: outside.NS}, one, two} {
+					if err := reach(t, from.ns, at, "both"); err != nil {
+						t.Errorf("%s: %v", when, err)
+					}
+				}
+			}
+		}
+	}
+	check := func(when string, r *rig, c container) {
+		t.Helper()
+		if err := r.check(c); err != nil {
+			t.Errorf("%s: CHECK: %v", when, err)
+		}
+	}
+	r.add(c)
+	if rules := r.rules(c); rules != "" {
+		t.Errorf("a container in one network has the rules\n%s", rules)
+	}
+	r2.add(c2)
+	all("with both", "8080", "8081")
+	check("with both", r, c)
+	check("with both", r2, c2)
+
+	rules := r.rules(c)
+	if strings.Count(rules, "\n") != 4 {
+		t.Errorf("the rules are\n%s", rules)
+	}
+	testutil.Run(t, c.ns, "ip", "rule", "del", "priority", "1000")
+	testutil.Run(t, c.ns, "ip", "rule", "del", "priority", "1000")
+	if err := r.check(c); codeOf(err) != codeDrift || !strings.Contains(err.Error(), "10.89.0.") {
+		t.Errorf("CHECK without the rules: %v", err)
+	}
+
+	r.del(c)
+	all("with the second", "8081")
+	if rules := r.rules(c); rules != "" {
+		t.Errorf("when one network has gone, there are the rules\n%s", rules)
+	}
+	if out := testutil.Run(t, c.ns, "ip", "route", "show", "table", "all", "proto", "202"); out != "" {
+		t.Errorf("when one network has gone, there are the routes\n%s", out)
+	}
+	r.add(c)
+	all("with the first again", "8080", "8081")
+	check("with the first again", r, c)
+	check("with the first again", r2, c2)
+	r2.del(c2)
+	all("with the first", "8080")
+	r.del(c)
+	if rules := r.rules(c); rules != "" {
+		t.Errorf("in the end, there are the rules\n%s", rules)
+	}
+	r.del(one)
+	r2.del(two)
+	r.gc()
+	r2.gc()
+}

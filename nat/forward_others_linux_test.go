@@ -1,0 +1,65 @@
+package nat
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/netns"
+	"github.com/boxwire/boxwire/netns/netnstest"
+)
+
+// Programs with a table each share the host's links: those of one keep their way out when the networks of
+// the other go, and the last one sets the links back.
+func TestNetworksOfAnotherTableKeepTheHostForwarding(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	for name, leave := range map[string]func(gw *NAT) error{
+		"Delete":        func(gw *NAT) error { return gw.Delete(t.Context()) },
+		"DeleteNetwork": func(gw *NAT) error { return gw.DeleteNetwork(t.Context(), "br0") },
+		"Sync":          func(gw *NAT) error { return gw.Sync(t.Context(), State{}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ns := host(t)
+			testutil.Run(t, ns, "ip", "link", "add", "br1", "type", "bridge")
+			before := map[string]string{
+				"ipv4/conf/up0/forwarding": "0", "ipv4/conf/br0/forwarding": "0", "ipv4/conf/br1/forwarding": "0",
+				"ipv4/conf/br0/route_localnet": "0", "ipv6/conf/all/forwarding": "0", "ipv6/conf/up0/accept_ra": "1",
+			}
+			expect(t, ns, before)
+			first, second := open(t, ns), openWith(t, ns, Options{Name: "second"})
+			if err := first.AddNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16", "fd88::/64")}); err != nil {
+				t.Fatal(err)
+			}
+			if err := second.AddNetwork(t.Context(), Network{Interface: "br1", Subnets: prefixes("10.89.0.0/16", "fd89::/64")}); err != nil {
+				t.Fatal(err)
+			}
+			with := forwards(t, ns)
+			if err := leave(first); err != nil {
+				t.Fatal(err)
+			}
+			if is := forwards(t, ns); is != with {
+				t.Errorf("the links forward as %s, and as %s when the first table's network has gone", with, is)
+			}
+			expect(t, ns, map[string]string{"ipv4/conf/up0/forwarding": "1", "ipv4/conf/br0/route_localnet": "0"})
+			if err := second.Delete(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, ns, before)
+		})
+	}
+}
+
+// forwards are the settings by which the host's links forward.
+func forwards(t testing.TB, ns *netns.NS) string {
+	t.Helper()
+	var all []string
+	for _, link := range []string{"br0", "br1", "up0"} {
+		all = append(all, link, sysctl(t, ns, "ipv4/conf/"+link+"/forwarding"), sysctl(t, ns, "ipv6/conf/"+link+"/forwarding"), sysctl(t, ns, "ipv6/conf/"+link+"/accept_ra"))
+		if force, err := ns.Sysctl(t.Context(), "net/ipv6/conf/"+link+"/force_forwarding"); err == nil { // Linux >= 6.17
+			all = append(all, force)
+		}
+	}
+	return strings.Join(append(all, sysctl(t, ns, "ipv6/conf/all/forwarding")), " ")
+}
