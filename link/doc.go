@@ -59,16 +59,11 @@
 //
 //	err = web0.SetRate(ctx, link.Limit{Rate: 100 * link.Mbit}, link.Limit{Rate: 20 * link.Mbit})
 //
-// The limit is the link's own. For several boxes, put their links into a group (Spec.Group), List them by Filter.Group, and limit
-// each.
-//
 // # Wait and watch
 //
-// Link.WaitUp, WaitCarrier, WaitForwarding, WaitAddr and WaitGone sleep until the kernel reports what they wait for. A box that
-// was just plugged in loses packets until its port and the bridge have a carrier and forward: WaitReachable waits for all of it.
-//
-// Watch yields the present state, marks when it is complete, and then yields every change. After a loss of events it marks that
-// and yields the state again. WatchAll does so for all namespaces that have an id in this one.
+// Link.WaitUp, WaitCarrier, WaitForwarding, WaitAddr and WaitGone sleep until the kernel reports what they wait for, and
+// WaitReachable until a box that was just plugged in loses no packet. Watch yields the present state, marks when it is complete,
+// and then yields every change; WatchAll does so for all namespaces that have an id in this one.
 //
 //	for e, err := range link.Watch(ctx, host, link.TopicLinks) {
 //		if err == nil && e.Kind == link.EventChanged {
@@ -76,20 +71,14 @@
 //		}
 //	}
 //
-// # A Link is a value
+// # Values, errors, kernels
 //
-// A Link is what the kernel reported when it was read, and the namespace it was read in. Its methods find the link by index, so
-// a rename does not matter. It does not follow later changes: Get and ByIndex read it again. It does not keep its namespace
-// alive: once the handle is closed, its methods return os.ErrClosed. All functions may be called from many goroutines, on any
-// thread.
+// A Link is what the kernel reported when it was read, and the namespace it was read in. Its methods find the link by its index,
+// and do not keep its namespace alive. All functions may be called from many goroutines, on any thread.
 //
-// # Errors, cancellation, kernels
-//
-// Errors are *netns.Error: operation, namespace, subject and cause. errors.Is finds os.ErrExist, os.ErrNotExist, os.ErrPermission
-// (CAP_NET_ADMIN is missing), errors.ErrUnsupported (the kernel lacks the kind or option), os.ErrInvalid (refused before anything
-// was sent), os.ErrClosed, ErrInterrupted (a list that could not be completed) and the errors of ctx.
-//
-// If ctx is done before a call, nothing is sent. The kernel carries out a request inside the system call that sends it, so a call
-// that changes something waits for the answer; Create looks at ctx between its steps and undoes what it has done. Reads stop at
-// once. Everything works on Linux 5.10 and newer unless a comment says otherwise.
+// Errors are *netns.Error. errors.Is finds os.ErrExist, os.ErrNotExist, os.ErrPermission (CAP_NET_ADMIN is missing),
+// errors.ErrUnsupported (the kernel lacks the kind or option), os.ErrInvalid (refused before anything was sent), os.ErrClosed,
+// ErrInterrupted (a list that could not be completed) and the errors of ctx. If ctx is done before a call, nothing is sent. A
+// call that changes something waits for the kernel's answer; reads stop at once. Linux 5.10 is enough unless a comment says
+// otherwise.
 package link

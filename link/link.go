@@ -9,9 +9,11 @@ import (
 )
 
 // Link is a link as the kernel reported it at one moment, with the namespace it was
-// read in. Its methods act in that namespace and find the link by Index. It does
-// not change when the link does. The zero Link belongs to no namespace, and its
-// methods return os.ErrInvalid.
+// read in. Its methods act in that namespace and find the link by Index, so a rename
+// does not matter. It does not change when the link does: Get and ByIndex read it
+// again. It does not keep its namespace alive: once the handle is closed, its methods
+// return os.ErrClosed. The zero Link belongs to no namespace, and its methods return
+// os.ErrInvalid.
 type Link struct {
 	Index int    // number in its namespace, from 1
 	Name  string // name in its namespace

@@ -32,9 +32,12 @@ const groupNextHop = 32 // RTNLGRP_NEXTHOP
 // A Watch is of one namespace; to follow many, begin one for each (see the example). There
 // is no counterpart of link.WatchAll. The kernel sends the events of routes of all
 // namespaces with an id to one socket (NETLINK_LISTEN_ALL_NSID), but it lists routes of the
-// socket's own namespace only. Without the list, events do not say what is there: the
-// kernel deletes IPv4 routes with their link, and all routes of a namespace that ends,
-// without an event.
+// socket's own namespace only, and has no list by id as it has for links. Without the list,
+// events do not say what is there: the kernel deletes IPv4 routes with their link, and all
+// routes of a namespace that ends, without an event. To list them, a handle has to be found
+// among those of all processes ([netns.NS.OpenNSID]) for each such change, is not found
+// where no process or name holds the namespace, and keeps the namespace from ending while it
+// is open.
 func Watch(ctx context.Context, ns *netns.NS, f Filter) iter.Seq2[Event[Route], error] {
 	var groups []uint32
 	if f.Family != IPv6 {
