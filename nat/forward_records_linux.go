@@ -63,12 +63,13 @@ func (n *NAT) restoreLinks(ctx context.Context, c nft.Conn) error {
 }
 
 // routed returns the records of links that another program has made forward as well, by the global
-// switch of a family: the host is a router then, and its neighbours may use it.
+// switch of a family: the host is a router then, and its neighbours may use it. A link that was off
+// while the switch was on is not among them.
 func (n *NAT) routed(ctx context.Context, r records) (all []item, err error) {
 	for _, f := range families {
 		var some []item
 		for _, it := range r.items {
-			if it.set == f.enabled {
+			if it.set == f.enabled && (f.v6 || it.elem.Comment != forwarding.NoteApart) {
 				some = append(some, it)
 			}
 		}
@@ -170,7 +171,7 @@ func (r records) changes() (all []forwarding.Change) {
 		link := it.network()
 		switch it.set {
 		case families[0].enabled:
-			all = append(all, forwarding.Change{Link: link, Setting: forwarding.IPv4Forwarding, From: '0', To: '1'})
+			all = append(all, forwarding.Change{Link: link, Setting: forwarding.IPv4Forwarding, From: '0', To: '1', Apart: it.elem.Comment == forwarding.NoteApart})
 		case "localnet":
 			all = append(all, forwarding.Change{Link: link, Setting: forwarding.IPv4RouteLocalnet, From: '0', To: '1'})
 		case families[1].enabled:
@@ -186,7 +187,7 @@ func changeItem(c forwarding.Change) item {
 	key := ifname(c.Link)
 	switch c.Setting {
 	case forwarding.IPv4Forwarding:
-		return item{families[0].enabled, nft.Element{Key: key}}
+		return item{families[0].enabled, nft.Element{Key: key, Comment: c.Note()}}
 	case forwarding.IPv4RouteLocalnet:
 		return item{"localnet", nft.Element{Key: key}}
 	}
