@@ -65,7 +65,7 @@ func (n *NAT) restoreLinks(ctx context.Context, c nft.Conn) error {
 // routed returns the records of links that another program has made forward as well, by the global
 // switch of a family: the host is a router then, and its neighbours may use it. A link that was off
 // while the switch was on is not among them.
-func (n *NAT) routed(ctx context.Context, r records) (all []item, err error) {
+func (n *NAT) routed(ctx context.Context, c nft.Conn, r records) (all []item, err error) {
 	for _, f := range families {
 		var some []item
 		for _, it := range r.items {
@@ -74,7 +74,7 @@ func (n *NAT) routed(ctx context.Context, r records) (all []item, err error) {
 			}
 		}
 		// The switch may be on for the sake of our networks.
-		if len(some) == 0 || slices.ContainsFunc(some, func(it item) bool { return it.network() == forwarding.All }) {
+		if len(some) == 0 || slices.ContainsFunc(some, isSwitch) {
 			continue
 		}
 		name := "net.ipv4.ip_forward"
@@ -85,9 +85,17 @@ func (n *NAT) routed(ctx context.Context, r records) (all []item, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if on != "0" {
-			all = append(all, some...)
+		if on == "0" {
+			continue
 		}
+		if f.v6 {
+			if ours, err := n.othersSwitch(ctx, c); err != nil {
+				return nil, err
+			} else if ours {
+				continue
+			}
+		}
+		all = append(all, some...)
 	}
 	return all, nil
 }
@@ -99,7 +107,7 @@ func (n *NAT) yieldLinks(ctx context.Context, c nft.Conn) error {
 	if err != nil {
 		return err
 	}
-	routed, err := n.routed(ctx, r)
+	routed, err := n.routed(ctx, c, r)
 	if err != nil || len(routed) == 0 {
 		return err
 	}
@@ -155,7 +163,7 @@ func (tx *restoreLinksTx) unneeded(ctx context.Context, r records) (records, err
 	if len(r.nets) == 0 {
 		return some, nil
 	}
-	routed, err := tx.n.routed(ctx, r)
+	routed, err := tx.n.routed(ctx, tx.c, r)
 	some.items = append(some.items, routed...)
 	return some, err
 }
