@@ -108,6 +108,13 @@ func (n *NAT) takeOver(ctx context.Context, c nft.Conn) error {
 type takeOverTx struct {
 	tableTx
 	tables []Table
+	added  []item
+}
+
+// finish remembers the records.
+func (tx *takeOverTx) finish(context.Context) error {
+	tx.n.learn(nil, tx.added)
+	return nil
 }
 
 // Build returns the batch that deletes the records in the other tables, and adds those that this table
@@ -118,6 +125,7 @@ func (tx *takeOverTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, 
 		return nil, err
 	}
 	have := byKey(own.items)
+	tx.added = nil
 	b := nft.NewBatch(tx.n.table)
 	for _, t := range tx.tables {
 		o := &NAT{table: t.Name}
@@ -131,17 +139,19 @@ func (tx *takeOverTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, 
 		b.Of(tx.n.table)
 		for _, it := range theirs {
 			if _, there := have[it.setKey()]; !there {
-				addItems(b, []item{it})
+				tx.added = append(tx.added, it)
 				have[it.setKey()] = it.elem
 			}
 		}
 	}
+	addItems(b, tx.added)
 	return b, nil
 }
 
 // Committed reports whether the other tables have no such records.
 func (tx *takeOverTx) Committed(ctx context.Context) (bool, error) {
-	b, err := tx.Build(ctx, nil)
+	now := &takeOverTx{tableTx: tx.tableTx, tables: tx.tables}
+	b, err := now.Build(ctx, nil)
 	return err == nil && b.Len() == 0, err
 }
 

@@ -168,6 +168,12 @@ func (tx *restoreLinksTx) unneeded(ctx context.Context, r records) (records, err
 	return some, err
 }
 
+// finish forgets the records.
+func (tx *restoreLinksTx) finish(context.Context) error {
+	tx.n.learn(tx.done.items, nil)
+	return nil
+}
+
 // explain ignores that the table is gone.
 func (tx *restoreLinksTx) explain(_ context.Context, err error) error {
 	return netns.IgnoreNotExist(err)

@@ -106,6 +106,7 @@ func (ch *putNetworkTx) finish(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, ch.undo(ctx))
 	}
+	ch.n.learn(ch.plan.gone, ch.plan.facts)
 	return ch.n.explain(ctx, ch.c, ch.sweep(ctx))
 }
 
