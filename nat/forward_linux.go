@@ -144,7 +144,8 @@ func (tx *forwardTx) finish(ctx context.Context) error {
 func (n *NAT) forward(ctx context.Context, c nft.Conn, p *plan) error {
 	err := forwarding.Apply(ctx, n.ns, p.Changes)
 	if err == nil {
-		return nil
+		n.learn(p.gone, p.facts)
+		return n.takeOver(ctx, c)
 	}
 	if rerr := forwarding.Revert(ctx, n.ns, p.Changes); rerr != nil { // the records stay, and say what to restore
 		return errors.Join(err, rerr)

@@ -9,6 +9,10 @@ import (
 // quietSuffix ends the name of the bridge table that drops reports.
 const quietSuffix = "-quiet"
 
+// quietComment is the comment of that table. Another NAT may have its guards in a bridge table of the
+// same name, which has the comment of a skeleton.
+const quietComment = "boxwire quiet group"
+
 // checkQuietGroup refuses a group that links are in by themselves.
 func checkQuietGroup(group uint32) error {
 	if group == 0 {

@@ -27,9 +27,10 @@ import (
 // is lost: a multicast router in a box does not hear who listens, and with multicast snooping, so does a
 // querier in a box. Do not put its port into the group.
 //
-// Errors: os.ErrInvalid for the group 0; os.ErrExist where another program has a bridge table of that
-// name; os.ErrNotExist if the NAT's table is gone; errors.ErrUnsupported where the kernel lacks the family bridge of nftables; os.ErrPermission
-// without CAP_NET_ADMIN over the namespace.
+// Errors: os.ErrInvalid for the group 0; os.ErrExist where another program, or a NAT of that name for
+// its guards, has a bridge table of that name; os.ErrNotExist if the NAT's table is gone;
+// errors.ErrUnsupported where the kernel lacks the family bridge of nftables; os.ErrPermission without
+// CAP_NET_ADMIN over the namespace.
 func (n *NAT) SetQuietGroup(ctx context.Context, group uint32) error {
 	const op = "nat.SetQuietGroup"
 	if err := checkQuietGroup(group); err != nil {
@@ -53,7 +54,7 @@ func (tx *quietTx) table(replace bool) *nft.Batch {
 	if replace {
 		b.DeleteTable()
 	}
-	b.AddTable(skeletonComment)
+	b.AddTable(quietComment)
 	const chain = "reports"
 	b.AddChain(nft.Chain{Name: chain, Type: "filter", Hook: unix.NF_INET_FORWARD, Priority: -300})
 	group := eq(host32(tx.group)...)
@@ -101,11 +102,8 @@ func (n *NAT) ownsQuietTable(ctx context.Context, c nft.Conn) (bool, error) {
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
-	if err == nil {
-		_, ours := versionOf(comment)
-		if !ours {
-			err = refuse.As(os.ErrExist, "a table of that name is there and not ours (its comment is %q)", comment)
-		}
+	if err == nil && comment != quietComment {
+		err = refuse.As(os.ErrExist, "a table of that name is there and is of no quiet group (its comment is %q)", comment)
 	}
 	if err != nil {
 		return false, fmt.Errorf("table bridge %s%s: %w", n.table, quietSuffix, err)

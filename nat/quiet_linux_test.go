@@ -185,3 +185,44 @@ func TestQuietGroupTable(t *testing.T) {
 		t.Errorf("deleted, there is %s", got)
 	}
 }
+
+// A NAT may be called like the bridge table of another one. Neither takes the other's table.
+func TestQuietGroupBesideGuardsOfThatName(t *testing.T) {
+	t.Parallel()
+	host, _ := netnstest.Bridge(t, 1)
+	testutil.Run(t, host.NS, "ip", "link", "set", "box1", "down")
+	gw, other := open(t, host.NS), openWith(t, host.NS, Options{Name: "boxwire-quiet"})
+	if err := other.AddNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16")}); err != nil {
+		t.Fatal(err)
+	}
+	guard := Guard{Port: "box1", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}, Box: addrs("10.88.0.2"), Owner: "web"}
+	if err := other.SetGuards(t.Context(), guard); err != nil {
+		t.Fatal(err)
+	}
+	if err := gw.SetQuietGroup(t.Context(), 7); !errors.Is(err, os.ErrExist) {
+		t.Errorf("beside guards: %v", err)
+	}
+	if err := gw.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := other.ListGuards(t.Context()); len(all) != 1 || err != nil {
+		t.Errorf("the guards are %v, %v", all, err)
+	}
+	gw = open(t, host.NS)
+	if err := other.DeleteGuards(t.Context(), "box1"); err != nil {
+		t.Fatal(err)
+	}
+	testutil.Run(t, host.NS, "nft", "delete table bridge boxwire-quiet")
+	if err := gw.SetQuietGroup(t.Context(), 7); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.SetGuards(t.Context(), guard); !errors.Is(err, os.ErrExist) {
+		t.Errorf("guards beside a quiet group: %v", err)
+	}
+	if err := other.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := testutil.Run(t, host.NS, "nft", "list", "ruleset", "bridge"); !strings.Contains(got, "iifgroup") {
+		t.Errorf("the quiet group has gone: %s", got)
+	}
+}

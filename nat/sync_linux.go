@@ -298,7 +298,7 @@ func (s *syncTx) Committed(ctx context.Context) (bool, error) {
 	if err == nil {
 		err = now.guards.change(b, whole)
 	}
-	return whole && b.Len() == 0, err
+	return whole && b.Len() == 0 && now.match.complete(), err
 }
 
 // flush ends the flows that contradict the table: those of ports and networks that changed, or all.
