@@ -217,9 +217,8 @@ func delInside(ctx context.Context, r *request) error {
 		}
 	case !box.Equal(r.host):
 		defer box.Close()
-		if err = unplugInside(ctx, r, box); err == nil {
-			err = failed("removing the container's rules", setAnswers(ctx, box))
-		}
+		err = unplugInside(ctx, r, box)
+		r.withdrawAnswers(ctx)
 	default:
 		box.Close()
 	}
