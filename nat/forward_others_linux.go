@@ -3,10 +3,12 @@ package nat
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 
 	"github.com/boxwire/boxwire/internal/nft"
+	"github.com/boxwire/boxwire/netns"
 )
 
 // handOver moves the records of links that networks of another table of this library need to that
@@ -85,4 +87,87 @@ func (o *other) build(ctx context.Context) (*nft.Batch, error) {
 		}
 	}
 	return b, nil
+}
+
+// linksOfOthers returns the links that networks of other tables of this library have.
+func (n *NAT) linksOfOthers(ctx context.Context, c nft.Conn) (map[string]bool, error) {
+	tables, err := listTables(ctx, n.ns)
+	if err != nil {
+		return nil, err
+	}
+	links := make(map[string]bool)
+	for _, t := range tables {
+		if t.Name == n.table {
+			continue
+		}
+		elems, err := c.Elements(ctx, t.Name, "ifs")
+		if netns.IgnoreNotExist(err) != nil {
+			return nil, err
+		}
+		for _, e := range elems {
+			links[nameOf(e.Key)] = true
+		}
+	}
+	return links, nil
+}
+
+// takeOver is handOver the other way round: it moves the records of this table's own networks' links here from
+// other tables of this library. Such a link was there before its network, and was made to forward for
+// another one's: that table takes it for a link of strangers, and drops what comes in by it. It
+// follows the commit that added the networks. If it is killed in between, both tables have the
+// record, and the next change of a network or [NAT.Maintain] goes on.
+func (n *NAT) takeOver(ctx context.Context, c nft.Conn) error {
+	tables, err := listTables(ctx, n.ns)
+	if err != nil {
+		return err
+	}
+	var own map[string]bool
+	for _, t := range tables {
+		if t.Name == n.table {
+			continue
+		}
+		if own == nil {
+			elems, err := c.Elements(ctx, n.table, "ifs")
+			if err != nil {
+				return err
+			}
+			own = names(elems)
+		}
+		if err := n.takeFrom(ctx, c, t.Name, own); err != nil {
+			return fmt.Errorf("table inet %s: %w", t.Name, err)
+		}
+	}
+	return nil
+}
+
+// takeFrom moves the records of the links from a table here.
+func (n *NAT) takeFrom(ctx context.Context, c nft.Conn, table string, own map[string]bool) error {
+	read := func(ctx context.Context, of *NAT) ([]item, error) {
+		all, err := of.readSomeItems(ctx, c, "bridged", families[0].enabled, families[1].enabled)
+		return slices.DeleteFunc(all, func(it item) bool { return !own[it.network()] }), err
+	}
+	from := &NAT{table: table}
+	theirs, err := read(ctx, from)
+	if err != nil || len(theirs) == 0 {
+		return err
+	}
+	err = c.Commit(ctx, n.table, nft.BuildFunc(func(ctx context.Context) (*nft.Batch, error) {
+		have, err := read(ctx, n)
+		b := nft.NewBatch(n.table)
+		for _, it := range theirs {
+			if _, there := byKey(have)[it.setKey()]; !there {
+				addItems(b, []item{it})
+			}
+		}
+		return b, err
+	}))
+	if err != nil {
+		return err
+	}
+	return c.Commit(ctx, table, nft.BuildFunc(func(ctx context.Context) (*nft.Batch, error) {
+		all, err := read(ctx, from)
+		b := nft.NewBatch(table)
+		deleteItems(b, all)
+		return b, err
+	}))
 }

@@ -102,6 +102,9 @@ func (ch *putNetworkTx) finish(ctx context.Context) error {
 	if err := forwarding.Apply(ctx, ch.n.ns, ch.plan.Changes); err != nil {
 		return errors.Join(err, ch.undo(ctx))
 	}
+	if err := ch.n.takeOver(ctx, ch.c); err != nil {
+		return fmt.Errorf("the network is there, but another table may stop its boxes: %w", err)
+	}
 	return ch.n.explain(ctx, ch.c, ch.sweep(ctx))
 }
 
