@@ -64,7 +64,7 @@ func TestParseAsk(t *testing.T) {
 			t.Errorf("%q is %+v (%v), want %+v", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"-port 80 web", "-port 80 -to 192.0.2.1", "-port 192.0.2.1:80 -from ::1", "-port [fe80::1%eth0]:80", "-port 80/icmp", "-from fe80::1%eth0"} {
+	for _, text := range []string{"-port 80 web", "-port 80 -to 192.0.2.1", "-port 192.0.2.1:80 -from ::1", "-port [fe80::1%eth0]:80", "-port 80/icmp", "-from fe80::1%eth0", "-from ::ffff:0.0.0.0", "-to ::"} {
 		if _, err := ParseAsk(strings.Fields(text), "run", "box", io.Discard); err == nil {
 			t.Errorf("%q is taken", text)
 		}
