@@ -55,7 +55,7 @@ func ensureBridge(ctx context.Context, host *netns.NS, o *options) (link.Link, e
 		return br, err
 	}
 	spec := link.Spec{
-		Name: o.bridge, Up: true, Kind: link.Bridge{}, MTU: o.mtu,
+		Name: o.bridge, Up: true, Kind: link.Bridge{MulticastSnooping: yes(false)}, MTU: o.mtu,
 		MAC: stableMAC(o.bridge), Alias: bridgeAlias,
 	}
 	for _, s := range o.subnets {

@@ -24,6 +24,7 @@ type wired struct {
 	ns    *netns.NS
 	gw    *nat.NAT   // nil without a bridge; holds the host ports while it is open
 	ports []nat.Port // as they are published
+	addrs []netip.Prefix
 }
 
 // wire makes the box: all of it, or nothing.
@@ -176,10 +177,8 @@ func (w *wired) plug(ctx context.Context, host *netns.NS, o *options, others []*
 	if err := settle(ctx, br, port); err != nil {
 		return err
 	}
-	if err := announce(ctx, w.ns); err != nil {
-		return err
-	}
-	return w.warn(ctx, o, addrs, os.Stderr)
+	w.addrs = addrs
+	return announce(ctx, w.ns)
 }
 
 // announce corrects what the host and the other boxes remember of the addresses,
