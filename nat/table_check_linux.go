@@ -41,6 +41,9 @@ func Check(ctx context.Context, ns *netns.NS, name string, state State) error {
 			if err == nil {
 				err = n.checkGuards(ctx, c, state.guards)
 			}
+			if err == nil {
+				err = n.checkQuiet(ctx, c, nets)
+			}
 			return err
 		})
 	}

@@ -148,7 +148,7 @@ func (w *wired) plug(ctx context.Context, host *netns.NS, o *options, others []*
 		mtu = br.MTU
 	}
 	port, err := link.Create(ctx, host, link.Spec{
-		Name: portName(o.name), Up: true, Master: br.Ref(), MTU: mtu,
+		Name: portName(o.name), Up: true, Master: br.Ref(), Group: portGroup, MTU: mtu,
 		MAC: stableMAC(portName(o.name)), Alias: portAlias(o.name, w.run, mac, addrs),
 		Port: link.PortOptions{Isolated: yes(o.isolate), Hairpin: yes(true)},
 		Kind: link.Veth{Peer: link.Spec{
