@@ -239,7 +239,14 @@ func TestPortGroupsFollowTheNetworks(t *testing.T) {
 		must(gw.SetNetwork(ctx, groupNetwork(1, 4)))
 		hasGroups(t, ns, "boxwire", "4", "5")
 	}
-	must(gw.Delete(ctx))
+	testutil.Run(t, ns, "nft", "delete table inet boxwire")
+	if err := Check(ctx, ns, "", State{}); !errors.Is(err, ErrDamaged) || errors.Is(err, os.ErrNotExist) {
+		t.Errorf("of the table, the bridge table alone is left: %v", err)
+	}
+	must(open(t, ns).Delete(ctx))
+	if err := Check(ctx, ns, "", State{}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("of the table, nothing is left: %v", err)
+	}
 	if got := testutil.Run(t, ns, "nft", "list", "ruleset"); got != "" {
 		t.Errorf("deleted, there is %s", got)
 	}

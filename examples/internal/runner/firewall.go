@@ -31,7 +31,15 @@ func (w *wired) publish(ctx context.Context, host *netns.NS, o *options, addrs [
 		}
 		ports = append(ports, some...)
 	}
-	w.ports, err = w.gw.PublishFree(ctx, ports...)
+	if w.ports, err = w.gw.PublishFree(ctx, ports...); err != nil {
+		return err
+	}
+	networks, err := w.gw.ListNetworks(ctx)
+	for _, n := range networks {
+		if n.Interface == o.bridge {
+			w.network = append(w.network, n.Network)
+		}
+	}
 	return err
 }
 
@@ -101,24 +109,11 @@ func (w *wired) attend(ctx context.Context, o *options, out io.Writer) (end func
 // keep keeps the box's network and ports in the firewall.
 func (w *wired) keep(ctx context.Context, o *options, say func(error)) {
 	said := ""
-	saying := func(err error) {
+	mine := nat.State{Networks: w.network, Ports: w.ports, Owners: func(owner string) bool { return owner == o.name }}
+	for _, err := range w.gw.Maintain(ctx, func() nat.State { return mine }) {
 		if err != nil && ctx.Err() == nil && said != err.Error() {
 			said = err.Error()
 			say(fmt.Errorf("keeping the firewall: %w", err))
 		}
-	}
-	networks, err := w.gw.ListNetworks(ctx)
-	if err != nil {
-		saying(err)
-		return
-	}
-	mine := nat.State{Ports: w.ports, Owners: func(owner string) bool { return owner == o.name }}
-	for _, n := range networks {
-		if n.Interface == o.bridge {
-			mine.Networks = append(mine.Networks, n.Network)
-		}
-	}
-	for _, err := range w.gw.Maintain(ctx, func() nat.State { return mine }) {
-		saying(err)
 	}
 }

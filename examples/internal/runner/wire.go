@@ -25,6 +25,8 @@ type wired struct {
 	gw    *nat.NAT   // nil without a bridge; holds the host ports while it is open
 	ports []nat.Port // as they are published
 	addrs []netip.Prefix
+
+	network []nat.Network // the bridge's, as the firewall has it
 }
 
 // wire makes the box: all of it, or nothing.
