@@ -30,7 +30,7 @@ func (n *NAT) plan(ctx context.Context, c nft.Conn, nets ...Network) (*plan, err
 // planLinks reads the links, and plans changes for those that do not forward as the networks need.
 // The link of a network may be missing.
 func (n *NAT) planLinks(ctx context.Context, c nft.Conn, r records, nets ...Network) (*plan, error) {
-	others, err := n.linksOfOthers(ctx, c)
+	others, switched, err := n.linksOfOthers(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +38,7 @@ func (n *NAT) planLinks(ctx context.Context, c nft.Conn, r records, nets ...Netw
 	for i, net := range nets {
 		forward[i] = forwarding.Network{Link: net.Interface, IPv4: net.has(false), IPv6: net.has(true)}
 	}
-	fp, err := forwarding.Make(ctx, n.ns, forward, r.changes(), forwarding.Options{Others: others})
+	fp, err := forwarding.Make(ctx, n.ns, forward, r.changes(), forwarding.Options{Others: others, Switched: switched})
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/boxwire/boxwire/internal/forwarding"
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/netns"
 )
@@ -89,26 +90,32 @@ func (o *other) build(ctx context.Context) (*nft.Batch, error) {
 	return b, nil
 }
 
-// linksOfOthers returns the links that networks of other tables of this library have.
-func (n *NAT) linksOfOthers(ctx context.Context, c nft.Conn) (map[string]bool, error) {
+// linksOfOthers returns the links that networks of other tables of this library have, and whether one of these
+// tables has the record of the global switch of IPv6.
+func (n *NAT) linksOfOthers(ctx context.Context, c nft.Conn) (links map[string]bool, switched bool, err error) {
 	tables, err := listTables(ctx, n.ns)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	links := make(map[string]bool)
+	links = make(map[string]bool)
 	for _, t := range tables {
 		if t.Name == n.table {
 			continue
 		}
 		elems, err := c.Elements(ctx, t.Name, "ifs")
 		if netns.IgnoreNotExist(err) != nil {
-			return nil, err
+			return nil, false, err
 		}
 		for _, e := range elems {
 			links[nameOf(e.Key)] = true
 		}
+		elems, err = c.Elements(ctx, t.Name, families[1].enabled)
+		if netns.IgnoreNotExist(err) != nil {
+			return nil, false, err
+		}
+		switched = switched || names(elems)[forwarding.All]
 	}
-	return links, nil
+	return links, switched, nil
 }
 
 // takeOver is handOver the other way round: it moves the records of this table's own networks' links here from
@@ -154,11 +161,7 @@ func (n *NAT) takeFrom(ctx context.Context, c nft.Conn, table string, own map[st
 	err = c.Commit(ctx, n.table, nft.BuildFunc(func(ctx context.Context) (*nft.Batch, error) {
 		have, err := read(ctx, n)
 		b := nft.NewBatch(n.table)
-		for _, it := range theirs {
-			if _, there := byKey(have)[it.setKey()]; !there {
-				addItems(b, []item{it})
-			}
-		}
+		changeItems(b, have, replaceItems(have, theirs, theirs)) // theirs are the older ones: they say what a link was at first
 		return b, err
 	}))
 	if err != nil {
