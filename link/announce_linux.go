@@ -77,7 +77,8 @@ func (l Link) announce(ctx context.Context, addrs []netip.Addr) error {
 	if err != nil {
 		return cause(err)
 	}
-	defer unix.Close(fd)
+	// The kernel waits for an RCU grace period there (packet_release), which nobody else needs to.
+	defer func() { go unix.Close(fd) }()
 	var errs []error
 	for _, a := range addrs {
 		to := &unix.SockaddrLinklayer{Ifindex: l.Index, Halen: 6}

@@ -30,7 +30,11 @@ func (n *NAT) plan(ctx context.Context, c nft.Conn, nets ...Network) (*plan, err
 // planLinks reads the links, and plans changes for those that do not forward as the networks need.
 // The link of a network may be missing.
 func (n *NAT) planLinks(ctx context.Context, c nft.Conn, r records, nets ...Network) (*plan, error) {
-	others, switched, err := n.linksOfOthers(ctx, c)
+	others, err := n.linksOfOthers(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	switched, err := n.othersSwitch(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -140,10 +144,7 @@ func (tx *forwardTx) explain(_ context.Context, err error) error { return netns.
 func (tx *forwardTx) finish(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
 	defer cancel()
-	if err := tx.n.forward(ctx, tx.c, &tx.plan); err != nil {
-		return err
-	}
-	return netns.IgnoreNotExist(tx.n.takeOver(ctx, tx.c))
+	return tx.n.forward(ctx, tx.c, &tx.plan)
 }
 
 // forward writes the settings of a plan whose records are in the table. If one cannot be written,
@@ -151,7 +152,8 @@ func (tx *forwardTx) finish(ctx context.Context) error {
 func (n *NAT) forward(ctx context.Context, c nft.Conn, p *plan) error {
 	err := forwarding.Apply(ctx, n.ns, p.Changes)
 	if err == nil {
-		return nil
+		n.learn(p.gone, p.facts)
+		return n.takeOver(ctx, c)
 	}
 	if rerr := forwarding.Revert(ctx, n.ns, p.Changes); rerr != nil { // the records stay, and say what to restore
 		return errors.Join(err, rerr)

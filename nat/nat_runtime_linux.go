@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/boxwire/boxwire/internal/portlock"
@@ -14,6 +15,7 @@ type runtimeState struct {
 	ports        *portlock.Lock // reserved ports
 	elements     int            // of the table, as far as this program has changed it
 	staleFlushed bool           // flows that the table contradicts were flushed
+	noQuiet      bool           // the kernel lacks the family bridge
 
 	mu      sync.Mutex // guards the following fields
 	facts   []item     // what the table said about the host when it was last read
@@ -28,6 +30,13 @@ func (n *NAT) remember(items []item) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.facts = facts
+}
+
+// learn changes what is remembered by records that were deleted and added since.
+func (n *NAT) learn(gone, added []item) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.facts = replaceItems(n.facts, slices.Concat(gone, added), added)
 }
 
 // forgotten returns the remembered facts that are not among the items.

@@ -164,7 +164,7 @@ func (r *request) wire(ctx context.Context, br *bridge, box *netns.NS, l *lease)
 		Name: r.at.link(), Up: !c.late(), MTU: mtu, MAC: mac, Alias: r.at.alias() + " " + begun,
 	}
 	if !ptp { // which has no routes to its subnets
-		spec.Master, spec.Port, spec.Group = br.Ref(), r.portOptions(ctx), quietGroup
+		spec.Master, spec.Port, spec.Group = br.Ref(), r.portOptions(ctx), portGroup
 		peer.Addrs, peer.DAD = l.addrs, c.EnableDAD
 	}
 	spec.Kind = link.Veth{Peer: peer}

@@ -53,6 +53,9 @@ func Make(ctx context.Context, ns *netns.NS, nets []Network, recorded []Change, 
 	}
 	if four {
 		p.planIPv4(nets)
+		if err := p.setApart(ctx, ns); err != nil {
+			return nil, err
+		}
 	}
 	if six {
 		_, err = netns.Do(ctx, ns, func(context.Context) (any, error) { return nil, p.planIPv6(read6, o) })
@@ -99,13 +102,35 @@ func (p *planning) planIPv4(nets []Network) {
 			continue
 		}
 		if !l.IPv4.On(rtnl.Forwarding) {
-			p.add(Change{l.Name, l.Index, IPv4Forwarding, '0', '1'})
+			p.add(Change{Link: l.Name, Index: l.Index, Setting: IPv4Forwarding, From: '0', To: '1'})
 		}
 		own := slices.ContainsFunc(nets, func(n Network) bool { return n.Link == l.Name && n.IPv4 })
 		if own && !l.IPv4.On(rtnl.RouteLocalnet) {
-			p.add(Change{l.Name, l.Index, IPv4RouteLocalnet, '0', '1'})
+			p.add(Change{Link: l.Name, Index: l.Index, Setting: IPv4RouteLocalnet, From: '0', To: '1'})
 		}
 	}
+}
+
+// setApart marks the links to be recorded that are off although the global switch is on.
+func (p *planning) setApart(ctx context.Context, ns *netns.NS) error {
+	isForwarding := func(c Change) bool { return c.Setting == IPv4Forwarding }
+	if !slices.ContainsFunc(p.plan.New, isForwarding) {
+		return nil
+	}
+	on, err := switchedOn(ctx, ns)
+	if err != nil || !on {
+		return err
+	}
+	for i := range p.plan.New {
+		p.plan.New[i].Apart = isForwarding(p.plan.New[i])
+	}
+	return nil
+}
+
+// switchedOn reports whether the global switch of IPv4 is on.
+func switchedOn(ctx context.Context, ns *netns.NS) (bool, error) {
+	v, err := ns.Sysctl(ctx, "net.ipv4.ip_forward")
+	return v != "0", err
 }
 
 // finish returns the plan.

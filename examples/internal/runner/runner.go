@@ -104,7 +104,7 @@ func runBox(ctx context.Context, args []string, p Program) (status int, err erro
 	}
 	defer host.Close()
 	if o.network == "host" {
-		return execute(host, o.command, signals)
+		return execute(host, o.command, signals, nil)
 	}
 	if name, ok := o.shares(); ok {
 		return execIn(ctx, host, append([]string{name}, o.command...), signals)
@@ -132,12 +132,9 @@ func runBox(ctx context.Context, args []string, p Program) (status int, err erro
 			status, err = statusOurs, lerr
 		}
 	}()
-	end, err := w.keep(ctx, &o, os.Stderr)
-	if err != nil {
-		return statusOurs, err
-	}
-	defer end() // before the box is removed
-	return execute(w.ns, o.command, signals)
+	end := func() {}
+	defer func() { end() }() // before the box is removed
+	return execute(w.ns, o.command, signals, func() { end = w.attend(ctx, &o, os.Stderr) })
 }
 
 // execIn runs a command in the network of a box that exists.
@@ -157,7 +154,7 @@ func execIn(ctx context.Context, host *netns.NS, args []string, signals <-chan o
 	if command[0] == "--" && len(command) > 1 { // as before the command of a new box
 		command = command[1:]
 	}
-	return execute(ns, command, signals)
+	return execute(ns, command, signals, nil)
 }
 
 // ls lists the boxes.
