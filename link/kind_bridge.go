@@ -38,7 +38,7 @@ import (
 // finds the box as soon as its port forwards, for which [Link.WaitForwarding] waits.
 //
 // What is left is that each box reports its IPv6 groups twice (MLD), which the bridge floods to all other boxes. Boxes have no
-// use for it: put their ports into a group (Spec.Group), and have nat.SetQuietGroup keep reports from being bridged within it.
+// use for it: put their ports into a group (Spec.Group), and name it in PortGroup of their nat.Network.
 //
 // The other way is that the bridge knows the members of each group and sends multicast to no other box: MulticastQuerier, and
 // Spec.Port with MulticastFlood off. Multicast streams then reach their members only. But the bridge queries every box again

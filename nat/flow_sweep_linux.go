@@ -53,6 +53,7 @@ func changedNetworks(old, now []NetworkState) (nets []NetworkState) {
 // isRuledAs reports whether the fields that a flowPolicy depends on are equal.
 func (n NetworkState) isRuledAs(o NetworkState) bool {
 	n.ClampMSS, o.ClampMSS = false, false
+	n.PortGroup, o.PortGroup = 0, 0
 	return reflect.DeepEqual(n.Network, o.Network)
 }
 

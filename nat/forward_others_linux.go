@@ -180,3 +180,25 @@ func (n *NAT) othersSwitch(ctx context.Context, c nft.Conn) (bool, error) {
 func isSwitch(it item) bool {
 	return it.set == families[1].enabled && it.network() == forwarding.All
 }
+
+// linksOfOthers returns the links that networks of other tables of this library have.
+func (n *NAT) linksOfOthers(ctx context.Context, c nft.Conn) (map[string]bool, error) {
+	tables, err := listTables(ctx, n.ns)
+	if err != nil {
+		return nil, err
+	}
+	links := make(map[string]bool)
+	for _, t := range tables {
+		if t.Name == n.table {
+			continue
+		}
+		elems, err := c.Elements(ctx, t.Name, "ifs")
+		if netns.IgnoreNotExist(err) != nil {
+			return nil, err
+		}
+		for _, e := range elems {
+			links[nameOf(e.Key)] = true
+		}
+	}
+	return links, nil
+}

@@ -83,7 +83,9 @@ func (k *maintainer) ruleset(ctx context.Context, m nl.Message) {
 	default:
 		return
 	}
-	if m.Body[0] != unix.NFPROTO_INET && m.Body[0] != unix.NFPROTO_BRIDGE || tableOf(m.Body) != k.n.table || k.own(ctx, m.Port) {
+	table, bridge := tableOf(m.Body), m.Body[0] == unix.NFPROTO_BRIDGE
+	ours := table == k.n.table && (bridge || m.Body[0] == unix.NFPROTO_INET) || bridge && table == k.n.quietTable()
+	if !ours || k.own(ctx, m.Port) {
 		return
 	}
 	k.mu.Lock()

@@ -15,6 +15,7 @@ type runtimeState struct {
 	ports        *portlock.Lock // reserved ports
 	elements     int            // of the table, as far as this program has changed it
 	staleFlushed bool           // flows that the table contradicts were flushed
+	noQuiet      bool           // the kernel lacks the family bridge
 
 	mu      sync.Mutex // guards the following fields
 	facts   []item     // what the table said about the host when it was last read

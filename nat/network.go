@@ -104,7 +104,7 @@ import (
 // # Bridges
 //
 // Bridged traffic is not affected, even if br_netfilter passes it to the firewall (the set
-// bridged). Bridge ports are the caller's to set up. A box reaches its own published port and those
+// bridged). Only PortGroup and a [Guard] keep frames from being bridged. Bridge ports are the caller's to set up. A box reaches its own published port and those
 // of other boxes by the host's address. Where net.bridge.bridge-nf-call-iptables is 1, it needs
 // hairpin mode on its bridge port to reach its own. The connections of boxes to published ports of
 // their own network, and those from the host's 127.0.0.1, get the bridge's address as their source,
@@ -215,6 +215,20 @@ type Network struct {
 	// but what policies allow reaches the host, other networks and the outside, by any address.
 	// Add the network with Strict before the first box, and a box has no moment without a policy.
 	Strict bool
+
+	// PortGroup is the link group (Spec.Group in package link) that the caller puts the boxes' bridge ports
+	// into, a number that no other links of the host have; 0 is none. Reports of IPv6 multicast listeners
+	// (MLD) are not bridged from a port of the group to another one. A box that comes up reports the groups
+	// of its addresses twice, and a bridge without multicast snooping floods that to all other boxes: with a
+	// thousand of them, that takes longer than to attach the box. Networks may share a group.
+	//
+	// Neighbour discovery and multicast itself pass as before, and reports reach the host and ports in other
+	// groups. What is lost: a multicast router or querier in a box does not hear who listens. Its port, and
+	// that of an uplink, stay out of the group.
+	//
+	// A table of the family bridge does it, with the name of the NAT's and "/quiet" behind. Where the kernel
+	// lacks the family, or another program has a table of that name, reports are flooded.
+	PortGroup uint32
 
 	// ClampMSS limits the MSS of TCP connections from and to the network to what the route's MTU
 	// allows, for connections that pass the host. It is for paths that lose the ICMP messages of

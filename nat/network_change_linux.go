@@ -31,6 +31,9 @@ func (ch *networkTx) Committed(ctx context.Context) (bool, error) {
 	have, err := ch.n.held(ctx, ch.c, ch.iface)
 	b := nft.NewBatch(ch.n.table)
 	changeItems(b, have, ch.want)
+	if err == nil {
+		err = ch.n.quietNetwork(ctx, ch.c, b, ch.iface, have, ch.want)
+	}
 	return b.Len() == 0, err
 }
 
@@ -89,6 +92,9 @@ func (ch *putNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.Bat
 		return first, nil
 	}
 	changeItems(b, have, want)
+	if err := ch.n.quietNetwork(ctx, ch.c, b, ch.iface, have, want); err != nil {
+		return nil, err
+	}
 	ch.had = append(ch.had, ch.closing.items...)
 	ch.gone, ch.policed = gone, policed
 	ch.plan.record(b)
@@ -136,6 +142,9 @@ func (ch *undoNetworkTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batc
 	}
 	b := nft.NewBatch(ch.n.table)
 	changeItems(b, slices.Concat(have, ch.policed), slices.Concat(ch.want, ch.gone))
+	if err := ch.n.quietNetwork(ctx, ch.c, b, ch.iface, have, ch.want); err != nil {
+		return nil, err
+	}
 	if ch.reverted == nil {
 		err = ch.n.unrecord(ctx, ch.c, b, ch.plan)
 	}
@@ -175,6 +184,9 @@ func (ch *deleteNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.
 	}
 	b = nft.NewBatch(n.table)
 	changeItems(b, slices.Concat(ch.had, gone), nil)
+	if err := n.quietNetwork(ctx, c, b, ch.iface, ch.had, nil); err != nil {
+		return nil, err
+	}
 	ch.plan.record(b)
 	return b, n.revoke(ctx, c, b, ch.iface)
 }

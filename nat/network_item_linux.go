@@ -41,6 +41,9 @@ func (n Network) items() []item {
 	if n.MSS != 0 {
 		add("mss_size", nft.Element{Key: key, Data: binary.BigEndian.AppendUint16(nil, n.MSS)})
 	}
+	if n.PortGroup != 0 {
+		add(setPortGroup, nft.Element{Key: key, Data: host32(n.PortGroup)})
+	}
 	if n.Random {
 		add("random_ports", nft.Element{Key: key})
 	}
@@ -119,7 +122,7 @@ var pinholeSets = []string{families[0].route, families[0].echo, families[1].rout
 // perInterface are the sets keyed by one interface name that a network may have
 // an element in; "ifs", which has all, is the first.
 var perInterface = []string{
-	"ifs", "closed", "internal", "isolated", "foreign", "mss", "mss_size", "random_ports", "strict",
+	"ifs", "closed", "internal", "isolated", "foreign", "mss", "mss_size", "random_ports", "strict", setPortGroup,
 	"masq4", "masq6", "snat4", "snat6", "translated4", "translated6",
 }
 

@@ -172,6 +172,10 @@ func (s *NetworkState) option(it item) {
 		if len(it.elem.Data) == 2 {
 			s.MSS = binary.BigEndian.Uint16(it.elem.Data)
 		}
+	case setPortGroup:
+		if len(it.elem.Data) == 4 {
+			s.PortGroup = binary.NativeEndian.Uint32(it.elem.Data)
+		}
 	case "strict":
 		s.Strict = true
 	case "random_ports":

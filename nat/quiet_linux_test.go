@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/boxwire/boxwire/internal/nft"
+	"github.com/boxwire/boxwire/internal/nl"
 	"github.com/boxwire/boxwire/internal/testutil"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
@@ -18,8 +21,8 @@ import (
 )
 
 // A box's report of its groups reaches the host and ports in other groups, but no port in its own, once
-// that is the quiet one. What it sends to the group reaches the members, and neighbours find each other.
-func TestQuietGroup(t *testing.T) {
+// that is the network's. What it sends to the group reaches the members, and neighbours find each other.
+func TestPortGroup(t *testing.T) {
 	t.Parallel()
 	netnstest.NeedIPv6(t)
 	for quiet, heard := range map[uint32]bool{7: false, 8: true} {
@@ -30,7 +33,7 @@ func TestQuietGroup(t *testing.T) {
 		}
 		gw := open(t, host.NS)
 		for range 2 {
-			if err := gw.SetQuietGroup(t.Context(), quiet); err != nil {
+			if err := gw.SetNetwork(t.Context(), boxNetwork(host, quiet)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -137,92 +140,220 @@ func arrivals(t *testing.T, ns *netns.NS, dev string) func() []byte {
 	}
 }
 
-// The table is the NAT's alone, is written only where something is to do, and goes with the NAT.
-func TestQuietGroupTable(t *testing.T) {
+// boxNetwork is the network of a netnstest.Bridge.
+func boxNetwork(host netnstest.Box, group uint32) Network {
+	net := Network{Interface: "br0", PortGroup: group}
+	for _, a := range []netip.Prefix{host.Addr4, host.Addr6} {
+		if a.IsValid() {
+			net.Subnets = append(net.Subnets, a)
+		}
+	}
+	return net
+}
+
+// quietTables returns the bridge tables as nft lists them, without counters.
+func quietTables(t *testing.T, ns *netns.NS) string {
+	t.Helper()
+	return testutil.Run(t, ns, "nft", "--stateless", "list", "ruleset", "bridge")
+}
+
+// groupNetwork is a network that needs no link.
+func groupNetwork(i byte, group uint32) Network {
+	return Network{
+		Interface: "br" + string('0'+i), PortGroup: group,
+		Subnets: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, i}), 16)},
+	}
+}
+
+// hasGroups checks that a table of reports has the groups and no others, and its rule; without groups,
+// that there is no such table.
+func hasGroups(t *testing.T, ns *netns.NS, table string, groups ...string) {
+	t.Helper()
+	got := quietTables(t, ns)
+	_, of, there := strings.Cut(got, "table bridge "+table+"/quiet {")
+	of, _, _ = strings.Cut(of, "\n}")
+	if there != (len(groups) > 0) {
+		t.Errorf("groups %v of %s: there is %q", groups, table, got)
+		return
+	}
+	for _, g := range groups {
+		if !strings.Contains(of, g+" . "+g) {
+			t.Errorf("table %s/quiet lacks the group %s: %s", table, g, of)
+		}
+	}
+	if there && (strings.Count(of, " . ") != len(groups)+2 || strings.Count(of, "iifgroup . oifgroup @groups") != 1 || !strings.Contains(of, "drop")) {
+		t.Errorf("table %s/quiet, of the groups %v: %s", table, groups, of)
+	}
+}
+
+// The groups of the networks are in the bridge table, each once, whatever sets them, and go with the last
+// network that has them.
+func TestPortGroupsFollowTheNetworks(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)
 	gw := open(t, ns)
-	table := func() string { return testutil.Run(t, ns, "nft", "list", "ruleset", "bridge") }
-	if err := gw.SetQuietGroup(t.Context(), 0); !errors.Is(err, os.ErrInvalid) {
-		t.Errorf("group 0: %v", err)
-	}
-	testutil.Run(t, ns, "nft", "add table bridge boxwire-quiet")
-	if err := gw.SetQuietGroup(t.Context(), 7); !errors.Is(err, os.ErrExist) {
-		t.Errorf("beside another program's table: %v", err)
-	}
-	if err := gw.Delete(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if got := table(); !strings.Contains(got, "boxwire-quiet") {
-		t.Errorf("Delete has removed another program's table: %s", got)
-	}
-	testutil.Run(t, ns, "nft", "delete table bridge boxwire-quiet")
-	if err := gw.SetQuietGroup(t.Context(), 7); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("without the NAT's table: %v", err)
-	}
-	gw = open(t, ns)
-	var seen []string // with the handles of what was made
-	for _, group := range []uint32{7, 9, 9} {
-		if err := gw.SetQuietGroup(t.Context(), group); err != nil {
+	ctx := t.Context()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
 			t.Fatal(err)
 		}
-		seen = append(seen, testutil.Run(t, ns, "nft", "--handle", "list", "ruleset", "bridge"))
 	}
-	if seen[0] == seen[1] || seen[1] != seen[2] {
-		t.Errorf("the tables were %q", seen)
+	must(gw.AddNetwork(ctx, groupNetwork(0, 0)))
+	hasGroups(t, ns, "boxwire")
+	must(gw.AddNetwork(ctx, groupNetwork(1, 7)))
+	must(gw.AddNetwork(ctx, groupNetwork(2, 7)))
+	must(gw.AddNetwork(ctx, groupNetwork(3, 9)))
+	hasGroups(t, ns, "boxwire", "7", "9")
+	listing := testutil.Run(t, ns, "nft", "--handle", "list", "ruleset", "bridge")
+	must(gw.SetNetwork(ctx, groupNetwork(3, 9)))
+	must(gw.DeleteNetwork(ctx, "br1"))
+	if now := testutil.Run(t, ns, "nft", "--handle", "list", "ruleset", "bridge"); now != listing {
+		t.Errorf("the table was written anew: %s, was %s", now, listing)
 	}
-	testutil.Run(t, ns, "nft", "flush chain bridge boxwire-quiet reports")
-	if err := gw.SetQuietGroup(t.Context(), 9); err != nil {
-		t.Fatal(err)
+	must(gw.SetNetwork(ctx, groupNetwork(2, 8)))
+	hasGroups(t, ns, "boxwire", "8", "9")
+	all, err := gw.ListNetworks(ctx)
+	must(err)
+	for i, want := range []uint32{0, 8, 9} {
+		if len(all) != 3 || all[i].PortGroup != want {
+			t.Errorf("the networks are %+v", all)
+		}
 	}
-	if got := table(); strings.Count(got, "iifgroup") != 1 || !strings.Contains(got, "oifgroup") || !strings.Contains(got, "drop") {
-		t.Errorf("the table is %s", got)
+	must(gw.SetNetwork(ctx, groupNetwork(2, 0)))
+	must(gw.DeleteNetwork(ctx, "br3"))
+	hasGroups(t, ns, "boxwire")
+
+	state := State{Networks: []Network{groupNetwork(0, 5), groupNetwork(1, 6)}}
+	must(gw.Sync(ctx, state))
+	hasGroups(t, ns, "boxwire", "5", "6")
+	must(Check(ctx, ns, "", state))
+	mine := State{Networks: []Network{groupNetwork(1, 4)}, Owners: func(string) bool { return false }}
+	must(gw.Sync(ctx, mine))
+	hasGroups(t, ns, "boxwire", "4", "5")
+	for _, harm := range []string{"flush chain bridge boxwire/quiet reports", "delete element bridge boxwire/quiet groups { 4 . 4 }"} {
+		testutil.Run(t, ns, "nft", harm)
+		if err := Check(ctx, ns, "", mine); !errors.Is(err, ErrDamaged) {
+			t.Errorf("after %s, Check says %v", harm, err)
+		}
+		must(gw.SetNetwork(ctx, groupNetwork(1, 4)))
+		hasGroups(t, ns, "boxwire", "4", "5")
 	}
-	if err := gw.Delete(t.Context()); err != nil {
-		t.Fatal(err)
+	testutil.Run(t, ns, "nft", "delete table inet boxwire")
+	if err := Check(ctx, ns, "", State{}); !errors.Is(err, ErrDamaged) || errors.Is(err, os.ErrNotExist) {
+		t.Errorf("of the table, the bridge table alone is left: %v", err)
 	}
-	if got := table(); got != "" {
+	must(open(t, ns).Delete(ctx))
+	if err := Check(ctx, ns, "", State{}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("of the table, nothing is left: %v", err)
+	}
+	if got := testutil.Run(t, ns, "nft", "list", "ruleset"); got != "" {
 		t.Errorf("deleted, there is %s", got)
 	}
 }
 
-// A NAT may be called like the bridge table of another one. Neither takes the other's table.
-func TestQuietGroupBesideGuardsOfThatName(t *testing.T) {
+// Maintain restores the bridge table, alone or with the inet table, and leaves it alone where it has its
+// own state.
+func TestMaintainRestoresPortGroups(t *testing.T) {
 	t.Parallel()
-	host, _ := netnstest.Bridge(t, 1)
-	testutil.Run(t, host.NS, "ip", "link", "set", "box1", "down")
-	gw, other := open(t, host.NS), openWith(t, host.NS, Options{Name: "boxwire-quiet"})
-	if err := other.AddNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16")}); err != nil {
+	ns := netnstest.New(t)
+	all := maintain(t, newMaintainer(open(t, ns), always(State{Networks: []Network{groupNetwork(0, 7)}})))
+	hasGroups(t, ns, "boxwire", "7")
+	before := quietTables(t, ns)
+	for _, c := range []struct {
+		nft    string
+		reason Reason
+	}{
+		{"delete table bridge boxwire/quiet", ReasonTableRemoved},
+		{"flush ruleset", ReasonTableRemoved},
+		{"flush chain bridge boxwire/quiet reports", ReasonTableChanged},
+		{"delete element bridge boxwire/quiet groups { 7 . 7 }", ReasonTableChanged},
+		{"add rule bridge boxwire/quiet reports accept", ReasonTableChanged},
+		{"delete element inet boxwire port_group { br0 }", ReasonTableChanged},
+	} {
+		testutil.Run(t, ns, "nft", c.nft)
+		if r := next(t, all); r.Reason != c.reason || !strings.HasPrefix(r.By, "nft (") {
+			t.Errorf("%s: %v", c.nft, r)
+		}
+		if after := quietTables(t, ns); after != before {
+			t.Errorf("%s: there is %s, want %s", c.nft, after, before)
+		}
+	}
+}
+
+// Two programs have a table each, and what one does to its groups is nothing to the other. A program with
+// a table of that name keeps it, and reports are flooded.
+func TestPortGroupsOfTwoPrograms(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	ctx := t.Context()
+	one, two := open(t, ns), openWith(t, another(t, ns), Options{Name: "other"})
+	oneState := State{Networks: []Network{groupNetwork(0, 7)}}
+	repairs := maintain(t, newMaintainer(one, always(oneState)))
+	for _, group := range []uint32{7, 9} {
+		if err := two.SetNetwork(ctx, groupNetwork(1, group)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hasGroups(t, ns, "boxwire", "7")
+	hasGroups(t, ns, "other", "9")
+	if err := two.Delete(ctx); err != nil {
 		t.Fatal(err)
 	}
-	guard := Guard{Port: "box1", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}, Box: addrs("10.88.0.2"), Owner: "web"}
-	if err := other.SetGuards(t.Context(), guard); err != nil {
+	hasGroups(t, ns, "boxwire", "7")
+	hasGroups(t, ns, "other")
+	if len(repairs) > 0 {
+		t.Errorf("another program's table has led to a repair: %v", (<-repairs).Repair)
+	}
+
+	const theirs = "table bridge third/quiet {\n}\n"
+	fresh := netnstest.New(t)
+	testutil.Run(t, fresh, "nft", theirs)
+	third := openWith(t, fresh, Options{Name: "third"})
+	for _, err := range []error{
+		third.AddNetwork(ctx, groupNetwork(0, 7)), third.Sync(ctx, oneState), Check(ctx, fresh, "third", oneState), third.Delete(ctx),
+	} {
+		if err != nil {
+			t.Errorf("beside another program's table: %v", err)
+		}
+	}
+	if got := testutil.Run(t, fresh, "nft", "list", "ruleset"); got != theirs {
+		t.Errorf("another program's table is now %s", got)
+	}
+}
+
+// Where the kernel refuses the bridge table, the rest is done without it.
+func TestPortGroupWithoutTheFamilyBridge(t *testing.T) {
+	t.Parallel()
+	refused := func(what string, errno unix.Errno) error {
+		return fmt.Errorf("committing: %w", &nft.Error{What: what, Err: &nl.Error{Errno: errno}})
+	}
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{refused("table boxwire/quiet", unix.EOPNOTSUPP), true},
+		{refused("table boxwire/quiet", unix.EAFNOSUPPORT), true},
+		{refused("table boxwire/quiet", unix.EPERM), false},
+		{refused("table boxwire", unix.EOPNOTSUPP), false},
+		{nil, false},
+	} {
+		n := &NAT{table: "boxwire"}
+		if got := n.lacksBridge(c.err); got != c.want || n.noQuiet != c.want {
+			t.Errorf("after %v, the bridge table is left out: %t, want %t", c.err, got, c.want)
+		}
+		if n.lacksBridge(c.err) {
+			t.Errorf("%v is an endless reason to try again", c.err)
+		}
+	}
+	ns := netnstest.New(t)
+	gw := open(t, ns)
+	gw.noQuiet = true
+	if err := gw.AddNetwork(t.Context(), groupNetwork(0, 7)); err != nil {
 		t.Fatal(err)
 	}
-	if err := gw.SetQuietGroup(t.Context(), 7); !errors.Is(err, os.ErrExist) {
-		t.Errorf("beside guards: %v", err)
-	}
-	if err := gw.Delete(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if all, err := other.ListGuards(t.Context()); len(all) != 1 || err != nil {
-		t.Errorf("the guards are %v, %v", all, err)
-	}
-	gw = open(t, host.NS)
-	if err := other.DeleteGuards(t.Context(), "box1"); err != nil {
-		t.Fatal(err)
-	}
-	testutil.Run(t, host.NS, "nft", "delete table bridge boxwire-quiet")
-	if err := gw.SetQuietGroup(t.Context(), 7); err != nil {
-		t.Fatal(err)
-	}
-	if err := other.SetGuards(t.Context(), guard); !errors.Is(err, os.ErrExist) {
-		t.Errorf("guards beside a quiet group: %v", err)
-	}
-	if err := other.Delete(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if got := testutil.Run(t, host.NS, "nft", "list", "ruleset", "bridge"); !strings.Contains(got, "iifgroup") {
-		t.Errorf("the quiet group has gone: %s", got)
+	hasGroups(t, ns, "boxwire")
+	if all, err := gw.ListNetworks(t.Context()); err != nil || len(all) != 1 || all[0].PortGroup != 7 {
+		t.Errorf("the networks are %+v, %v", all, err)
 	}
 }

@@ -63,6 +63,7 @@ type syncTx struct {
 
 	policies policyPart
 	guards   guardPart
+	quiet    quietPart
 
 	rebuilt bool // the table is rebuilt
 	differs bool // the table differs from the state
@@ -141,6 +142,7 @@ func (s *syncTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error
 	if err := s.guards.change(b, whole); err != nil {
 		return nil, err
 	}
+	s.n.changeQuiet(b, s.quiet, s.want)
 	addItems(b, s.plan.facts)
 	s.differs = b.Len() > 0 || s.plan.Writes()
 	return b, s.reserved.shrink(ctx)
@@ -235,6 +237,9 @@ func (s *syncTx) read(ctx context.Context) (there, whole bool, err error) {
 	if err := s.guards.read(ctx, s.n, s.c); err != nil {
 		return false, false, err
 	}
+	if s.quiet, err = s.n.readQuiet(ctx, s.c); err != nil {
+		return false, false, err
+	}
 	comment, err := s.c.TableComment(ctx, table)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -298,6 +303,7 @@ func (s *syncTx) Committed(ctx context.Context) (bool, error) {
 	if err == nil {
 		err = now.guards.change(b, whole)
 	}
+	s.n.changeQuiet(b, now.quiet, s.want)
 	return whole && b.Len() == 0 && now.match.complete(), err
 }
 

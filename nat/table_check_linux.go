@@ -2,7 +2,9 @@ package nat
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"github.com/boxwire/boxwire/internal/nft"
@@ -16,7 +18,8 @@ import (
 // ports, and changes nothing. The name "" is "boxwire".
 //
 // Errors: os.ErrNotExist for a missing table; [ErrDamaged] for a table whose rules another program
-// changed, that lacks something of the state, or that an older version of this library installed;
+// changed, that lacks something of the state, that only a part in the family bridge is left of, or that
+// an older version of this library installed;
 // os.ErrExist for a table that is not ours, or of a newer version; os.ErrInvalid for bad input. The
 // error of a damaged table names what is wrong.
 func Check(ctx context.Context, ns *netns.NS, name string, state State) error {
@@ -41,6 +44,9 @@ func Check(ctx context.Context, ns *netns.NS, name string, state State) error {
 			if err == nil {
 				err = n.checkGuards(ctx, c, state.guards)
 			}
+			if err == nil {
+				err = n.checkQuiet(ctx, c, nets)
+			}
 			return err
 		})
 	}
@@ -49,6 +55,9 @@ func Check(ctx context.Context, ns *netns.NS, name string, state State) error {
 
 func (n *NAT) checkRules(ctx context.Context, c nft.Conn) error {
 	comment, err := c.TableComment(ctx, n.table)
+	if errors.Is(err, os.ErrNotExist) {
+		return n.checkLeft(ctx, c, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -63,6 +72,22 @@ func (n *NAT) checkRules(ctx context.Context, c nft.Conn) error {
 		err = fmt.Errorf("%w: another program changed its rules", ErrDamaged)
 	}
 	return err
+}
+
+// checkLeft returns the error of a missing table, which is another one where a bridge table that belongs
+// to it is left.
+func (n *NAT) checkLeft(ctx context.Context, c nft.Conn, missing error) error {
+	for _, table := range []string{n.table, n.quietTable()} {
+		comment, err := c.In(unix.NFPROTO_BRIDGE).TableComment(ctx, table)
+		if err == nil {
+			if _, err := checkVersion(comment); err == nil {
+				return fmt.Errorf("%w: only the table bridge %s is left of it (Open and Delete remove that)", ErrDamaged, table)
+			}
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return missing
 }
 
 // holdsRules reports whether the rules of the table are the skeleton's.

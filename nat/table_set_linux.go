@@ -10,6 +10,9 @@ import (
 // Only its set says what an element is about. Keys of different sets can have the same length: a
 // pair of interfaces and an IPv6 prefix with its interface, for example.
 
+// setPortGroup has the link group of the ports of a network's bridge. No rule of the inet table reads it.
+const setPortGroup = "port_group"
+
 // kind is what the elements of a set are about.
 type kind int
 

@@ -153,9 +153,6 @@ func (*NAT) SetNetwork(context.Context, Network) error { return unsupported("nat
 // SetPolicies returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) SetPolicies(context.Context, ...Policy) error { return unsupported("nat.SetPolicies") }
 
-// SetQuietGroup returns errors.ErrUnsupported: it needs Linux.
-func (*NAT) SetQuietGroup(context.Context, uint32) error { return unsupported("nat.SetQuietGroup") }
-
 // Sync returns errors.ErrUnsupported: it needs Linux.
 func (*NAT) Sync(context.Context, State) error { return unsupported("nat.Sync") }
 

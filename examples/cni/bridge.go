@@ -316,11 +316,18 @@ func (c *config) wantedNetwork(have []nat.NetworkState, subnets []netip.Prefix) 
 			subnets = merge(n.Subnets, subnets)
 		}
 	}
-	return nat.Network{
+	n := nat.Network{
 		Interface: c.segment(), Subnets: subnets,
 		Masquerade: c.IPMasq, Internal: c.Internal, Isolated: c.Isolate,
 	}
+	if c.as == modeBridge && slices.ContainsFunc(subnets, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		n.PortGroup = portGroup
+	}
+	return n
 }
+
+// portGroup is the link group of the containers' ports on bridges.
+const portGroup = 0xb0c21
 
 // dropBridge removes a bridge that the plugin has made and nothing is on, with its
 // network. It does not touch others.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 
 	"github.com/boxwire/boxwire/nat"
 	"github.com/containernetworking/cni/pkg/types"
@@ -30,7 +29,7 @@ func (r *request) firewall(ctx context.Context, l *lease) (*nat.NAT, error) {
 	case r.conf.as == modePTP:
 		err = r.networkPTP(ctx, gw, l)
 	default:
-		err = r.setNetwork(ctx, gw, r.conf.wantedNetwork(networks, l.subnets()))
+		err = gw.SetNetwork(ctx, r.conf.wantedNetwork(networks, l.subnets()))
 	}
 	if err = failed("adding the network to the firewall", err); err == nil {
 		err = r.police(ctx, gw, l)
@@ -40,23 +39,6 @@ func (r *request) firewall(ctx context.Context, l *lease) (*nat.NAT, error) {
 		return nil, err
 	}
 	return gw, nil
-}
-
-// quietGroup is the link group of the containers' ports on bridges, in which no reports of IPv6
-// multicast listeners are flooded.
-const quietGroup = 0xb0c21
-
-// setNetwork sets the network of a bridge.
-func (r *request) setNetwork(ctx context.Context, gw *nat.NAT, net nat.Network) error {
-	err := gw.SetNetwork(ctx, net)
-	if err != nil || !slices.ContainsFunc(net.Subnets, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
-		return err
-	}
-	err = gw.SetQuietGroup(ctx, quietGroup)
-	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, os.ErrExist) { // then they are flooded
-		return nil
-	}
-	return err
 }
 
 // publish publishes the container's ports. A nil table has none.
@@ -122,7 +104,7 @@ func (r *request) droppedByOthers(ctx context.Context, gw *nat.NAT, l *lease, po
 		if !ok {
 			continue
 		}
-		causes, err := gw.Explain(ctx, port, nat.Hints{})
+		causes, err := gw.Explain(ctx, port, nat.Hints{ForeignOnly: true})
 		if err != nil {
 			return "", err
 		}

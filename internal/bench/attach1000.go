@@ -48,7 +48,7 @@ var attach1000Row = row{
 		b.claim(fmt.Sprintf("the last %d: %s / %s", part, nameV4, nameFloor), last(nameV4)/last(nameFloor), 0.35, false)
 		b.claim(fmt.Sprintf("the last %d: %s / %s", part, nameDual, nameFloorDual), last(nameDual)/last(nameFloorDual), 0.35, false)
 		b.note("What grows is the kernel's: for each port that is added it walks all ports of the bridge, its forwarding table and the ids of all namespaces (br_add_if, peernet2id).")
-		b.note("With dual stack, each box says within a second for a second time what it listens to (MLD), and the bridge floods that to all ports: with 1,000 of them it keeps one processor busy for some milliseconds a box, whatever attaches them. The ports of a quiet group (nat.SetQuietGroup) do not get it.")
+		b.note("With dual stack, each box says within a second for a second time what it listens to (MLD), and the bridge floods that to all ports: with 1,000 of them it keeps one processor busy for some milliseconds a box, whatever attaches them. The ports of a network's group (PortGroup of nat.Network) do not get it.")
 		b.note("Of the last %d, %s / %s is %.2f, %s / %s %.2f: these floors leave IPv6 as it comes, and have one queue each way as the library has them. %s / %s is %.2f, %s / %s %.2f.",
 			part, nameV4, nameFloorQueue, last(nameV4)/last(nameFloorQueue), nameDual, nameFloorDualQueue, last(nameDual)/last(nameFloorDualQueue),
 			nameFloorQueue, nameFloor, last(nameFloorQueue)/last(nameFloor), nameFloorDualQueue, nameFloorDual, last(nameFloorDualQueue)/last(nameFloorDual))
@@ -59,7 +59,7 @@ var attach1000Row = row{
 const (
 	nameV4             = "boxwire, IPv4 alone"
 	nameDual           = "boxwire, dual stack"
-	nameQuiet          = "boxwire, dual stack, a quiet group"
+	nameQuiet          = "boxwire, dual stack, a port group"
 	nameFloorDual      = "floor, dual stack"
 	nameFloorQueue     = "floor, one queue"
 	nameFloorDualQueue = "floor, dual stack, one queue"
@@ -67,7 +67,7 @@ const (
 
 var attach4000Row = row{
 	name: "attach-4000",
-	work: "boxes on four bridges until each has 1,000 of them, for IPv4 alone and dual stack with a quiet group",
+	work: "boxes on four bridges until each has 1,000 of them, for IPv4 alone and dual stack with a port group",
 	unit: "box",
 	n:    4000,
 	run: func(ctx context.Context, b *bout) error {

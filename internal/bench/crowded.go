@@ -10,11 +10,11 @@ import (
 	"github.com/boxwire/boxwire/route"
 )
 
-// quietGroup is the link group of boxes whose reports are not flooded.
-const quietGroup = 7
+// portGroup is the link group of the boxes' bridge ports.
+const portGroup = 7
 
 // prepareBridge readies the bridge for many boxes, as the documentation of package
-// link advises, and with quiet that of package nat.
+// link advises, and with quiet as a network with a group of ports, of package nat.
 func prepareBridge(h *host, dual, quiet bool) error {
 	ctx := context.Background()
 	if quiet {
@@ -23,7 +23,8 @@ func prepareBridge(h *host, dual, quiet bool) error {
 			return err
 		}
 		defer gw.Close()
-		if err := gw.SetQuietGroup(ctx, quietGroup); err != nil {
+		net := nat.Network{Interface: bridgeName, Subnets: []netip.Prefix{netip.PrefixFrom(gateway6, 64)}, PortGroup: portGroup}
+		if err := gw.AddNetwork(ctx, net); err != nil {
 			return err
 		}
 	}
@@ -52,7 +53,7 @@ func plugCrowded(ctx context.Context, h *host, ns *netns.NS, bridge, i int, dual
 		routes = append(routes, route.Default(gateway6))
 	}
 	_, err := link.Create(ctx, h.ns, link.Spec{
-		Name: hostLink(i), Up: true, Master: link.Ref{Index: bridge}, IPv6: quiet, Group: quietGroup,
+		Name: hostLink(i), Up: true, Master: link.Ref{Index: bridge}, IPv6: quiet, Group: portGroup,
 		Kind: link.Veth{Peer: peer},
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/boxwire/boxwire/internal/nsconn"
 	"github.com/boxwire/boxwire/internal/rtnl"
 	"github.com/boxwire/boxwire/netns"
 )
@@ -27,6 +28,9 @@ type Options struct {
 	// GlobalSwitch uses the global switch of IPv6 also where the kernel has
 	// force_forwarding.
 	GlobalSwitch bool
+
+	// Others are links of networks that somebody else makes forward. They are left out.
+	Others map[string]bool
 }
 
 // Make reads the links and plans what makes them forward for the networks. recorded are
@@ -37,7 +41,7 @@ func Make(ctx context.Context, ns *netns.NS, nets []Network, recorded []Change, 
 		return nil, err
 	}
 	links = slices.DeleteFunc(links, func(l rtnl.Link) bool { return l.IsLoopback() })
-	p := &planning{links: links, own: make(map[string]bool), recorded: recorded}
+	p := &planning{links: links, own: make(map[string]bool), others: o.Others, recorded: recorded}
 	var four, six bool
 	for _, net := range nets {
 		p.own[net.Link] = true
@@ -51,7 +55,9 @@ func Make(ctx context.Context, ns *netns.NS, nets []Network, recorded []Change, 
 		}
 	}
 	if six {
-		_, err = netns.Do(ctx, ns, func(context.Context) (any, error) { return nil, p.planIPv6(read6, o) })
+		if oerr := nsconn.Open(ctx, ns, func() { err = p.planIPv6(read6, o) }); oerr != nil {
+			return nil, oerr
+		}
 	}
 	return p.finish(), err
 }
@@ -60,6 +66,7 @@ func Make(ctx context.Context, ns *netns.NS, nets []Network, recorded []Change, 
 type planning struct {
 	links    []rtnl.Link
 	own      map[string]bool // the networks' own links
+	others   map[string]bool // Options.Others
 	recorded []Change
 	plan     Plan
 }
@@ -81,9 +88,11 @@ func (p *planning) isRecorded(c Change) bool {
 	})
 }
 
-// forwards reports whether a link takes part: not the ports of bridges of others, by
-// which no IP packet comes in.
-func (p *planning) forwards(l *rtnl.Link) bool { return !l.IsPort() || p.own[l.Name] }
+// forwards reports whether a link takes part: not those of networks of others, and not the ports of bridges
+// of others, by which no IP packet comes in.
+func (p *planning) forwards(l *rtnl.Link) bool {
+	return p.own[l.Name] || !l.IsPort() && !p.others[l.Name]
+}
 
 func (p *planning) planIPv4(nets []Network) {
 	for i := range p.links {

@@ -21,6 +21,9 @@ import (
 // bridgeAlias marks a bridge as one that run has made, and removes again.
 const bridgeAlias = "boxwire run bridge"
 
+// portGroup is the link group of the boxes' bridge ports.
+const portGroup = 0xb0c22
+
 // gateway is the host's address in a subnet: the first one.
 func gateway(subnet netip.Prefix) netip.Prefix {
 	return netip.PrefixFrom(subnet.Masked().Addr().Next(), subnet.Bits())
@@ -55,7 +58,7 @@ func ensureBridge(ctx context.Context, host *netns.NS, o *options) (link.Link, e
 		return br, err
 	}
 	spec := link.Spec{
-		Name: o.bridge, Up: true, Kind: link.Bridge{}, MTU: o.mtu,
+		Name: o.bridge, Up: true, Kind: link.Bridge{MulticastSnooping: yes(false)}, MTU: o.mtu,
 		MAC: stableMAC(o.bridge), Alias: bridgeAlias,
 	}
 	for _, s := range o.subnets {
@@ -76,7 +79,7 @@ func addNetwork(ctx context.Context, host *netns.NS, o *options) error {
 	defer gw.Close()
 	return gw.SetNetwork(ctx, nat.Network{
 		Interface: o.bridge, Subnets: o.subnets,
-		Masquerade: !o.internal, Internal: o.internal, Isolated: o.isolate, Trusted: o.trusted,
+		Masquerade: !o.internal, Internal: o.internal, Isolated: o.isolate, Trusted: o.trusted, PortGroup: portGroup,
 	})
 }
 

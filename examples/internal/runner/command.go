@@ -24,8 +24,9 @@ const (
 )
 
 // execute runs a command in a namespace, passes signals on, and returns its
-// status. One that came before the command began ends the run instead.
-func execute(ns *netns.NS, args []string, signals <-chan os.Signal) (int, error) {
+// status. One that came before the command began ends the run instead. began is
+// called when the command has begun, if it is not nil.
+func execute(ns *netns.NS, args []string, signals <-chan os.Signal, began func()) (int, error) {
 	path, err := exec.LookPath(args[0])
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) {
@@ -48,6 +49,9 @@ func execute(ns *netns.NS, args []string, signals <-chan os.Signal) (int, error)
 			return statusUnknown, err
 		}
 		return statusCannot, err
+	}
+	if began != nil {
+		began()
 	}
 	return attend.Wait(cmd.Cmd, signals)
 }

@@ -31,21 +31,29 @@ func (w *wired) publish(ctx context.Context, host *netns.NS, o *options, addrs [
 		}
 		ports = append(ports, some...)
 	}
-	w.ports, err = w.gw.PublishFree(ctx, ports...)
+	if w.ports, err = w.gw.PublishFree(ctx, ports...); err != nil {
+		return err
+	}
+	networks, err := w.gw.ListNetworks(ctx)
+	for _, n := range networks {
+		if n.Interface == o.bridge {
+			w.network = append(w.network, n.Network)
+		}
+	}
 	return err
 }
 
 // warn says which rule of another firewall of the host drops what goes to the box,
 // such as Docker's policy for what is forwarded.
-func (w *wired) warn(ctx context.Context, o *options, addrs []netip.Prefix, out io.Writer) error {
+func (w *wired) warn(ctx context.Context, o *options, out io.Writer) error {
 	for _, is4 := range []bool{true, false} {
-		port, ok := w.probe(addrs, is4)
+		port, ok := w.probe(is4)
 		if !ok {
 			continue
 		}
 		causes, err := w.gw.Explain(ctx, port, nat.Hints{})
 		if err != nil {
-			return err
+			return fmt.Errorf("looking for other firewalls: %w", err)
 		}
 		for _, c := range causes {
 			if c.Kind == nat.CauseForeignDrop && c.Certain {
@@ -58,13 +66,13 @@ func (w *wired) warn(ctx context.Context, o *options, addrs []netip.Prefix, out 
 }
 
 // probe is a port of the box to follow a packet to: a published one, or any.
-func (w *wired) probe(addrs []netip.Prefix, is4 bool) (nat.Port, bool) {
+func (w *wired) probe(is4 bool) (nat.Port, bool) {
 	for _, p := range w.ports {
 		if p.Host.Addr().Is4() == is4 && !p.Host.Addr().IsLoopback() {
 			return p, true
 		}
 	}
-	for _, a := range addrs {
+	for _, a := range w.addrs {
 		if a.Addr().Is4() == is4 {
 			host := netip.IPv6Unspecified()
 			if is4 {
@@ -76,34 +84,36 @@ func (w *wired) probe(addrs []netip.Prefix, is4 bool) (nat.Port, bool) {
 	return nat.Port{}, false
 }
 
-// keep keeps the box's network and ports in the firewall while its command runs,
-// also across a flush of the ruleset, and makes uplinks forward that come later. It
-// returns a function that ends it.
-func (w *wired) keep(ctx context.Context, o *options, out io.Writer) (end func(), err error) {
+// attend says what cuts the box off, and then keeps its network and ports in the
+// firewall while its command runs, also across a flush of the ruleset. It makes uplinks
+// forward that come later. The command need not wait for any of it. It returns a
+// function that ends it.
+func (w *wired) attend(ctx context.Context, o *options, out io.Writer) (end func()) {
 	if w.gw == nil {
-		return func() {}, nil
+		return func() {}
 	}
-	networks, err := w.gw.ListNetworks(ctx)
-	if err != nil {
-		return nil, err
-	}
-	mine := nat.State{Ports: w.ports, Owners: func(owner string) bool { return owner == o.name }}
-	for _, n := range networks {
-		if n.Interface == o.bridge {
-			mine.Networks = append(mine.Networks, n.Network)
-		}
-	}
+	say := func(err error) { fmt.Fprintf(out, "%s: %s\n", o.program.Name, oneLine(err)) }
 	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
+	warned, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		said := ""
-		for _, err := range w.gw.Maintain(ctx, func() nat.State { return mine }) {
-			if err != nil && ctx.Err() == nil && said != err.Error() {
-				said = err.Error()
-				fmt.Fprintf(out, "%s: keeping the firewall: %s\n", o.program.Name, oneLine(err))
-			}
+		if err := w.warn(ctx, o, out); err != nil {
+			say(err)
 		}
+		close(warned)
+		w.keep(ctx, o, say)
 	}()
-	return func() { cancel(); <-ended }, nil
+	return func() { <-warned; cancel(); <-ended }
+}
+
+// keep keeps the box's network and ports in the firewall.
+func (w *wired) keep(ctx context.Context, o *options, say func(error)) {
+	said := ""
+	mine := nat.State{Networks: w.network, Ports: w.ports, Owners: func(owner string) bool { return owner == o.name }}
+	for _, err := range w.gw.Maintain(ctx, func() nat.State { return mine }) {
+		if err != nil && ctx.Err() == nil && said != err.Error() {
+			said = err.Error()
+			say(fmt.Errorf("keeping the firewall: %w", err))
+		}
+	}
 }

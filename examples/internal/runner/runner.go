@@ -14,6 +14,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/boxwire/boxwire/examples/internal/attend"
+	"github.com/boxwire/boxwire/internal/plain"
 	"github.com/boxwire/boxwire/netns"
 )
 
@@ -103,7 +104,7 @@ func runBox(ctx context.Context, args []string, p Program) (status int, err erro
 	}
 	defer host.Close()
 	if o.network == "host" {
-		return execute(host, o.command, signals)
+		return execute(host, o.command, signals, nil)
 	}
 	if name, ok := o.shares(); ok {
 		return execIn(ctx, host, append([]string{name}, o.command...), signals)
@@ -131,12 +132,9 @@ func runBox(ctx context.Context, args []string, p Program) (status int, err erro
 			status, err = statusOurs, lerr
 		}
 	}()
-	end, err := w.keep(ctx, &o, os.Stderr)
-	if err != nil {
-		return statusOurs, err
-	}
-	defer end() // before the box is removed
-	return execute(w.ns, o.command, signals)
+	end := func() {}
+	defer func() { end() }() // before the box is removed
+	return execute(w.ns, o.command, signals, func() { end = w.attend(ctx, &o, os.Stderr) })
 }
 
 // execIn runs a command in the network of a box that exists.
@@ -156,7 +154,7 @@ func execIn(ctx context.Context, host *netns.NS, args []string, signals <-chan o
 	if command[0] == "--" && len(command) > 1 { // as before the command of a new box
 		command = command[1:]
 	}
-	return execute(ns, command, signals)
+	return execute(ns, command, signals, nil)
 }
 
 // ls lists the boxes.
@@ -194,4 +192,4 @@ func dash(s string) string {
 }
 
 // oneLine keeps an error that joins several on one line.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+func oneLine(err error) string { return plain.Text(strings.ReplaceAll(err.Error(), "\n", "; ")) }

@@ -24,6 +24,9 @@ type wired struct {
 	ns    *netns.NS
 	gw    *nat.NAT   // nil without a bridge; holds the host ports while it is open
 	ports []nat.Port // as they are published
+	addrs []netip.Prefix
+
+	network []nat.Network // the bridge's, as the firewall has it
 }
 
 // wire makes the box: all of it, or nothing.
@@ -147,7 +150,7 @@ func (w *wired) plug(ctx context.Context, host *netns.NS, o *options, others []*
 		mtu = br.MTU
 	}
 	port, err := link.Create(ctx, host, link.Spec{
-		Name: portName(o.name), Up: true, Master: br.Ref(), MTU: mtu,
+		Name: portName(o.name), Up: true, Master: br.Ref(), Group: portGroup, MTU: mtu,
 		MAC: stableMAC(portName(o.name)), Alias: portAlias(o.name, w.run, mac, addrs),
 		Port: link.PortOptions{Isolated: yes(o.isolate), Hairpin: yes(true)},
 		Kind: link.Veth{Peer: link.Spec{
@@ -176,10 +179,8 @@ func (w *wired) plug(ctx context.Context, host *netns.NS, o *options, others []*
 	if err := settle(ctx, br, port); err != nil {
 		return err
 	}
-	if err := announce(ctx, w.ns); err != nil {
-		return err
-	}
-	return w.warn(ctx, o, addrs, os.Stderr)
+	w.addrs = addrs
+	return announce(ctx, w.ns)
 }
 
 // announce corrects what the host and the other boxes remember of the addresses,
