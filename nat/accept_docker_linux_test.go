@@ -157,6 +157,33 @@ func TestAcceptForwardLeavesDockersNetworksClosed(t *testing.T) {
 	}
 }
 
+// An engine that comes after AcceptForward, and appends its rules to ours, is served by the next call as one
+// that came before.
+func TestAcceptForwardBeforeDocker(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	for name, rules := range map[string]string{
+		"as it is": dockerRules, "without DOCKER-USER": strings.ReplaceAll(dockerRules, "\t-A FORWARD -j DOCKER-USER\n", ""),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDockerHost(t)
+			d.rules(t, "-P FORWARD DROP")
+			if err := d.gw.AcceptForward(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			d.rules(t, rules)
+			for range 2 {
+				if err := d.gw.AcceptForward(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				try(t, append(d.ways(true), attempt{"internal network, in", d.inner, TCP, "203.0.113.1:8080", none},
+					attempt{"internal network, in", d.inner, TCP, "[2001:db8:1::1]:8080", none})...)
+			}
+		})
+	}
+}
+
 // A chain DOCKER-USER that nothing leads to is not the one that packets meet.
 func TestAcceptForwardUsesTheChainThatPacketsMeet(t *testing.T) {
 	t.Parallel()

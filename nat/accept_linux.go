@@ -141,7 +141,7 @@ func (tx *revokeTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, er
 	return b, tx.n.revoke(ctx, tx.c, b, "")
 }
 
-// acceptIn adds the missing rules to a family's chains, and deletes those in the wrong chain.
+// acceptIn adds the missing rules to a family's chains, and deletes those in the wrong place.
 func (n *NAT) acceptIn(ctx context.Context, c nft.Conn, b *nft.Batch, family byte, ifs []string) error {
 	want, err := n.acceptPlaces(ctx, c, family, ifs)
 	if err != nil {
@@ -191,7 +191,7 @@ func (n *NAT) acceptPlaces(ctx context.Context, c nft.Conn, family byte, ifs []s
 	if trace.LeadsAllTo(rules, "DOCKER-USER") {
 		head.Chain = "DOCKER-USER"
 	}
-	docker := slices.ContainsFunc(dockerChains, func(chain string) bool { return trace.LeadsAllTo(rules, chain) })
+	docker := leadToDocker(rules)
 	for _, name := range ifs {
 		all = append(all, acceptPlace{acceptRule{out: name, answers: docker}, head, false}, acceptPlace{acceptRule{in: name, answers: true}, head, false})
 		if docker {
@@ -205,6 +205,11 @@ func (n *NAT) acceptPlaces(ctx context.Context, c nft.Conn, family byte, ifs []s
 		}
 	}
 	return all, nil
+}
+
+// leadToDocker reports whether rules of FORWARD lead every packet to one of Docker's chains.
+func leadToDocker(rules []nft.Rule) bool {
+	return slices.ContainsFunc(dockerChains, func(chain string) bool { return trace.LeadsAllTo(rules, chain) })
 }
 
 // lacksAccepts reports whether AcceptForward would add rules for an interface to a family's chains.
@@ -239,12 +244,13 @@ func (n *NAT) revoke(ctx context.Context, c nft.Conn, b *nft.Batch, iface string
 // foundAccept is an acceptRule that a chain has.
 type foundAccept struct {
 	acceptRule
-	rule nft.Rule
+	rule  nft.Rule
+	early bool // before a rule that leads to Docker's chains
 }
 
-// is reports whether the rule is the wanted one, in its chain.
+// is reports whether the rule is the wanted one, in its chain, and behind Docker's if it has to be.
 func (r foundAccept) is(want acceptPlace) bool {
-	return r.acceptRule == want.acceptRule && r.rule.Place == want.at
+	return r.acceptRule == want.acceptRule && r.rule.Place == want.at && !(want.end && r.early)
 }
 
 // accepts finds our rules in the chains of others.
@@ -254,9 +260,9 @@ func (n *NAT) accepts(ctx context.Context, c nft.Conn, family byte) (all []found
 		if err != nil {
 			return nil, err
 		}
-		for _, r := range rules {
+		for i, r := range rules {
 			if p, own := acceptOf(r, n.String()); own {
-				all = append(all, foundAccept{p, r})
+				all = append(all, foundAccept{p, r, leadToDocker(rules[i+1:])})
 			}
 		}
 	}

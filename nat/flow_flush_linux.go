@@ -38,15 +38,11 @@ func (n *NAT) flush(ctx context.Context, gone, added []Port) error {
 	if any, err := table.Any(ctx); err != nil || !any {
 		return notEnded(err)
 	}
-	targets, err := n.targets(ctx, gone, added)
-	if err != nil {
-		return notEnded(err)
-	}
-	return notEnded(table.Flush(ctx, targets, n.isLocal))
+	return notEnded(table.Flush(ctx, n.targets(ctx, gone, added), n.isLocal))
 }
 
 // targets returns the flows to delete.
-func (n *NAT) targets(ctx context.Context, gone, added []Port) ([]ct.Target, error) {
+func (n *NAT) targets(ctx context.Context, gone, added []Port) []ct.Target {
 	targets := make([]ct.Target, 0, len(gone)+len(added))
 	alone, asked := false, false
 	for i, p := range slices.Concat(gone, added) {
@@ -59,17 +55,16 @@ func (n *NAT) targets(ctx context.Context, gone, added []Port) ([]ct.Target, err
 		// No other port of the table has the number of one on all addresses.
 		if t.Addr == netip.IPv6Unspecified() && t.Translated.IsValid() {
 			if !asked {
-				var err error
-				if alone, err = n.translatesAlone(ctx); err != nil {
-					return nil, err
-				}
-				asked = true
+				// Where it cannot be found out, as while the ruleset changes all the time, the flows
+				// are read, which takes longer.
+				is, err := n.translatesAlone(ctx)
+				alone, asked = is && err == nil, true
 			}
 			t.Alone = alone
 		}
 		targets = append(targets, t)
 	}
-	return targets, nil
+	return targets
 }
 
 // translatesAlone reports whether no other table translates destinations of IPv6.

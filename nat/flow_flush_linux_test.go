@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -187,6 +188,16 @@ func TestTranslatesAlone(t *testing.T) {
 		}
 		if got, err := gw.translatesAlone(t.Context()); got != want || err != nil {
 			t.Errorf("%s: %v, %v", rules, got, err)
+		}
+	}
+	// A port whose flows may be known by its number alone is looked for among all flows where that
+	// cannot be found out.
+	gw := open(t, netnstest.New(t))
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for ctx, alone := range map[context.Context]bool{t.Context(): true, canceled: false} {
+		if got := gw.targets(ctx, []Port{udp("[::]:53", "[fd88::2]:53", "dns")}, nil); len(got) != 1 || got[0].Alone != alone {
+			t.Errorf("the targets are %v, want Alone %v", got, alone)
 		}
 	}
 }

@@ -24,17 +24,21 @@ func (n *NAT) plan(ctx context.Context, c nft.Conn, nets ...Network) (*plan, err
 	if err != nil {
 		return nil, err
 	}
-	return planLinks(ctx, n.ns, r, nets...)
+	return n.planLinks(ctx, c, r, nets...)
 }
 
 // planLinks reads the links, and plans changes for those that do not forward as the networks need.
 // The link of a network may be missing.
-func planLinks(ctx context.Context, ns *netns.NS, r records, nets ...Network) (*plan, error) {
+func (n *NAT) planLinks(ctx context.Context, c nft.Conn, r records, nets ...Network) (*plan, error) {
+	others, err := n.linksOfOthers(ctx, c)
+	if err != nil {
+		return nil, err
+	}
 	forward := make([]forwarding.Network, len(nets))
 	for i, net := range nets {
 		forward[i] = forwarding.Network{Link: net.Interface, IPv4: net.has(false), IPv6: net.has(true)}
 	}
-	fp, err := forwarding.Make(ctx, ns, forward, r.changes(), forwarding.Options{})
+	fp, err := forwarding.Make(ctx, n.ns, forward, r.changes(), forwarding.Options{Others: others})
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +109,7 @@ func (tx *forwardTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, e
 	}
 	// Another program may have deleted a network just now.
 	there := slices.DeleteFunc(slices.Clone(tx.nets), func(net Network) bool { return !r.nets[net.Interface] })
-	p, err := planLinks(ctx, tx.n.ns, r, there...)
+	p, err := tx.n.planLinks(ctx, tx.c, r, there...)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +140,10 @@ func (tx *forwardTx) explain(_ context.Context, err error) error { return netns.
 func (tx *forwardTx) finish(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
 	defer cancel()
-	return tx.n.forward(ctx, tx.c, &tx.plan)
+	if err := tx.n.forward(ctx, tx.c, &tx.plan); err != nil {
+		return err
+	}
+	return netns.IgnoreNotExist(tx.n.takeOver(ctx, tx.c))
 }
 
 // forward writes the settings of a plan whose records are in the table. If one cannot be written,
@@ -144,7 +151,8 @@ func (tx *forwardTx) finish(ctx context.Context) error {
 func (n *NAT) forward(ctx context.Context, c nft.Conn, p *plan) error {
 	err := forwarding.Apply(ctx, n.ns, p.Changes)
 	if err == nil {
-		return nil
+		n.learn(p.gone, p.facts)
+		return n.takeOver(ctx, c)
 	}
 	if rerr := forwarding.Revert(ctx, n.ns, p.Changes); rerr != nil { // the records stay, and say what to restore
 		return errors.Join(err, rerr)

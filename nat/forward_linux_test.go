@@ -101,6 +101,38 @@ func TestAMachineMadeARouterMeanwhileStaysOne(t *testing.T) {
 	}
 }
 
+// A link that its administrator has set apart on a router is no way for strangers, whoever looks, and is set
+// back.
+func TestALinkSetApartOnARouterStaysClosed(t *testing.T) {
+	t.Parallel()
+	s := wire(t)
+	setSysctl(t, s.host, "ipv4/ip_forward", "1")
+	setSysctl(t, s.host, "ipv4/conf/up0/forwarding", "0")
+	serve(t, s.other, ":80")
+	serve(t, s.outside, ":80")
+	s.gw = open(t, s.host)
+	if err := s.gw.AddNetwork(t.Context(), network0()); err != nil {
+		t.Fatal(err)
+	}
+	s.waitReady(t)
+	for _, look := range []func() error{
+		func() error { return nil },
+		func() error { return s.gw.AcceptForward(t.Context()) },
+		func() error { _, err := s.gw.forwardLinks(t.Context(), []Network{network0()}); return err },
+		func() error { return s.gw.Sync(t.Context(), State{Networks: []Network{network0()}}) },
+	} {
+		if err := look(); err != nil {
+			t.Fatal(err)
+		}
+		try(t, attempt{"outside", s.outside, TCP, "10.89.0.2:80", none}, attempt{"beyond", s.beyond, TCP, "10.89.0.2:80", "198.51.100.9"},
+			attempt{"box", s.box, TCP, "203.0.113.9:80", "203.0.113.1"})
+	}
+	if err := s.gw.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, s.host, map[string]string{"ipv4/ip_forward": "1", "ipv4/conf/up0/forwarding": "0", "ipv4/conf/up1/forwarding": "1"})
+}
+
 // A program that makes the machine a router after us wants its neighbours' packets forwarded, too.
 func TestAMachineMadeARouterForwardsForItsNeighbours(t *testing.T) {
 	t.Parallel()

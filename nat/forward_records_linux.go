@@ -63,17 +63,18 @@ func (n *NAT) restoreLinks(ctx context.Context, c nft.Conn) error {
 }
 
 // routed returns the records of links that another program has made forward as well, by the global
-// switch of a family: the host is a router then, and its neighbours may use it.
-func (n *NAT) routed(ctx context.Context, r records) (all []item, err error) {
+// switch of a family: the host is a router then, and its neighbours may use it. A link that was off
+// while the switch was on is not among them.
+func (n *NAT) routed(ctx context.Context, c nft.Conn, r records) (all []item, err error) {
 	for _, f := range families {
 		var some []item
 		for _, it := range r.items {
-			if it.set == f.enabled {
+			if it.set == f.enabled && (f.v6 || it.elem.Comment != forwarding.NoteApart) {
 				some = append(some, it)
 			}
 		}
 		// The switch may be on for the sake of our networks.
-		if len(some) == 0 || slices.ContainsFunc(some, func(it item) bool { return it.network() == forwarding.All }) {
+		if len(some) == 0 || slices.ContainsFunc(some, isSwitch) {
 			continue
 		}
 		name := "net.ipv4.ip_forward"
@@ -84,9 +85,17 @@ func (n *NAT) routed(ctx context.Context, r records) (all []item, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if on != "0" {
-			all = append(all, some...)
+		if on == "0" {
+			continue
 		}
+		if f.v6 {
+			if ours, err := n.othersSwitch(ctx, c); err != nil {
+				return nil, err
+			} else if ours {
+				continue
+			}
+		}
+		all = append(all, some...)
 	}
 	return all, nil
 }
@@ -98,7 +107,7 @@ func (n *NAT) yieldLinks(ctx context.Context, c nft.Conn) error {
 	if err != nil {
 		return err
 	}
-	routed, err := n.routed(ctx, r)
+	routed, err := n.routed(ctx, c, r)
 	if err != nil || len(routed) == 0 {
 		return err
 	}
@@ -154,9 +163,15 @@ func (tx *restoreLinksTx) unneeded(ctx context.Context, r records) (records, err
 	if len(r.nets) == 0 {
 		return some, nil
 	}
-	routed, err := tx.n.routed(ctx, r)
+	routed, err := tx.n.routed(ctx, tx.c, r)
 	some.items = append(some.items, routed...)
 	return some, err
+}
+
+// finish forgets the records.
+func (tx *restoreLinksTx) finish(context.Context) error {
+	tx.n.learn(tx.done.items, nil)
+	return nil
 }
 
 // explain ignores that the table is gone.
@@ -170,7 +185,7 @@ func (r records) changes() (all []forwarding.Change) {
 		link := it.network()
 		switch it.set {
 		case families[0].enabled:
-			all = append(all, forwarding.Change{Link: link, Setting: forwarding.IPv4Forwarding, From: '0', To: '1'})
+			all = append(all, forwarding.Change{Link: link, Setting: forwarding.IPv4Forwarding, From: '0', To: '1', Apart: it.elem.Comment == forwarding.NoteApart})
 		case "localnet":
 			all = append(all, forwarding.Change{Link: link, Setting: forwarding.IPv4RouteLocalnet, From: '0', To: '1'})
 		case families[1].enabled:
@@ -186,7 +201,7 @@ func changeItem(c forwarding.Change) item {
 	key := ifname(c.Link)
 	switch c.Setting {
 	case forwarding.IPv4Forwarding:
-		return item{families[0].enabled, nft.Element{Key: key}}
+		return item{families[0].enabled, nft.Element{Key: key, Comment: c.Note()}}
 	case forwarding.IPv4RouteLocalnet:
 		return item{"localnet", nft.Element{Key: key}}
 	}

@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -126,5 +127,81 @@ func TestWhatNoNetworkNeeds(t *testing.T) {
 	}
 	if got := recordsOf(items[len(items)-4:]).unneeded().items; len(got) != 4 {
 		t.Errorf("without one: %v", got)
+	}
+}
+
+// What a link was before is known when the table was removed, too: also of a link that came after Sync.
+func TestRecordsOutliveTheRuleset(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	for name, look := range map[string]func(gw *NAT) error{
+		"SetNetwork": func(gw *NAT) error { return gw.SetNetwork(t.Context(), network0()) },
+		"Maintain":   func(gw *NAT) error { _, err := gw.forwardLinks(t.Context(), []Network{network0()}); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ns := host(t)
+			gw := open(t, ns)
+			state := State{Networks: []Network{network0()}}
+			if err := gw.Sync(t.Context(), state); err != nil {
+				t.Fatal(err)
+			}
+			testutil.Run(t, ns, "ip", "link", "add", "late0", "type", "veth", "peer", "name", "late1")
+			testutil.Run(t, ns, "ip", "link", "del", "up0")
+			if err := look(gw); err != nil {
+				t.Fatal(err)
+			}
+			before := recordedLinks(t, ns)
+			testutil.Run(t, ns, "nft", "flush", "ruleset")
+			if err := gw.Sync(t.Context(), state); err != nil {
+				t.Fatal(err)
+			}
+			if after := recordedLinks(t, ns); sortedWords(after) != sortedWords(before) {
+				t.Errorf("the records were\n%s\nand are\n%s", before, after)
+			}
+		})
+	}
+}
+
+// So are those that another table has handed over to one that is maintained.
+func TestRecordsOfAnotherTableOutliveTheRuleset(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	ns := host(t)
+	first, second := openWith(t, another(t, ns), Options{Name: "first"}), open(t, ns)
+	if err := first.AddNetwork(t.Context(), network1()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	repairs := make(chan Repair, 100)
+	go func() {
+		defer close(repairs)
+		for r, err := range second.Maintain(ctx, func() State { return State{Networks: []Network{network0()}} }) {
+			if err == nil {
+				repairs <- r
+			}
+		}
+	}()
+	defer func() {
+		cancel()
+		for range repairs {
+		}
+	}()
+	<-repairs // it has started
+	if err := first.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	known := func() bool {
+		return slices.ContainsFunc(second.forgotten(nil), func(it item) bool { return it.set == "flipped4" && it.network() == "up0" })
+	}
+	if !until(known) {
+		t.Fatal("Maintain does not know of the records")
+	}
+	before := recordedLinks(t, ns)
+	testutil.Run(t, ns, "nft", "flush", "ruleset")
+	for (<-repairs).Reason != ReasonTableRemoved {
+	}
+	if after := recordedLinks(t, ns); sortedWords(after) != sortedWords(before) {
+		t.Errorf("the records were\n%s\nand are\n%s", before, after)
 	}
 }

@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(policyWorkerEnv) != "" {
 		os.Exit(changePolicies())
 	}
+	if table := os.Getenv(networkWorkerEnv); table != "" {
+		os.Exit(changeNetworks(table))
+	}
 	if what := os.Getenv(workerEnv); what != "" {
 		os.Exit(work(what))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/nl"
 	"github.com/boxwire/boxwire/internal/rtnl"
@@ -72,6 +73,11 @@ func (k *maintainer) ruleset(ctx context.Context, m nl.Message) {
 			k.note(func(t *todo) { t.table, t.open, t.repair.By = true, false, by })
 		}
 		return
+	case unix.NFT_MSG_NEWSETELEM:
+		// Another table has handed a record over, or taken it back.
+		if !slices.Contains(recordSets, setOfEvent(m.Body)) {
+			return
+		}
 	case unix.NFT_MSG_DELTABLE, unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_NEWCHAIN,
 		unix.NFT_MSG_DELRULE, unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELSET, unix.NFT_MSG_DELSETELEM:
 	default:
@@ -95,9 +101,15 @@ func (k *maintainer) ruleset(ctx context.Context, m nl.Message) {
 
 // tableOf returns the table of an event. It is the first attribute for tables, chains, rules, sets
 // and elements.
-func tableOf(body []byte) string {
+func tableOf(body []byte) string { return nameIn(body, unix.NFTA_TABLE_NAME) }
+
+// setOfEvent returns the set of an event of elements.
+func setOfEvent(body []byte) string { return nameIn(body, unix.NFTA_SET_ELEM_LIST_SET) }
+
+// nameIn returns an attribute of an event.
+func nameIn(body []byte, typ uint16) string {
 	for w := nl.Walk(body[4:]); w.Next(); {
-		if w.Type() == unix.NFTA_TABLE_NAME {
+		if w.Type() == typ {
 			return w.String()
 		}
 	}

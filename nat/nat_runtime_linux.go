@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/boxwire/boxwire/internal/portlock"
@@ -29,6 +30,13 @@ func (n *NAT) remember(items []item) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.facts = facts
+}
+
+// learn changes what is remembered by records that were deleted and added since.
+func (n *NAT) learn(gone, added []item) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.facts = replaceItems(n.facts, slices.Concat(gone, added), added)
 }
 
 // forgotten returns the remembered facts that are not among the items.

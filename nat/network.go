@@ -54,11 +54,15 @@ import (
 //
 // DeleteNetwork of the last network and Delete restore the links, unless net.ipv4.ip_forward was
 // set to 1 meanwhile. If another table of this library has networks, the links go on forwarding for
-// these: the records move to that table, which restores the links in its turn. Links that forward already are not recorded. So a host that routes for others
-// sets net.ipv4.ip_forward before the first network is added. If another program sets it later, as
-// dockerd does, the records are deleted by the next AcceptForward, and Maintain does it with the next
-// link that appears. From then on the host routes for its neighbours. With IPv6 that is so if
-// net.ipv6.conf.all.forwarding is not this package's doing.
+// these: the records move to that table, which restores the links in its turn.
+//
+// Links that forward already are not recorded. So a host that routes for others sets
+// net.ipv4.ip_forward before the first network is added. If another program sets it later, as
+// dockerd does, the next AcceptForward deletes the records, and Maintain does so with the next link
+// that appears. From then on the host routes for its neighbours. With IPv6 that is so if
+// net.ipv6.conf.all.forwarding is not this package's doing. A link whose forwarding was off while
+// net.ipv4.ip_forward was 1 was set apart by somebody: its neighbours stay where they are, and it
+// is restored.
 //
 // A link that appears after AddNetwork, be it the network's interface or a new uplink, does not
 // forward at once. The default for new links (net.ipv4.conf.default.forwarding) does not change,

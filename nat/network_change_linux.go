@@ -105,9 +105,14 @@ func (ch *putNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.Bat
 func (ch *putNetworkTx) finish(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
 	defer cancel()
-	if err := forwarding.Apply(ctx, ch.n.ns, ch.plan.Changes); err != nil {
+	err := forwarding.Apply(ctx, ch.n.ns, ch.plan.Changes)
+	if err == nil {
+		err = ch.n.takeOver(ctx, ch.c)
+	}
+	if err != nil {
 		return errors.Join(err, ch.undo(ctx))
 	}
+	ch.n.learn(ch.plan.gone, ch.plan.facts)
 	return ch.n.explain(ctx, ch.c, ch.sweep(ctx))
 }
 

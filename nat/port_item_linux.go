@@ -103,10 +103,8 @@ func (p Port) singles() []Port {
 	return all
 }
 
-// item returns the element of a port that is not a shifted range.
-func (p Port) item() item { return p.itemIn(new([]byte)) }
-
-// itemIn is item with the key and the data appended to room.
+// itemIn returns the element of a port that is not a shifted range, with the key and the data
+// appended to room.
 func (p *Port) itemIn(room *[]byte) item {
 	e := nft.Element{Comment: p.Owner}
 	host, box := p.Host.Addr(), p.Box.Addr()

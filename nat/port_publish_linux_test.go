@@ -292,3 +292,6 @@ func TestKeysRoundTrip(t *testing.T) {
 		}
 	}
 }
+
+// item is itemIn with room of its own.
+func (p Port) item() item { return p.itemIn(new([]byte)) }

@@ -304,7 +304,7 @@ func (s *syncTx) Committed(ctx context.Context) (bool, error) {
 		err = now.guards.change(b, whole)
 	}
 	s.n.changeQuiet(b, now.quiet, s.want)
-	return whole && b.Len() == 0, err
+	return whole && b.Len() == 0 && now.match.complete(), err
 }
 
 // flush ends the flows that contradict the table: those of ports and networks that changed, or all.

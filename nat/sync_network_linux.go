@@ -50,7 +50,7 @@ func (s *syncTx) wantNetworks(ctx context.Context) error {
 		return nil
 	}
 	var err error
-	if s.plan, err = planLinks(ctx, s.n.ns, r, s.nets...); err != nil {
+	if s.plan, err = s.n.planLinks(ctx, s.c, r, s.nets...); err != nil {
 		return err
 	}
 	s.want, s.plan.gone = replaceItems(s.want, s.plan.gone, nil), nil
@@ -109,6 +109,9 @@ func (s *syncTx) facts() []item {
 // needs.
 func (s *syncTx) finishNetworks(ctx context.Context) error {
 	err := s.n.forward(ctx, s.c, s.plan)
+	if err == nil && len(s.nets) > 0 {
+		err = s.n.takeOver(ctx, s.c)
+	}
 	if r := recordsOf(s.want); err == nil && len(r.unneeded().items) > 0 {
 		err = s.n.restoreLinks(ctx, s.c)
 	}

@@ -87,9 +87,11 @@ func (m *portMatch) matcher(set string) func(*nft.Element) bool {
 				return false
 			}
 			m.room = m.room[:0]
+			// An element of another set may begin with the same host port.
 			it := m.ports[i].itemIn(&m.room)
-			m.there[i] = it.set == set && it.elem.Equal(e)
-			return m.there[i]
+			same = it.set == set && it.elem.Equal(e)
+			m.there[i] = m.there[i] || same
+			return same
 		}
 	case isRefSet(set):
 		return func(e *nft.Element) bool {
@@ -149,6 +151,9 @@ func (m *portMatch) kept() (n int) {
 	}
 	return n + len(m.right)
 }
+
+// complete reports whether the table has all wanted elements.
+func (m *portMatch) complete() bool { return m.kept() == len(m.ports)+len(m.refs.all) }
 
 // published calls yield for each port that the table has and the state wants.
 func (m *portMatch) published(yield func(Port) bool) {

@@ -73,6 +73,8 @@ func TestSyncMendsOneElementAmongMany(t *testing.T) {
 		"delete element inet boxwire pub4 { 10.1.1.1 . tcp . 9002 }; add element inet boxwire pub4 { 10.1.1.1 . tcp . 9002 comment \"shifted\" : 10.88.0.2 . 900 }",
 		"add element inet boxwire pub4 { 10.1.1.3 . tcp . 1000 comment \"many\" : 10.88.0.2 . 80 }",
 		"add element inet boxwire any4 { udp . 8080 comment \"web\" : 10.88.0.2 . 80 }",
+		"add element inet boxwire rng4 { 10.1.1.1 . tcp . 9000-9010 comment \"shifted\" : 10.88.0.2 }",
+		"add element inet boxwire pub4 { 0.0.0.0 . tcp . 8080 comment \"web\" : 10.88.0.2 . 80 }",
 		"flush map inet boxwire rng4",
 		"delete element inet boxwire uses4 { tcp . 1000 }",
 		"delete element inet boxwire uses4 { tcp . 1000 }; add element inet boxwire uses4 { tcp . 1000 : 7 }",
@@ -88,6 +90,45 @@ func TestSyncMendsOneElementAmongMany(t *testing.T) {
 		}
 		if sync() {
 			t.Errorf("after %q: the second Sync changed something", broken)
+		}
+	}
+}
+
+// A Sync whose answer was lost is not taken for committed while the table lacks what it had found there.
+func TestSyncOfWhatIsGoneSinceIsNotCommitted(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	gw := open(t, ns)
+	state := State{Ports: []Port{tcp("10.1.1.1:8080", "10.88.0.2:80", "web"), tcp("10.1.1.1:8081", "10.88.0.2:81", "web")}}
+	if err := gw.Sync(t.Context(), state); err != nil {
+		t.Fatal(err)
+	}
+	c, err := gw.lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gw.unlock()
+	for gone, want := range map[string]bool{
+		"":                               true,
+		"pub4 { 10.1.1.1 . tcp . 8080 }": false,
+		"uses4 { tcp . 8081 }":           false,
+	} {
+		tx := &syncTx{desired: state}
+		tx.over(gw, c)
+		if _, err := tx.Build(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		if gone != "" {
+			testutil.Run(t, ns, "nft", "delete element inet boxwire "+gone)
+		}
+		if is, err := tx.Committed(t.Context()); is != want || err != nil {
+			t.Errorf("without %q: committed %t, %v", gone, is, err)
+		}
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := gw.run(t.Context(), c, &syncTx{desired: state}); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

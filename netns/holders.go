@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/boxwire/boxwire/internal/enum"
+	"github.com/boxwire/boxwire/internal/plain"
 )
 
 // A Holder is something that keeps a network namespace alive.
@@ -44,7 +45,7 @@ func (k *HolderKind) UnmarshalText(text []byte) error { return enum.Unmarshal(ho
 
 // String describes the holder: "process 812 (nginx)".
 func (h Holder) String() string {
-	process := fmt.Sprintf("process %d (%s)", h.Pid, h.Comm)
+	process := fmt.Sprintf("process %d (%s)", h.Pid, plain.Text(h.Comm)) // which every user gives his own
 	switch h.Kind {
 	case HolderProcess:
 		return process
@@ -55,7 +56,7 @@ func (h Holder) String() string {
 	case HolderSocket:
 		return fmt.Sprintf("socket %d of %s", h.Fd, process)
 	case HolderMount:
-		return fmt.Sprintf("mount %s, as %s sees it", h.Path, process)
+		return fmt.Sprintf("mount %s, as %s sees it", plain.Text(h.Path), process)
 	}
 	return fmt.Sprintf("holder of kind %s", h.Kind)
 }

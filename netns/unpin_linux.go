@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/boxwire/boxwire/internal/plain"
 	"golang.org/x/sys/unix"
 )
 
@@ -99,7 +100,7 @@ func (r *removal) remove(ctx context.Context) error {
 		return errNotA("file with content")
 	case len(r.mounts) == 0:
 		if h, ok := mountedElsewhere(ctx, r.path); ok {
-			return fmt.Errorf("%w, that of process %d (%s), and is no name here: %w", errElsewhere, h.Pid, h.Comm, unix.EBUSY)
+			return fmt.Errorf("%w, that of process %d (%s), and is no name here: %w", errElsewhere, h.Pid, plain.Text(h.Comm), unix.EBUSY)
 		}
 	}
 	return os.Remove(r.path)
@@ -141,7 +142,7 @@ func explainName(ctx context.Context, path string, err error) error {
 		return err
 	}
 	if h, ok := mountedElsewhere(ctx, path); ok {
-		return fmt.Errorf("%w (%w, that of process %d (%s))", err, errElsewhere, h.Pid, h.Comm)
+		return fmt.Errorf("%w (%w, that of process %d (%s))", err, errElsewhere, h.Pid, plain.Text(h.Comm))
 	}
 	return fmt.Errorf("%w (the file is what a create that was cut off leaves; Delete removes it)", err)
 }

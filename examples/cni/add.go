@@ -56,6 +56,7 @@ func add(ctx context.Context, r *request) (err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, detach(ctx, r, br.made), br.restore(ctx, r), r.freed())
+			r.withdrawAnswers(ctx)
 		}
 	}()
 	if r.conf.pool != nil {
@@ -98,6 +99,7 @@ func (r *request) clear(ctx context.Context) error {
 	if half, err = r.absent(ctx); err != nil || !half {
 		return err
 	}
+	defer r.withdrawAnswers(ctx)
 	return errors.Join(detach(ctx, r, false), r.freed())
 }
 

@@ -4,8 +4,11 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"os"
 	"slices"
+	"time"
 
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/netns"
@@ -20,11 +23,17 @@ const (
 	answersOwner    = route.Protocol(202) // of these rules and routes
 	answersPriority = 1000                // of the rules: behind that of the table local
 	answersTable    = route.Table(20000)  // and the index of the link
+
+	// A container decides how many links and routes it has. No other one waits long for it.
+	mostAnswering = 64 // links with a default route
+	answersTime   = 5 * time.Second
 )
 
 // setAnswers brings the rules and their tables in line with the routes that the container has. A
 // container with one default route of a family has none.
 func setAnswers(ctx context.Context, box *netns.NS) error {
+	ctx, cancel := context.WithTimeout(ctx, answersTime)
+	defer cancel()
 	rules, routes, err := wantedAnswers(ctx, box)
 	if err != nil {
 		return err
@@ -34,11 +43,44 @@ func setAnswers(ctx context.Context, box *netns.NS) error {
 			return err
 		}
 	}
-	changes, err := route.SyncRules(ctx, box, answersOwner, rules...)
-	if err == nil && len(rules) == 0 && changes.Deleted > 0 {
-		_, err = route.Sync(ctx, box, answersOwner)
-	}
+	_, err = route.SyncRules(ctx, box, answersOwner, rules...)
 	return err
+}
+
+// dropAnswers deletes the rules, and their routes, that the container does not need any more. It adds nothing:
+// the others are there already, and the kernel need not take them from the container's routes again.
+func dropAnswers(ctx context.Context, box *netns.NS) error {
+	ctx, cancel := context.WithTimeout(ctx, answersTime)
+	defer cancel()
+	have, err := route.ListRules(ctx, box, 0)
+	have = slices.DeleteFunc(have, func(h route.Rule) bool { return h.Protocol != answersOwner })
+	if err != nil || len(have) == 0 {
+		return err
+	}
+	want, _, err := wantedAnswers(ctx, box)
+	if err != nil {
+		return err
+	}
+	gone := slices.DeleteFunc(have, func(h route.Rule) bool {
+		return slices.ContainsFunc(want, func(w route.Rule) bool { return h.From == w.From && h.Table == w.Table })
+	})
+	done := map[route.Table]bool{}
+	for _, w := range want {
+		done[w.Table] = true
+	}
+	for _, g := range gone { // the routes first: the rules say, the next time, that there are some
+		if done[g.Table] || g.Table < answersTable {
+			continue
+		}
+		done[g.Table] = true
+		if _, err := route.Flush(ctx, box, route.Filter{Table: g.Table, Protocol: answersOwner}); err != nil {
+			return err
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	return netns.IgnoreNotExist(route.DeleteRules(ctx, box, gone...))
 }
 
 // wantedAnswers are the rules and routes that the container needs.
@@ -51,6 +93,9 @@ func wantedAnswers(ctx context.Context, box *netns.NS) (rules []route.Rule, rout
 		devs := defaultDevs(have, is4)
 		if len(devs) < 2 {
 			continue
+		}
+		if len(devs) > mostAnswering {
+			return nil, nil, fmt.Errorf("the container has default routes by %d links; %d are possible: %w", len(devs), mostAnswering, os.ErrInvalid)
 		}
 		for _, dev := range devs {
 			l, err := link.ByIndex(ctx, box, dev)
@@ -106,20 +151,24 @@ func answerRoutes(have []route.Route, is4 bool, dev int) []route.Route {
 	return append(direct, behind...)
 }
 
-// withdrawAnswers is setAnswers after an attachment has gone, if the container's namespace has not.
-func (r *request) withdrawAnswers(ctx context.Context) error {
+// withdrawAnswers is dropAnswers after an attachment has gone, if the container's namespace has not. What
+// fails there fails by what the container has done to its routes. It does not keep the attachment from being
+// gone, and the rules go with the namespace.
+func (r *request) withdrawAnswers(ctx context.Context) {
 	if r.args.Netns == "" {
-		return nil
+		return
 	}
 	box, err := netns.OpenPath(ctx, r.args.Netns)
 	if err != nil {
-		return nil // gone, and the rules with it
+		return // gone, and the rules with it
 	}
 	defer box.Close()
 	if box.Equal(r.host) {
-		return nil
+		return
 	}
-	return failed("removing the container's rules", setAnswers(ctx, box))
+	if err := dropAnswers(ctx, box); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %s is gone, and rules of its container are left: %s\n", about, r.at.owner(), oneLine(err))
+	}
 }
 
 // checkAnswers looks for the rules of the attachment's addresses, in a container that has some.

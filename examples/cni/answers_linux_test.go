@@ -98,3 +98,36 @@ func TestAContainerAnswersByTheNetworkThatWasAsked(t *testing.T) {
 	r.gc()
 	r2.gc()
 }
+
+// What a container does to its own routes does not keep DEL from its work: neither that of another network
+// of a container that lives on, nor that of one whose processes have ended.
+func TestAContainerCannotKeepDelFromItsWorkByItsRoutes(t *testing.T) {
+	t.Parallel()
+	for name, lines := range map[string]string{
+		"a gateway that is not reached any more": `link add x0 type veth peer name y0; link set x0 up; link set y0 up; addr add 192.0.2.1/24 dev x0; addr add 198.51.100.1/24 dev y0
+			route add 203.0.113.0/24 dev x0; route add default via 203.0.113.9 dev x0 metric 7; route del 203.0.113.0/24 dev x0; route add default via 198.51.100.9 dev y0 metric 8`,
+		"a gateway that its address is gone for": `link add x0 type veth peer name y0; link set x0 up; link set y0 up; addr add 192.0.2.1/24 dev x0; addr add 198.51.100.1/24 dev y0
+			route add default via 192.0.2.9 dev x0 metric 7; route add default via 198.51.100.9 dev y0 metric 8; route add 100.64.0.0/10 via 192.0.2.9 dev x0 src 192.0.2.1; link set x0 down; link set y0 down`,
+		"a source that is its link's": `link add x0 type veth peer name y0; link set x0 up; link set y0 up; addr add 192.0.2.1/24 dev x0; addr add 198.51.100.1/24 dev y0; addr add 192.0.2.77/32 dev lo
+			route add default via 192.0.2.9 dev x0 metric 7 src 192.0.2.77; route add default via 198.51.100.9 dev y0 metric 8`,
+		"a table of its own, and rules": `link add x0 type veth peer name y0; link set x0 up; link set y0 up; addr add 192.0.2.1/24 dev x0; addr add 198.51.100.1/24 dev y0
+			rule add pref 1000 from 192.0.2.1 lookup 77; rule add pref 5 from all lookup 78 proto 202; route add default via 192.0.2.9 dev x0 metric 7; route add default via 198.51.100.9 dev y0 metric 8; rule del pref 0; rule add pref 9 prohibit`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, "")
+			c := r.container("c1", "")
+			r.add(c)
+			r2, c2 := r.second(c, "eth1", "", "")
+			r2.add(c2)
+			for _, line := range strings.FieldsFunc(lines, func(r rune) bool { return r == ';' || r == '\n' }) {
+				testutil.Run(t, c.ns, "ip", strings.Fields(line)...)
+			}
+			r2.del(c2)
+			r.del(c)
+			r.gc()
+			r2.gc()
+			r.clean()
+		})
+	}
+}

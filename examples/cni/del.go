@@ -30,6 +30,7 @@ func del(ctx context.Context, r *request) error {
 	}
 	err = detach(ctx, r, false)
 	unlock()
+	r.withdrawAnswers(ctx)
 	return errors.Join(err, r.freed())
 }
 
@@ -84,9 +85,6 @@ func unplug(ctx context.Context, r *request) (*nat.NAT, error) {
 		failed("withdrawing the container's ports", err),
 		failed("removing the container's link", gone),
 		r.wait(ctx, nil),
-	}
-	if gone == nil {
-		errs = append(errs, r.withdrawAnswers(ctx))
 	}
 	if gw != nil && gone == nil { // a container that is still there keeps its policy
 		errs = append(errs, deletePolicies(ctx, gw, func(owner string) bool { return owner == r.at.owner() }))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/boxwire/boxwire/internal/plain"
 	"github.com/containernetworking/cni/pkg/types"
 )
 
@@ -62,4 +63,4 @@ func reply(err error) error {
 }
 
 // oneLine keeps an error that joins several on one line.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+func oneLine(err error) string { return plain.Text(strings.ReplaceAll(err.Error(), "\n", "; ")) }

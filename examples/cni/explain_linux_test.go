@@ -190,3 +190,23 @@ func TestThePluginAsACommand(t *testing.T) {
 		}
 	}
 }
+
+// A container names its links as it likes: what explain says of them is no command but the one meant, and nothing that a
+// terminal obeys.
+func TestExplainOfNamesThatAContainerHasChosen(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	c := r.container("c1", "")
+	r.add(c)
+	testutil.Run(t, c.ns, "ip", "link", "set", "eth0", "down")
+	was := "eth0"
+	for name, word := range map[string]string{
+		"a;reboot": "'a;reboot'", "$(reboot)": "'$(reboot)'", "\x1b[2Ja": `$'\x1b\x5b2Ja'`, "`id`": "'`id`'",
+	} {
+		testutil.Run(t, c.ns, "ip", "link", "set", was, "name", name)
+		was = name
+		if status, out := r.explain("c1"); status != 1 || !strings.Contains(out, ": ip link set "+word+" up\n") || strings.ContainsRune(out, 0x1b) {
+			t.Errorf("of a link %q, explain ends with %d and %q, which has no %q", name, status, out, word)
+		}
+	}
+}

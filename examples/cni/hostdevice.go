@@ -137,31 +137,29 @@ func (r *request) moveIn(ctx context.Context, box *netns.NS, l *lease, made *boo
 	if err := at.SetAlias(ctx, strings.TrimSpace(at.Name+" "+had)); err != nil {
 		return at, failed("noting the device's name", err)
 	}
+	of := loan{Name: at.Name, Alias: had, Kind: at.Kind}
+	if err := r.note(&of); err != nil { // before the device goes: a killed ADD gives it back, too
+		return at, errors.Join(err, at.SetAlias(ctx, had))
+	}
 	eth, err := at.Move(ctx, box, link.MoveOptions{Name: r.at.ifname, Up: true})
 	if err != nil {
-		return at, errors.Join(failed("moving the device into the container", err), at.SetAlias(ctx, had))
+		return at, errors.Join(failed("moving the device into the container", err), at.SetAlias(ctx, had), r.note(nil))
 	}
 	*made, r.wasUp = true, at.Up
+	now, err := link.ByIndex(ctx, box, eth.Index)
+	if err != nil {
+		return eth, failed("reading the container's link", err)
+	}
+	of = of.at(now)
+	if err := r.note(&of); err != nil {
+		return eth, err
+	}
 	if len(l.addrs) > 0 {
 		if err := eth.AddPrefixes(ctx, l.addrs...); err != nil {
 			return eth, failed("giving the container's link its addresses", err)
 		}
 	}
 	return eth, nil
-}
-
-// moveOut gives the device back to the host, with its name. It is down there, as
-// no record tells what it was, unless the ADD is being undone.
-func (r *request) moveOut(ctx context.Context, l link.Link, d link.Details) error {
-	name, alias, _ := strings.Cut(d.Spec.Alias, " ")
-	if _, _, other := parseAlias(d.Spec.Alias); other || !isUsableName(name) {
-		return nil
-	}
-	back, err := l.Move(ctx, r.host, link.MoveOptions{Name: name, Up: r.wasUp})
-	if err != nil {
-		return failed("moving the device back to the host", err)
-	}
-	return failed("giving the device its alias back", back.SetAlias(ctx, alias))
 }
 
 // givenBack gives a device its name back that the kernel has moved to the host with

@@ -249,3 +249,56 @@ func TestDevicesOfABusGoAndComeBack(t *testing.T) {
 		})
 	}
 }
+
+// A container that may change its links gets none of its own into the host in the device's place, and does
+// not keep the device by another name or alias.
+func TestAContainerGivesBackTheDeviceAndNothingElse(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ name, does, lacks string }{
+		{name: "a link of its own by the device's name", does: "link set eth0 down; link set eth0 name mine; link add eth0 type veth peer name other; link set eth0 alias lan1"},
+		{name: "the device's alias on a link of its own", does: "link set eth0 down; link set eth0 name mine; link set mine alias x; link add eth0 type bridge; link set eth0 alias lan0"},
+		{name: "another alias", does: "link set eth0 alias lan1"},
+		{name: "no alias", does: "link set eth0 down; link set eth0 name mine; link set mine alias x"},
+		{name: "the name of a link of the host", does: "link property add dev eth0 altname boxwire0; link property add dev eth0 altname enp7"},
+		{name: "a port of its bridge", does: "link add br0 type bridge; link set eth0 master br0"},
+		{name: "in the place of a device that it has deleted", lacks: "lan0", does: "link del eth0; link add eth0 index INDEX type veth peer name other; link set eth0 alias lan0"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r, _ := onLAN(t, withIPAM+`"mode": "host-device", "device": "lan0"`)
+			testutil.Run(t, r.host, "ip", "link", "set", "lan0", "alias", "uplink")
+			testutil.Run(t, r.host, "ip", "link", "add", "boxwire0", "type", "bridge")
+			before := linkNames(t, r.host)
+			c := r.container("c1", "")
+			r.add(c)
+			index, _, _ := strings.Cut(testutil.Run(t, c.ns, "ip", "-o", "link", "show", "eth0"), ":")
+			for _, line := range strings.Split(strings.ReplaceAll(test.does, "INDEX", index), ";") {
+				testutil.Run(t, c.ns, "ip", strings.Fields(line)...)
+			}
+			for range 2 {
+				r.del(c)
+				after := linkNames(t, r.host)
+				if want := slices.DeleteFunc(slices.Clone(before), func(name string) bool { return name == test.lacks }); !slices.Equal(after, want) {
+					t.Errorf("the host had the links %q, and has %q", before, after)
+				}
+				if test.lacks == "" {
+					if alias, up := aliasOf(t, r.host, "lan0"); alias != "uplink" || up {
+						t.Errorf("the host has it with the alias %q, up: %t", alias, up)
+					}
+				}
+			}
+		})
+	}
+}
+
+// linkNames are the names of a namespace's links, in order.
+func linkNames(t testing.TB, ns *netns.NS) (names []string) {
+	t.Helper()
+	var links []struct{ IfName string }
+	testutil.JSON(t, ns, &links, "ip", "-j", "link", "show")
+	for _, l := range links {
+		names = append(names, l.IfName)
+	}
+	slices.Sort(names)
+	return names
+}

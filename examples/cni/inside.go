@@ -213,36 +213,32 @@ func delInside(ctx context.Context, r *request) error {
 	switch {
 	case oerr != nil:
 		if r.conf.as == modeHostDevice {
-			err = r.givenBack(ctx)
+			err = errors.Join(r.givenBack(ctx), r.note(nil))
 		}
 	case !box.Equal(r.host):
 		defer box.Close()
-		if err = unplugInside(ctx, r, box); err == nil {
-			err = failed("removing the container's rules", setAnswers(ctx, box))
-		}
+		err = unplugInside(ctx, r, box)
+		r.withdrawAnswers(ctx)
 	default:
 		box.Close()
 	}
 	return errors.Join(err, release(ctx, r))
 }
 
-// unplugInside removes the container's link, or moves it back. It keeps a link of
+// unplugInside removes the container's link, or moves the device back. It keeps a link of
 // another kind, and of another owner. One without an alias is what a killed ADD or
 // the reference plugin has made.
 func unplugInside(ctx context.Context, r *request, box *netns.NS) error {
+	if r.conf.as == modeHostDevice {
+		return r.takeBack(ctx, box)
+	}
 	l, err := link.Get(ctx, box, r.at.ifname)
 	var d link.Details
 	if err == nil {
 		d, err = l.Details(ctx)
 	}
-	if errors.Is(err, os.ErrNotExist) && r.conf.as == modeHostDevice {
-		return r.givenBack(ctx)
-	}
 	if err != nil {
 		return failed("removing the container's link", netns.IgnoreNotExist(err))
-	}
-	if r.conf.as == modeHostDevice {
-		return r.moveOut(ctx, l, d)
 	}
 	owner, _, _ := parseAlias(d.Spec.Alias)
 	if l.Kind != r.conf.linkKind() || d.Spec.Alias != "" && owner != r.at.owner() {
@@ -318,12 +314,15 @@ func gcInside(ctx context.Context, r *request) error {
 	for _, a := range r.conf.ValidAttachments {
 		alive[attachment{network: r.conf.Name, container: a.ContainerID, ifname: a.IfName}.link()] = true
 	}
+	lost := r.changeLoans(func(o loan) bool {
+		return strings.HasPrefix(o.Owner, ownerPrefix(r.conf.Name)) && o.Host == r.host.ID().Ino && !alive[linkOf(o.Owner)]
+	}, nil)
 	unlock, err := lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	var errs []error
+	errs := []error{lost}
 	if r.conf.pool != nil {
 		errs = append(errs, r.gcPool(alive))
 	}

@@ -22,7 +22,9 @@ func (l *lease) addRoutes(ctx context.Context, box *netns.NS, dev int) error {
 	if err != nil || len(routes) == 0 {
 		return err
 	}
-	have, err := route.List(ctx, box, route.Filter{})
+	reading, cancel := context.WithTimeout(ctx, answersTime)
+	defer cancel()
+	have, err := route.List(reading, box, route.Filter{})
 	if err != nil {
 		return err
 	}

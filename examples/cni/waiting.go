@@ -62,26 +62,30 @@ func waiters(ctx context.Context, host *netns.NS) (all []waiter, stale bool, err
 	return all, len(all) < n, nil
 }
 
-// saveWaiters replaces the list; without waiters there is no file.
+// saveWaiters replaces the list.
 func saveWaiters(all []waiter) error {
-	const doing = "writing the ports that are waited for"
+	return failed("writing the ports that are waited for", saveList(waitingFile, all))
+}
+
+// saveList replaces the list in a file of runDir; an empty one has no file.
+func saveList[T any](file string, all []T) error {
 	if len(all) == 0 {
-		if err := os.Remove(waitingFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return failed(doing, err)
+		if err := os.Remove(file); !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 		return nil
 	}
 	b, err := json.MarshalIndent(all, "", "\t")
 	if err == nil {
-		err = os.MkdirAll(filepath.Dir(waitingFile), 0o755)
+		err = os.MkdirAll(filepath.Dir(file), 0o755)
 	}
 	if err == nil {
-		err = os.WriteFile(waitingFile+".new", append(b, '\n'), 0o644)
+		err = os.WriteFile(file+".new", append(b, '\n'), 0o644)
 	}
 	if err == nil {
-		err = os.Rename(waitingFile+".new", waitingFile)
+		err = os.Rename(file+".new", file)
 	}
-	return failed(doing, err)
+	return err
 }
 
 // wait notes that an attachment waits for ports, or for none any more.

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"path"
 	"strings"
-	"unicode"
 
+	"github.com/boxwire/boxwire/internal/plain"
 	"github.com/boxwire/boxwire/internal/topology"
 	"github.com/boxwire/boxwire/netns"
 )
@@ -60,11 +60,11 @@ func namespaceCommands(n *topology.Namespace) []command {
 // portCommands are the commands for a port of a namespace.
 func portCommands(s *topology.Snapshot, n *topology.Namespace, p *topology.Port) (all []command) {
 	if n.Own {
-		all = append(all, command{"way of the port", "go run ./examples/map -why " + quote(wantedOf(p))})
+		all = append(all, command{"way of the port", "go run ./examples/map -why " + plain.Word(wantedOf(p))})
 	}
 	if in, ok := enter(n); ok {
 		all = append(all, command{"firewall", in.run("nft list table " + words(p.Table))},
-			command{"connections", in.run(fmt.Sprintf("conntrack -L -p %s --orig-port-dst %d", quote(p.Proto), p.Host.Port()))})
+			command{"connections", in.run(fmt.Sprintf("conntrack -L -p %s --orig-port-dst %d", plain.Word(p.Proto), p.Host.Port()))})
 	}
 	if p.To == nil {
 		return all
@@ -123,7 +123,7 @@ func (e entrance) bridge(args string) string { return e.of("bridge", args) }
 
 func (e entrance) of(program, args string) string {
 	if e.name != "" {
-		return program + " -n " + quote(e.name) + " " + args
+		return program + " -n " + plain.Word(e.name) + " " + args
 	}
 	return e.run(program + " " + args)
 }
@@ -134,41 +134,16 @@ func (e entrance) run(line string) string {
 	case e.own:
 		return line
 	case e.name != "":
-		return "ip netns exec " + quote(e.name) + " " + line
+		return "ip netns exec " + plain.Word(e.name) + " " + line
 	}
-	return "nsenter --net=" + quote(e.file) + " " + line
+	return "nsenter --net=" + plain.Word(e.file) + " " + line
 }
 
 // words quotes each word of a text.
 func words(text string) string {
 	all := strings.Fields(text)
 	for i := range all {
-		all[i] = quote(all[i])
+		all[i] = plain.Word(all[i])
 	}
 	return strings.Join(all, " ")
-}
-
-// quote writes a word for a shell. One with characters that a terminal would obey is in the form $'\x1b'
-// that bash, zsh and ksh have.
-func quote(word string) string {
-	plain := func(r rune) bool {
-		return r < unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("_./:@%+=,-", r))
-	}
-	switch {
-	case word != "" && strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0:
-		return word
-	case strings.IndexFunc(word, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 && strings.ToValidUTF8(word, "") == word:
-		return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
-	}
-	var b strings.Builder
-	b.WriteString("$'")
-	for i := range len(word) {
-		if c := word[i]; c < unicode.MaxASCII && plain(rune(c)) {
-			b.WriteByte(c)
-		} else {
-			fmt.Fprintf(&b, `\x%02x`, c)
-		}
-	}
-	b.WriteString("'")
-	return b.String()
 }

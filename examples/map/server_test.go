@@ -365,18 +365,6 @@ func TestOddNames(t *testing.T) {
 	}
 }
 
-func TestQuote(t *testing.T) {
-	t.Parallel()
-	for word, want := range map[string]string{
-		"web": "web", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$(reboot)": "'$(reboot)'", "</script>": "'</script>'",
-		"a\nb": `$'a\x0ab'`, "\x1b[0m": `$'\x1b\x5b0m'`, "\xff": `$'\xff'`, "ü": "'ü'", "a\u202eb": `$'a\xe2\x80\xaeb'`,
-	} {
-		if got := quote(word); got != want {
-			t.Errorf("quote(%q) = %s, want %s", word, got, want)
-		}
-	}
-}
-
 func TestCommands(t *testing.T) {
 	t.Parallel()
 	for _, x := range []struct {

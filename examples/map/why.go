@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/boxwire/boxwire/internal/plain"
 	"github.com/boxwire/boxwire/internal/topology"
 	"github.com/boxwire/boxwire/internal/topology/firewall"
 )
@@ -98,12 +99,12 @@ func writeWhy(ctx context.Context, w io.Writer, s *topology.Snapshot, text strin
 			case errors.Is(err, os.ErrNotExist):
 				b.WriteString("  it has just gone\n")
 			case err != nil:
-				b.WriteString("  it cannot be explained: " + topology.Plain(err.Error()) + "\n")
+				b.WriteString("  it cannot be explained: " + plain.Text(err.Error()) + "\n")
 			case words == "":
 				b.WriteString("  no cause is found on this machine that it should not answer\n")
 			default:
 				for line := range strings.Lines(words) {
-					b.WriteString("  cause: " + topology.Plain(strings.TrimSpace(line)) + "\n")
+					b.WriteString("  cause: " + plain.Text(strings.TrimSpace(line)) + "\n")
 				}
 			}
 		}
@@ -112,7 +113,7 @@ func writeWhy(ctx context.Context, w io.Writer, s *topology.Snapshot, text strin
 		fmt.Fprintf(&b, "no namespace publishes port %s\n", text)
 		for _, n := range s.Namespaces {
 			if want.listens(n) {
-				fmt.Fprintf(&b, "  but a program listens on it in %s\n", topology.Plain(n.Title()))
+				fmt.Fprintf(&b, "  but a program listens on it in %s\n", plain.Text(n.Title()))
 			}
 		}
 	}

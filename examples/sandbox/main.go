@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/boxwire/boxwire/examples/internal/attend"
+	"github.com/boxwire/boxwire/internal/plain"
 	"github.com/boxwire/boxwire/netns"
 )
 
@@ -87,4 +88,4 @@ func run(ctx context.Context, args []string) (status int, err error) {
 }
 
 // oneLine keeps an error that joins several on one line.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+func oneLine(err error) string { return plain.Text(strings.ReplaceAll(err.Error(), "\n", "; ")) }

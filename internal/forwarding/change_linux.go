@@ -42,7 +42,14 @@ type Change struct {
 	Index    int
 	Setting  Setting
 	From, To byte
+
+	// Apart says, of IPv4Forwarding, that the link was off while the global switch was on. So somebody
+	// has set the link apart, and the switch does not speak for it.
+	Apart bool
 }
+
+// NoteApart is the note of such a link.
+const NoteApart = "ip_forward=1"
 
 // A note is a change of IPv6 settings as text.
 type note struct {
@@ -59,8 +66,15 @@ var notes = []note{
 	{"accept_ra=1", false, Change{Setting: IPv6AcceptRA, From: '1', To: '2'}},
 }
 
-// Note returns a change of an IPv6 setting as text without its link, for [ParseNotes].
+// Note returns a change of an IPv6 setting as text without its link, for [ParseNotes]. Of an IPv4 setting
+// it returns [NoteApart] or nothing.
 func (c Change) Note() string {
+	if c.Setting.isIPv4() {
+		if c.Apart {
+			return NoteApart
+		}
+		return ""
+	}
 	isSwitch := c.Link == All
 	c.Link, c.Index = "", 0
 	for _, n := range notes {

@@ -159,20 +159,20 @@ func TestPlanIPv6(t *testing.T) {
 		"a router already": {settings: map[string]string{"all.forwarding": "1", "all.force_forwarding": "0"}},
 		"link by link": {
 			settings: map[string]string{"all.forwarding": "0", "all.force_forwarding": "0", "br0.force_forwarding": "0", "up0.force_forwarding": "1", "port0.force_forwarding": "0"},
-			want:     []Change{{"br0", 2, IPv6ForceForwarding, '0', '1'}},
+			want:     []Change{{Link: "br0", Index: 2, Setting: IPv6ForceForwarding, From: '0', To: '1'}},
 		},
 		"the global switch": {
 			settings: map[string]string{"all.forwarding": "0", "br0.forwarding": "0", "br0.accept_ra": "1", "up0.forwarding": "0", "up0.accept_ra": "1"},
-			want:     []Change{{Link: "br0", Index: 2, Setting: IPv6Forwarding}, {"up0", 4, IPv6AcceptRA, '1', '2'}, {All, 0, IPv6Forwarding, '0', '1'}},
+			want:     []Change{{Link: "br0", Index: 2, Setting: IPv6Forwarding}, {Link: "up0", Index: 4, Setting: IPv6AcceptRA, From: '1', To: '2'}, {Link: All, Setting: IPv6Forwarding, From: '0', To: '1'}},
 		},
 		"one that forwards": {
 			settings: map[string]string{"all.forwarding": "0", "br0.forwarding": "0", "br0.accept_ra": "1", "up0.forwarding": "1", "up0.accept_ra": "1"},
-			want:     []Change{{Link: "br0", Index: 2, Setting: IPv6Forwarding}, {"up0", 4, IPv6Forwarding, '1', '1'}, {All, 0, IPv6Forwarding, '0', '1'}},
+			want:     []Change{{Link: "br0", Index: 2, Setting: IPv6Forwarding}, {Link: "up0", Index: 4, Setting: IPv6Forwarding, From: '1', To: '1'}, {Link: All, Setting: IPv6Forwarding, From: '0', To: '1'}},
 		},
 		"a late link": {
 			settings: map[string]string{"all.forwarding": "1", "br0.forwarding": "1", "br0.accept_ra": "1", "up0.forwarding": "1", "up0.accept_ra": "1"},
-			recorded: []Change{{Link: "br0", Setting: IPv6Forwarding}, {All, 0, IPv6Forwarding, '0', '1'}},
-			want:     []Change{{"up0", 4, IPv6AcceptRA, '1', '2'}},
+			recorded: []Change{{Link: "br0", Setting: IPv6Forwarding}, {Link: All, Setting: IPv6Forwarding, From: '0', To: '1'}},
+			want:     []Change{{Link: "up0", Index: 4, Setting: IPv6AcceptRA, From: '1', To: '2'}},
 		},
 	} {
 		read := func(link string, s Setting) (string, error) {

@@ -28,7 +28,7 @@ func (p *planning) planIPv6(read reader, o Options) error {
 	if errors.Is(err, os.ErrNotExist) {
 		return refuse.As(errors.ErrUnsupported, "the kernel has no IPv6 (%s%s)", conf6, All)
 	}
-	sw := Change{All, 0, IPv6Forwarding, '0', '1'}
+	sw := Change{Link: All, Setting: IPv6Forwarding, From: '0', To: '1'}
 	ours := p.isRecorded(sw) // the switch is on because of an earlier plan
 	if err != nil || on != "0" && !ours {
 		return err // the host is a router already
@@ -66,21 +66,21 @@ func (p *planning) changeIPv6(read reader, l *rtnl.Link, force, late bool) (Chan
 		if err != nil || v != "0" {
 			return Change{}, err
 		}
-		return Change{l.Name, l.Index, IPv6ForceForwarding, '0', '1'}, nil
+		return Change{Link: l.Name, Index: l.Index, Setting: IPv6ForceForwarding, From: '0', To: '1'}, nil
 	}
 	v, err := read(l.Name, IPv6Forwarding)
 	if err != nil {
 		return Change{}, err
 	}
 	if v != "0" && !late {
-		return Change{l.Name, l.Index, IPv6Forwarding, '1', '1'}, nil // the switch set back would set it to 0
+		return Change{Link: l.Name, Index: l.Index, Setting: IPv6Forwarding, From: '1', To: '1'}, nil // the switch set back would set it to 0
 	}
 	ra, err := read(l.Name, IPv6AcceptRA)
 	if err != nil {
 		return Change{}, err
 	}
 	if ra == "1" && !p.own[l.Name] {
-		return Change{l.Name, l.Index, IPv6AcceptRA, '1', '2'}, nil
+		return Change{Link: l.Name, Index: l.Index, Setting: IPv6AcceptRA, From: '1', To: '2'}, nil
 	}
 	return Change{Link: l.Name, Index: l.Index, Setting: IPv6Forwarding}, nil
 }

@@ -27,6 +27,9 @@ type Options struct {
 	// GlobalSwitch uses the global switch of IPv6 also where the kernel has
 	// force_forwarding.
 	GlobalSwitch bool
+
+	// Others are links of networks that somebody else makes forward. They are left out.
+	Others map[string]bool
 }
 
 // Make reads the links and plans what makes them forward for the networks. recorded are
@@ -37,7 +40,7 @@ func Make(ctx context.Context, ns *netns.NS, nets []Network, recorded []Change, 
 		return nil, err
 	}
 	links = slices.DeleteFunc(links, func(l rtnl.Link) bool { return l.IsLoopback() })
-	p := &planning{links: links, own: make(map[string]bool), recorded: recorded}
+	p := &planning{links: links, own: make(map[string]bool), others: o.Others, recorded: recorded}
 	var four, six bool
 	for _, net := range nets {
 		p.own[net.Link] = true
@@ -46,6 +49,9 @@ func Make(ctx context.Context, ns *netns.NS, nets []Network, recorded []Change, 
 	}
 	if four {
 		p.planIPv4(nets)
+		if err := p.setApart(ctx, ns); err != nil {
+			return nil, err
+		}
 	}
 	if six {
 		_, err = netns.Do(ctx, ns, func(context.Context) (any, error) { return nil, p.planIPv6(read6, o) })
@@ -57,6 +63,7 @@ func Make(ctx context.Context, ns *netns.NS, nets []Network, recorded []Change, 
 type planning struct {
 	links    []rtnl.Link
 	own      map[string]bool // the networks' own links
+	others   map[string]bool // Options.Others
 	recorded []Change
 	plan     Plan
 }
@@ -78,9 +85,11 @@ func (p *planning) isRecorded(c Change) bool {
 	})
 }
 
-// forwards reports whether a link takes part: not the ports of bridges of others, by
-// which no IP packet comes in.
-func (p *planning) forwards(l *rtnl.Link) bool { return !l.IsPort() || p.own[l.Name] }
+// forwards reports whether a link takes part: not those of networks of others, and not the ports of bridges
+// of others, by which no IP packet comes in.
+func (p *planning) forwards(l *rtnl.Link) bool {
+	return p.own[l.Name] || !l.IsPort() && !p.others[l.Name]
+}
 
 func (p *planning) planIPv4(nets []Network) {
 	for i := range p.links {
@@ -89,13 +98,35 @@ func (p *planning) planIPv4(nets []Network) {
 			continue
 		}
 		if !l.IPv4.On(rtnl.Forwarding) {
-			p.add(Change{l.Name, l.Index, IPv4Forwarding, '0', '1'})
+			p.add(Change{Link: l.Name, Index: l.Index, Setting: IPv4Forwarding, From: '0', To: '1'})
 		}
 		own := slices.ContainsFunc(nets, func(n Network) bool { return n.Link == l.Name && n.IPv4 })
 		if own && !l.IPv4.On(rtnl.RouteLocalnet) {
-			p.add(Change{l.Name, l.Index, IPv4RouteLocalnet, '0', '1'})
+			p.add(Change{Link: l.Name, Index: l.Index, Setting: IPv4RouteLocalnet, From: '0', To: '1'})
 		}
 	}
+}
+
+// setApart marks the links to be recorded that are off although the global switch is on.
+func (p *planning) setApart(ctx context.Context, ns *netns.NS) error {
+	isForwarding := func(c Change) bool { return c.Setting == IPv4Forwarding }
+	if !slices.ContainsFunc(p.plan.New, isForwarding) {
+		return nil
+	}
+	on, err := switchedOn(ctx, ns)
+	if err != nil || !on {
+		return err
+	}
+	for i := range p.plan.New {
+		p.plan.New[i].Apart = isForwarding(p.plan.New[i])
+	}
+	return nil
+}
+
+// switchedOn reports whether the global switch of IPv4 is on.
+func switchedOn(ctx context.Context, ns *netns.NS) (bool, error) {
+	v, err := ns.Sysctl(ctx, "net.ipv4.ip_forward")
+	return v != "0", err
 }
 
 // finish returns the plan.

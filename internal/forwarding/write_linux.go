@@ -50,16 +50,17 @@ func Revert(ctx context.Context, ns *netns.NS, changes []Change) error {
 }
 
 // Restore is Revert of changes made some time ago. Where the machine has been made a
-// router by the global switch of IPv4 since, its links go on forwarding.
+// router by the global switch of IPv4 since, its links go on forwarding, but for those
+// that were set apart.
 func Restore(ctx context.Context, ns *netns.NS, changes []Change) error {
-	isForwarding := func(c Change) bool { return c.Setting == IPv4Forwarding }
-	if slices.ContainsFunc(changes, isForwarding) {
-		router, err := ns.Sysctl(ctx, "net.ipv4.ip_forward")
+	bySwitch := func(c Change) bool { return c.Setting == IPv4Forwarding && !c.Apart }
+	if slices.ContainsFunc(changes, bySwitch) {
+		router, err := switchedOn(ctx, ns)
 		if err != nil {
 			return err
 		}
-		if router != "0" {
-			changes = slices.DeleteFunc(slices.Clone(changes), isForwarding)
+		if router {
+			changes = slices.DeleteFunc(slices.Clone(changes), bySwitch)
 		}
 	}
 	return Revert(ctx, ns, changes)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/boxwire/boxwire/internal/plain"
 	"github.com/boxwire/boxwire/internal/sockdiag"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
@@ -125,8 +126,13 @@ func owner(inode uint32) string {
 				continue
 			}
 			name, _ := os.ReadFile(dir + "/comm")
-			return fmt.Sprintf("%s (process %s)", strings.TrimSpace(string(name)), p.Name())
+			return called(name, p.Name())
 		}
 	}
 	return "another program"
+}
+
+// called names a process, which any user may have named.
+func called(comm []byte, pid string) string {
+	return fmt.Sprintf("%s (process %s)", plain.Text(strings.TrimSpace(string(comm))), pid)
 }

@@ -32,3 +32,12 @@ func TestListenersOverlapThePortsThatTheyTake(t *testing.T) {
 		}
 	}
 }
+
+func TestAProcessCannotWriteToATerminalByItsName(t *testing.T) {
+	t.Parallel()
+	for comm, want := range map[string]string{"nginx\n": "nginx (process 7)", "\x1b]0;ok\a\n": `\x1b]0;ok\a (process 7)`, "a\nb\n": `a\nb (process 7)`} {
+		if got := called([]byte(comm), "7"); got != want {
+			t.Errorf("%q is %q, want %q", comm, got, want)
+		}
+	}
+}

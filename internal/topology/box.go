@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"unicode/utf8"
+
+	"github.com/boxwire/boxwire/internal/plain"
 )
 
 // A row is a line of text in a box.
@@ -178,7 +180,7 @@ func (b *box) size() {
 	b.width = 0
 	for i := range b.rows {
 		r := &b.rows[i]
-		r.text, r.tail = clip(Plain(r.text)), clip(Plain(r.tail))
+		r.text, r.tail = clip(plain.Text(r.text)), clip(plain.Text(r.tail))
 		width := textWidth(r.text) + r.indent() + 2*padding
 		if r.tail != "" {
 			width += textWidth(r.tail) + 2*charWidth

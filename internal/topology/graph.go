@@ -5,6 +5,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/boxwire/boxwire/internal/plain"
 )
 
 // A language is how one program wants a graph written.
@@ -102,7 +104,7 @@ func node(inode uint64, index int) string { return fmt.Sprintf("l%d_%d", inode, 
 // label joins the lines that are not empty.
 func label(lines ...string) string {
 	for i, l := range lines {
-		lines[i] = Plain(l)
+		lines[i] = plain.Text(l)
 	}
 	return joinedBy("\n", lines...)
 }

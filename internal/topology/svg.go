@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/boxwire/boxwire/internal/plain"
 )
 
 // style has the colours of a picture, in light and in dark.
@@ -226,7 +228,7 @@ func (p *picture) flags(b *strings.Builder, x *box) {
 		}
 		key := x.ns.PortKey(r.port)
 		fmt.Fprintf(b, "<g class=\"%s\" id=\"port-%s\" tabindex=\"0\" data-port=\"%[2]s\"><title>%[3]s</title>\n", class, escape(key), escape(title))
-		text := clip(Plain(r.port.flag()))
+		text := clip(plain.Text(r.port.flag()))
 		right, width, y := x.x, textWidth(text)+padding, x.middle(i)
 		const half = rowHeight/2 - 1.0
 		fmt.Fprintf(b, "<path class=\"flag\" d=\"M%.1f %.1fH%.1fL%.1f %.1fL%.1f %.1fH%.1fZ\"/>\n",
@@ -264,7 +266,7 @@ func escape(s string) string {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		_ = xml.EscapeText(&b, []byte(Plain(line))) // a Builder does not fail
+		_ = xml.EscapeText(&b, []byte(plain.Text(line))) // a Builder does not fail
 	}
 	return b.String()
 }

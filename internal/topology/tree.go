@@ -6,7 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
+
+	"github.com/boxwire/boxwire/internal/plain"
 )
 
 // WriteTree writes a snapshot as a tree of text: each namespace with its links, and below a bridge
@@ -107,7 +108,7 @@ func line(b *strings.Builder, indent string, words ...string) {
 			b.WriteString("  ")
 		}
 		first = false
-		b.WriteString(Plain(word))
+		b.WriteString(plain.Text(word))
 	}
 	b.WriteByte('\n')
 }
@@ -159,19 +160,4 @@ func (n *Namespace) published() map[string]map[uint16]bool {
 		}
 	}
 	return all
-}
-
-// Plain returns a text with what is not printable as an escape, so that a name cannot change what a
-// terminal or a file shows.
-func Plain(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
-			b.WriteRune(r)
-			continue
-		}
-		quoted := strconv.QuoteRune(r)
-		b.WriteString(quoted[1 : len(quoted)-1])
-	}
-	return b.String()
 }

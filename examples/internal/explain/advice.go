@@ -11,14 +11,14 @@ import (
 
 // finding turns a cause into words for people who do not call the library.
 func (r *report) finding(c nat.Cause, box netip.Addr, proto string, port uint16) finding {
-	return finding{text: plain(c.Text), todo: r.advice(c, box, proto, port), certain: c.Certain}
+	return finding{text: inWords(c.Text), todo: r.advice(c, box, proto, port), certain: c.Certain}
 }
 
 // calls are what texts of package nat name for programs that call it.
 var calls = []string{"Open", "Sync", "Maintain", "SetNetwork", "AddNetwork", "AcceptForward", "SetPolicies", "Publish", "Network."}
 
-// plain leaves out the last clause of a cause if it names a call of the library.
-func plain(text string) string {
+// inWords leaves out the last clause of a cause if it names a call of the library.
+func inWords(text string) string {
 	at, end := -1, 0
 	for _, sign := range []string{": ", "; ", ". "} {
 		if i := strings.LastIndex(text, sign); i > at {

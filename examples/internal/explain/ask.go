@@ -66,10 +66,10 @@ func ParseAsk(args []string, program, box string, help io.Writer) (a Ask, err er
 func parseAddr(to *netip.Addr) func(string) error {
 	return func(text string) error {
 		a, err := netip.ParseAddr(text)
-		if err != nil || a.Zone() != "" || a.IsUnspecified() {
+		if a = a.Unmap(); err != nil || a.Zone() != "" || a.IsUnspecified() {
 			return fmt.Errorf("it is no address: %w", os.ErrInvalid)
 		}
-		*to = a.Unmap()
+		*to = a
 		return nil
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/boxwire/boxwire/internal/plain"
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/nat"
 	"github.com/boxwire/boxwire/route"
@@ -160,7 +161,7 @@ func (r *report) inside(ctx context.Context, b *Box, s *section) error {
 		if !l.Up {
 			s.findings = append(s.findings, finding{
 				fmt.Sprintf("the link %s of the %s is down", l.Name, r.Words.Box),
-				fmt.Sprintf("bring it up in the %s: ip link set %s up", r.Words.Box, l.Name), true,
+				fmt.Sprintf("bring it up in the %s: ip link set %s up", r.Words.Box, plain.Word(l.Name)), true,
 			})
 			return nil // the rest follows
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 // A text of package nat loses the clause that is for programs, and no other.
-func TestPlain(t *testing.T) {
+func TestInWords(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"the host does not forward what comes in by eth0 (net.ipv4.conf.eth0.forwarding is 0): SetNetwork switches it on.": "the host does not forward what comes in by eth0 (net.ipv4.conf.eth0.forwarding is 0)",
@@ -23,7 +23,7 @@ func TestPlain(t *testing.T) {
 		"the link boxwire0 to the box has no carrier: its other end is down, or no port of the bridge is up.":              "the link boxwire0 to the box has no carrier: its other end is down, or no port of the bridge is up.",
 		"": "",
 	} {
-		if got := plain(text); got != want {
+		if got := inWords(text); got != want {
 			t.Errorf("%q is %q, want %q", text, got, want)
 		}
 	}
@@ -64,7 +64,7 @@ func TestParseAsk(t *testing.T) {
 			t.Errorf("%q is %+v (%v), want %+v", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"-port 80 web", "-port 80 -to 192.0.2.1", "-port 192.0.2.1:80 -from ::1", "-port [fe80::1%eth0]:80", "-port 80/icmp", "-from fe80::1%eth0"} {
+	for _, text := range []string{"-port 80 web", "-port 80 -to 192.0.2.1", "-port 192.0.2.1:80 -from ::1", "-port [fe80::1%eth0]:80", "-port 80/icmp", "-from fe80::1%eth0", "-from ::ffff:0.0.0.0", "-to ::"} {
 		if _, err := ParseAsk(strings.Fields(text), "run", "box", io.Discard); err == nil {
 			t.Errorf("%q is taken", text)
 		}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/boxwire/boxwire/internal/plain"
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/nat"
 	"github.com/boxwire/boxwire/netns"
@@ -108,7 +109,7 @@ type finding struct {
 func (r *report) String() string {
 	var b strings.Builder
 	for _, s := range r.all {
-		fmt.Fprintln(&b, s.title)
+		fmt.Fprintln(&b, plain.Text(s.title))
 		for _, f := range s.findings {
 			kind := "cause"
 			if !f.certain {
@@ -129,9 +130,10 @@ func (r *report) String() string {
 	return b.String()
 }
 
-// sentence keeps a text on one line, and gives it no second full stop.
+// sentence keeps a text on one line, which a terminal shows as it is, and gives it no second full stop. Boxes name their links
+// themselves.
 func sentence(text string) string {
-	return strings.TrimRight(strings.Join(strings.Fields(text), " "), ".")
+	return plain.Text(strings.TrimRight(strings.Join(strings.Fields(text), " "), "."))
 }
 
 func (r *report) status() int {

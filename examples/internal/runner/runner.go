@@ -14,6 +14,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/boxwire/boxwire/examples/internal/attend"
+	"github.com/boxwire/boxwire/internal/plain"
 	"github.com/boxwire/boxwire/netns"
 )
 
@@ -191,4 +192,4 @@ func dash(s string) string {
 }
 
 // oneLine keeps an error that joins several on one line.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+func oneLine(err error) string { return plain.Text(strings.ReplaceAll(err.Error(), "\n", "; ")) }
