@@ -3,16 +3,11 @@ package link
 import (
 	"context"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"os"
 
 	"github.com/boxwire/boxwire/internal/fail"
-	"github.com/boxwire/boxwire/internal/privilege"
 	"github.com/boxwire/boxwire/internal/refuse"
-	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,61 +37,36 @@ func (l Link) announce(ctx context.Context, addrs []netip.Addr) error {
 			return refuse.Input("%v is not an address to announce; no zone, IPv4 not as IPv6", a)
 		}
 	}
-	now, err := get(ctx, l.ns, "", l.Index)
+	n, err := l.announcement(ctx)
 	switch {
 	case err != nil:
 		return err
-	case len(now.MAC) != 6 || now.Name == "lo":
+	case len(n.link.MAC) != 6 || n.link.Name == "lo":
 		return refuse.Input("the link has no Ethernet address")
-	case !now.Up:
+	case !n.link.Up:
 		return &causeError{text: "the link is down and so has no carrier", err: unix.ENETDOWN}
 	}
 	if err := l.waitReachable(ctx); err != nil {
 		return err
 	}
+	if n.have, err = l.addrs(ctx); err != nil {
+		return err
+	}
 	if len(addrs) == 0 {
-		have, err := l.addrs(ctx)
-		if err != nil {
-			return err
-		}
-		for _, a := range have {
+		for _, a := range n.have {
 			if !a.Tentative() && !a.DADFailed() && a.Scope != AddrScopeHost {
 				addrs = append(addrs, a.Prefix.Addr())
 			}
 		}
 	}
-	// A packet socket, which stays in the namespace that it was made in. Protocol
-	// 0 receives nothing.
-	fd, err := netns.Do(ctx, l.ns, func(context.Context) (int, error) {
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err == unix.EPERM {
-			return fd, privilege.Explain(os.NewSyscallError("socket", err), privilege.NetRaw.MissingIn(l.ns))
-		}
-		return fd, os.NewSyscallError("socket", err)
-	})
-	if err != nil {
-		return cause(err)
+	left, err := n.ask(ctx, addrs)
+	if err == nil {
+		left, err = n.advertise(ctx, left)
 	}
-	// The kernel waits for an RCU grace period there (packet_release), which nobody else needs to.
-	defer func() { go unix.Close(fd) }()
-	var errs []error
-	for _, a := range addrs {
-		to := &unix.SockaddrLinklayer{Ifindex: l.Index, Halen: 6}
-		var packet []byte
-		if a.Is4() {
-			to.Protocol = htons(unix.ETH_P_ARP)
-			copy(to.Addr[:], []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
-			packet = gratuitousARP(now.MAC, a)
-		} else {
-			to.Protocol = htons(unix.ETH_P_IPV6)
-			copy(to.Addr[:], []byte{0x33, 0x33, 0, 0, 0, 1})
-			packet = neighbourAdvertisement(now.MAC, a)
-		}
-		if err := unix.Sendto(fd, packet, 0, to); err != nil {
-			errs = append(errs, fmt.Errorf("announcing %s: %w", a, os.NewSyscallError("sendto", err)))
-		}
+	if err != nil || len(left) == 0 {
+		return err
 	}
-	return errors.Join(errs...)
+	return n.sendPackets(ctx, left)
 }
 
 // gratuitousARP returns an ARP request of a host for its own address, RFC 826.
@@ -114,11 +84,9 @@ func neighbourAdvertisement(mac net.HardwareAddr, a netip.Addr) []byte {
 	const size = 32 // of the ICMPv6 message
 	ip := a.As16()
 	all := netip.IPv6LinkLocalAllNodes().As16()
-	b := []byte{0x60, 0, 0, 0, 0, size, unix.IPPROTO_ICMPV6, 255} // a hop limit of 255 shows that no router passed it on
+	b := []byte{0x60, 0, 0, 0, 0, size, unix.IPPROTO_ICMPV6, hops}
 	b = append(append(b, ip[:]...), all[:]...)
-	b = append(b, 136, 0, 0, 0, 0x20, 0, 0, 0) // type, code, checksum, override
-	b = append(b, ip[:]...)
-	b = append(append(b, 2, 1), mac...) // option: target link-layer address, in units of 8 bytes
+	b = append(b, advertisement(mac, a)...)
 	// The checksum covers both addresses, the length and the protocol as well.
 	sum := checksum(b[8:]) + size + unix.IPPROTO_ICMPV6
 	for sum > 0xffff {
@@ -127,6 +95,17 @@ func neighbourAdvertisement(mac net.HardwareAddr, a netip.Addr) []byte {
 	binary.BigEndian.PutUint16(b[42:], ^uint16(sum))
 	return b
 }
+
+// advertisement returns the ICMPv6 message of it, without the checksum.
+func advertisement(mac net.HardwareAddr, a netip.Addr) []byte {
+	ip := a.As16()
+	b := []byte{136, 0, 0, 0, 0x20, 0, 0, 0} // type, code, checksum, override
+	b = append(b, ip[:]...)
+	return append(append(b, 2, 1), mac...) // option: target link-layer address, in units of 8 bytes
+}
+
+// hops is the hop limit that shows that no router passed a packet on.
+const hops = 255
 
 // checksum adds up 16-bit words, RFC 1071; b has an even length.
 func checksum(b []byte) (sum uint32) {

@@ -2,11 +2,14 @@ package link
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"os"
 	"slices"
 	"testing"
 
+	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
 )
@@ -83,5 +86,87 @@ func TestAdvertisementChecksum(t *testing.T) {
 	}
 	if len(b) != 72 {
 		t.Errorf("%d bytes", len(b))
+	}
+}
+
+// What the kernel sends by itself and what goes out by a packet socket are the same frames, once each, and no
+// neighbour entry stays.
+func TestAnnounceSendsEachAddressOnce(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	ctx := t.Context()
+	host, box := netnstest.New(t), netnstest.New(t)
+	l := mustCreate(t, host, Spec{Name: "web0", Up: true, Kind: Veth{Peer: Spec{
+		NS: box, Name: "eth0", Up: true, Addrs: prefixes("10.0.0.2/24", "10.0.0.3/24", "10.1.0.2/16", "fd00::2/64", "fd00::3/64"),
+	}}})
+	eth, err := Get(ctx, box, "eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.WaitReachable(ctx); err != nil {
+		t.Fatal(err)
+	}
+	all := []netip.Addr{}
+	// The last two are not the link's.
+	for _, a := range []string{"10.0.0.2", "10.0.0.3", "10.1.0.2", "fd00::2", "fd00::3", "10.0.0.9", "fd00::9"} {
+		all = append(all, netip.MustParseAddr(a))
+	}
+	heard, err := netns.Do(ctx, host, func(context.Context) (int, error) {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_ALL)))
+		if err != nil {
+			return fd, err
+		}
+		return fd, unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: l.Index, Protocol: htons(unix.ETH_P_ALL)})
+	})
+	if errors.Is(err, os.ErrPermission) {
+		t.Skipf("needs CAP_NET_RAW: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(heard)
+	if err := unix.SetsockoptTimeval(heard, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}); err != nil {
+		t.Fatal(err)
+	}
+	announced := func(frame []byte) netip.Addr {
+		switch {
+		case len(frame) >= 42 && frame[12] == 8 && frame[13] == 6 && slices.Equal(frame[28:32], frame[38:42]):
+			a, _ := netip.AddrFromSlice(frame[28:32])
+			return a
+		case len(frame) >= 86 && frame[12] == 0x86 && frame[54] == 136 && frame[21] == 255 && slices.Equal(frame[80:86], eth.MAC):
+			a, _ := netip.AddrFromSlice(frame[62:78])
+			return a
+		}
+		return netip.Addr{}
+	}
+	for _, noARP := range []bool{false, true} {
+		if noARP {
+			testutil.Run(t, box, "ip", "link", "set", "eth0", "arp", "off")
+		}
+		if err := eth.Announce(ctx, all...); err != nil {
+			t.Fatal(err)
+		}
+		last := netip.MustParseAddr("fd00::ffff")
+		if err := eth.Announce(ctx, last); err != nil {
+			t.Fatal(err)
+		}
+		times := map[netip.Addr]int{}
+		for b := make([]byte, 2048); times[last] == 0 || len(times) <= len(all); { // processors may deliver out of order
+			n, _, err := unix.Recvfrom(heard, b, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a := announced(b[:n]); a.IsValid() && slices.Equal(b[6:12], eth.MAC) {
+				times[a]++
+			}
+		}
+		for _, a := range all {
+			if times[a] != 1 {
+				t.Errorf("without ARP %t: %v was announced %d times", noARP, a, times[a])
+			}
+		}
+		if left := showNeighs(t, box, "nud", "all"); len(left) != 0 {
+			t.Errorf("entries have stayed: %v", left)
+		}
 	}
 }

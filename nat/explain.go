@@ -14,6 +14,11 @@ type Hints struct {
 
 	// From is the client address to diagnose. It selects the ingress link.
 	From netip.Addr
+
+	// ForeignOnly has Explain look for causes in the rules of other tables only: CauseForeignDrop and
+	// CauseForeignDNAT. It needs Box of the port, which it believes to lead there. On a host without
+	// such rules, Explain reads one list of chains and no more.
+	ForeignOnly bool
 }
 
 // Cause is a reason why a published port does not answer, or a box gets no answer.

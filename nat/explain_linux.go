@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/boxwire/boxwire/internal/ct"
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/internal/portlock"
 	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/internal/rtnl"
+	"github.com/boxwire/boxwire/internal/trace"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,6 +42,9 @@ func (n *NAT) Explain(ctx context.Context, port Port, hints Hints) (Causes, erro
 	if err == nil && hints.From.IsValid() && hints.From.Is4() != port.Host.Addr().Is4() {
 		err = refuse.Input("the visitor %v is of another family than %v", hints.From, port.Host.Addr())
 	}
+	if err == nil && hints.ForeignOnly {
+		err = checkEnd("box", port.Box, false)
+	}
 	if err != nil {
 		return nil, n.fail(op, subject, err)
 	}
@@ -48,12 +53,28 @@ func (n *NAT) Explain(ctx context.Context, port Port, hints Hints) (Causes, erro
 		return nil, n.fail(op, subject, err)
 	}
 	d := diagnosis{n: n, c: c, port: port, hints: hints, box: port.Box, local: port.Host.Addr().IsLoopback()}
+	if hints.ForeignOnly {
+		err = d.lookAtForeign(ctx)
+		return d.causes, n.fail(op, subject, err)
+	}
 	for _, look := range []func(context.Context) error{
 		d.lookAtTable, d.lookAtWay, d.lookAtSource, d.lookAtRules, d.lookAtPolicyIn, d.lookAtReversePath, d.lookAtFlows, d.lookAtForwarding, d.lookAtLink, d.lookAtBridge, d.lookAtListener, d.lookAtLegacy,
 	} {
 		err = errors.Join(err, look(ctx))
 	}
 	return d.causes, n.fail(op, subject, err)
+}
+
+// lookAtForeign looks at the rules of other tables, if there are any, and keeps no other causes.
+func (d *diagnosis) lookAtForeign(ctx context.Context) (err error) {
+	if d.rules, err = trace.Read(ctx, d.c, d.isOwn); err != nil || d.rules.Empty() {
+		return err
+	}
+	if err = d.lookAtWay(ctx); err == nil {
+		err = d.lookAtRules(ctx)
+	}
+	d.causes = slices.DeleteFunc(d.causes, func(c Cause) bool { return c.Kind != CauseForeignDrop && c.Kind != CauseForeignDNAT })
+	return err
 }
 
 // diagnosis is one run of Explain or ExplainOut.
@@ -76,6 +97,8 @@ type diagnosis struct {
 	links []rtnl.Link
 	in    rtnl.Link // the ingress link of visitors; index 0 if unknown
 	out   rtnl.Link // the link to the box
+
+	rules *trace.Ruleset // of other tables; nil until they are read
 }
 
 func (d *diagnosis) add(kind CauseKind, certain bool, subject, format string, args ...any) {

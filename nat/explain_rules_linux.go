@@ -16,10 +16,14 @@ const dstnat = -100
 
 // lookAtRules follows a visitor's first packet through the rules of other tables, before and after
 // our translation.
-func (d *diagnosis) lookAtRules(ctx context.Context) error {
-	rules, err := trace.Read(ctx, d.c, d.isOwn)
-	if err != nil {
-		return err
+func (d *diagnosis) lookAtRules(ctx context.Context) (err error) {
+	if d.rules == nil {
+		if d.rules, err = trace.Read(ctx, d.c, d.isOwn); err != nil {
+			return err
+		}
+	}
+	if d.rules.Empty() {
+		return nil
 	}
 	host := d.port.Host
 	before := trace.Packet{
@@ -56,7 +60,7 @@ func (d *diagnosis) lookAtRules(ctx context.Context) error {
 		steps = append(steps, step{unix.NF_INET_POST_ROUTING, math.MinInt32, math.MaxInt32, after})
 	}
 	for _, s := range steps {
-		found, err := rules.Trace(ctx, s.hook, s.lo, s.hi, s.packet)
+		found, err := d.rules.Trace(ctx, s.hook, s.lo, s.hi, s.packet)
 		if err != nil {
 			return err
 		}

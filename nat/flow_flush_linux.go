@@ -11,7 +11,6 @@ import (
 	"github.com/boxwire/boxwire/internal/ct"
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/internal/nsconn"
-	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -84,10 +83,13 @@ func (n *NAT) translatesAlone(ctx context.Context) (bool, error) {
 			return false, nil
 		}
 	}
-	names, err := netns.Do(ctx, n.ns, func(context.Context) ([]byte, error) {
-		return os.ReadFile("/proc/thread-self/net/ip6_tables_names") // of ip6tables-legacy
+	var names []byte
+	oerr := nsconn.Open(ctx, n.ns, func() {
+		names, err = os.ReadFile("/proc/thread-self/net/ip6_tables_names") // of ip6tables-legacy
 	})
 	switch {
+	case oerr != nil:
+		return false, oerr
 	case errors.Is(err, os.ErrNotExist):
 		return true, nil
 	case err != nil: // who may not read it, does not know

@@ -126,10 +126,12 @@ func (ns *NS) sysctl(ctx context.Context, key string, flag int, use func(*os.Fil
 func (ns *NS) sysctlInside(ctx context.Context, path string, flag int, use func(*os.File) error) error {
 	var err error
 	ierr := ns.open(ctx, func() {
-		var f *os.File
-		if f, err = os.OpenFile(sysctlRoot+path, flag, 0); err != nil {
+		fd, oerr := unix.Open(sysctlRoot+path, flag|unix.O_CLOEXEC, 0) // not for the runtime's poller
+		if oerr != nil {
+			err = &os.PathError{Op: "open", Path: sysctlRoot + path, Err: oerr}
 			return
 		}
+		f := os.NewFile(uintptr(fd), sysctlRoot+path)
 		err = errors.Join(use(f), f.Close())
 	})
 	return errors.Join(ierr, err)

@@ -115,10 +115,39 @@ type threadCall struct {
 // thread is.
 func onThread(ns *NS, fn func() error) error { return (&threadCall{ns: ns, fn: fn}).await() }
 
-// onOurThread is onThread for code of this package, which is known to change the
-// network namespace only.
+// onOurThread is onThread for code of this package, which is known to change nothing of
+// its thread. The calling thread will do if it is in the namespace: a program that looks
+// after its own one needs no other.
 func onOurThread(ns *NS, fn func() error) error {
+	if here, err := onThisThread(ns, fn); here {
+		return err
+	}
 	return (&threadCall{ns: ns, fn: fn, ours: true}).await()
+}
+
+// onThisThread runs fn if the calling thread is in the namespace.
+func onThisThread(ns *NS, fn func() error) (here bool, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if here = isHere(ns); here {
+		err = fn()
+	}
+	return here, err
+}
+
+// isHere reports whether the calling thread is in the namespace of an open handle.
+func isHere(ns *NS) (here bool) {
+	err := ns.WithFd(func(int) error {
+		var st unix.Stat_t
+		at, path := procDir, selfNet[len("/proc/"):]
+		if at < 0 {
+			at, path = unix.AT_FDCWD, selfNet
+		}
+		err := unix.Fstatat(at, path, &st, 0)
+		here = err == nil && ns.id == ID{Dev: uint64(st.Dev), Ino: st.Ino}
+		return nil
+	})
+	return here && err == nil
 }
 
 // inNewNS is onOurThread in a new network namespace.

@@ -15,7 +15,6 @@ import (
 	"github.com/boxwire/boxwire/nat"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/route"
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 )
@@ -55,7 +54,7 @@ func check(ctx context.Context, r *request) error {
 		return err
 	}
 	if r.conf.delegated() {
-		if err := invoke.DelegateCheck(ctx, r.conf.IPAM.Type, r.args.StdinData, nil); err != nil {
+		if _, err := r.ask(ctx, "CHECK"); err != nil {
 			return err
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/boxwire/boxwire/link"
 	"github.com/boxwire/boxwire/nat"
 	"github.com/boxwire/boxwire/netns"
-	"github.com/containernetworking/cni/pkg/invoke"
 )
 
 // gc removes the network's attachments that are not among the valid ones, and what
@@ -123,19 +122,12 @@ func gcPorts(ctx context.Context, r *request, gw *nat.NAT, valid map[string]bool
 
 // gcDelegate passes the request on. Many IPAM plugins do not know it yet.
 func gcDelegate(ctx context.Context, r *request) error {
-	exec := &invoke.DefaultExec{RawExec: &invoke.RawExec{}}
-	path, err := exec.FindInPath(r.conf.IPAM.Type, invokePath(r))
-	if err != nil {
-		return failed("looking for the IPAM plugin", err)
-	}
-	info, err := invoke.GetVersionInfo(ctx, path, exec)
+	knows, err := r.speaks(ctx, r.conf.CNIVersion)
 	if err != nil {
 		return failed("asking the IPAM plugin for its version", err)
 	}
-	for _, v := range info.SupportedVersions() {
-		if v == r.conf.CNIVersion {
-			return invoke.DelegateGC(ctx, r.conf.IPAM.Type, r.args.StdinData, nil)
-		}
+	if knows {
+		_, err = r.ask(ctx, "GC")
 	}
-	return nil
+	return err
 }

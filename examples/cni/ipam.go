@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 )
@@ -30,9 +29,13 @@ func (c *config) delegated() bool { return c.IPAM.Type != "" && c.pool == nil }
 
 // delegate asks the IPAM plugin for addresses.
 func delegate(ctx context.Context, r *request) (*lease, error) {
-	answer, err := invoke.DelegateAdd(ctx, r.conf.IPAM.Type, r.args.StdinData, nil)
+	said, err := r.ask(ctx, "ADD")
 	if err != nil {
 		return nil, err // the plugin's own error, with its code
+	}
+	answer, err := readAnswer(r.args.StdinData, said)
+	if err != nil {
+		return nil, err
 	}
 	result, err := current.NewResultFromResult(answer)
 	if err != nil {
@@ -75,7 +78,8 @@ func release(ctx context.Context, r *request) error {
 		}
 		return failed("giving the container's addresses back", err)
 	case r.conf.delegated():
-		return invoke.DelegateDel(ctx, r.conf.IPAM.Type, r.args.StdinData, nil)
+		_, err := r.ask(ctx, "DEL")
+		return err
 	}
 	return nil
 }

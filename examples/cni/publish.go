@@ -104,7 +104,7 @@ func (r *request) droppedByOthers(ctx context.Context, gw *nat.NAT, l *lease, po
 		if !ok {
 			continue
 		}
-		causes, err := gw.Explain(ctx, port, nat.Hints{})
+		causes, err := gw.Explain(ctx, port, nat.Hints{ForeignOnly: true})
 		if err != nil {
 			return "", err
 		}

@@ -5,10 +5,8 @@ package main
 import (
 	"context"
 	"net/netip"
-	"path/filepath"
 
 	"github.com/boxwire/boxwire/netns"
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 )
 
@@ -51,9 +49,8 @@ func status(ctx context.Context, r *request) error {
 			return types.NewError(types.ErrPluginNotAvailable, "no address can be assigned", oneLine(err))
 		}
 	case r.conf.delegated():
-		return invoke.DelegateStatus(ctx, r.conf.IPAM.Type, r.args.StdinData, nil)
+		_, err := r.ask(ctx, "STATUS")
+		return err
 	}
 	return nil
 }
-
-func invokePath(r *request) []string { return filepath.SplitList(r.args.Path) }

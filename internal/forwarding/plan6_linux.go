@@ -7,6 +7,7 @@ import (
 
 	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/internal/rtnl"
+	"golang.org/x/sys/unix"
 )
 
 // conf6 is where IPv6 has its settings, in a directory for each link and "all". The
@@ -18,8 +19,18 @@ const conf6 = "/proc/sys/net/ipv6/conf/"
 type reader func(link string, s Setting) (string, error)
 
 func read6(link string, s Setting) (string, error) {
-	b, err := os.ReadFile(conf6 + link + "/" + s.String())
-	return strings.TrimSpace(string(b)), err
+	path := conf6 + link + "/" + s.String()
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) // os.Open asks the poller, too: there may be many links
+	if err != nil {
+		return "", &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var b [16]byte
+	n, err := unix.Read(fd, b[:])
+	if err != nil {
+		return "", &os.PathError{Op: "read", Path: path, Err: err}
+	}
+	return strings.TrimSpace(string(b[:n])), nil
 }
 
 // planIPv6 plans for IPv6.

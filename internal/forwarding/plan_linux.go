@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/boxwire/boxwire/internal/nsconn"
 	"github.com/boxwire/boxwire/internal/rtnl"
 	"github.com/boxwire/boxwire/netns"
 )
@@ -54,7 +55,9 @@ func Make(ctx context.Context, ns *netns.NS, nets []Network, recorded []Change, 
 		}
 	}
 	if six {
-		_, err = netns.Do(ctx, ns, func(context.Context) (any, error) { return nil, p.planIPv6(read6, o) })
+		if oerr := nsconn.Open(ctx, ns, func() { err = p.planIPv6(read6, o) }); oerr != nil {
+			return nil, oerr
+		}
 	}
 	return p.finish(), err
 }

@@ -46,20 +46,18 @@ func (c Conn) Chains(ctx context.Context) ([]HookedChain, error) {
 	return all, err
 }
 
-// Rules reads the rules of all tables, in the order in which each chain has them.
-func (c Conn) Rules(ctx context.Context) ([]Rule, error) {
-	return c.rules(ctx, anyFamily())
-}
-
 // RulesOf reads the rules of one table.
 func (c Conn) RulesOf(ctx context.Context, table string) ([]Rule, error) {
 	return c.rules(ctx, nl.AppendString(header(c.family), unix.NFTA_RULE_TABLE, table))
 }
 
-// RulesIn reads the rules of one chain of any table; of a chain that is not there,
-// none.
+// RulesIn reads the rules of one chain of any table, or without the name of a chain, those of all its
+// chains; of what is not there, none.
 func (c Conn) RulesIn(ctx context.Context, at Place) ([]Rule, error) {
 	m := nl.AppendString([]byte{at.Family, unix.NFNETLINK_V0, 0, 0}, unix.NFTA_RULE_TABLE, at.Table)
+	if at.Chain == "" {
+		return c.rules(ctx, m)
+	}
 	return c.rules(ctx, nl.AppendString(m, unix.NFTA_RULE_CHAIN, at.Chain))
 }
 

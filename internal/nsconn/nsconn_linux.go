@@ -37,6 +37,9 @@ func Shared(ns NS, family int) (*nl.Conn, error) { return opener.Shared(ns, fami
 // takes long. The caller closes it.
 func Own(ns NS, family int) (*nl.Conn, error) { return opener.Own(ns, family) }
 
+// Open calls fn, which opens a socket, on a thread in the namespace.
+func Open(ctx context.Context, ns NS, fn func()) error { return opener.Open(ctx, ns, fn) }
+
 // Subscribe opens a socket in the namespace that receives the kernel's events of a
 // netlink family. The caller closes it; it outlives the handle.
 //

@@ -26,17 +26,33 @@ func Read(ctx context.Context, c nft.Conn, except func(family byte, table string
 	if err != nil {
 		return nil, err
 	}
-	r.chains = slices.DeleteFunc(chains, func(h nft.HookedChain) bool { return except(h.Family, h.Table) })
+	r.chains = slices.DeleteFunc(chains, func(h nft.HookedChain) bool {
+		return h.Type == "" || !slices.Contains(ipFamilies, h.Family) || except(h.Family, h.Table)
+	})
 	slices.SortStableFunc(r.chains, func(a, b nft.HookedChain) int { return cmp.Compare(a.Priority, b.Priority) })
-	rules, err := c.Rules(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, rule := range rules {
-		r.rules[rule.Place] = append(r.rules[rule.Place], rule)
+	read := make(map[nft.Place]bool)
+	for _, h := range r.chains {
+		table := nft.Place{Family: h.Family, Table: h.Table}
+		if read[table] {
+			continue
+		}
+		read[table] = true
+		rules, err := c.RulesIn(ctx, table)
+		if err != nil {
+			return nil, err
+		}
+		for _, rule := range rules {
+			r.rules[rule.Place] = append(r.rules[rule.Place], rule)
+		}
 	}
 	return r, nil
 }
+
+// ipFamilies are the families whose chains IP packets pass.
+var ipFamilies = []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, unix.NFPROTO_INET}
+
+// Empty reports whether no chain has a hook.
+func (r *Ruleset) Empty() bool { return len(r.chains) == 0 }
 
 // LeadsAllTo says whether the rules of a chain lead every packet to another chain:
 // by a jump without a condition, with nothing before it that decides.
@@ -107,7 +123,7 @@ func (r *Ruleset) Trace(ctx context.Context, hook uint32, lo, hi int32, p Packet
 		if p.V6 {
 			family = unix.NFPROTO_IPV6
 		}
-		if h.Type == "" || h.Hook != hook || h.Priority < lo || h.Priority > hi || h.Family != unix.NFPROTO_INET && h.Family != family {
+		if h.Hook != hook || h.Priority < lo || h.Priority > hi || h.Family != unix.NFPROTO_INET && h.Family != family {
 			continue
 		}
 		t := tracing{ctx: ctx, rules: r, packet: &p, priority: h.Priority}
