@@ -357,3 +357,28 @@ func TestPortGroupWithoutTheFamilyBridge(t *testing.T) {
 		t.Errorf("the networks are %+v, %v", all, err)
 	}
 }
+
+// Guards of a NAT whose name ends with "quiet" are none of another one's reports.
+func TestPortGroupBesideGuardsOfANATCalledQuiet(t *testing.T) {
+	t.Parallel()
+	host, _ := netnstest.Bridge(t, 1)
+	gw, other := open(t, host.NS), openWith(t, host.NS, Options{Name: "boxwire-quiet"})
+	if err := other.AddNetwork(t.Context(), Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16")}); err != nil {
+		t.Fatal(err)
+	}
+	guard := Guard{Port: "box1", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}, Box: addrs("10.88.0.2"), Owner: "web"}
+	if err := other.SetGuards(t.Context(), guard); err != nil {
+		t.Fatal(err)
+	}
+	if err := gw.AddNetwork(t.Context(), groupNetwork(0, 7)); err != nil {
+		t.Fatal(err)
+	}
+	hasGroups(t, host.NS, "boxwire", "7")
+	if all, err := other.ListGuards(t.Context()); len(all) != 1 || err != nil {
+		t.Errorf("the guards are %v, %v", all, err)
+	}
+	if err := other.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	hasGroups(t, host.NS, "boxwire", "7")
+}
