@@ -140,14 +140,12 @@ func (tx *forwardTx) explain(_ context.Context, err error) error { return netns.
 func (tx *forwardTx) finish(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
 	defer cancel()
-	if err := tx.n.forward(ctx, tx.c, &tx.plan); err != nil {
-		return err
-	}
-	return netns.IgnoreNotExist(tx.n.takeOver(ctx, tx.c))
+	return tx.n.forward(ctx, tx.c, &tx.plan)
 }
 
-// forward writes the settings of a plan whose records are in the table. If one cannot be written,
-// it restores the others and deletes the records.
+// forward writes the settings of a plan whose records are in the table, and takes over the records
+// that other tables have. If a setting cannot be written, it restores the others and deletes the
+// records.
 func (n *NAT) forward(ctx context.Context, c nft.Conn, p *plan) error {
 	err := forwarding.Apply(ctx, n.ns, p.Changes)
 	if err == nil {

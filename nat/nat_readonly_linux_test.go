@@ -113,7 +113,6 @@ var readOnlyCalls = map[string]readOnlyCall{
 	"DeletePinholes": changing(func(ctx context.Context, n *NAT) error { return n.DeletePinholes(ctx, roHole) }),
 	"SetPolicies":    changing(func(ctx context.Context, n *NAT) error { return n.SetPolicies(ctx, roPolicy) }),
 	"DeletePolicies": changing(func(ctx context.Context, n *NAT) error { return n.DeletePolicies(ctx, roBox) }),
-	"SetQuietGroup":  changing(func(ctx context.Context, n *NAT) error { return n.SetQuietGroup(ctx, 7) }),
 	"SetGuards":      changing(func(ctx context.Context, n *NAT) error { return n.SetGuards(ctx, roGuard) }),
 	"DeleteGuards":   changing(func(ctx context.Context, n *NAT) error { return n.DeleteGuards(ctx, "box0") }),
 	"AcceptForward":  changing(func(ctx context.Context, n *NAT) error { return n.AcceptForward(ctx) }),

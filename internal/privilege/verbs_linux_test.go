@@ -576,7 +576,6 @@ var natVerbs = []verb{
 		return netns.IgnoreNotExist(n.DeleteGuards(ctx, guard.Port))
 	})},
 	{name: "nat.NAT.ListGuards", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return second(n.ListGuards(ctx)) })},
-	{name: "nat.NAT.SetQuietGroup", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return n.SetQuietGroup(ctx, 7) })},
 	{name: "nat.NAT.SetPolicies", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return n.SetPolicies(ctx, policy) })},
 	{name: "nat.NAT.ListPolicies", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error { return second(n.ListPolicies(ctx)) })},
 	{name: "nat.NAT.Grant", needs: caps{privilege.NetAdmin}, call: gateway(func(ctx context.Context, n *nat.NAT) error {
