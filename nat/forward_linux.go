@@ -147,8 +147,9 @@ func (tx *forwardTx) finish(ctx context.Context) error {
 	return tx.n.forward(ctx, tx.c, &tx.plan)
 }
 
-// forward writes the settings of a plan whose records are in the table. If one cannot be written,
-// it restores the others and deletes the records.
+// forward writes the settings of a plan whose records are in the table, and takes over the records
+// that other tables have. If a setting cannot be written, it restores the others and deletes the
+// records.
 func (n *NAT) forward(ctx context.Context, c nft.Conn, p *plan) error {
 	err := forwarding.Apply(ctx, n.ns, p.Changes)
 	if err == nil {

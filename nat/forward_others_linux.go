@@ -189,15 +189,12 @@ func isSwitch(it item) bool {
 
 // linksOfOthers returns the links that networks of other tables of this library have.
 func (n *NAT) linksOfOthers(ctx context.Context, c nft.Conn) (map[string]bool, error) {
-	tables, err := listTables(ctx, n.ns)
+	tables, err := n.otherTables(ctx)
 	if err != nil {
 		return nil, err
 	}
 	links := make(map[string]bool)
 	for _, t := range tables {
-		if t.Name == n.table {
-			continue
-		}
 		elems, err := c.Elements(ctx, t.Name, "ifs")
 		if netns.IgnoreNotExist(err) != nil {
 			return nil, err
