@@ -7,10 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/boxwire/boxwire/internal/refuse"
-
 	"github.com/boxwire/boxwire/internal/fail"
 	"github.com/boxwire/boxwire/internal/nl"
+	"github.com/boxwire/boxwire/internal/refuse"
 	"golang.org/x/sys/unix"
 )
 

@@ -214,8 +214,8 @@ func (d *device) attach(fd int) error {
 	if !d.create {
 		return nil
 	}
-	// Next of all: the kernel has drawn an address, and systemd-udevd has been told of
-	// the device. It replaces an address that it finds drawn.
+	// Before anything else: the kernel has drawn an address, and systemd-udevd has been told
+	// of the device. It replaces an address that it finds drawn.
 	if k.Tap {
 		if err := setDeviceMAC(fd, d.mac); err != nil {
 			return fmt.Errorf("SIOCSIFHWADDR: %w", err)

@@ -183,7 +183,7 @@ func TestTunThatFailsLeavesNothing(t *testing.T) {
 }
 
 // systemd-udevd is told of a TAP device before its address can be set, and replaces one that it finds
-// drawn. So the address is set next of all, and set again if it was replaced meanwhile.
+// drawn. So the address is set at once, and set again if it was replaced meanwhile.
 func TestTapKeepsItsMAC(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()

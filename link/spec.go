@@ -56,10 +56,10 @@ type Spec struct {
 	// in systemd.link(5) goes by /sys/class/net/LINK/addr_assign_type), and a
 	// bridge takes that of a port.
 	//
-	// Two kinds begin with an address that the kernel draws: a TAP device, whose
-	// address Create sets next of all, and a bond, until it has a port. If
-	// systemd-udevd looks in between, it replaces that address all the same. A
-	// .link file with MACAddressPolicy=none for their names prevents it.
+	// Two kinds begin with an address that the kernel draws: a TAP device, until
+	// Create sets another one right after, and a bond, until it has a port. If
+	// systemd-udevd looks before that, it replaces the address. A .link file with
+	// MACAddressPolicy=none for their names prevents it.
 	//
 	// Nil is another link's address where the kernel takes that: the parent's on
 	// a VLAN, an IPVLAN and a macvlan in passthru mode, the first port's on a

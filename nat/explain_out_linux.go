@@ -18,9 +18,10 @@ import (
 
 // ExplainOut looks for reasons why a box gets no answer from an external address, or from an address
 // of the host. The box is named by its address. The zero Addr for to stands for an address that the
-// default route leads to. The limits of [NAT.Explain] apply. A policy that lets the box reach the address by some protocols and ports
-// only is a cause that is not certain, which names the rules. After [NAT.AddNetwork] it shows whether another firewall, e.g.
-// Docker's, drops what the boxes send: a cause of the kind [CauseForeignDrop].
+// default route leads to. The limits of [NAT.Explain] apply. A policy that lets the box reach the
+// address by some protocols and ports only is a cause that is not certain, which names the rules.
+// After [NAT.AddNetwork] it shows whether another firewall, e.g. Docker's, drops what the boxes send:
+// a cause of the kind [CauseForeignDrop].
 //
 // Errors: os.ErrInvalid for an address that is invalid or of another family than the box's. If
 // something could not be read, ExplainOut returns the error and the causes that it found.

@@ -71,7 +71,7 @@ func TestTwoProgramsThatAreKilledLeaveNoRouter(t *testing.T) {
 	p := newProber(newWireEnd(t, s.beyond, "wan0"), macOf(t, s.host, "up1"), [2]string{"198.51.100.9", "203.0.113.9:9"}, [2]string{"2001:db8:2::9", "[2001:db8:1::9]:9"})
 	p.hear(t, s.outside, "wan0")
 	p.start(t)
-	for i := range stress(3, 25, 200) {
+	for i := range stress(3, 8, 200) {
 		var cmds []*exec.Cmd
 		for _, table := range []string{"boxwire", "second"} {
 			cmd := exec.Command("/proc/self/exe")

@@ -34,11 +34,15 @@ func (n *NAT) planLinks(ctx context.Context, c nft.Conn, r records, nets ...Netw
 	if err != nil {
 		return nil, err
 	}
+	switched, err := n.othersSwitch(ctx, c)
+	if err != nil {
+		return nil, err
+	}
 	forward := make([]forwarding.Network, len(nets))
 	for i, net := range nets {
 		forward[i] = forwarding.Network{Link: net.Interface, IPv4: net.has(false), IPv6: net.has(true)}
 	}
-	fp, err := forwarding.Make(ctx, n.ns, forward, r.changes(), forwarding.Options{Others: others})
+	fp, err := forwarding.Make(ctx, n.ns, forward, r.changes(), forwarding.Options{Others: others, Switched: switched})
 	if err != nil {
 		return nil, err
 	}
@@ -140,10 +144,7 @@ func (tx *forwardTx) explain(_ context.Context, err error) error { return netns.
 func (tx *forwardTx) finish(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
 	defer cancel()
-	if err := tx.n.forward(ctx, tx.c, &tx.plan); err != nil {
-		return err
-	}
-	return netns.IgnoreNotExist(tx.n.takeOver(ctx, tx.c))
+	return tx.n.forward(ctx, tx.c, &tx.plan)
 }
 
 // forward writes the settings of a plan whose records are in the table. If one cannot be written,

@@ -1,12 +1,12 @@
 package nat
 
 import (
-	"github.com/boxwire/boxwire/netns/netnstest"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
 func TestForwardingIsSwitchedLinkByLinkAndBack(t *testing.T) {

@@ -138,7 +138,13 @@ func (tx *takeOverTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, 
 		deleteItems(b, theirs)
 		b.Of(tx.n.table)
 		for _, it := range theirs {
-			if _, there := have[it.setKey()]; !there {
+			// Theirs is the older record: it says what the link was at first.
+			e, there := have[it.setKey()]
+			if there && !e.Equal(&it.elem) {
+				deleteItems(b, []item{it})
+				there = false
+			}
+			if !there {
 				tx.added = append(tx.added, it)
 				have[it.setKey()] = it.elem
 			}

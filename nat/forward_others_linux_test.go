@@ -214,3 +214,48 @@ func TestBoxesOfABridgeThatWasThereFirstGetOut(t *testing.T) {
 		})
 	}
 }
+
+// A bridge that comes after the first program's network, and stays when the second's is gone, is no way for
+// strangers either. Before Linux 6.17 it forwards IPv6 from the start.
+func TestABridgeThatAnotherTableLeavesIsNoWayForStrangers(t *testing.T) {
+	t.Parallel()
+	netnstest.NeedIPv6(t)
+	s := wire(t)
+	first, second := open(t, s.host), openWith(t, s.host, Options{Name: "second"})
+	if err := first.AddNetwork(t.Context(), network0()); err != nil {
+		t.Fatal(err)
+	}
+	ip(t, s.host, `
+		link del br1
+		link add br2 type bridge
+		link set oth0 master br2
+		link set br2 up
+		addr add 10.89.0.1/16 dev br2
+		addr add fd89::1/64 dev br2 nodad`)
+	net := network1()
+	net.Interface = "br2"
+	if err := second.AddNetwork(t.Context(), net); err != nil {
+		t.Fatal(err)
+	}
+	ip(t, s.other, "route replace default via 10.89.0.1\nroute replace ::/0 via fd89::1")
+	s.waitReady(t)
+	if err := second.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stranger, ours := newWireEnd(t, s.other, "eth0"), newWireEnd(t, s.box, "eth0")
+	for _, at := range []struct{ stranger, ours, outside string }{
+		{"10.89.0.2:9", "10.88.0.2:9", "203.0.113.9:9"}, {"[fd89::2]:9", "[fd88::2]:9", "[2001:db8:1::9]:9"},
+	} {
+		outside := listen(t, s.outside, at.outside)
+		if !until(func() bool {
+			stranger.send(t, macOf(t, s.host, "br2"), ap(at.stranger), ap(at.outside), "stranger")
+			ours.send(t, macOf(t, s.host, "br0"), ap(at.ours), ap(at.outside), "ours")
+			return outside.has("ours")
+		}) {
+			t.Errorf("the first's boxes do not reach %s", at.outside)
+		}
+		if outside.has("stranger") {
+			t.Errorf("a bridge whose network has gone lets strangers through to %s", at.outside)
+		}
+	}
+}

@@ -57,9 +57,10 @@ const maxName = 64
 //
 // Open installs a fixed set of chains, rules and empty sets in one transaction. All state is
 // elements of those sets: one or two for a published port, ten for a masqueraded network with
-// IPv4, fifteen with IPv6 as well, and a few more with subnets of odd lengths. `nft list table inet boxwire` shows them. The owner of a port
-// is the element's comment. Delete removes everything. Rules of other programs do not change, and a
-// packet that another table drops stays dropped.
+// IPv4, fifteen with IPv6 as well, and up to fifteen more for a subnet of an odd length.
+// `nft list table inet boxwire` shows them. The owner of a port is the element's comment. Delete
+// removes everything. Rules of other programs do not change, and a packet that another table drops
+// stays dropped.
 //
 // # Concurrency
 //

@@ -54,7 +54,10 @@ import (
 //
 // DeleteNetwork of the last network and Delete restore the links, unless net.ipv4.ip_forward was
 // set to 1 meanwhile. If another table of this library has networks, the links go on forwarding for
-// these: the records move to that table, which restores the links in its turn.
+// these: the records move to that table, which restores the links in its turn. While both have
+// networks, the record of a network's own link is in its table, and those of the uplinks are in the
+// table that came first. That table drops what comes in by them for a [Pinhole] or from a prefix in
+// Trusted of the other one, so networks with these share a table.
 //
 // Links that forward already are not recorded. So a host that routes for others sets
 // net.ipv4.ip_forward before the first network is added. If another program sets it later, as

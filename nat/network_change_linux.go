@@ -107,12 +107,13 @@ func (ch *putNetworkTx) finish(ctx context.Context) error {
 	defer cancel()
 	err := forwarding.Apply(ctx, ch.n.ns, ch.plan.Changes)
 	if err == nil {
+		ch.n.learn(ch.plan.gone, ch.plan.facts) // before records of others take the place of some
 		err = ch.n.takeOver(ctx, ch.c)
 	}
 	if err != nil {
+		ch.n.learn(ch.plan.facts, ch.plan.gone)
 		return errors.Join(err, ch.undo(ctx))
 	}
-	ch.n.learn(ch.plan.gone, ch.plan.facts)
 	return ch.n.explain(ctx, ch.c, ch.sweep(ctx))
 }
 

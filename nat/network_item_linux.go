@@ -48,19 +48,7 @@ func (n Network) items() []item {
 		add("random_ports", nft.Element{Key: key})
 	}
 	for _, s := range n.Subnets {
-		f := familyOf(s.Addr())
-		for _, r := range n.rest(s) {
-			own, anywhere := r.element(key), r.element(f.etherType())
-			if r != rangeOf(s) {
-				own.Comment = s.String() // which the range does not say
-			}
-			anywhere.Comment = n.Interface // which its key does not say
-			add(f.same, own)
-			for _, it := range nearItems(r, key) {
-				add(it.set, it.elem)
-			}
-			add(f.nets, anywhere)
-		}
+		all = append(all, n.subnetItems(s)...)
 	}
 	for _, s := range n.Behind {
 		add(familyOf(s.Addr()).behind, rangeOf(s).element(key))
@@ -92,6 +80,26 @@ func (n Network) items() []item {
 	}
 	for _, o := range n.Pinholes {
 		all = append(all, o.item())
+	}
+	return all
+}
+
+// subnetItems returns the elements of one of the network's subnets, without what it trusts.
+func (n Network) subnetItems(s netip.Prefix) (all []item) {
+	key := ifname(n.Interface)
+	add := func(set string, e nft.Element) { all = append(all, item{set, e}) }
+	f := familyOf(s.Addr())
+	for _, r := range n.rest(s) {
+		own, anywhere := r.element(key), r.element(f.etherType())
+		if r != rangeOf(s) {
+			own.Comment = s.String() // which the range does not say
+		}
+		anywhere.Comment = n.Interface // which its key does not say
+		add(f.same, own)
+		for _, it := range nearItems(r, key) {
+			add(it.set, it.elem)
+		}
+		add(f.nets, anywhere)
 	}
 	return all
 }

@@ -327,24 +327,23 @@ func (s *syncTx) flush(ctx context.Context) error {
 			old[it.setKey()] = it
 		}
 	}
-	var first, gone []Port // newly published, and unpublished or changed
+	var first, gone []Port // that lead to their boxes now, and that led to others
 	for _, it := range s.want {
 		if !isPortSet(it.set) {
 			continue
 		}
 		was, there := old[it.setKey()]
 		delete(old, it.setKey())
-		if !there {
-			was = it
+		if there && string(was.elem.Data) == string(it.elem.Data) {
+			continue
 		}
-		p, err := decodeItem(was)
-		switch {
-		case err != nil:
+		p, err := decodeItem(it)
+		if err != nil {
 			return err
-		case !there:
-			first = append(first, p)
-		case string(was.elem.Data) != string(it.elem.Data):
-			gone = append(gone, p)
+		}
+		first = append(first, p) // also of a port that moves: it may have been closed ahead, and led to the host
+		if there {
+			old[was.setKey()] = was
 		}
 	}
 	for _, it := range old {

@@ -109,9 +109,6 @@ func (s *syncTx) facts() []item {
 // needs.
 func (s *syncTx) finishNetworks(ctx context.Context) error {
 	err := s.n.forward(ctx, s.c, s.plan)
-	if err == nil && len(s.nets) > 0 {
-		err = s.n.takeOver(ctx, s.c)
-	}
 	if r := recordsOf(s.want); err == nil && len(r.unneeded().items) > 0 {
 		err = s.n.restoreLinks(ctx, s.c)
 	}

@@ -41,7 +41,7 @@ func (p *planning) planIPv6(read reader, o Options) error {
 	}
 	sw := Change{Link: All, Setting: IPv6Forwarding, From: '0', To: '1'}
 	ours := p.isRecorded(sw) // the switch is on because of an earlier plan
-	if err != nil || on != "0" && !ours {
+	if err != nil || on != "0" && !ours && !o.Switched {
 		return err // the host is a router already
 	}
 	_, err = read(All, IPv6ForceForwarding)
@@ -49,7 +49,7 @@ func (p *planning) planIPv6(read reader, o Options) error {
 	late := on != "0" // a link without a record came after the switch, and forwards
 	for i := range p.links {
 		l := &p.links[i]
-		if !p.forwards(l) || late && p.isRecorded(Change{Link: l.Name, Setting: IPv6Forwarding}) {
+		if !p.forwards(l) || late && !ours && !p.own[l.Name] || late && p.isRecorded(Change{Link: l.Name, Setting: IPv6Forwarding}) {
 			continue
 		}
 		c, err := p.changeIPv6(read, l, force, late)

@@ -31,6 +31,10 @@ type Options struct {
 
 	// Others are links of networks that somebody else makes forward. They are left out.
 	Others map[string]bool
+
+	// Switched says that somebody else has recorded the global switch of IPv6, and restores it. The networks'
+	// own links are recorded, which forward because of it if they came later.
+	Switched bool
 }
 
 // Make reads the links and plans what makes them forward for the networks. recorded are
