@@ -51,7 +51,7 @@ func (w *wired) warn(ctx context.Context, o *options, out io.Writer) error {
 		if !ok {
 			continue
 		}
-		causes, err := w.gw.Explain(ctx, port, nat.Hints{})
+		causes, err := w.gw.Explain(ctx, port, nat.Hints{ForeignOnly: true})
 		if err != nil {
 			return fmt.Errorf("looking for other firewalls: %w", err)
 		}
