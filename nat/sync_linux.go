@@ -327,23 +327,26 @@ func (s *syncTx) flush(ctx context.Context) error {
 			old[it.setKey()] = it
 		}
 	}
-	var first, gone []Port // newly published, and unpublished or changed
+	var first, gone []Port // newly published, and unpublished; one that leads elsewhere is both
 	for _, it := range s.want {
 		if !isPortSet(it.set) {
 			continue
 		}
 		was, there := old[it.setKey()]
 		delete(old, it.setKey())
-		if !there {
-			was = it
+		if there && string(was.elem.Data) == string(it.elem.Data) {
+			continue
 		}
-		p, err := decodeItem(was)
-		switch {
-		case err != nil:
+		p, err := decodeItem(it)
+		if err != nil {
 			return err
-		case !there:
-			first = append(first, p)
-		case string(was.elem.Data) != string(it.elem.Data):
+		}
+		// While it was closed ahead, flows began that are not translated.
+		first = append(first, p)
+		if there {
+			if p, err = decodeItem(was); err != nil {
+				return err
+			}
 			gone = append(gone, p)
 		}
 	}
