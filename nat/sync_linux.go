@@ -327,7 +327,7 @@ func (s *syncTx) flush(ctx context.Context) error {
 			old[it.setKey()] = it
 		}
 	}
-	var first, gone []Port // that lead to their boxes now, and that led to others
+	var first, gone []Port // newly published, and unpublished; one that leads elsewhere is both
 	for _, it := range s.want {
 		if !isPortSet(it.set) {
 			continue
@@ -341,9 +341,13 @@ func (s *syncTx) flush(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		first = append(first, p) // also of a port that moves: it may have been closed ahead, and led to the host
+		// While it was closed ahead, flows began that are not translated.
+		first = append(first, p)
 		if there {
-			old[was.setKey()] = was
+			if p, err = decodeItem(was); err != nil {
+				return err
+			}
+			gone = append(gone, p)
 		}
 	}
 	for _, it := range old {
