@@ -332,7 +332,7 @@ func TestSetGuardsIsWholeOrNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	there := elementsOnly(objects(t, s.host))
-	for _, set := range guardSetNames {
+	for _, set := range guardSetNames() {
 		if there[set] != nil {
 			t.Errorf("%s has elements: %v", set, there[set])
 		}

@@ -1,6 +1,8 @@
 package nat
 
 import (
+	"sync"
+
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -48,13 +50,13 @@ func guardSets() []nft.Set {
 var typeLLAddr = nft.Field{Type: 9, Len: 6, Order: 2}
 
 // guardSetNames are the names of the sets that guards have elements in.
-var guardSetNames = func() []string {
+var guardSetNames = sync.OnceValue(func() []string {
 	names := []string{setArrived}
 	for _, s := range guardSets() {
 		names = append(names, s.Name)
 	}
 	return names
-}()
+})
 
 // addGuardPart adds the part of the inet table that guards need: packets that arrive on a guarded
 // port, and not on its bridge, are dropped. With br_netfilter, bridged packets have the bridge here.

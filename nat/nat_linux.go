@@ -220,7 +220,7 @@ func (d *deleteTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.Batch, e
 	if err := n.checkOwned(ctx, d.c); err != nil {
 		return nil, err
 	}
-	if d.had, err = n.readItems(ctx, d.c, setNames...); err != nil {
+	if d.had, err = n.readItems(ctx, d.c, setNames()...); err != nil {
 		return nil, err
 	}
 	d.facts = slices.DeleteFunc(itemsOf(d.had, kindFact), func(it item) bool { return it.set == "lo_ok" })

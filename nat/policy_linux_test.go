@@ -289,7 +289,7 @@ func TestPoliciesGoWithTheirNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	there = elementsOnly(objects(t, s.host))
-	for _, set := range append(policySetNames, "policed", "policed_addrs") {
+	for _, set := range append(policySetNames(), "policed", "policed_addrs") {
 		if there[set] != nil {
 			t.Errorf("%s has elements: %v", set, there[set])
 		}

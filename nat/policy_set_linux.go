@@ -2,6 +2,7 @@ package nat
 
 import (
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/boxwire/boxwire/internal/nft"
@@ -76,14 +77,14 @@ func (f *family46) sets() []nft.Set {
 }
 
 // policySetNames are the names of the sets that the policies' part of the table has.
-var policySetNames = func() (names []string) {
+var policySetNames = sync.OnceValue(func() (names []string) {
 	for _, f := range families {
 		for _, s := range f.sets() {
 			names = append(names, s.Name)
 		}
 	}
 	return names
-}()
+})
 
 // isGrant reports whether a set has grants.
 func isGrant(set string) bool { return set == families[0].grant || set == families[1].grant }

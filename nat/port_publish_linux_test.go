@@ -258,10 +258,10 @@ func TestPublishManyAllocations(t *testing.T) {
 func FuzzDecodePort(f *testing.F) {
 	for _, p := range keyPorts() {
 		it := p.item()
-		f.Add(it.elem.Key, it.elem.KeyEnd, it.elem.Data, byte(slices.Index(setNames, it.set)))
+		f.Add(it.elem.Key, it.elem.KeyEnd, it.elem.Data, byte(slices.Index(setNames(), it.set)))
 	}
 	f.Fuzz(func(t *testing.T, key, end, data []byte, at byte) {
-		set := setNames[int(at)%len(setNames)]
+		set := setNames()[int(at)%len(setNames())]
 		if !isPortSet(set) {
 			return
 		}

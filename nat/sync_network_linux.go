@@ -90,7 +90,7 @@ func completeNetworks(items []item) ([]item, error) {
 	})
 	missing := slices.Collect(maps.Values(want))
 	slices.SortFunc(missing, func(a, b item) int {
-		return cmp.Or(cmp.Compare(setOrder[a.set], setOrder[b.set]), bytes.Compare(a.elem.Key, b.elem.Key))
+		return cmp.Or(cmp.Compare(setOrder()[a.set], setOrder()[b.set]), bytes.Compare(a.elem.Key, b.elem.Key))
 	})
 	return append(items, missing...), nil
 }

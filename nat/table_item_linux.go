@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"slices"
+	"sync"
 
 	"github.com/boxwire/boxwire/internal/nft"
 	"github.com/boxwire/boxwire/netns"
@@ -72,17 +73,17 @@ func setsOf(lists ...[]item) []string {
 
 // sortSets sorts sets in the order of the skeleton.
 func sortSets(sets []string) {
-	slices.SortFunc(sets, func(a, b string) int { return setOrder[a] - setOrder[b] })
+	slices.SortFunc(sets, func(a, b string) int { return setOrder()[a] - setOrder()[b] })
 }
 
 // setOrder is the place of each set in that order, with those of policies and guards at the end.
-var setOrder = func() map[string]int {
+var setOrder = sync.OnceValue(func() map[string]int {
 	order := make(map[string]int)
-	for i, name := range slices.Concat(setNames, policySetNames, guardSetNames) {
+	for i, name := range slices.Concat(setNames(), policySetNames(), guardSetNames()) {
 		order[name] = i
 	}
 	return order
-}()
+})
 
 // readSomeItems is readItems where sets may be missing.
 func (n *NAT) readSomeItems(ctx context.Context, c nft.Conn, sets ...string) (items []item, err error) {
@@ -97,12 +98,12 @@ func (n *NAT) readSomeItems(ctx context.Context, c nft.Conn, sets ...string) (it
 }
 
 // setNames are the names of the skeleton's sets, in their order.
-var setNames = func() (names []string) {
+var setNames = sync.OnceValue(func() (names []string) {
 	for _, s := range skeletonSets() {
 		names = append(names, s.Name)
 	}
 	return names
-}()
+})
 
 // readItems reads the items of the given sets.
 func (n *NAT) readItems(ctx context.Context, c nft.Conn, sets ...string) (items []item, err error) {

@@ -3,6 +3,7 @@ package nat
 import (
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,7 +32,7 @@ func kindOf(set string) kind {
 	case "spans", "policed", "policed_addrs":
 		return kindDerived
 	}
-	if slices.Contains(policySetNames, set) {
+	if slices.Contains(policySetNames(), set) {
 		return kindPolicy
 	}
 	for _, f := range families {
@@ -49,7 +50,7 @@ func kindOf(set string) kind {
 
 // setsOfKind are the sets whose elements are about one of the kinds.
 func setsOfKind(kinds ...kind) (sets []string) {
-	for _, set := range setNames {
+	for _, set := range setNames() {
 		if slices.Contains(kinds, kindOf(set)) {
 			sets = append(sets, set)
 		}
@@ -78,7 +79,7 @@ func familyOfSet(set string) *family46 {
 
 // nameAt is where the first name of an interface begins in the keys of each set that
 // has one in them. Each field of a key is padded to 4 bytes (NFT_REG32_SIZE).
-var nameAt = func() map[string]int {
+var nameAt = sync.OnceValue(func() map[string]int {
 	at := make(map[string]int)
 	for _, s := range skeletonSets() {
 		i := slices.Index(s.Key, typeIfname)
@@ -92,7 +93,7 @@ var nameAt = func() map[string]int {
 		at[s.Name] = n
 	}
 	return at
-}()
+})
 
 // network returns the interface of the network that the element is about: for a pair the first one,
 // for an element of nets4, nets6, far4 or far6 the one in the comment. It is "" for an element without
@@ -103,7 +104,7 @@ func (it item) network() string {
 			return it.elem.Comment
 		}
 	}
-	at, ok := nameAt[it.set]
+	at, ok := nameAt()[it.set]
 	if !ok || len(it.elem.Key) < at+unix.IFNAMSIZ {
 		return ""
 	}

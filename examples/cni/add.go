@@ -191,7 +191,7 @@ func (r *request) wire(ctx context.Context, br *bridge, box *netns.NS, l *lease)
 			}
 		}
 	}
-	// The kernel takes its time until the bridge forwards, and to close the socket of an announcement.
+	// The kernel takes its time until the bridge forwards.
 	known := make(chan error, 1)
 	go func() { known <- r.makeKnown(ctx, br, port, eth, l) }()
 	err = r.equip(ctx, gw, box, port, eth, l)

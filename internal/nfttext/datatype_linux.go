@@ -26,7 +26,7 @@ type datatype struct {
 	name   string
 	size   int // bytes of one in a key; 0 for as many as there are
 	order  order
-	names  map[uint64]string
+	names  symbols
 	mask   bool // the names are of bits
 	prefix bool // parts are written as prefixes
 	write  func(w *Writer, b []byte, o order) string
@@ -65,7 +65,7 @@ var (
 	icmpCodeType  = &datatype{name: "icmp_code", size: 1, order: bigOrder, names: icmpCodes}
 	icmp6CodeType = &datatype{name: "icmpv6_code", size: 1, order: bigOrder, names: icmp6Codes}
 	icmpxCodeType = &datatype{name: "icmpx_code", size: 1, order: bigOrder, names: icmpxCodes}
-	devGroupType  = &datatype{name: "devgroup", size: 4, order: hostOrder, names: map[uint64]string{0: `"default"`}}
+	devGroupType  = &datatype{name: "devgroup", size: 4, order: hostOrder, names: symbols{{0, `"default"`}}}
 	dscpType      = &datatype{name: "dscp", size: 1, order: bigOrder, names: dscps}
 	ecnType       = &datatype{name: "ecn", size: 1, order: bigOrder, names: ecns}
 	fibAddrType   = &datatype{name: "fib_addrtype", size: 4, order: hostOrder, names: addrTypes}
@@ -126,7 +126,7 @@ func (w *Writer) value(t *datatype, b []byte, o order) string {
 		return bitNames(t, number(b, o))
 	}
 	if len(b) <= 8 {
-		if s, ok := t.names[number(b, o)]; ok {
+		if s, ok := t.names.name(number(b, o)); ok {
 			return s
 		}
 	}
@@ -147,7 +147,7 @@ func bitNames(t *datatype, n uint64) string {
 	var all []string
 	for left := n; left != 0; left &= left - 1 {
 		bit := uint64(1) << bits.TrailingZeros64(left)
-		s, ok := t.names[bit]
+		s, ok := t.names.name(bit)
 		if !ok {
 			s = fmt.Sprintf("%#x", bit)
 		}

@@ -79,7 +79,7 @@ func (l *lister) settings(s *Set) []string {
 	case s.Verdicts:
 		key += " : verdict"
 	case s.Object != 0:
-		key += " : " + objectNames[uint64(s.Object)]
+		key += " : " + objectNames.text(uint64(s.Object))
 	case s.Data != nil && word == "typeof" && s.dataOf != "":
 		key += " : " + s.dataOf
 	case s.dataRange:
@@ -171,7 +171,7 @@ func (l *lister) object(o *Object) {
 	if o.Comment != "" {
 		text = "comment " + quoted(o.Comment) + "; " + text
 	}
-	kind, ok := objectNames[uint64(o.Type)]
+	kind, ok := objectNames.name(uint64(o.Type))
 	if !ok {
 		kind = fmt.Sprintf("<object %d>", o.Type)
 	}

@@ -73,7 +73,7 @@ func (r *rule) ct(a *attrs) {
 	}
 	direction := ""
 	if d := a[unix.NFTA_CT_DIRECTION]; d != nil {
-		direction = ctDirections[uint64(a.u8(unix.NFTA_CT_DIRECTION))] + " "
+		direction = ctDirections.text(uint64(a.u8(unix.NFTA_CT_DIRECTION))) + " "
 	}
 	s.name = "ct " + direction + s.name
 	v := s.value()

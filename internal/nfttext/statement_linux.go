@@ -191,7 +191,7 @@ func (r *rule) log(a *attrs) {
 	}
 	const usual = 4 // warn
 	if level := a.u32(unix.NFTA_LOG_LEVEL); a[unix.NFTA_LOG_LEVEL] != nil && level != usual {
-		if n, ok := logLevels[uint64(level)]; ok {
+		if n, ok := logLevels.name(uint64(level)); ok {
 			s += " level " + n
 		} else {
 			s += fmt.Sprintf(" level %d", level)
@@ -247,7 +247,7 @@ func (r *rule) reject(a *attrs) {
 		r.add("reject")
 		return
 	}
-	s, ok := names[code]
+	s, ok := names.name(code)
 	if !ok {
 		s = fmt.Sprint(code)
 	}
@@ -357,11 +357,11 @@ func (r *rule) objref(a *attrs) {
 func objectWord(typ uint32) string {
 	switch typ {
 	case unix.NFT_OBJECT_CT_HELPER, unix.NFT_OBJECT_CT_TIMEOUT, unix.NFT_OBJECT_CT_EXPECT:
-		return objectNames[uint64(typ)] + " set"
+		return objectNames.text(uint64(typ)) + " set"
 	case unix.NFT_OBJECT_SECMARK:
 		return "meta secmark set"
 	}
-	if s, ok := objectNames[uint64(typ)]; ok {
+	if s, ok := objectNames.name(uint64(typ)); ok {
 		return s + " name"
 	}
 	return fmt.Sprintf("<object %d>", typ)

@@ -36,7 +36,7 @@ func typeofCT(v []byte) string {
 	}
 	way := ""
 	if d, ok := piece(v, 1); ok && d <= 1 {
-		way = ctDirections[uint64(d)] + " "
+		way = ctDirections.text(uint64(d)) + " "
 	}
 	return "ct " + way + at(cts, "ct", n).name
 }
