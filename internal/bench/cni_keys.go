@@ -206,7 +206,7 @@ func filtersVLANs(ctx context.Context) error {
 	defer ns.Close()
 	_, err = link.Create(ctx, ns, link.Spec{Name: "br0", Kind: link.Bridge{VLANFiltering: new(true)}})
 	if errors.Is(err, errors.ErrUnsupported) {
-		return notRun("the kernel's bridges filter no VLANs: CONFIG_BRIDGE_VLAN_FILTERING")
+		return kernelLacks("CONFIG_BRIDGE_VLAN_FILTERING")
 	}
 	return err
 }

@@ -50,3 +50,16 @@ func TestAContenderThatCannotBeRunIsNoted(t *testing.T) {
 		t.Error("it is excused where it must be run")
 	}
 }
+
+func TestWhatTheKernelLacksIsNoFailureAnywhere(t *testing.T) {
+	t.Setenv("BOXWIRE_REQUIRE_WITNESS", "1")
+	b := newBout(1, true)
+	if err := b.excuse("vlan", fmt.Errorf("the bridge: %w", kernelLacks("CONFIG_X"))); err != nil {
+		t.Error(err)
+	}
+	var out bytes.Buffer
+	printResult(&out, b.result(&row{name: "r"}, nil))
+	if want := "Not run: vlan, because the kernel lacks CONFIG_X."; !strings.Contains(out.String(), want) {
+		t.Errorf("%q lacks %q", out.String(), want)
+	}
+}
