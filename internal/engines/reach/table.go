@@ -156,10 +156,16 @@ func (c *cell) ask(ctx context.Context, network, address string) {
 	defer cancel()
 	var a Answer
 	for {
-		if a, c.err = Ask(ctx, c.ns, network, address); c.err == nil || c.want == "-" || ctx.Err() != nil {
+		once, done := context.WithTimeout(ctx, wait/2)
+		if c.want == "-" {
+			once = ctx
+		}
+		a, c.err = Ask(once, c.ns, network, address)
+		done()
+		if c.err == nil || c.want == "-" || ctx.Err() != nil {
 			break
 		}
-		// Refused, which may be of a moment.
+		// Refused, or cut off by a change of rules after it had begun: both may be of a moment.
 		select {
 		case <-ctx.Done():
 		case <-time.After(again):
