@@ -22,6 +22,9 @@ import (
 // that each begins a connection, and one to an open destination now and then.
 type prober struct {
 	from   wireEnd
+	gate   net.HardwareAddr
+	pairs  [][2]string // of sources and destinations
+	ports  uint16      // the first port of the frames
 	frames [][]byte
 
 	sent   atomic.Int64
@@ -37,15 +40,23 @@ const openPort = 443
 // newProber returns a prober that will send from the end of a wire to a gate, for each pair of a source
 // and a destination.
 func newProber(end wireEnd, gate net.HardwareAddr, pairs ...[2]string) *prober {
-	p := &prober{from: end, stop: make(chan struct{}), ended: make(chan struct{})}
-	const ports = 2048
-	for i := range ports {
-		for _, pair := range pairs {
-			src := netip.AddrPortFrom(netip.MustParseAddr(pair[0]), uint16(20000+i))
-			p.frames = append(p.frames, slices.Concat(gate, end.from, datagram(src, ap(pair[1]), "probe")))
+	p := &prober{from: end, gate: gate, pairs: pairs, ports: 20000, stop: make(chan struct{}), ended: make(chan struct{})}
+	p.write()
+	return p
+}
+
+// probePorts is the count of ports that a prober sends from.
+const probePorts = 2048
+
+// write builds the frames, one for each port and pair.
+func (p *prober) write() {
+	p.frames = nil
+	for i := range uint16(probePorts) {
+		for _, pair := range p.pairs {
+			src := netip.AddrPortFrom(netip.MustParseAddr(pair[0]), p.ports+i)
+			p.frames = append(p.frames, slices.Concat(p.gate, p.from.from, datagram(src, ap(pair[1]), "probe")))
 		}
 	}
-	return p
 }
 
 // start begins to send, until the prober is ended.
@@ -69,9 +80,12 @@ func (p *prober) start(t *testing.T) {
 	t.Cleanup(p.end)
 }
 
-// again starts a prober that has ended.
+// again starts a prober that has ended. It sends from other ports: a datagram from a port of before may
+// belong to a flow that stays as it began.
 func (p *prober) again(t *testing.T) {
 	p.closed.Store(0)
+	p.ports += probePorts
+	p.write()
 	p.stop, p.ended = make(chan struct{}), make(chan struct{})
 	p.start(t)
 }
@@ -317,6 +331,9 @@ func TestNothingClosedIsOpenWhilePoliciesChange(t *testing.T) {
 				}
 			}
 			took := time.Since(began)
+			for full := p.sent.Load() + int64(len(p.frames)); p.sent.Load() < full; {
+				time.Sleep(time.Millisecond) // till each port has sent in the last state
+			}
 			p.end()
 			if n := p.closed.Load(); n > 0 {
 				t.Errorf("%d of %d datagrams arrived in %d changes", n, p.sent.Load(), changes)
