@@ -1,7 +1,6 @@
 package nat
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -172,22 +171,7 @@ func TestRecordsOfAnotherTableOutliveTheRuleset(t *testing.T) {
 	if err := first.AddNetwork(t.Context(), network1()); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	repairs := make(chan Repair, 100)
-	go func() {
-		defer close(repairs)
-		for r, err := range second.Maintain(ctx, func() State { return State{Networks: []Network{network0()}} }) {
-			if err == nil {
-				repairs <- r
-			}
-		}
-	}()
-	defer func() {
-		cancel()
-		for range repairs {
-		}
-	}()
-	<-repairs // it has started
+	repairs := keep(t, second, State{Networks: []Network{network0()}})
 	if err := first.Delete(t.Context()); err != nil {
 		t.Fatal(err)
 	}

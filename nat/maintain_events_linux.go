@@ -140,7 +140,7 @@ func committer(body []byte) string {
 func (k *maintainer) links(known map[int]string) func(nl.Message) {
 	macs := make(map[string]string) // by name
 	return func(m nl.Message) {
-		if m.Type == unix.RTM_NEWNETCONF && switchedOff(m.Body) {
+		if m.Type == unix.RTM_NEWNETCONF && (switchedOff(m.Body) || madeRouter(m.Body)) {
 			k.noteForwarding()
 		}
 		if m.Type != unix.RTM_NEWLINK && m.Type != unix.RTM_DELLINK {
@@ -181,7 +181,7 @@ func (k *maintainer) noteGuarded() {
 	})
 }
 
-// noteForwarding notes that a link may have stopped forwarding.
+// noteForwarding notes that a link may have stopped forwarding, or forwards for the whole machine.
 func (k *maintainer) noteForwarding() {
 	k.note(func(t *todo) {
 		if t.links = true; !t.table && !t.open && t.repair.Reason != ReasonLinkAppeared {
@@ -194,7 +194,28 @@ func (k *maintainer) noteForwarding() {
 const (
 	netconfIndex      = 1 // NETCONFA_IFINDEX
 	netconfForwarding = 2 // NETCONFA_FORWARDING
+
+	netconfAll = 1<<32 - 1 // NETCONFA_IFINDEX_ALL
 )
+
+// madeRouter reports whether an event of settings says that the global switch of a family was switched on.
+func madeRouter(body []byte) bool {
+	const header = 4
+	if len(body) < header {
+		return false
+	}
+	all, on := false, false
+	for w := nl.Walk(body[header:]); w.Next(); {
+		switch {
+		case len(w.Data()) != 4:
+		case w.Type() == netconfIndex:
+			all = w.U32() == netconfAll
+		case w.Type() == netconfForwarding:
+			on = w.U32() != 0
+		}
+	}
+	return all && on
+}
 
 // switchedOff reports whether an event of settings (struct netconfmsg) may mean that forwarding was
 // switched off. For a new link the kernel reports all settings, and forwarding may be off. For a

@@ -465,5 +465,8 @@ func TestEventsOfSettingsThatMatter(t *testing.T) {
 
 func FuzzSwitchedOff(f *testing.F) {
 	f.Add([]byte{10, 0, 0, 0, 8, 0, 1, 0, 2, 0, 0, 0})
-	f.Fuzz(func(t *testing.T, b []byte) { switchedOff(b) })
+	f.Fuzz(func(t *testing.T, b []byte) {
+		switchedOff(b)
+		madeRouter(b)
+	})
 }

@@ -61,8 +61,8 @@ import (
 //
 // Links that forward already are not recorded. So a host that routes for others sets
 // net.ipv4.ip_forward before the first network is added. If another program sets it later, as
-// dockerd does, the next AcceptForward deletes the records, and Maintain does so with the next link
-// that appears. From then on the host routes for its neighbours. With IPv6 that is so if
+// dockerd does, Maintain deletes the records at once, and the next AddNetwork, SetNetwork, Sync or
+// AcceptForward does. From then on the host routes for its neighbours. With IPv6 that is so if
 // net.ipv6.conf.all.forwarding is not this package's doing. A link whose forwarding was off while
 // net.ipv4.ip_forward was 1 was set apart by somebody: its neighbours stay where they are, and it
 // is restored.

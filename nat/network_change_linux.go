@@ -110,6 +110,9 @@ func (ch *putNetworkTx) finish(ctx context.Context) error {
 		ch.n.learn(ch.plan.gone, ch.plan.facts) // before records of others take the place of some
 		err = ch.n.takeOver(ctx, ch.c)
 	}
+	if err == nil {
+		err = ch.n.yieldLinks(ctx, ch.c)
+	}
 	if err != nil {
 		ch.n.learn(ch.plan.facts, ch.plan.gone)
 		return errors.Join(err, ch.undo(ctx))

@@ -106,11 +106,15 @@ func (s *syncTx) facts() []item {
 }
 
 // finishNetworks writes the settings of the wanted networks, and restores those that no network
-// needs.
+// needs, or that another program has made a router's.
 func (s *syncTx) finishNetworks(ctx context.Context) error {
-	err := s.n.forward(ctx, s.c, s.plan)
-	if r := recordsOf(s.want); err == nil && len(r.unneeded().items) > 0 {
-		err = s.n.restoreLinks(ctx, s.c)
+	if err := s.n.forward(ctx, s.c, s.plan); err != nil {
+		return err
 	}
-	return err
+	r := recordsOf(append(slices.Clone(s.want), s.plan.facts...))
+	routed, err := s.n.routed(ctx, s.c, r)
+	if err != nil || len(r.unneeded().items)+len(routed) == 0 {
+		return err
+	}
+	return s.n.restoreLinks(ctx, s.c)
 }
