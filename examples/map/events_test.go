@@ -68,7 +68,7 @@ func TestChangesArePushed(t *testing.T) {
 		{boxes("web", "db"), "port tcp 0.0.0.0:8080 is closed"},
 		{boxes("web"), "db went"},
 	} {
-		s.show <- x.s
+		s.show(x.s)
 		m := page.want("change")
 		apply(m)
 		if !strings.Contains(strings.Join(m.News, "\n"), x.news) {
@@ -95,9 +95,9 @@ func TestTheSameSnapshotIsNoChange(t *testing.T) {
 	s := newStage(t, boxes("web"), nil)
 	page := s.open(t, "", "")
 	page.want("whole")
-	s.show <- boxes("web")
-	s.show <- boxes("web")
-	s.show <- boxes("web", "db")
+	s.show(boxes("web"))
+	s.show(boxes("web"))
+	s.show(boxes("web", "db"))
 	if m := page.want("change"); len(m.News) == 0 || !strings.HasSuffix(page.id, "-2") {
 		t.Errorf("%s: %+v", page.id, m)
 	}
@@ -136,9 +136,9 @@ func TestResume(t *testing.T) {
 	page := s.open(t, "", "")
 	page.want("whole")
 	first := page.id
-	s.show <- boxes("web", "db")
+	s.show(boxes("web", "db"))
 	page.want("change")
-	s.show <- boxes("web", "db", "log")
+	s.show(boxes("web", "db", "log"))
 	page.want("change")
 	last := page.id
 	for _, x := range []struct {
@@ -208,7 +208,7 @@ func TestManyPages(t *testing.T) {
 	if status, h, body := s.get(t, "/events", nil); status != http.StatusServiceUnavailable || h.Get("Retry-After") == "" || !strings.Contains(body, "64 pages") {
 		t.Errorf("one page more is %d, %v, %s", status, h, body)
 	}
-	s.show <- boxes("web", "db")
+	s.show(boxes("web", "db"))
 	for _, p := range pages {
 		if m := p.want("change"); m.Counts.Namespaces != 3 {
 			t.Errorf("%+v", m)
@@ -249,7 +249,7 @@ func TestDeafPageKeepsNothing(t *testing.T) {
 	until(t, "the page is open", func() bool { return len(s.pages) == 1 })
 	var views []weak.Pointer[view]
 	for i := range 200 {
-		s.show <- publish(boxes(names...), uint16(1+i), 0, "")
+		s.show(publish(boxes(names...), uint16(1+i), 0, ""))
 		v, err := s.hub.latest(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -280,7 +280,7 @@ func TestDeafPageIsDropped(t *testing.T) {
 	port := uint16(0)
 	until(t, "the page is dropped", func() bool {
 		port++
-		s.show <- publish(boxes(names...), port, 0, "")
+		s.show(publish(boxes(names...), port, 0, ""))
 		return len(s.pages) == 0
 	})
 	// It connects again, and gets what it has missed.
@@ -309,10 +309,10 @@ func TestExplained(t *testing.T) {
 			return "because of " + p.Fault, nil
 		}
 	})
-	s.show <- publish(boxes("web"), 8080, 0, "")
+	s.show(publish(boxes("web"), 8080, 0, ""))
 	page := s.open(t, "", "")
 	page.want("whole")
-	s.show <- publish(boxes("web"), 8080, 0, "nobody listens")
+	s.show(publish(boxes("web"), 8080, 0, "nobody listens"))
 	fault := func() string {
 		_, _, body := s.get(t, "/snapshot.json", nil)
 		_, rest, _ := strings.Cut(body, `"fault": "`)
@@ -324,13 +324,13 @@ func TestExplained(t *testing.T) {
 		t.Errorf("asked about %s", got)
 	}
 	// The words stay when something else changes, without a moment of other words.
-	s.show <- publish(boxes("web", "db"), 8080, 0, "nobody listens")
+	s.show(publish(boxes("web", "db"), 8080, 0, "nobody listens"))
 	if got := fault(); got != "because of nobody listens" {
 		t.Errorf("the fault is %q", got)
 	}
-	s.show <- publish(boxes("web", "db"), 8080, 0, "the box is gone")
+	s.show(publish(boxes("web", "db"), 8080, 0, "the box is gone"))
 	until(t, "the new words are shown", func() bool { return fault() == "because of the box is gone" })
-	s.show <- publish(boxes("web", "db"), 8080, 0, "")
+	s.show(publish(boxes("web", "db"), 8080, 0, ""))
 	if got := fault(); got != "" {
 		t.Errorf("the fault is %q", got)
 	}

@@ -22,7 +22,8 @@ import (
 type stage struct {
 	*server
 	base string // "http://127.0.0.1:NUMBER"
-	show chan<- *topology.Snapshot
+	next chan<- *topology.Snapshot
+	done <-chan struct{} // the server has taken in the next one
 	fail chan<- error
 }
 
@@ -34,14 +35,19 @@ func newStage(t *testing.T, first *topology.Snapshot, with func(*server)) *stage
 		t.Fatal(err)
 	}
 	l := smallBuffers{tcp}
-	show, fail := make(chan *topology.Snapshot), make(chan error)
+	next, done, fail := make(chan *topology.Snapshot), make(chan struct{}), make(chan error)
 	s, err := newServer(source{
 		watch: func(ctx context.Context) iter.Seq2[*topology.Snapshot, error] {
 			return func(yield func(*topology.Snapshot, error) bool) {
 				for {
 					select {
-					case s := <-show:
+					case s := <-next:
 						if !yield(s, nil) {
+							return
+						}
+						select {
+						case done <- struct{}{}:
+						case <-ctx.Done():
 							return
 						}
 					case err := <-fail:
@@ -75,11 +81,17 @@ func newStage(t *testing.T, first *topology.Snapshot, with func(*server)) *stage
 			t.Errorf("the server ended with %v", err)
 		}
 	})
-	st := &stage{server: s, base: "http://" + l.Addr().String(), show: show, fail: fail}
+	st := &stage{server: s, base: "http://" + l.Addr().String(), next: next, done: done, fail: fail}
 	if first != nil {
-		show <- first
+		st.show(first)
 	}
 	return st
+}
+
+// show changes the machine, and waits till the server has taken that in.
+func (s *stage) show(to *topology.Snapshot) {
+	s.next <- to
+	<-s.done
 }
 
 // smallBuffers is a listener whose connections keep little of what is not read.
@@ -456,7 +468,7 @@ func TestFailedRead(t *testing.T) {
 	if m := page.want("change"); m.Trouble != "the table is full" || len(m.News) != 1 || len(m.Put)+len(m.Gone) != 0 {
 		t.Errorf("after the failure: %+v", m)
 	}
-	s.show <- boxes("web") // it is tried again
+	s.show(boxes("web")) // it is tried again
 	if m := page.want("change"); m.Trouble != "" {
 		t.Errorf("after the next read: %+v", m)
 	}
