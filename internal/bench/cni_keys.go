@@ -17,7 +17,7 @@ import (
 
 var cniAddKeysRow = row{
 	name:    "cni-add-keys",
-	work:    "ADD of a container without ports by keys and modes of the CNI example, and by the reference plugin that has them, run as processes through libcni",
+	work:    "ADD of a container by keys and modes of the CNI example, and by the reference plugin that has them, run as processes through libcni: with a port in the network of the row cni-add, and without one by a single plugin",
 	unit:    "call",
 	n:       20,
 	plugins: true,
@@ -58,6 +58,19 @@ var cniKeys = []struct {
 	{"macvlan", "macvlan", `"master": "uplink0"`, false},
 	{"tap", "tap", `"mac": "02:00:00:00:00:11"`, false},
 }
+
+// The network of the row cni-add, with every key that is new and that every kernel has.
+var (
+	boxwireKeysConf = strings.Replace(boxwireConf, `"bridge": "br0"`, bridgeKeys, 1)
+	chainKeysConf   = strings.Replace(chainConf, `"bridge": "br0"`, bridgeKeys, 1)
+)
+
+const (
+	bridgeKeys    = `"bridge": "br0", "macspoofchk": true, "portIsolation": true, "promiscMode": true`
+	nameAllKeys   = "macspoofchk, portIsolation and promiscMode, with a port"
+	nameKeys      = nameAllKeys + ", boxwire"
+	nameChainKeys = nameAllKeys + ", " + nameChain
+)
 
 // keyRivals are the names of the contenders of a key.
 type keyRivals struct{ key, boxwire, reference, floor string }
@@ -111,11 +124,22 @@ func compareKeys(ctx context.Context, b *bout, verb string, which func(add, del 
 		}})
 		rivals = append(rivals, keyRivals{k.name, names[0], names[1], floor})
 	}
+	for _, kind := range []struct{ name, conf string }{{nameKeys, boxwireKeysConf}, {nameChainKeys, chainKeysConf}} {
+		c, err := newChain(ctx, dir, strings.NewReplacer("BACKEND", "iptables", "RANGES", rangesDual).Replace(kind.conf))
+		if err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", kind.name, err), closeAll(all))
+		}
+		all = append(all, &contender{name: kind.name, close: c.close, round: func(ctx context.Context, i int) (time.Duration, error) {
+			add, del, err := c.turn(ctx, i)
+			return which(add, del), err
+		}})
+	}
 	all = append(all, idle(filepath.Join(dir, "boxwire")))
 	if err := b.interleave(ctx, b.n, all...); err != nil {
 		return err
 	}
 	ms := func(name string) float64 { return micro(median(b.figures[name])) / 1000 }
+	b.faster(nameKeys, nameChainKeys, cniTarget)
 	for _, r := range rivals {
 		b.faster(r.boxwire, r.reference, cniTarget)
 		least := ms(r.floor) + ms(nameIdle)
