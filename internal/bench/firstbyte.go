@@ -80,7 +80,7 @@ var firstByteRow = row{
 		b.brief("from nothing to the first HTTP answer through a published port", nameBoxwire, nameNoBox,
 			[2]string{"`" + nameRun + "`", nameRun}, [2]string{nameCNIPlugin, nameCNIPlugin},
 			[2]string{nameReference, nameReference}, [2]string{nameNetavark, nameNetavark})
-		b.note("%q listens on the host's port itself: it is the start of a process and the connection, without a box. Dockerd and podman are not among the contenders: netavark is what podman has do this.", nameNoBox)
+		b.note("%q listens on the host's port itself: it is the start of a process and the connection, without a box. Dockerd and podman, which want a machine of their own, are compared by the benchmarks in internal/engines.", nameNoBox)
 		return nil
 	},
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,8 +37,9 @@ exec /usr/sbin/runc "$@"
 
 // Podman is podman in a machine.
 type Podman struct {
-	m    *machine.Machine
-	user []string // what its commands begin with, for a user who is not root
+	m     *machine.Machine
+	user  []string // what its commands begin with, for a user who is not root
+	flags []string // of podman itself, before the command
 }
 
 // New configures podman with a network backend, "cni" or "netavark", and more lines for the section
@@ -66,6 +68,13 @@ pids_limit = 0
 	return p
 }
 
+// With is podman with more flags before each command.
+func (p *Podman) With(flags ...string) *Podman {
+	with := *p
+	with.flags = slices.Concat(p.flags, flags)
+	return &with
+}
+
 // Do runs podman and returns its output without the last newline.
 func (p *Podman) Do(t testing.TB, args ...string) string {
 	t.Helper()
@@ -78,8 +87,7 @@ func (p *Podman) Do(t testing.TB, args ...string) string {
 
 // Try is Do with an error.
 func (p *Podman) Try(args ...string) (string, error) {
-	line := append(append([]string{}, p.user...), "podman")
-	line = append(line, args...)
+	line := slices.Concat(p.user, []string{"podman"}, p.flags, args)
 	return p.m.Try(line[0], line[1:]...)
 }
 

@@ -19,7 +19,7 @@ type engine struct {
 var packages = []string{"docker.io", "iptables", "nftables", "iproute2", "busybox-static"}
 
 // newMachine makes a machine whose iptables is the variant nft or legacy.
-func newMachine(t *testing.T, variant string) *machine.Machine {
+func newMachine(t testing.TB, variant string) *machine.Machine {
 	t.Helper()
 	m := machine.New(t, machine.Config{
 		Name: "dockerhost", Engine: "docker", Packages: packages, Version: []string{"dockerd", "--version"},
@@ -41,7 +41,7 @@ func start(t *testing.T, m *machine.Machine) *engine {
 }
 
 // startDaemon starts dockerd with rules for IPv6, too.
-func startDaemon(t *testing.T, m *machine.Machine) *engine {
+func startDaemon(t testing.TB, m *machine.Machine) *engine {
 	t.Helper()
 	m.WriteFile(t, "/etc/docker/daemon.json", `{"experimental": true, "ip6tables": true, "ipv6": true, "fixed-cidr-v6": "fd17::/64"}`, 0o644)
 	e := &engine{m: m, d: m.Daemon(t, "dockerd")}
@@ -50,7 +50,7 @@ func startDaemon(t *testing.T, m *machine.Machine) *engine {
 }
 
 // ready waits until dockerd answers.
-func (e *engine) ready(t *testing.T) {
+func (e *engine) ready(t testing.TB) {
 	t.Helper()
 	e.d.Ready(t, func() error {
 		out, err := e.m.Try("docker", "version")
