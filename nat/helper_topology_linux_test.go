@@ -64,9 +64,10 @@ func bothFamilies(four, six string) []netip.Prefix {
 	return prefixes(four, six)
 }
 
-// wire is a topology without a table.
+// wire is a topology without a table. It has both families, so a test without IPv6 is skipped.
 func wire(t *testing.T) topology {
 	t.Helper()
+	netnstest.NeedIPv6(t)
 	s := topology{
 		host: netnstest.New(t), box: netnstest.New(t), sibling: netnstest.New(t), other: netnstest.New(t),
 		outside: netnstest.New(t), beyond: netnstest.New(t),
