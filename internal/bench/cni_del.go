@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/boxwire/boxwire/internal/bench/floor"
+	"github.com/boxwire/boxwire/internal/kernel"
 	"github.com/boxwire/boxwire/netns"
 	"golang.org/x/sys/unix"
 )
@@ -18,14 +19,17 @@ import (
 const (
 	nameLink     = "the link alone"
 	nameLinkTool = "the link alone, ip link del"
-	withFlows    = ", 50,000 flows"
-	manyFlows    = 50000
-	delTarget    = 1.15
+
+	nameLinkFlows = "the link and the flows of a port, bare"
+
+	withFlows = ", 50,000 flows"
+	manyFlows = 50000
+	delTarget = 1.15
 )
 
 var cniDelFlowsRow = row{
 	name:    "cni-del-flows",
-	work:    "DEL of a container with one published port for IPv4 and IPv6, on a host that tracks no flow and on one that tracks 50,000, beside the removal of the link alone",
+	work:    "DEL of a container with one published port for IPv4 and IPv6, that nobody has used on a host without a flow, and that somebody has used on one that tracks 50,000 flows, beside the removal of the link alone",
 	unit:    "call",
 	n:       30,
 	plugins: true,
@@ -38,7 +42,8 @@ var cniDelFlowsRow = row{
 		for _, kind := range []struct {
 			name  string
 			flows int
-		}{{"", 0}, {withFlows, b.size(manyFlows, 100)}} {
+			turn  func(*chain, context.Context, int) (add, del time.Duration, err error)
+		}{{"", 0, (*chain).unusedTurn}, {withFlows, b.size(manyFlows, 100), (*chain).turn}} {
 			c, err := newChain(ctx, dir, strings.ReplaceAll(boxwireConf, "RANGES", rangesDual))
 			if err == nil {
 				err = flood(ctx, c.host, kind.flows)
@@ -47,61 +52,92 @@ var cniDelFlowsRow = row{
 				return errors.Join(err, closeAll(all))
 			}
 			all = append(all, &contender{name: nameBoxwire + kind.name, close: c.close, round: func(ctx context.Context, i int) (time.Duration, error) {
-				_, del, err := c.turn(ctx, i)
+				_, del, err := kind.turn(c, ctx, i)
 				return del, err
 			}})
-			for _, by := range []struct {
-				name   string
-				remove func(context.Context, *netns.NS, *floor.Socket, int) error
-			}{{nameLink, unlinkBare}, {nameLinkTool, unlinkTool}} {
-				bare, err := newBareChain(ctx)
-				if err == nil {
-					err = flood(ctx, bare.ns, kind.flows)
-				}
-				if err != nil {
-					return errors.Join(err, closeAll(all))
-				}
-				all = append(all, &contender{name: by.name + kind.name, close: bare.close, round: func(ctx context.Context, i int) (time.Duration, error) {
-					return bare.unlinkTurn(ctx, by.remove)
-				}})
+		}
+		bare, err := newBareChain(ctx)
+		if err != nil {
+			return errors.Join(err, closeAll(all))
+		}
+		for i, by := range []struct {
+			name   string
+			remove func(context.Context, *bareChain, int) error
+		}{{nameLink, unlinkBare}, {nameLinkTool, unlinkTool}, {nameLinkFlows, unlinkFlows}} {
+			if by.name == nameLinkFlows && !kernel.AtLeast(6, 11) {
+				continue
 			}
+			c := &contender{name: by.name, round: func(ctx context.Context, _ int) (time.Duration, error) {
+				return bare.unlinkTurn(ctx, by.remove)
+			}}
+			if i == 0 {
+				c.close = bare.close
+			}
+			all = append(all, c)
 		}
 		all = append(all, idle(filepath.Join(dir, "boxwire")))
 		if err := b.interleave(ctx, b.n, all...); err != nil {
 			return err
 		}
 		b.atMost(nameBoxwire, nameLink, delTarget)
-		b.atMost(nameBoxwire+withFlows, nameLink+withFlows, delTarget)
-		b.note("The link is gone from both namespaces within a millisecond. The rest of its removal is the kernel's rcu_barrier, which waits for memory to be freed, and keeps the thread that removes. Before that, a plugin has to be started, which takes %.1f ms from its start to its end: %s / %s is %.2f, and the same with %d flows %.2f.",
-			micro(median(b.figures[nameIdle]))/1000, nameBoxwire, nameLinkTool, pairRatio(b.figures[nameBoxwire], b.figures[nameLinkTool]), manyFlows, pairRatio(b.figures[nameBoxwire+withFlows], b.figures[nameLinkTool+withFlows]))
-		b.note("With flows, the kernel searches its table of connections for those through the port: by a delete with a filter for IPv4 (Linux 6.11), by a dump for IPv6. It passes no quiescent state meanwhile, so that the barrier waits for that, too.")
+		b.atMost(nameBoxwire+withFlows, nameLink, delTarget)
+		b.note("The link is gone from both namespaces within a millisecond. The rest of its removal is the kernel's rcu_barrier, which waits for memory to be freed, and keeps the thread that removes. Before that, a plugin has to be started, which takes %.1f ms from its start to its end: %s / %s is %.2f.",
+			micro(median(b.figures[nameIdle]))/1000, nameBoxwire, nameLinkTool, pairRatio(b.figures[nameBoxwire], b.figures[nameLinkTool]))
+		if !kernel.AtLeast(6, 11) {
+			return nil
+		}
+		b.note("With flows, the kernel searches its table of connections, which has those of all namespaces, for those through the port: once for IPv4 and once for IPv6. It passes no quiescent state meanwhile, so that the barrier waits for that, too. %s / %s is %.2f.",
+			nameBoxwire+withFlows, nameLinkFlows, pairRatio(b.figures[nameBoxwire+withFlows], b.figures[nameLinkFlows]))
 		return nil
 	},
 }
 
+// unusedTurn attaches a container with a published port that nobody connects to, and detaches it.
+func (c *chain) unusedTurn(ctx context.Context, i int) (add, del time.Duration, err error) {
+	add, err = took(func() (err error) {
+		del, err = c.burst(ctx, fmt.Sprintf("box-%06d", i), 1)
+		return err
+	})
+	return add - del, del, err
+}
+
 // unlinkBare removes a link by a bare system call.
-func unlinkBare(_ context.Context, _ *netns.NS, s *floor.Socket, index int) error {
+func unlinkBare(_ context.Context, c *bareChain, index int) error {
+	return unlinkOver(c.links, index)
+}
+
+func unlinkOver(s *floor.Socket, index int) error {
 	return s.Send(floor.Message(nil, unix.RTM_DELLINK, unix.NLM_F_ACK, floor.IfInfo(index, false)))
 }
 
 // unlinkTool removes it by a process that does nothing else.
-func unlinkTool(ctx context.Context, ns *netns.NS, _ *floor.Socket, _ int) error {
-	out, err := ns.Command(ctx, "ip", "link", "delete", hostLink(0)).CombinedOutput()
+func unlinkTool(ctx context.Context, c *bareChain, _ int) error {
+	out, err := c.ns.Command(ctx, "ip", "link", "delete", hostLink(0)).CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("%w: %s", err, out)
 	}
 	return err
 }
 
+// unlinkFlows removes it, and deletes the flows of a port of both families at the same time.
+func unlinkFlows(ctx context.Context, c *bareChain, index int) error {
+	return atOnce(2, func(i int) error {
+		if i == 0 {
+			return unlinkBare(ctx, c, index)
+		}
+		return errors.Join(c.elements.Send(floor.DeletePortFlows(false, extra.Host.Port())), c.elements.Send(floor.DeletePortFlows(true, extra.Host.Port())))
+	})
+}
+
 // unlinkTurn makes a pair and measures its removal.
-func (c *bareChain) unlinkTurn(ctx context.Context, remove func(context.Context, *netns.NS, *floor.Socket, int) error) (time.Duration, error) {
+func (c *bareChain) unlinkTurn(ctx context.Context, remove func(context.Context, *bareChain, int) error) (time.Duration, error) {
 	const index = 1000
 	ns, err := c.pairUp(ctx, 0, index)
 	if err != nil {
 		return 0, err
 	}
 	defer ns.Close()
-	del, err := took(func() error { return remove(ctx, c.ns, c.links, index) })
+	del, err := took(func() error { return remove(ctx, c, index) })
 	return del, errors.Join(err, c.count(2))
 }
 
@@ -259,7 +295,7 @@ func (c *bareChain) unlinkMany(ctx context.Context, n int) (del time.Duration, e
 		defer sockets[i].Close()
 	}
 	del, err = took(func() error {
-		return atOnce(n, func(i int) error { return unlinkBare(ctx, nil, sockets[i], 1000+i) })
+		return atOnce(n, func(i int) error { return unlinkOver(sockets[i], 1000+i) })
 	})
 	return del, errors.Join(err, c.count(2))
 }

@@ -60,7 +60,7 @@ type grown struct {
 	size    restartSize
 	ns      *netns.NS
 	bridges []int
-	boxes   []*netns.NS
+	boxes   []*os.File // their namespaces: an NS has a socket as well, and programs may open 20,000 files
 }
 
 func newGrowth(ctx context.Context, size restartSize) (g *grown, err error) {
@@ -104,16 +104,20 @@ func (g *grown) attach(ctx context.Context, i int) (time.Duration, error) {
 		}
 		return route.Add(ctx, ns, route.Default(g.size.gateway(bridge)))
 	})
-	if ns != nil {
-		g.boxes = append(g.boxes, ns)
+	if ns == nil {
+		return d, err
 	}
-	return d, err
+	f, kerr := hold(ns)
+	if kerr == nil {
+		g.boxes = append(g.boxes, f)
+	}
+	return d, errors.Join(err, kerr, ns.Close())
 }
 
 // check looks into some of the boxes: each has its address and a default route.
 func (g *grown) check() error {
 	for i := 0; i < len(g.boxes); i += 1 + len(g.boxes)/50 {
-		handle, err := peek(g.boxes[i].WithFd)
+		handle, err := peek(func(look func(int) error) error { return look(int(g.boxes[i].Fd())) })
 		if err != nil {
 			return err
 		}

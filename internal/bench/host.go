@@ -70,13 +70,20 @@ func peek(withFd func(func(int) error) error) (handle *netlink.Handle, err error
 
 // keep holds a box's namespace until the end.
 func (h *host) keep(ns *netns.NS) error {
-	return ns.WithFd(func(fd int) error {
-		f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
-		if err == nil {
-			h.boxes = append(h.boxes, f)
-		}
+	f, err := hold(ns)
+	if err == nil {
+		h.boxes = append(h.boxes, f)
+	}
+	return err
+}
+
+// hold opens a namespace as a file and no more.
+func hold(ns *netns.NS) (f *os.File, err error) {
+	err = ns.WithFd(func(fd int) error {
+		f, err = os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
 		return err
 	})
+	return f, err
 }
 
 // check looks at every box: loopback up, one link with its address up, a default

@@ -87,6 +87,34 @@ func GetFlows() []byte {
 	return Message(nil, getFlows, unix.NLM_F_DUMP, nfgen(unix.AF_UNSPEC, 0))
 }
 
+// DeletePortFlows is the request to delete the flows of TCP to a port, of one family (Linux 6.11).
+func DeletePortFlows(v6 bool, port uint16) []byte {
+	const (
+		deleteFlows = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2 // IPCTNL_MSG_CT_DELETE
+		tupleOrig   = 1                                 // CTA_TUPLE_ORIG
+		tupleProto  = 2                                 // CTA_TUPLE_PROTO
+		protoNum    = 1                                 // CTA_PROTO_NUM
+		protoDst    = 3                                 // CTA_PROTO_DST_PORT
+		filter      = 25                                // CTA_FILTER
+		origFlags   = 1                                 // CTA_FILTER_ORIG_FLAGS
+		compares    = 1<<3 | 1<<5                       // CTA_FILTER_F_CTA_PROTO_NUM and _DST_PORT
+	)
+	family := byte(unix.AF_INET)
+	if v6 {
+		family = unix.AF_INET6
+	}
+	b, tuple := nl.Begin(nfgen(family, 0), tupleOrig)
+	b, proto := nl.Begin(b, tupleProto)
+	b = nl.AppendU8(b, protoNum, unix.IPPROTO_TCP)
+	b = nl.AppendBE16(b, protoDst, port)
+	nl.End(b, proto)
+	nl.End(b, tuple)
+	b, which := nl.Begin(b, filter)
+	b = nl.AppendU32(b, origFlags, compares)
+	nl.End(b, which)
+	return Message(nil, deleteFlows, unix.NLM_F_ACK, b)
+}
+
 // CountFlows is the request for the number of flows in conntrack.
 func CountFlows() []byte { return Message(nil, getStats, unix.NLM_F_ACK, nfgen(unix.AF_UNSPEC, 0)) }
 
