@@ -121,7 +121,7 @@ func TestBuildIsInThePath(t *testing.T) {
 	if got := m.Build(t, "./internal/engines/probe"); got != "/usr/local/bin/probe" {
 		t.Errorf("it is at %s", got)
 	}
-	if out, err := m.Try("probe"); err == nil || !strings.Contains(out, "-listen or -ask") {
+	if out, err := m.Try("probe"); err == nil || !strings.Contains(out, "-listen, -http or -ask") {
 		t.Errorf("%s, %v", out, err)
 	}
 }
