@@ -1,11 +1,14 @@
 package docker
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/boxwire/boxwire/internal/engines/machine"
+	"github.com/boxwire/boxwire/internal/engines/reach"
 	"github.com/boxwire/boxwire/netns"
 )
 
@@ -62,11 +65,25 @@ func (e *engine) ready(t testing.TB) {
 }
 
 // back waits until dockerd answers after a restart and has its containers again. It may have started the pod's before that
-// whose network it shares, or have given it up: then it is not there, or in a namespace that is nobody's.
+// whose network it shares, or have given it up: then it is not there, or in a namespace that is nobody's. And a
+// container may be a new one once more, and its published port answer to all but one of its neighbours for a while.
 func (e *engine) back(t *testing.T) {
 	t.Helper()
 	e.ready(t)
 	e.m.Run(t, "docker", "restart", "pod")
+	machine.Until(t, "the published port of a container of dockerd, after its restart", func() error {
+		for _, name := range []string{"open", "shut"} {
+			for _, address := range []string{"192.0.2.2:8081", "[2001:db8:1::2]:8081"} {
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+				_, err := reach.Ask(ctx, e.ns(t, name), "tcp", address)
+				cancel()
+				if err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // runContainers runs the containers of the scene: one with a published port, another in its network namespace, one with
