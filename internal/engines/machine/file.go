@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
 )
 
@@ -20,6 +21,8 @@ func (m *Machine) WriteFile(t testing.TB, path, content string, mode os.FileMode
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
+		syscall.ForkLock.RLock() // as Install does: it may be a script
+		defer syscall.ForkLock.RUnlock()
 		if err := os.WriteFile(path, []byte(content), mode); err != nil {
 			return err
 		}

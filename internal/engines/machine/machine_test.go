@@ -138,3 +138,28 @@ func TestInitReaps(t *testing.T) {
 		return nil
 	})
 }
+
+// A program can be started as soon as it is installed, whatever else the tests start meanwhile.
+func TestInstalledProgramsStart(t *testing.T) {
+	t.Parallel()
+	m := machine.New(t, machine.Config{})
+	file := machine.BuildProgram(t, "./internal/engines/probe")
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = exec.Command("/bin/true").Run()
+			}
+		}
+	}()
+	defer func() { close(stop); <-ended }()
+	for range 200 {
+		if out, err := m.Try(m.Install(t, file), "-h"); err != nil && strings.Contains(err.Error(), "busy") {
+			t.Fatalf("%s, %v", out, err)
+		}
+	}
+}
