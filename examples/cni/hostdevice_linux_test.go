@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/testutil"
@@ -190,7 +191,12 @@ type withBuses struct {
 func (w withBuses) ExecPlugin(ctx context.Context, path string, stdin []byte, env []string) ([]byte, error) {
 	script := filepath.Join(w.dir, "plugin")
 	line := fmt.Sprintf("#!/bin/sh\nexec unshare -m sh -c 'mount --bind %s/bus /sys/bus && exec %s'\n", w.dir, path)
-	if err := os.WriteFile(script, []byte(line), 0o755); err != nil {
+	// A process that another test starts meanwhile would have it open for writing, too, and the kernel executes
+	// no such script (ETXTBSY).
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(script, []byte(line), 0o755)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		return nil, err
 	}
 	return w.inside.ExecPlugin(ctx, script, stdin, append(env, "PATH="+os.Getenv("PATH")))
