@@ -16,8 +16,8 @@ import (
 )
 
 // announcement sends what Announce announces. A packet socket can send all of it, but the kernel waits
-// for a grace period when one is closed (packet_release), 10 to 30 ms, and so does whoever waits for
-// the end of the process. So what the kernel itself can send goes out by ask and advertise, and the
+// for a grace period when one is closed (packet_release), 10 to 30 ms, and so does a program that
+// waits for the end of the process. So what the kernel itself can send goes out by ask and advertise, and the
 // rest by sendPackets.
 type announcement struct {
 	conn  *nl.Conn

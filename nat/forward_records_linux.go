@@ -131,7 +131,7 @@ func (tx *restoreLinksTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Bat
 			return nil, err
 		}
 	}
-	if tx.done, err = tx.unneeded(ctx, r); err != nil {
+	if tx.done, err = tx.n.unneeded(ctx, tx.c, r); err != nil {
 		return nil, err
 	}
 	alone := tx.done
@@ -152,18 +152,18 @@ func (tx *restoreLinksTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Bat
 func (tx *restoreLinksTx) Committed(ctx context.Context) (bool, error) {
 	r, err := tx.n.readRecords(ctx, tx.c)
 	if err == nil {
-		r, err = tx.unneeded(ctx, r)
+		r, err = tx.n.unneeded(ctx, tx.c, r)
 	}
 	return len(r.items) == 0, err
 }
 
 // unneeded returns the records that no network needs, and those of a router's links.
-func (tx *restoreLinksTx) unneeded(ctx context.Context, r records) (records, error) {
+func (n *NAT) unneeded(ctx context.Context, c nft.Conn, r records) (records, error) {
 	some := r.unneeded()
 	if len(r.nets) == 0 {
 		return some, nil
 	}
-	routed, err := tx.n.routed(ctx, tx.c, r)
+	routed, err := n.routed(ctx, c, r)
 	some.items = append(some.items, routed...)
 	return some, err
 }

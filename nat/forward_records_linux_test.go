@@ -171,7 +171,7 @@ func TestRecordsOfAnotherTableOutliveTheRuleset(t *testing.T) {
 	if err := first.AddNetwork(t.Context(), network1()); err != nil {
 		t.Fatal(err)
 	}
-	repairs := keep(t, second, State{Networks: []Network{network0()}})
+	repairs := maintain(t, newMaintainer(second, always(State{Networks: []Network{network0()}})))
 	if err := first.Delete(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestRecordsOfAnotherTableOutliveTheRuleset(t *testing.T) {
 	}
 	before := recordedLinks(t, ns)
 	testutil.Run(t, ns, "nft", "flush", "ruleset")
-	for (<-repairs).Reason != ReasonTableRemoved {
+	for next(t, repairs).Reason != ReasonTableRemoved {
 	}
 	if after := recordedLinks(t, ns); sortedWords(after) != sortedWords(before) {
 		t.Errorf("the records were\n%s\nand are\n%s", before, after)

@@ -10,28 +10,6 @@ import (
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
 
-// keep maintains a state until the test ends. It returns the repairs but the first.
-func keep(t *testing.T, gw *NAT, state State) <-chan Repair {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	repairs := make(chan Repair, 100)
-	go func() {
-		defer close(repairs)
-		for r, err := range gw.Maintain(ctx, func() State { return state }) {
-			if err == nil {
-				repairs <- r
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		cancel()
-		for range repairs {
-		}
-	})
-	<-repairs // it has started
-	return repairs
-}
-
 // What a table has given up because the machine became a router stays given up, whoever gave it up, and when
 // somebody flushes the ruleset.
 func TestARoutersLinksAreNotRecordedAgain(t *testing.T) {
@@ -75,7 +53,7 @@ func TestARoutersLinksAreNotRecordedAgainByAnotherTable(t *testing.T) {
 	second := openWith(t, another(t, s.host), Options{Name: "second"})
 	box := Network{Interface: "br9", Subnets: prefixes("10.99.0.0/16", "fd99::/64")}
 	testutil.Run(t, s.host, "ip", "link", "add", "br9", "type", "bridge")
-	repairs := keep(t, second, State{Networks: []Network{box}})
+	repairs := maintain(t, newMaintainer(second, always(State{Networks: []Network{box}})))
 	state := State{Networks: []Network{network0()}}
 	if err := s.gw.Sync(t.Context(), state); err != nil {
 		t.Fatal(err)
@@ -85,7 +63,7 @@ func TestARoutersLinksAreNotRecordedAgainByAnotherTable(t *testing.T) {
 	if err := s.gw.Sync(t.Context(), state); err != nil {
 		t.Fatal(err)
 	}
-	for (<-repairs).Reason != ReasonTableRemoved {
+	for next(t, repairs).Reason != ReasonTableRemoved {
 	}
 	try(t, attempt{"neighbour", s.outside, TCP, "10.89.0.2:80", "203.0.113.9"})
 }
@@ -96,7 +74,7 @@ func TestAMachineIsMadeARouterUnderMaintain(t *testing.T) {
 	netnstest.NeedIPv6(t)
 	ns := host(t)
 	gw := open(t, ns)
-	keep(t, gw, State{Networks: []Network{network0()}})
+	maintain(t, newMaintainer(gw, always(State{Networks: []Network{network0()}})))
 	recorded := func(family int) bool {
 		set := families[family].enabled
 		return strings.Contains(testutil.Run(t, ns, "nft", "list", "set", "inet", "boxwire", set), "up0")

@@ -195,17 +195,17 @@ const (
 	netconfIndex      = 1 // NETCONFA_IFINDEX
 	netconfForwarding = 2 // NETCONFA_FORWARDING
 
-	netconfAll = 1<<32 - 1 // NETCONFA_IFINDEX_ALL
+	netconfAll    = 1<<32 - 1 // NETCONFA_IFINDEX_ALL
+	netconfHeader = 4         // struct netconfmsg, with padding
 )
 
 // madeRouter reports whether an event of settings says that the global switch of a family was switched on.
 func madeRouter(body []byte) bool {
-	const header = 4
-	if len(body) < header {
+	if len(body) < netconfHeader {
 		return false
 	}
 	all, on := false, false
-	for w := nl.Walk(body[header:]); w.Next(); {
+	for w := nl.Walk(body[netconfHeader:]); w.Next(); {
 		switch {
 		case len(w.Data()) != 4:
 		case w.Type() == netconfIndex:
@@ -222,12 +222,11 @@ func madeRouter(body []byte) bool {
 // change it reports that setting only. An event without a setting is about force_forwarding, whose
 // value the kernel leaves out (at least 6.17 to 6.18).
 func switchedOff(body []byte) bool {
-	const header = 4
-	if len(body) < header {
+	if len(body) < netconfHeader {
 		return false
 	}
 	settings, off := 0, false
-	for w := nl.Walk(body[header:]); w.Next(); {
+	for w := nl.Walk(body[netconfHeader:]); w.Next(); {
 		if w.Type() == netconfIndex {
 			continue
 		}

@@ -111,9 +111,8 @@ func (s *syncTx) finishNetworks(ctx context.Context) error {
 	if err := s.n.forward(ctx, s.c, s.plan); err != nil {
 		return err
 	}
-	r := recordsOf(append(slices.Clone(s.want), s.plan.facts...))
-	routed, err := s.n.routed(ctx, s.c, r)
-	if err != nil || len(r.unneeded().items)+len(routed) == 0 {
+	gone, err := s.n.unneeded(ctx, s.c, recordsOf(append(slices.Clone(s.want), s.plan.facts...)))
+	if err != nil || len(gone.items) == 0 {
 		return err
 	}
 	return s.n.restoreLinks(ctx, s.c)

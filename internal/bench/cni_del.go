@@ -92,7 +92,7 @@ var cniDelFlowsRow = row{
 	},
 }
 
-// unusedTurn attaches a container with a published port that nobody connects to, and detaches it.
+// unusedTurn attaches a container with a published port that no client connects to, and detaches it.
 func (c *chain) unusedTurn(ctx context.Context, i int) (add, del time.Duration, err error) {
 	add, err = took(func() (err error) {
 		del, err = c.burst(ctx, fmt.Sprintf("box-%06d", i), 1)

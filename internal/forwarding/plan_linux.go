@@ -32,7 +32,7 @@ type Options struct {
 	// Others are links of networks that somebody else makes forward. They are left out.
 	Others map[string]bool
 
-	// Switched says that somebody else has recorded the global switch of IPv6, and restores it. The networks'
+	// Switched says that another program has recorded the global switch of IPv6, and restores it. The networks'
 	// own links are recorded, which forward because of it if they came later.
 	Switched bool
 }

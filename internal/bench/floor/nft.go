@@ -90,14 +90,13 @@ func GetFlows() []byte {
 // DeletePortFlows is the request to delete the flows of TCP to a port, of one family (Linux 6.11).
 func DeletePortFlows(v6 bool, port uint16) []byte {
 	const (
-		deleteFlows = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2 // IPCTNL_MSG_CT_DELETE
-		tupleOrig   = 1                                 // CTA_TUPLE_ORIG
-		tupleProto  = 2                                 // CTA_TUPLE_PROTO
-		protoNum    = 1                                 // CTA_PROTO_NUM
-		protoDst    = 3                                 // CTA_PROTO_DST_PORT
-		filter      = 25                                // CTA_FILTER
-		origFlags   = 1                                 // CTA_FILTER_ORIG_FLAGS
-		compares    = 1<<3 | 1<<5                       // CTA_FILTER_F_CTA_PROTO_NUM and _DST_PORT
+		tupleOrig  = 1           // CTA_TUPLE_ORIG
+		tupleProto = 2           // CTA_TUPLE_PROTO
+		protoNum   = 1           // CTA_PROTO_NUM
+		protoDst   = 3           // CTA_PROTO_DST_PORT
+		filter     = 25          // CTA_FILTER
+		origFlags  = 1           // CTA_FILTER_ORIG_FLAGS
+		compares   = 1<<3 | 1<<5 // CTA_FILTER_F_CTA_PROTO_NUM and _DST_PORT
 	)
 	family := byte(unix.AF_INET)
 	if v6 {

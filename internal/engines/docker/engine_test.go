@@ -65,8 +65,8 @@ func (e *engine) ready(t testing.TB) {
 }
 
 // back waits until dockerd answers after a restart and has its containers again. It may have started the pod's before that
-// whose network it shares, or have given it up: then it is not there, or in a namespace that is nobody's. And a
-// container may be a new one once more, and its published port answer to all but one of its neighbours for a while.
+// whose network it shares, or have given it up: then it is not there, or in the namespace of one
+// that has ended. And the published port of a container may answer all but one of the others for a while.
 func (e *engine) back(t *testing.T) {
 	t.Helper()
 	e.ready(t)

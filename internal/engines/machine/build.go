@@ -1,12 +1,10 @@
 package machine
 
 import (
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -49,25 +47,7 @@ func (m *Machine) Install(t testing.TB, file string) string {
 		t.Fatalf("machine: %v", err)
 	}
 	defer from.Close()
-	err = m.do(func() error {
-		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-			return err
-		}
-		// A process that another test starts meanwhile would have the file open for a moment, too, and the
-		// kernel executes none that is open for writing (ETXTBSY).
-		syscall.ForkLock.RLock()
-		defer syscall.ForkLock.RUnlock()
-		f, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(f, from)
-		if cerr := f.Close(); err == nil {
-			err = cerr
-		}
-		return err
-	})
-	if err != nil {
+	if err := m.write(to, from, 0o755); err != nil {
 		t.Fatalf("machine: %v", err)
 	}
 	return to

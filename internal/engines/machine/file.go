@@ -1,9 +1,12 @@
 package machine
 
 import (
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -17,20 +20,28 @@ func (m *Machine) Path(path string) string {
 // WriteFile writes a file of the machine. Directories above it are made.
 func (m *Machine) WriteFile(t testing.TB, path, content string, mode os.FileMode) {
 	t.Helper()
-	err := m.do(func() error {
+	if err := m.write(path, strings.NewReader(content), mode); err != nil {
+		t.Fatalf("machine: %v", err)
+	}
+}
+
+// write writes a file of the machine, which may be executed at once. A process that another test starts meanwhile
+// would have the file open for a moment, too, and the kernel executes none that is open for writing (ETXTBSY). So
+// it keeps processes from being started.
+func (m *Machine) write(path string, content io.Reader, mode os.FileMode) error {
+	return m.do(func() error {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
-		syscall.ForkLock.RLock() // as Install does: it may be a script
+		syscall.ForkLock.RLock()
 		defer syscall.ForkLock.RUnlock()
-		if err := os.WriteFile(path, []byte(content), mode); err != nil {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
+		if err != nil {
 			return err
 		}
-		return os.Chmod(path, mode)
+		_, err = io.Copy(f, content)
+		return errors.Join(err, f.Chmod(mode), f.Close())
 	})
-	if err != nil {
-		t.Fatalf("machine: %v", err)
-	}
 }
 
 // ReadFile reads a file of the machine.

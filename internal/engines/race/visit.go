@@ -58,7 +58,7 @@ func Answered(b *testing.B, m *machine.Machine, name string) {
 	}
 }
 
-// Gone waits until nobody answers at the published port.
+// Gone waits until the published port does not answer.
 func Gone(b *testing.B, m *machine.Machine) {
 	b.Helper()
 	machine.Until(b, "the end of the published port", func() error {
