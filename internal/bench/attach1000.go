@@ -32,6 +32,7 @@ var attach1000Row = row{
 			{nameFloorDual, func(h *host) (*contender, error) { return floorCrowded(h, nameFloorDual, 0, true) }},
 			{nameFloorQueue, func(h *host) (*contender, error) { return floorCrowded(h, nameFloorQueue, oneQueue, false) }},
 			{nameFloorDualQueue, func(h *host) (*contender, error) { return floorCrowded(h, nameFloorDualQueue, oneQueue, true) }},
+			{nameFloorGroup, func(h *host) (*contender, error) { return floorCrowdedGroup(h, 1) }},
 		} {
 			if err := crowd(ctx, b, kind.make); err != nil {
 				return err
@@ -41,6 +42,7 @@ var attach1000Row = row{
 		b.grows(nameV4, part, 2)
 		b.grows(nameDual, part, 2)
 		b.grows(nameQuiet, part, 1.5)
+		b.grew(nameFloorGroup, part)
 		last := func(name string) float64 {
 			f := b.figures[name]
 			return float64(median(f[len(f)-part:]))
@@ -63,6 +65,7 @@ const (
 	nameFloorDual      = "floor, dual stack"
 	nameFloorQueue     = "floor, one queue"
 	nameFloorDualQueue = "floor, dual stack, one queue"
+	nameFloorGroup     = "floor, dual stack, a port group"
 )
 
 var attach4000Row = row{
@@ -72,18 +75,19 @@ var attach4000Row = row{
 	n:    4000,
 	run: func(ctx context.Context, b *bout) error {
 		part := max(b.n/40, 1)
-		for _, name := range []string{nameV4, nameQuiet} {
-			dual := name == nameQuiet
-			err := crowd(ctx, b, func(h *host) (*contender, error) { return crowdedBridges(h, name, dual, dual, 4) })
-			if err != nil {
+		for _, make := range []func(*host) (*contender, error){
+			func(h *host) (*contender, error) { return crowdedBridges(h, nameV4, false, false, 4) },
+			func(h *host) (*contender, error) { return crowdedBridges(h, nameQuiet, true, true, 4) },
+			func(h *host) (*contender, error) { return floorCrowdedGroup(h, 4) },
+		} {
+			if err := crowd(ctx, b, make); err != nil {
 				return err
 			}
 		}
 		b.grows(nameQuiet, part, 1.5)
-		v4, v4Last, _ := b.ends(nameV4, part)
-		dual, dualLast, _ := b.ends(nameQuiet, part)
-		b.note("%s: the last %d / the first %d is %.2f. Of the last %d, dual stack takes %.2f times as long as IPv4 alone, of the first %.2f: what grows is the kernel's walks over the ports of a bridge and the ids of namespaces.",
-			nameV4, part, part, float64(v4Last)/float64(v4), part, float64(dualLast)/float64(v4Last), float64(dual)/float64(v4))
+		b.grew(nameV4, part)
+		b.grew(nameFloorGroup, part)
+		b.note("What grows is the kernel's walks over the ports of a bridge and the ids of namespaces.")
 		return nil
 	},
 }
@@ -125,16 +129,9 @@ func crowdedBridges(h *host, name string, dual, quiet bool, n int) (*contender, 
 	if err := prepareBridge(h, dual, quiet); err != nil {
 		return nil, err
 	}
-	bridges := []int{h.bridge}
-	for i := 1; i < n; i++ {
-		br, err := link.Create(context.Background(), h.ns, link.Spec{
-			Name: fmt.Sprintf("br%d", i), Up: true, MAC: []byte{2, 0, 0, 0, 0, byte(i + 1)},
-			Kind: link.Bridge{MulticastSnooping: new(false)},
-		})
-		if err != nil {
-			return nil, err
-		}
-		bridges = append(bridges, br.Index)
+	bridges, err := moreBridges(h, n)
+	if err != nil {
+		return nil, err
 	}
 	return &contender{name: name, round: func(ctx context.Context, i int) (time.Duration, error) {
 		var ns *netns.NS
@@ -152,6 +149,22 @@ func crowdedBridges(h *host, name string, dual, quiet bool, n int) (*contender, 
 	}}, nil
 }
 
+// moreBridges returns so many bridges, of which the host's is the first.
+func moreBridges(h *host, n int) ([]int, error) {
+	bridges := []int{h.bridge}
+	for i := 1; i < n; i++ {
+		br, err := link.Create(context.Background(), h.ns, link.Spec{
+			Name: fmt.Sprintf("br%d", i), Up: true, MAC: []byte{2, 0, 0, 0, 0, byte(i + 1)},
+			Kind: link.Bridge{MulticastSnooping: new(false)},
+		})
+		if err != nil {
+			return nil, err
+		}
+		bridges = append(bridges, br.Index)
+	}
+	return bridges, nil
+}
+
 // boxAddr6 is the IPv6 address of the box of round i.
 func boxAddr6(i int) netip.Prefix {
 	a := [16]byte{0xfd, 0x88, 15: 0}
@@ -167,6 +180,25 @@ func floorCrowded(h *host, name string, queues uint32, dual bool) (*contender, e
 		if dual {
 			p.box = append(p.box, boxMessages6(i))
 		}
+		return p
+	})
+}
+
+// floorCrowdedGroup has the kernel do what the library asks of it for dual stack with a port group, on so
+// many bridges.
+func floorCrowdedGroup(h *host, n int) (*contender, error) {
+	if err := prepareBridge(h, true, true); err != nil {
+		return nil, err
+	}
+	bridges, err := moreBridges(h, n)
+	if err != nil {
+		return nil, err
+	}
+	return floorBoxes(h, nameFloorGroup, func(i int) (p parcel) {
+		index := 100000 + i // chosen, so that nothing has to be read back
+		p.pair, p.fdAt = pair{index: index, master: bridges[i%n], group: portGroup, name: hostLink(i), queues: oneQueue}.message()
+		p.pair = raiseQuietly(p.pair, index)
+		p.box = [][]byte{raiseQuietly(nil, eth0), boxAddress(nil, i), boxMessages6(i)}
 		return p
 	})
 }

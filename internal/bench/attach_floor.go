@@ -136,7 +136,8 @@ func floorNamespace(loUp []byte) (ns int, in *floor.Socket, err error) {
 
 // A pair is what a box's pair is made with. What is 0 is the kernel's own.
 type pair struct {
-	index, master int // of the host's end
+	index, master int    // of the host's end
+	group         uint32 // likewise
 	name          string
 	up            bool
 	queues        uint32 // of both ends, each way
@@ -157,6 +158,9 @@ func (p pair) message() (msg []byte, fdAt int) {
 	if p.master != 0 {
 		b = nl.AppendU32(b, unix.IFLA_MASTER, uint32(p.master))
 	}
+	if p.group != 0 {
+		b = nl.AppendU32(b, unix.IFLA_GROUP, p.group)
+	}
 	b, info := nl.Begin(b, unix.IFLA_LINKINFO)
 	b = nl.AppendString(b, unix.IFLA_INFO_KIND, "veth")
 	b, data := nl.Begin(b, unix.IFLA_INFO_DATA)
@@ -173,8 +177,11 @@ func (p pair) message() (msg []byte, fdAt int) {
 
 // boxMessages builds what is sent inside box i: link up, address, default route.
 func boxMessages(i int) []byte {
-	msgs := floor.Message(nil, unix.RTM_NEWLINK, 0, floor.IfInfo(eth0, true))
+	return boxAddress(floor.Message(nil, unix.RTM_NEWLINK, 0, floor.IfInfo(eth0, true)), i)
+}
 
+// boxAddress appends the address and the default route.
+func boxAddress(msgs []byte, i int) []byte {
 	addr := boxAddr(i).Addr().As4()
 	a := binary.NativeEndian.AppendUint32([]byte{unix.AF_INET, 16, 0, 0}, eth0)
 	a = nl.AppendAttr(a, unix.IFA_LOCAL, addr[:])

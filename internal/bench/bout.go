@@ -96,6 +96,14 @@ func (b *bout) grows(series string, part int, bound float64) {
 	b.claim(text, float64(last)/float64(first), bound, false)
 }
 
+// grew notes how much a series grew that nothing is claimed of.
+func (b *bout) grew(series string, part int) {
+	first, last, part := b.ends(series, part)
+	if part > 0 {
+		b.note("%s: the last %d / the first %d is %.2f (%.1f and %.1f µs).", series, part, part, float64(last)/float64(first), micro(last), micro(first))
+	}
+}
+
 // ends are the medians of the first and of the last part of a series, or of its
 // halves where it is short.
 func (b *bout) ends(series string, part int) (first, last time.Duration, size int) {
