@@ -111,8 +111,8 @@ func TestHowManyElementsAPortAndANetworkAre(t *testing.T) {
 	udp.Proto = UDP
 	four := Network{Interface: "br0", Subnets: prefixes("10.88.0.0/16"), Masquerade: true}
 	both := Network{Interface: "br1", Subnets: prefixes("10.89.0.0/16", "fd89::/64"), Masquerade: true}
-	count("a network of IPv4", gw.AddNetwork(t.Context(), four), 10)
-	count("a network of both families", gw.AddNetwork(t.Context(), both), 15+record)
+	count("a network of IPv4", gw.AddNetwork(t.Context(), four), 11)
+	count("a network of both families", gw.AddNetwork(t.Context(), both), 17+record)
 	count("the first port of a number on one address", gw.Publish(t.Context(), tcp("203.0.113.1:8080", "10.88.0.2:80", "web")), 2)
 	count("the second port of a number on one address", gw.Publish(t.Context(), tcp("203.0.113.2:8080", "10.88.0.2:80", "web")), 1)
 	count("a port on all addresses", gw.Publish(t.Context(), tcp("0.0.0.0:8081", "10.88.0.2:8081", "web")), 1)

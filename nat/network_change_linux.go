@@ -32,7 +32,7 @@ func (ch *networkTx) Committed(ctx context.Context) (bool, error) {
 	b := nft.NewBatch(ch.n.table)
 	changeItems(b, have, ch.want)
 	if err == nil {
-		err = ch.n.quietNetwork(ctx, ch.c, b, ch.iface, have, ch.want)
+		err = ch.n.followNetwork(ctx, ch.c, b, ch.iface, have, ch.want)
 	}
 	return b.Len() == 0, err
 }
@@ -92,7 +92,7 @@ func (ch *putNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.Bat
 		return first, nil
 	}
 	changeItems(b, have, want)
-	if err := ch.n.quietNetwork(ctx, ch.c, b, ch.iface, have, want); err != nil {
+	if err := ch.n.followNetwork(ctx, ch.c, b, ch.iface, have, want); err != nil {
 		return nil, err
 	}
 	ch.had = append(ch.had, ch.closing.items...)
@@ -146,7 +146,7 @@ func (ch *undoNetworkTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batc
 	}
 	b := nft.NewBatch(ch.n.table)
 	changeItems(b, slices.Concat(have, ch.policed), slices.Concat(ch.want, ch.gone))
-	if err := ch.n.quietNetwork(ctx, ch.c, b, ch.iface, have, ch.want); err != nil {
+	if err := ch.n.followNetwork(ctx, ch.c, b, ch.iface, have, ch.want); err != nil {
 		return nil, err
 	}
 	if ch.reverted == nil {
@@ -188,7 +188,7 @@ func (ch *deleteNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.
 	}
 	b = nft.NewBatch(n.table)
 	changeItems(b, slices.Concat(ch.had, gone), nil)
-	if err := n.quietNetwork(ctx, c, b, ch.iface, ch.had, nil); err != nil {
+	if err := n.followNetwork(ctx, c, b, ch.iface, ch.had, nil); err != nil {
 		return nil, err
 	}
 	ch.plan.record(b)

@@ -44,12 +44,16 @@ func (s *syncTx) wantNetworks(ctx context.Context) error {
 			return err
 		}
 	}
+	cover, err := coverItems(s.want)
+	if err != nil {
+		return err
+	}
+	s.want = append(s.want, cover...)
 	r := recordsOf(s.want)
 	s.plan = new(plan)
 	if len(s.nets)+len(r.items) == 0 {
 		return nil
 	}
-	var err error
 	if s.plan, err = s.n.planLinks(ctx, s.c, r, s.nets...); err != nil {
 		return err
 	}

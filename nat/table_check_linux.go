@@ -108,6 +108,11 @@ func (n *NAT) checkItems(ctx context.Context, c nft.Conn, nets []Network, state 
 	var of []string // what each of want is of
 	for _, net := range nets {
 		items := net.items()
+		cover, err := coverItems(items)
+		if err != nil {
+			return err
+		}
+		items = append(items, cover...)
 		want, of = append(want, items...), append(of, slices.Repeat([]string{"network " + net.Interface}, len(items))...)
 	}
 	for _, p := range state.Ports {

@@ -69,7 +69,7 @@ func lookup(m string) expr.Any {
 
 func (f *family46) match() exprs { return family(f.nfproto) }
 
-// forwardRules adds the rules of the chains mss and forward, and of those that forward goes to: new_flow
+// forwardRules adds the rules of the chains forward and clamp, and of those that forward goes to: new_flow
 // judges the packets that belong to no flow yet.
 func forwardRules(b *nft.Batch) {
 	const flagSYN, flagRST = 0x02, 0x04
@@ -81,8 +81,8 @@ func forwardRules(b *nft.Batch) {
 		&expr.Byteorder{SourceRegister: regA, DestRegister: regA, Op: expr.ByteorderHton, Len: 2, Size: 2},
 		&expr.Exthdr{SourceRegister: regA, Type: 2, Offset: 2, Len: 2, Op: expr.ExthdrOpTcpopt}, // option 2: maximum segment size
 	}
-	b.AddRule("mss", rule(syn, gotoChain("clamp"))...) // one rule for all other packets
-	tcp := l4(unix.IPPROTO_TCP)                        // nft wants it in each rule about an option
+	b.AddRule("forward", rule(syn, jumpChain("clamp"))...) // one rule for all other packets
+	tcp := l4(unix.IPPROTO_TCP)                            // nft wants it in each rule about an option
 	b.AddRule("clamp", rule(tcp, oifIn("mss"), clamp)...)
 	b.AddRule("clamp", rule(tcp, iifIn("mss"), clamp)...)
 	size := exprs{lookup("mss_size"), &expr.Exthdr{SourceRegister: regA, Type: 2, Offset: 2, Len: 2, Op: expr.ExthdrOpTcpopt}}
@@ -168,14 +168,14 @@ type family46 struct {
 	trusted, far                                          string
 	policySets
 
-	nets, behind, translated string
+	cover, nets, behind, translated string
 }
 
 var families = [2]*family46{
 	{nfproto: unix.NFPROTO_IPV4, pub: "pub4", any: "any4", rng: "rng4", refs: "uses4", route: "route4", masq: "masq4", snat: "snat4", same: "same4", enabled: "flipped4",
-		nets: "nets4", behind: "behind4", translated: "translated4", own: "own4", owns: "owns4", echo: "echo4", trusted: "trusted4", far: "far4", policySets: newPolicySets("4")},
+		cover: "cover4", nets: "nets4", behind: "behind4", translated: "translated4", own: "own4", owns: "owns4", echo: "echo4", trusted: "trusted4", far: "far4", policySets: newPolicySets("4")},
 	{nfproto: unix.NFPROTO_IPV6, v6: true, pub: "pub6", any: "any6", rng: "rng6", refs: "uses6", route: "route6", masq: "masq6", snat: "snat6", same: "same6", enabled: "flipped6",
-		nets: "nets6", behind: "behind6", translated: "translated6", own: "own6", owns: "owns6", echo: "echo6", trusted: "trusted6", far: "far6", policySets: newPolicySets("6")},
+		cover: "cover6", nets: "nets6", behind: "behind6", translated: "translated6", own: "own6", owns: "owns6", echo: "echo6", trusted: "trusted6", far: "far6", policySets: newPolicySets("6")},
 }
 
 // familyOf returns the family of an address.

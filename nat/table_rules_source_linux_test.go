@@ -16,9 +16,9 @@ const (
 	forTheOwn = "fib daddr type"
 )
 
-// claims are the rules of guard for sources of networks from elsewhere, which without
+// claims are the rules of near for sources of networks from elsewhere, which without
 // ownSources are those of boxes, too.
-var claims = [][2]string{{"guard", claimed4}, {"guard", claimed6}}
+var claims = [][2]string{{"near", claimed4}, {"near", claimed6}}
 
 // eachWay runs fn as a subtest for both families and the protocols, without and with
 // br_netfilter. in writes an IPv4 text in the family.
@@ -80,13 +80,13 @@ func TestNobodyOpensAWayByAFalseSource(t *testing.T) {
 			{
 				name: "published port and a sibling network's source", end: other, to: gate1, at: atBox,
 				lure: &lure{src: "10.88.0.2:9", dst: "203.0.113.1:8081"}, src: "10.89.0.2:90", dst: "10.88.0.2:9",
-				chain: "guard", rule: ownSources, others: claims, stopChain: "strangers", stopRule: theRest,
+				chain: "near", rule: ownSources, others: claims, stopChain: "strangers", stopRule: theRest,
 			},
 			{
 				name: "own address and a sibling network's source", end: other, to: gate1, at: atBox,
 				lure: &lure{src: "10.88.0.2:9", dst: "10.89.0.2:90"}, src: "10.89.0.2:90", dst: "10.88.0.2:9",
 				// An internal network's packet does not come as far as to_box.
-				chain: "guard", rule: ownSources, others: claims, stopChain: "new_flow", stopRule: noWayOut,
+				chain: "near", rule: ownSources, others: claims, stopChain: "new_flow", stopRule: noWayOut,
 			},
 			{
 				name: "published port and a source outside", end: other, to: gate1, at: atOutside,
@@ -105,7 +105,7 @@ func TestNobodyOpensAWayByAFalseSource(t *testing.T) {
 			},
 			{
 				name: "out of the network with another's source", end: box, to: gate0, src: "10.89.0.2", dst: "203.0.113.9:9", at: atOutside,
-				chain: "guard", rule: ownSources, others: claims, stopChain: "strangers", stopRule: theRest,
+				chain: "near", rule: ownSources, others: claims, stopChain: "strangers", stopRule: theRest,
 			},
 			{
 				name: "to a box by a neighbour with its source", end: outside, to: uplink, at: atBox,
@@ -146,7 +146,7 @@ func TestTheHostTakesNoFalseSource(t *testing.T) {
 		for _, a := range []attack{
 			{
 				name: "a box with another network's source", end: newWireEnd(t, s.box, "eth0"), to: macOf(t, s.host, "br0"),
-				src: "10.89.0.2", rule: ownSources, chain: "guard", others: claims, stopChain: "strangers", stopRule: theRest,
+				src: "10.89.0.2", rule: ownSources, chain: "near", others: claims, stopChain: "strangers", stopRule: theRest,
 			},
 			{
 				name: "a box with a source outside", end: newWireEnd(t, s.box, "eth0"), to: macOf(t, s.host, "br0"),

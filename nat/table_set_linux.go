@@ -39,7 +39,7 @@ func kindOf(set string) kind {
 		switch set {
 		case f.pub, f.any, f.rng, f.route, f.echo:
 			return kindOwned
-		case f.refs, f.own, f.owns:
+		case f.refs, f.own, f.owns, f.cover:
 			return kindDerived
 		case f.enabled:
 			return kindFact

@@ -14,7 +14,7 @@ import (
 // changes with every change of a set, chain or rule.
 const (
 	commentPrefix   = "boxwire skeleton"
-	skeletonVersion = 11
+	skeletonVersion = 12
 )
 
 var skeletonComment = fmt.Sprint(commentPrefix, " ", skeletonVersion)
@@ -81,6 +81,8 @@ func skeletonSets() []nft.Set {
 		{Name: "wide4", Key: f(typeAddr4, typeIfname)},
 		{Name: "near4", Key: f(typeAddr4, typeIfname)},
 		{Name: "near6", Key: f(typeAddr6, typeIfname)},
+		{Name: "cover4", Key: f(typeAddr4)},
+		{Name: "cover6", Key: f(typeAddr6)},
 		{Name: "nets4", Key: f(typeAddr4, typeEther), Interval: true},
 		{Name: "nets6", Key: f(typeAddr6, typeEther), Interval: true},
 		{Name: "behind4", Key: f(typeAddr4, typeIfname), Interval: true},
@@ -110,6 +112,7 @@ func skeletonSets() []nft.Set {
 func skeletonChains() []nft.Chain {
 	return []nft.Chain{
 		{Name: "guard", Type: "filter", Hook: unix.NF_INET_PRE_ROUTING, Priority: -300},
+		{Name: "near"},
 		{Name: "sources"},
 		{Name: "strangers"},
 		{Name: "claimed"},
@@ -118,9 +121,8 @@ func skeletonChains() []nft.Chain {
 		{Name: "publish"},
 		{Name: "input", Type: "filter", Hook: unix.NF_INET_LOCAL_IN, Priority: 0},
 		{Name: "resets", Type: "filter", Hook: unix.NF_INET_LOCAL_OUT, Priority: 0},
-		{Name: "mss", Type: "filter", Hook: unix.NF_INET_FORWARD, Priority: -150},
-		{Name: "clamp"},
 		{Name: "forward", Type: "filter", Hook: unix.NF_INET_FORWARD, Priority: 0},
+		{Name: "clamp"},
 		{Name: "new_flow"},
 		{Name: "errors"},
 		{Name: "untracked"},
