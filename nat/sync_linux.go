@@ -282,11 +282,22 @@ func (s *syncTx) readSet(ctx context.Context, set string) error {
 		s.have = s.have[:before]
 		s.match.forget(set)
 	}
-	return s.c.EachElement(ctx, s.n.table, set, reset, func(e *nft.Element) error {
-		if wanted == nil || !wanted(e) {
+	keep := func(e *nft.Element, wanted bool) error {
+		if !wanted {
 			s.have = append(s.have, item{set, e.Clone()})
 		}
 		return nil
+	}
+	if n := s.match.len(set); n >= minKeys { // nearly always, the set has nothing else
+		all, err := s.c.EachOf(ctx, s.n.table, set, n, s.match.keys(set), func(i int, e *nft.Element) error {
+			return keep(e, s.match.isThere(i, set, e))
+		})
+		if all || err != nil {
+			return err
+		}
+	}
+	return s.c.EachElement(ctx, s.n.table, set, reset, func(e *nft.Element) error {
+		return keep(e, wanted != nil && wanted(e))
 	})
 }
 

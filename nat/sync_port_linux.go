@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 
@@ -12,7 +13,7 @@ import (
 // wants and the table has: of 100,000 ports, that is most of its memory and time.
 type portMatch struct {
 	ports []Port  // of the state; one element for each
-	order []int32 // of ports, as compareHost has them
+	order []int32 // of ports, as compareHost has them; nil until find
 	there []bool  // the table has the element
 	refs  refChange
 	right map[portRef]bool // the table has this count
@@ -25,11 +26,6 @@ type portMatch struct {
 func (m *portMatch) reset(ports []Port) {
 	if m.there == nil {
 		m.ports = expand(ports)
-		m.order = make([]int32, len(m.ports))
-		for i := range m.order {
-			m.order[i] = int32(i)
-		}
-		slices.SortFunc(m.order, func(i, j int32) int { return compareHost(&m.ports[i], &m.ports[j]) })
 		m.there = make([]bool, len(m.ports))
 	}
 	clear(m.there)
@@ -46,11 +42,51 @@ func (m *portMatch) count(others []Port) {
 
 // find returns the index of the port that begins with a host port.
 func (m *portMatch) find(p *Port) (int, bool) {
+	if m.order == nil {
+		m.order = make([]int32, len(m.ports))
+		for i := range m.order {
+			m.order[i] = int32(i)
+		}
+		slices.SortFunc(m.order, func(i, j int32) int { return compareHost(&m.ports[i], &m.ports[j]) })
+	}
 	at, ok := slices.BinarySearchFunc(m.order, p, func(i int32, p *Port) int { return compareHost(&m.ports[i], p) })
 	if !ok {
 		return 0, false
 	}
 	return int(m.order[at]), true
+}
+
+// minKeys is the number of elements from which on a map is read by their keys, which is faster then.
+const minKeys = 48 << 10
+
+// len returns how many elements of a map the state wants. It is 0 for a set that cannot be read by keys.
+func (m *portMatch) len(set string) (n int) {
+	if len(m.ports) < minKeys || !isPortSet(set) || slices.Contains(rangeSets, set) {
+		return 0
+	}
+	for i := range m.ports {
+		if setOf(&m.ports[i]) == set {
+			n++
+		}
+	}
+	return n
+}
+
+// keys are the keys of those elements, with the index of the port of each. A key is valid until the
+// next one. The last port comes first: a port that is new is often the last, and one that the table
+// lacks may say early that the map has to be read whole.
+func (m *portMatch) keys(set string) iter.Seq2[int, []byte] {
+	return func(yield func(int, []byte) bool) {
+		for i := range slices.Backward(m.ports) {
+			if setOf(&m.ports[i]) != set {
+				continue
+			}
+			m.room = m.room[:0]
+			if !yield(i, m.ports[i].itemIn(&m.room).elem.Key) {
+				return
+			}
+		}
+	}
 }
 
 // forget makes the elements of a set unread.
@@ -77,21 +113,13 @@ func (m *portMatch) matcher(set string) func(*nft.Element) bool {
 	switch {
 	case isPortSet(set):
 		var p Port // one for all
-		return func(e *nft.Element) (same bool) {
+		return func(e *nft.Element) bool {
 			var err error
 			if p, err = decodePort(f, item{set, *e}); err != nil {
 				return false
 			}
 			i, ok := m.find(&p)
-			if !ok {
-				return false
-			}
-			m.room = m.room[:0]
-			// An element of another set may begin with the same host port.
-			it := m.ports[i].itemIn(&m.room)
-			same = it.set == set && it.elem.Equal(e)
-			m.there[i] = m.there[i] || same
-			return same
+			return ok && m.isThere(i, set, e)
 		}
 	case isRefSet(set):
 		return func(e *nft.Element) bool {
@@ -105,6 +133,16 @@ func (m *portMatch) matcher(set string) func(*nft.Element) bool {
 		}
 	}
 	return nil
+}
+
+// isThere reports whether an element of a set is that of a port, and notes that it is there.
+func (m *portMatch) isThere(port int, set string, e *nft.Element) bool {
+	m.room = m.room[:0]
+	// An element of another set may begin with the same host port.
+	it := m.ports[port].itemIn(&m.room)
+	same := it.set == set && it.elem.Equal(e)
+	m.there[port] = m.there[port] || same
+	return same
 }
 
 // missing returns the wanted elements that the table lacks.

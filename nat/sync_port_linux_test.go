@@ -94,6 +94,57 @@ func TestSyncMendsOneElementAmongMany(t *testing.T) {
 	}
 }
 
+// So it is among those that are so many that Sync looks them up.
+func TestSyncMendsOneElementAmongTensOfThousands(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	gw := openWith(t, ns, Options{NoReserve: true})
+	var ports []Port
+	for i := range minKeys + 100 {
+		ports = append(ports, tcp(fmt.Sprintf("10.1.1.%d:%d", 1+i%2, 1000+i/2), "10.88.0.2:80", "many"))
+	}
+	ports = append(ports, tcp("0.0.0.0:80", "10.88.0.2:80", "web"))
+	sync := func(ports []Port) bool {
+		t.Helper()
+		changed, err := gw.sync(t.Context(), State{Ports: ports})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return changed
+	}
+	is := func(what string, ports []Port) {
+		t.Helper()
+		expectPorts(t, gw, ports...)
+		if sync(ports) {
+			t.Errorf("after %s: the second Sync changed something", what)
+		}
+	}
+	sync(ports)
+	is("the first", ports)
+	const first = "10.1.1.1 . tcp . 1000"
+	last := fmt.Sprintf("10.1.1.2 . tcp . %d", ports[minKeys+99].Host.Port())
+	for _, broken := range []string{
+		"delete element inet boxwire pub4 { " + first + " }",
+		"delete element inet boxwire pub4 { " + last + " }; add element inet boxwire pub4 { " + last + " comment \"many\" : 10.88.0.3 . 80 }",
+		"add element inet boxwire pub4 { 10.1.1.3 . tcp . 1000 comment \"many\" : 10.88.0.2 . 80 }",
+		"delete element inet boxwire pub4 { " + first + " }; add element inet boxwire pub4 { 10.1.1.3 . tcp . 1000 comment \"many\" : 10.88.0.2 . 80 }",
+	} {
+		testutil.Run(t, ns, "nft", broken)
+		if !sync(ports) {
+			t.Errorf("after %q: nothing changed", broken)
+		}
+		is(broken, ports)
+	}
+	fewer := ports[1:]
+	sync(fewer)
+	is("one less", fewer)
+	other := append(slices.Clone(fewer), tcp("10.1.1.9:1000", "10.88.0.2:80", "many"))
+	sync(other)
+	is("one more", other)
+	sync(ports)
+	is("another one", ports)
+}
+
 // A Sync whose answer was lost is not taken for committed while the table lacks what it had found there.
 func TestSyncOfWhatIsGoneSinceIsNotCommitted(t *testing.T) {
 	t.Parallel()

@@ -201,14 +201,7 @@ func (c Conn) lookup(ctx context.Context, table string, gen *uint32, queries []Q
 	room := make([]byte, 0, usual*len(queries))
 	for _, q := range queries {
 		at := len(room)
-		room = append(room, c.family, unix.NFNETLINK_V0, 0, 0)
-		room = nl.AppendString(room, unix.NFTA_SET_ELEM_LIST_TABLE, table)
-		room = nl.AppendString(room, unix.NFTA_SET_ELEM_LIST_SET, q.Set)
-		var list int
-		room, list = nl.Begin(room, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-		e := Element{Key: q.Key}
-		room = e.append(room)
-		nl.End(room, list)
+		room = c.appendLookup(room, table, q.Set, q.Key)
 		reqs = append(reqs, nl.Request{Type: msgType(unix.NFT_MSG_GETSETELEM), Body: room[at:len(room):len(room)]})
 	}
 	found := make([]*Element, len(queries))
@@ -230,6 +223,23 @@ func (c Conn) lookup(ctx context.Context, table string, gen *uint32, queries []Q
 		return nil, noGeneration(refused.Failed[0].Err)
 	}
 	return found, err
+}
+
+// appendLookup appends the body of a question for the element of a set with a key.
+func (c Conn) appendLookup(b []byte, table, set string, key []byte) []byte {
+	b, list := c.beginLookup(b, table, set)
+	e := Element{Key: key}
+	b = e.append(b)
+	nl.End(b, list)
+	return b
+}
+
+// beginLookup begins such a body, up to the elements that are asked for. list is where their list begins.
+func (c Conn) beginLookup(b []byte, table, set string) (_ []byte, list int) {
+	b = append(b, c.family, unix.NFNETLINK_V0, 0, 0)
+	b = nl.AppendString(b, unix.NFTA_SET_ELEM_LIST_TABLE, table)
+	b = nl.AppendString(b, unix.NFTA_SET_ELEM_LIST_SET, set)
+	return nl.Begin(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 }
 
 // minSelect is the number of queries from which on find reads the whole sets, unless they
@@ -280,11 +290,16 @@ func (c Conn) Select(ctx context.Context, table string, queries ...Query) (found
 
 // HasSet reports whether a table has a set. A missing table has none.
 func (c Conn) HasSet(ctx context.Context, table, set string) (bool, error) {
-	m := nl.AppendString(header(c.family), unix.NFTA_SET_TABLE, table)
-	m = nl.AppendString(m, unix.NFTA_SET_NAME, set)
-	err := c.nl.Call(ctx, nl.Request{Type: msgType(unix.NFT_MSG_GETSET), Body: m}, func(nl.Message) error { return nil })
+	err := c.nl.Call(ctx, c.getSet(table, set), func(nl.Message) error { return nil })
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// getSet asks for a set.
+func (c Conn) getSet(table, set string) nl.Request {
+	m := nl.AppendString(header(c.family), unix.NFTA_SET_TABLE, table)
+	m = nl.AppendString(m, unix.NFTA_SET_NAME, set)
+	return nl.Request{Type: msgType(unix.NFT_MSG_GETSET), Body: m}
 }
