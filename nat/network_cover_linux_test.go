@@ -77,7 +77,9 @@ func TestNetworksShareHowTheirSubnetsBegin(t *testing.T) {
 		return func(ctx context.Context) error { return gw.Sync(ctx, State{Networks: nets}) }
 	}
 	owned := func(nets ...Network) func(context.Context) error {
-		return func(ctx context.Context) error { return gw.Sync(ctx, State{Networks: nets, Owners: func(owner string) bool { return owner == "web" }}) }
+		return func(ctx context.Context) error {
+			return gw.Sync(ctx, State{Networks: nets, Owners: func(owner string) bool { return owner == "web" }})
+		}
 	}
 	add := func(n Network) func(context.Context) error {
 		return func(ctx context.Context) error { return gw.AddNetwork(ctx, n) }
