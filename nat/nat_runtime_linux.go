@@ -16,6 +16,7 @@ type runtimeState struct {
 	elements     int            // of the table, as far as this program has changed it
 	staleFlushed bool           // flows that the table contradicts were flushed
 	noQuiet      bool           // the kernel lacks the family bridge
+	minKeys      int            // elements of a map that Sync looks up instead of dumping the map; 0 for minKeys
 
 	mu      sync.Mutex // guards the following fields
 	facts   []item     // what the table said about the host when it was last read

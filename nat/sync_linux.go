@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -288,7 +289,7 @@ func (s *syncTx) readSet(ctx context.Context, set string) error {
 		}
 		return nil
 	}
-	if n := s.match.len(set); n >= minKeys { // nearly always, the set has nothing else
+	if n := s.match.len(set); n >= cmp.Or(s.n.minKeys, minKeys) { // nearly always, the set has nothing else
 		all, err := s.c.EachOf(ctx, s.n.table, set, n, s.match.keys(set), func(i int, e *nft.Element) error {
 			return keep(e, s.match.isThere(i, set, e))
 		})

@@ -61,7 +61,7 @@ const minKeys = 48 << 10
 
 // len returns how many elements of a map the state wants. It is 0 for a set that cannot be read by keys.
 func (m *portMatch) len(set string) (n int) {
-	if len(m.ports) < minKeys || !isPortSet(set) || slices.Contains(rangeSets, set) {
+	if !isPortSet(set) || slices.Contains(rangeSets, set) {
 		return 0
 	}
 	for i := range m.ports {
