@@ -143,7 +143,8 @@ func TestCheckMissesHowASubnetBegins(t *testing.T) {
 }
 
 // A neighbour has no way to the host by the address of a box, whatever the lengths of the subnets are and
-// were, and beside them it has one.
+// were, and beside them it has one. No address beside a subnet differs from it in the sixth byte alone, which
+// some kernels ignore (see newFar).
 func TestNoNeighbourHasAnAddressOfASubnet(t *testing.T) {
 	t.Parallel()
 	s := wire(t)
@@ -157,10 +158,10 @@ func TestNoNeighbourHasAnAddressOfASubnet(t *testing.T) {
 		{{Subnets: prefixes("10.88.0.0/16", "fd88::/64")}},
 		{{Subnets: prefixes("10.88.0.0/15", "fd88::/15")}},
 		{{Subnets: prefixes("10.88.0.0/11", "fd88::/13")}},
-		{{Subnets: prefixes("10.88.0.0/20", "fd88::/48")}, {Subnets: prefixes("10.88.16.0/20", "fd88:0:1::/48")}},
-		{{Subnets: prefixes("10.88.16.0/20", "fd88:0:1::/48")}},
-		{{Subnets: prefixes("10.88.16.0/24", "fd88:0:1::7/128")}, {Subnets: prefixes("10.88.17.128/25")}},
-		{{Subnets: prefixes("10.88.17.128/25", "fd88:0:1::8/128")}},
+		{{Subnets: prefixes("10.88.0.0/20", "fd88::/32")}, {Subnets: prefixes("10.88.16.0/20", "fd88:1::/32")}},
+		{{Subnets: prefixes("10.88.16.0/20", "fd88:1::/32")}},
+		{{Subnets: prefixes("10.88.16.0/24", "fd88:1::7/128")}, {Subnets: prefixes("10.88.17.128/25")}},
+		{{Subnets: prefixes("10.88.17.128/25", "fd88:1::8/128")}},
 	} {
 		if err := setAll(t.Context(), s.gw, i, nets); err != nil {
 			t.Fatal(err)
