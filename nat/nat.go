@@ -57,7 +57,8 @@ const maxName = 64
 //
 // Open installs a fixed set of chains, rules and empty sets in one transaction. All state is
 // elements of those sets: one or two for a published port, eleven for a masqueraded network with
-// IPv4, seventeen with IPv6 as well, and more for a subnet of an odd length.
+// IPv4, seventeen with IPv6 as well, up to fifteen more for a subnet of an odd length, and one more for
+// each further prefix of 16 bits that a subnet has. Networks whose subnets begin alike share the last.
 // `nft list table inet boxwire` shows them. The owner of a port is the element's comment. Delete
 // removes everything. Rules of other programs do not change, and a packet that another table drops
 // stays dropped.

@@ -37,6 +37,15 @@ func (ch *networkTx) Committed(ctx context.Context) (bool, error) {
 	return b.Len() == 0, err
 }
 
+// followNetwork adds to the batch what follows from the items of a network that change, and is shared with
+// other networks.
+func (n *NAT) followNetwork(ctx context.Context, c nft.Conn, b *nft.Batch, iface string, had, want []item) error {
+	if err := n.coverNetwork(ctx, c, b, iface, had, want); err != nil {
+		return err
+	}
+	return n.quietNetwork(ctx, c, b, iface, had, want)
+}
+
 // putNetwork adds a network. With replace, it replaces an existing one.
 func (n *NAT) putNetwork(ctx context.Context, op string, net Network, replace bool) error {
 	tx := &putNetworkTx{replace: replace}

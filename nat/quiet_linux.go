@@ -117,15 +117,6 @@ func groupsOf(items []item) (groups []uint32) {
 	return slices.Compact(groups)
 }
 
-// followNetwork adds to the batch what follows from the items of a network that change, and is not the
-// network's alone.
-func (n *NAT) followNetwork(ctx context.Context, c nft.Conn, b *nft.Batch, iface string, had, want []item) error {
-	if err := n.coverNetwork(ctx, c, b, iface, had, want); err != nil {
-		return err
-	}
-	return n.quietNetwork(ctx, c, b, iface, had, want)
-}
-
 // quietNetwork is changeQuiet for a network whose items change.
 func (n *NAT) quietNetwork(ctx context.Context, c nft.Conn, b *nft.Batch, iface string, had, want []item) error {
 	if len(groupsOf(had))+len(groupsOf(want)) == 0 {

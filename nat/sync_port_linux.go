@@ -73,8 +73,8 @@ func (m *portMatch) len(set string) (n int) {
 }
 
 // keys are the keys of those elements, with the index of the port of each. A key is valid until the
-// next one. The last port comes first: a port that is new is often the last, and one that the table
-// lacks may say early that the map has to be read whole.
+// next one. The order is backwards: ports that are new are mostly the last, and the first key too many
+// that the table lacks ends the reading by keys.
 func (m *portMatch) keys(set string) iter.Seq2[int, []byte] {
 	return func(yield func(int, []byte) bool) {
 		for i := range slices.Backward(m.ports) {
