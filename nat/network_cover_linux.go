@@ -37,8 +37,8 @@ func coverItems(items []item) (all []item, err error) {
 		if err != nil {
 			return nil, err
 		}
-		last := coverOf(r.last.AsSlice())
-		for v := coverOf(r.first.AsSlice()); ; v++ {
+		last := binary.BigEndian.Uint16(r.last.AsSlice())
+		for v := binary.BigEndian.Uint16(r.first.AsSlice()); ; v++ {
 			e := nft.Element{Key: make([]byte, f.unspecified().BitLen()/8)}
 			binary.BigEndian.PutUint16(e.Key, v)
 			if c := (item{f.cover, e}); !known[c.setKey()] {
@@ -52,9 +52,6 @@ func coverItems(items []item) (all []item, err error) {
 	}
 	return all, nil
 }
-
-// coverOf returns the first bits of an address.
-func coverOf(addr []byte) uint16 { return binary.BigEndian.Uint16(addr) }
 
 // coverNetwork adds to the batch the change of these elements, for a network whose items change. An element
 // stays as long as another network needs it.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/boxwire/boxwire/internal/nsconn"
 	"github.com/boxwire/boxwire/internal/testutil"
+	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
 	"golang.org/x/sys/unix"
 )
@@ -29,24 +30,27 @@ func numbered(i, j int) iter.Seq2[int, []byte] {
 	}
 }
 
-// needCount skips the test where the kernel does not say how many elements a set has.
-func needCount(t testing.TB, c Conn) {
+// countedElements makes a namespace with n elements as manyElements does. It skips the test where the kernel
+// does not say how many elements a set has.
+func countedElements(t testing.TB, n int) (*netns.NS, Conn) {
 	t.Helper()
-	n, err := c.count(t.Context(), "ours", "s")
+	ns := netnstest.New(t)
+	c := conn(t, ns)
+	manyElements(t, c, n)
+	count, err := c.count(t.Context(), "ours", "s")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n < 0 {
+	if count < 0 {
 		testutil.NeedKernel(t, 6, 16, "the number of a set's elements", errors.ErrUnsupported)
 	}
+	return ns, c
 }
 
 func TestEachOfReadsWhatElementsDoes(t *testing.T) {
 	t.Parallel()
 	const n = 1000
-	c := conn(t, netnstest.New(t))
-	manyElements(t, c, n)
-	needCount(t, c)
+	_, c := countedElements(t, n)
 	want, err := c.Elements(t.Context(), "ours", "s")
 	if err != nil {
 		t.Fatal(err)
@@ -72,10 +76,7 @@ func TestEachOfReadsWhatElementsDoes(t *testing.T) {
 func TestEachOfTellsThatThereAreOthers(t *testing.T) {
 	t.Parallel()
 	const n = 300
-	ns := netnstest.New(t)
-	c := conn(t, ns)
-	manyElements(t, c, n)
-	needCount(t, c)
+	ns, c := countedElements(t, n)
 	ignore := func(int, *Element) error { return nil }
 	for _, x := range []struct {
 		what     string
@@ -118,10 +119,7 @@ func TestEachOfTellsThatThereAreOthers(t *testing.T) {
 func TestEachOfAmongChanges(t *testing.T) {
 	t.Parallel()
 	const n = 300
-	ns := netnstest.New(t)
-	c := conn(t, ns)
-	manyElements(t, c, n)
-	needCount(t, c)
+	ns, c := countedElements(t, n)
 	own, err := nsconn.Own(ns, unix.NETLINK_NETFILTER)
 	if err != nil {
 		t.Fatal(err)
@@ -187,9 +185,7 @@ func TestEachOfAmongChanges(t *testing.T) {
 func TestEachOfFails(t *testing.T) {
 	t.Parallel()
 	const n = 300
-	c := conn(t, netnstest.New(t))
-	manyElements(t, c, n)
-	needCount(t, c)
+	_, c := countedElements(t, n)
 	ignore := func(int, *Element) error { return nil }
 	if all, err := c.EachOf(t.Context(), "ours", "no such set", n, numbered(0, n), ignore); all || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("of a missing set: %t, %v", all, err)

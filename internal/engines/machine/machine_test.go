@@ -139,7 +139,7 @@ func TestInitReaps(t *testing.T) {
 	})
 }
 
-// A program can be started as soon as it is installed, while other tests start theirs.
+// A test can start a program as soon as it is installed, while other tests start programs.
 func TestInstalledProgramsStart(t *testing.T) {
 	t.Parallel()
 	m := machine.New(t, machine.Config{})
