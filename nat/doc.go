@@ -32,6 +32,7 @@
 //	nft add element ... timeout          NAT.Grant
 //	nft add rule ... log                 NAT.ListDenied, NAT.WatchDenied
 //	nft add rule ... maxseg size set     Network.ClampMSS, Network.MSS
+//	nft add flowtable, flow add          Network.Flowtable
 //	nft -f                               NAT.Sync
 //	nft list table, list set             NAT.ListPorts, NAT.ListNetworks, with counters
 //	nft list tables                      ListTables; Options.ReadOnly, to look and never change

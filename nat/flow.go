@@ -26,6 +26,10 @@ type Flow struct {
 	Timeout  time.Duration // until the kernel removes the entry, if no packet comes
 	Mark     uint32
 
+	// Offloaded says that the flow is in a flowtable ([Network.Flowtable], or another program's). Then the kernel
+	// reports neither State nor Timeout.
+	Offloaded bool
+
 	// Sent counts the original direction, Received the reply direction. They are 0 unless Counted
 	// is set: the kernel counts only flows that began while net.netfilter.nf_conntrack_acct was 1.
 	Counted        bool
@@ -55,6 +59,9 @@ func (f Flow) String() string {
 	}
 	if !f.Answered {
 		b.WriteString(" unanswered")
+	}
+	if f.Offloaded {
+		b.WriteString(" offloaded")
 	}
 	return b.String()
 }

@@ -48,17 +48,22 @@ func (n *NAT) ListFlows(ctx context.Context, boxes ...netip.Addr) ([]Flow, error
 }
 
 func newFlow(f *ct.Flow) Flow {
+	state := stateName(f.Orig.Proto, f.State)
+	if f.Offloaded() {
+		state = ""
+	}
 	return Flow{
-		Proto:    Proto(f.Orig.Proto),
-		Original: Tuple{f.Orig.Src, f.Orig.Dst},
-		Reply:    Tuple{f.Reply.Src, f.Reply.Dst},
-		State:    stateName(f.Orig.Proto, f.State),
-		Answered: f.Answered(),
-		Timeout:  f.Timeout,
-		Mark:     f.Mark,
-		Counted:  f.Counted,
-		Sent:     Traffic(f.Sent),
-		Received: Traffic(f.Received),
+		Proto:     Proto(f.Orig.Proto),
+		Original:  Tuple{f.Orig.Src, f.Orig.Dst},
+		Reply:     Tuple{f.Reply.Src, f.Reply.Dst},
+		State:     state,
+		Answered:  f.Answered(),
+		Offloaded: f.Offloaded(),
+		Timeout:   f.Timeout,
+		Mark:      f.Mark,
+		Counted:   f.Counted,
+		Sent:      Traffic(f.Sent),
+		Received:  Traffic(f.Received),
 	}
 }
 

@@ -54,6 +54,7 @@ func changedNetworks(old, now []NetworkState) (nets []NetworkState) {
 func (n NetworkState) isRuledAs(o NetworkState) bool {
 	n.ClampMSS, o.ClampMSS = false, false
 	n.PortGroup, o.PortGroup = 0, 0
+	n.Flowtable, o.Flowtable = false, false
 	return reflect.DeepEqual(n.Network, o.Network)
 }
 

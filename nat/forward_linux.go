@@ -75,8 +75,8 @@ func (p *plan) record(b *nft.Batch) {
 	addItems(b, p.facts)
 }
 
-// forwardLinks makes links forward for networks that were added before, and reports whether one did
-// not.
+// forwardLinks makes links forward for networks that were added before, by the flowtable too, and
+// reports whether one did not.
 func (n *NAT) forwardLinks(ctx context.Context, nets []Network) (bool, error) {
 	nets, _, err := checkNetworks(nets)
 	if err != nil || len(nets) == 0 {
@@ -94,19 +94,20 @@ func (n *NAT) forwardLinks(ctx context.Context, nets []Network) (bool, error) {
 		return false, err
 	}
 	err = n.run(ctx, c, tx)
-	return tx.plan.Writes(), err
+	return tx.plan.Writes() || tx.hooked, err
 }
 
 // forwardTx makes links forward for the networks that the table has.
 type forwardTx struct {
 	tableTx
-	nets []Network
-	plan plan // empty where the table is being removed
+	nets   []Network
+	plan   plan // empty where the table is being removed
+	hooked bool // the flowtable gets a link
 }
 
 // Build plans, and returns the batch that records what the links were.
 func (tx *forwardTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error) {
-	tx.plan = plan{}
+	tx.plan, tx.hooked = plan{}, false
 	r, err := tx.n.readRecords(ctx, tx.c)
 	if err != nil {
 		return nil, err
@@ -120,7 +121,8 @@ func (tx *forwardTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, e
 	tx.plan = *p
 	b := nft.NewBatch(tx.n.table)
 	p.record(b)
-	return b, nil
+	tx.hooked, err = tx.n.flowNetwork(ctx, tx.c, b, "", nil, &p.Plan, false)
+	return b, err
 }
 
 // Committed reports whether the table has the records.
@@ -133,7 +135,7 @@ func (tx *forwardTx) Committed(ctx context.Context) (bool, error) {
 
 // Rollback forgets the plan.
 func (tx *forwardTx) Rollback(context.Context) error {
-	tx.plan = plan{}
+	tx.plan, tx.hooked = plan{}, false
 	return nil
 }
 

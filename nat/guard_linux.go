@@ -144,6 +144,9 @@ func (tx *guardsTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, er
 	if err == nil {
 		changeGuardItems(b, have, want)
 	}
+	if err == nil && b.Len() > 0 {
+		err = n.flowGuards(ctx, tx.c, b)
+	}
 	return b, err
 }
 

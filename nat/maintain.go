@@ -27,8 +27,9 @@ const (
 	// removed elements.
 	ReasonTableChanged
 
-	// ReasonLinkAppeared means that a link appeared, or was renamed, and had to be made to forward;
-	// or that a guarded port appeared or got another MAC address.
+	// ReasonLinkAppeared means that a link appeared, was renamed or got an address, and had to be made to
+	// forward or to be in the flowtable of [Network.Flowtable]; or that a guarded port appeared or got
+	// another MAC address.
 	ReasonLinkAppeared
 
 	// ReasonForwardingOff means that another program switched forwarding off for the host or for a

@@ -79,13 +79,12 @@ func (k *maintainer) ruleset(ctx context.Context, m nl.Message) {
 			return
 		}
 	case unix.NFT_MSG_DELTABLE, unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_NEWCHAIN,
-		unix.NFT_MSG_DELRULE, unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELSET, unix.NFT_MSG_DELSETELEM:
+		unix.NFT_MSG_DELRULE, unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELSET, unix.NFT_MSG_DELSETELEM,
+		unix.NFT_MSG_DELFLOWTABLE, unix.NFT_MSG_NEWFLOWTABLE:
 	default:
 		return
 	}
-	table, bridge := tableOf(m.Body), m.Body[0] == unix.NFPROTO_BRIDGE
-	ours := table == k.n.table && (bridge || m.Body[0] == unix.NFPROTO_INET) || bridge && table == k.n.quietTable()
-	if !ours || k.own(ctx, m.Port) {
+	if !k.n.isPart(m.Body[0], tableOf(m.Body)) || k.own(ctx, m.Port) {
 		return
 	}
 	k.mu.Lock()
@@ -97,6 +96,17 @@ func (k *maintainer) ruleset(ctx context.Context, m nl.Message) {
 	case k.todo.repair.Reason == ReasonStarted, k.todo.repair.Reason == ReasonLinkAppeared:
 		k.todo.repair.Reason = ReasonTableChanged
 	}
+}
+
+// isPart reports whether a table of a family is the NAT's, or follows from it.
+func (n *NAT) isPart(family byte, table string) bool {
+	switch family {
+	case unix.NFPROTO_INET:
+		return table == n.table || table == n.flowTable()
+	case unix.NFPROTO_BRIDGE:
+		return table == n.table || table == n.quietTable()
+	}
+	return false
 }
 
 // tableOf returns the table of an event. It is the first attribute for tables, chains, rules, sets
@@ -139,9 +149,13 @@ func committer(body []byte) string {
 // which does no harm.
 func (k *maintainer) links(known map[int]string) func(nl.Message) {
 	macs := make(map[string]string) // by name
+	ports := make(map[int]int)      // with the flowtable, the masters of ports
 	return func(m nl.Message) {
 		if m.Type == unix.RTM_NEWNETCONF && (switchedOff(m.Body) || madeRouter(m.Body)) {
 			k.noteForwarding()
+		}
+		if (m.Type == unix.RTM_NEWADDR || m.Type == unix.RTM_DELADDR) && k.flowing.Load() {
+			k.address(m.Body)
 		}
 		if m.Type != unix.RTM_NEWLINK && m.Type != unix.RTM_DELLINK {
 			return
@@ -160,6 +174,12 @@ func (k *maintainer) links(known map[int]string) func(nl.Message) {
 				k.note(func(t *todo) { t.links = true })
 			}
 			delete(known, l.Index)
+			delete(ports, l.Index)
+		case l.IsPort() && k.flowing.Load() && (known[l.Index] != "" || throughPorts() && ports[l.Index] != l.Master):
+			// The flowtable must not have it, or has to.
+			delete(known, l.Index)
+			ports[l.Index] = l.Master
+			k.note(func(t *todo) { t.links = true })
 		case m.Type == unix.RTM_NEWLINK && !l.IsPort() && known[l.Index] != l.Name:
 			known[l.Index] = l.Name
 			k.note(func(t *todo) {
@@ -168,6 +188,17 @@ func (k *maintainer) links(known map[int]string) func(nl.Message) {
 				}
 			})
 		}
+	}
+}
+
+// address notes that a link may lead elsewhere now, or does not any more.
+func (k *maintainer) address(body []byte) {
+	if a, err := rtnl.DecodeAddr(body); err == nil && leadsElsewhere(a) {
+		k.note(func(t *todo) {
+			if t.links = true; !t.table && !t.open && t.repair == (Repair{}) {
+				t.repair = Repair{Reason: ReasonLinkAppeared}
+			}
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +37,7 @@ const lookAgain = 5 * time.Second
 // that maintains a contradicting state does, they slow down to two in a second.
 //
 // Maintain also makes links forward that appear later: the interface of a network, and new links to
-// the outside. A guarded port that appears later, or gets another MAC address, passes IP from then
+// the outside. With [Network.Flowtable], the flowtable gets these, and loses those that become ports. A guarded port that appears later, or gets another MAC address, passes IP from then
 // on. When another program switches forwarding off, Maintain switches it on again. When one makes the
 // host a router, the links' records go, as [NAT.AddNetwork] says. The kernel reports no change of
 // route_localnet, so that is read every few seconds.
@@ -62,6 +63,7 @@ type maintainer struct {
 	again    time.Duration // lookAgain, but for tests
 	nets     []Network     // desired when last asked
 	guarding atomic.Bool   // guards are desired
+	flowing  atomic.Bool   // a network with Flowtable is desired
 	watchers sync.WaitGroup
 	wake     chan struct{} // there is pending work
 	broken   chan error    // a watcher cannot go on
@@ -122,7 +124,9 @@ func (k *maintainer) start(ctx context.Context) error {
 		each   func(nl.Message)
 	}{
 		{unix.NETLINK_NETFILTER, []uint32{unix.NFNLGRP_NFTABLES}, func(m nl.Message) { k.ruleset(ctx, m) }},
-		{unix.NETLINK_ROUTE, []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF}, k.links(known)},
+		{unix.NETLINK_ROUTE, []uint32{
+			unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+		}, k.links(known)},
 	} {
 		events, err := nsconn.Subscribe(ctx, k.n.ns, w.family, nl.EventConfig{Groups: w.groups, Buffer: k.buffer})
 		if err != nil {
@@ -221,6 +225,7 @@ func (k *maintainer) repair(ctx context.Context) (done bool, r Repair, err error
 	desired := k.desired()
 	k.nets = desired.Networks
 	k.guarding.Store(len(desired.Guards) > 0)
+	k.flowing.Store(slices.ContainsFunc(desired.Networks, func(net Network) bool { return net.Flowtable }))
 	if do.table {
 		done, err = k.n.sync(ctx, desired)
 		done = done || r.Reason == ReasonStarted

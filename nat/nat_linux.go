@@ -236,6 +236,9 @@ func (d *deleteTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.Batch, e
 	if err := n.deleteQuietTable(ctx, d.c, b); err != nil {
 		return nil, err
 	}
+	if err := n.deleteFlowtable(ctx, d.c, b); err != nil {
+		return nil, err
+	}
 	return b, n.deleteGuardTable(ctx, d.c, b)
 }
 

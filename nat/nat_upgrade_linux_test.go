@@ -65,7 +65,7 @@ func TestOpenBuildsAnOlderTableAnewWithAllItHolds(t *testing.T) {
 }
 
 // What versions of the skeleton listed, with the state of the golden file "ports".
-var older = []string{"testdata/older/4.nft", "testdata/older/9.nft", "testdata/older/11.nft"}
+var older = []string{"testdata/older/4.nft", "testdata/older/9.nft", "testdata/older/11.nft", "testdata/older/12.nft"}
 
 // An older table, as its library left it, gets what it lacks: the sets and the
 // elements of networks that came with later versions.

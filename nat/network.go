@@ -230,6 +230,43 @@ type Network struct {
 	// lacks the family, or another program has a table of that name, reports are flooded.
 	PortGroup uint32
 
+	// Flowtable has the kernel forward the established TCP and UDP flows of the boxes by its flowtable: those
+	// to the outside, through published ports and to other networks. From the second or third one on, their
+	// packets pass neither the rules nor the routing, which is faster. Flows end as without the option, with
+	// the network, the port or the policy that let them begin: what ends a flow deletes its entry of
+	// connection tracking, and the flowtable passes nothing without it.
+	//
+	// It needs Linux 6.4 to 6.18, or 7.2 and later, with the modules nf_flow_table_inet and nft_flow_offload.
+	// Older kernels do not end such flows, and those between lose packets to bridges. Elsewhere the network is
+	// errors.ErrUnsupported.
+	//
+	// What it costs:
+	//   - Rules, counters and accounting of other programs do not see the packets of a flow that is in the
+	//     flowtable, in any hook but the first ones of the ingress. A rule that another program adds is for new
+	//     flows only.
+	//   - Connection tracking does not check the sequence numbers of such a TCP connection any more.
+	//   - [NAT.ListFlows] has no State and no Timeout for the flow. It counts packets as before.
+	//   - Each change of a network or a guard takes all flows out of the flowtable. Each is back with its next
+	//     packet, if the rules still accept it.
+	//   - From Linux 7.2 on, the flow also passes by the bridge and its rules, and keeps the port and the MAC
+	//     address that its box had. If those change, its packets are lost.
+	//
+	// Not in the flowtable are flows between boxes of one network, those of the host itself, of IPsec, with IP
+	// options, and with a helper of connection tracking. Otherwise the kernel notices changes of routes and
+	// neighbours. The guards of ports and of sources have checked the first packets, and the flowtable takes
+	// only packets of the same link, addresses and ports.
+	//
+	// The flowtable takes packets from the links of the networks with the option, from other links with an
+	// address that is not link-local, and from Linux 7.2 on from the ports of the networks' bridges: from 150 of
+	// them at most, in this order. Before 7.2, a flow that has only one of its links there passes the rules in the
+	// other direction. From 7.2 on it passes them in both. Links that come later are taken in by the next change
+	// of a network or a guard, by [NAT.Sync] and by [NAT.Maintain].
+	//
+	// A table of the family inet does it, with the name of the NAT's and "/flowtable" behind. Its chain is behind
+	// all others of the hook forward. Where another program has a table of that name, the network is
+	// os.ErrExist. See Documentation/networking/nf_flowtable.rst in the kernel's source.
+	Flowtable bool
+
 	// ClampMSS limits the MSS of TCP connections from and to the network to what the route's MTU
 	// allows, for connections that pass the host. It is for paths that lose the ICMP messages of
 	// path MTU discovery.

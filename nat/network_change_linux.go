@@ -34,7 +34,24 @@ func (ch *networkTx) Committed(ctx context.Context) (bool, error) {
 	if err == nil {
 		err = ch.n.followNetwork(ctx, ch.c, b, ch.iface, have, ch.want)
 	}
-	return b.Len() == 0, err
+	if err != nil || b.Len() > 0 {
+		return false, err
+	}
+	all, err := ch.n.readItems(ctx, ch.c, setFlowtable)
+	if err != nil {
+		return false, err
+	}
+	p, err := ch.n.readFlowtable(ctx, ch.c)
+	return p.foreign || p.has(flowing(all)), err
+}
+
+// follow adds to the batch what follows from the items of the network, which it changes.
+func (ch *networkTx) follow(ctx context.Context, b *nft.Batch, have, want []item) error {
+	err := ch.n.followNetwork(ctx, ch.c, b, ch.iface, have, want)
+	if err == nil {
+		_, err = ch.n.flowNetwork(ctx, ch.c, b, ch.iface, want, &ch.plan.Plan, b.Len() > 0)
+	}
+	return err
 }
 
 // followNetwork adds to the batch what follows from the items of a network that change, and is shared with
@@ -51,7 +68,10 @@ func (n *NAT) putNetwork(ctx context.Context, op string, net Network, replace bo
 	tx := &putNetworkTx{replace: replace}
 	tx.iface = net.Interface
 	var err error
-	if tx.net, err = net.checked(); err != nil {
+	if tx.net, err = net.checked(); err == nil {
+		err = refuseFlowtable(net)
+	}
+	if err != nil {
 		return n.fail(op, tx.subject(), err)
 	}
 	tx.want = tx.net.items()
@@ -101,7 +121,7 @@ func (ch *putNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.Bat
 		return first, nil
 	}
 	changeItems(b, have, want)
-	if err := ch.n.followNetwork(ctx, ch.c, b, ch.iface, have, want); err != nil {
+	if err := ch.follow(ctx, b, have, want); err != nil {
 		return nil, err
 	}
 	ch.had = append(ch.had, ch.closing.items...)
@@ -155,7 +175,7 @@ func (ch *undoNetworkTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batc
 	}
 	b := nft.NewBatch(ch.n.table)
 	changeItems(b, slices.Concat(have, ch.policed), slices.Concat(ch.want, ch.gone))
-	if err := ch.n.followNetwork(ctx, ch.c, b, ch.iface, have, ch.want); err != nil {
+	if err := ch.follow(ctx, b, have, ch.want); err != nil {
 		return nil, err
 	}
 	if ch.reverted == nil {
@@ -197,7 +217,7 @@ func (ch *deleteNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.
 	}
 	b = nft.NewBatch(n.table)
 	changeItems(b, slices.Concat(ch.had, gone), nil)
-	if err := n.followNetwork(ctx, c, b, ch.iface, ch.had, nil); err != nil {
+	if err := ch.follow(ctx, b, ch.had, nil); err != nil {
 		return nil, err
 	}
 	ch.plan.record(b)

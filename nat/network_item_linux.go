@@ -44,6 +44,9 @@ func (n Network) items() []item {
 	if n.PortGroup != 0 {
 		add(setPortGroup, nft.Element{Key: key, Data: host32(n.PortGroup)})
 	}
+	if n.Flowtable {
+		add(setFlowtable, nft.Element{Key: key})
+	}
 	if n.Random {
 		add("random_ports", nft.Element{Key: key})
 	}
@@ -130,7 +133,7 @@ var pinholeSets = []string{families[0].route, families[0].echo, families[1].rout
 // perInterface are the sets keyed by one interface name that a network may have
 // an element in; "ifs", which has all, is the first.
 var perInterface = []string{
-	"ifs", "closed", "internal", "isolated", "foreign", "mss", "mss_size", "random_ports", "strict", setPortGroup,
+	"ifs", "closed", "internal", "isolated", "foreign", "mss", "mss_size", "random_ports", "strict", setPortGroup, setFlowtable,
 	"masq4", "masq6", "snat4", "snat6", "translated4", "translated6",
 }
 

@@ -20,7 +20,7 @@ const finishTimeout = 30 * time.Second
 //
 // Errors: os.ErrExist if the interface has a network already, or a subnet overlaps one of another
 // network, which the error names; os.ErrInvalid for bad input; errors.ErrUnsupported for an IPv6
-// subnet on a kernel without IPv6; syscall.EROFS for an IPv6 subnet where /proc/sys is read-only.
+// subnet on a kernel without IPv6, and for Flowtable on one without usable flowtables; syscall.EROFS for an IPv6 subnet where /proc/sys is read-only.
 func (n *NAT) AddNetwork(ctx context.Context, net Network) error {
 	return n.putNetwork(ctx, "nat.AddNetwork", net, false)
 }

@@ -176,6 +176,8 @@ func (s *NetworkState) option(it item) {
 		if len(it.elem.Data) == 4 {
 			s.PortGroup = binary.NativeEndian.Uint32(it.elem.Data)
 		}
+	case setFlowtable:
+		s.Flowtable = true
 	case "strict":
 		s.Strict = true
 	case "random_ports":

@@ -29,7 +29,7 @@ import (
 // setting that was not written is not recorded in the table. The next Sync tries both again.
 //
 // Errors: os.ErrExist if a port of an owner that [State.Owners] excludes conflicts, or the table is
-// not ours; os.ErrInvalid for a bad state.
+// not ours; os.ErrInvalid for a bad state; errors.ErrUnsupported as [NAT.AddNetwork] has it.
 func (n *NAT) Sync(ctx context.Context, desired State) error {
 	_, err := n.sync(ctx, desired)
 	return err
@@ -39,6 +39,11 @@ func (n *NAT) Sync(ctx context.Context, desired State) error {
 func (n *NAT) sync(ctx context.Context, desired State) (bool, error) {
 	const op = "nat.Sync"
 	nets, subject, err := desired.check()
+	for _, net := range nets {
+		if err == nil {
+			subject, err = "network "+net.Interface, refuseFlowtable(net)
+		}
+	}
 	if err != nil {
 		return false, n.fail(op, subject, err)
 	}
@@ -65,6 +70,7 @@ type syncTx struct {
 	policies policyPart
 	guards   guardPart
 	quiet    quietPart
+	flow     flowPart
 
 	rebuilt bool // the table is rebuilt
 	differs bool // the table differs from the state
@@ -140,7 +146,11 @@ func (s *syncTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error
 	}
 	s.rebuilt = !whole
 	b := s.batch(there, whole)
+	before := b.Len()
 	if err := s.guards.change(b, whole); err != nil {
+		return nil, err
+	}
+	if err := s.flowSync(ctx, b, !whole || b.Len() > before); err != nil {
 		return nil, err
 	}
 	s.n.changeQuiet(b, s.quiet, s.want)
@@ -241,6 +251,9 @@ func (s *syncTx) read(ctx context.Context) (there, whole bool, err error) {
 	if s.quiet, err = s.n.readQuiet(ctx, s.c); err != nil {
 		return false, false, err
 	}
+	if s.flow, err = s.n.readFlowtable(ctx, s.c); err != nil {
+		return false, false, err
+	}
 	comment, err := s.c.TableComment(ctx, table)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -316,7 +329,7 @@ func (s *syncTx) Committed(ctx context.Context) (bool, error) {
 		err = now.guards.change(b, whole)
 	}
 	s.n.changeQuiet(b, now.quiet, s.want)
-	return whole && b.Len() == 0 && now.match.complete(), err
+	return whole && b.Len() == 0 && now.match.complete() && (now.flow.foreign || now.flow.has(flowing(s.want))), err
 }
 
 // flush ends the flows that contradict the table: those of ports and networks that changed, or all.

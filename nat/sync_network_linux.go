@@ -51,7 +51,7 @@ func (s *syncTx) wantNetworks(ctx context.Context) error {
 	s.want = append(s.want, cover...)
 	r := recordsOf(s.want)
 	s.plan = new(plan)
-	if len(s.nets)+len(r.items) == 0 {
+	if len(s.nets)+len(r.items)+len(flowing(s.want)) == 0 {
 		return nil
 	}
 	if s.plan, err = s.n.planLinks(ctx, s.c, r, s.nets...); err != nil {

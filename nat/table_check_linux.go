@@ -47,6 +47,9 @@ func Check(ctx context.Context, ns *netns.NS, name string, state State) error {
 			if err == nil {
 				err = n.checkQuiet(ctx, c, nets)
 			}
+			if err == nil {
+				err = n.checkFlowtable(ctx, c, nets)
+			}
 			return err
 		})
 	}
@@ -77,6 +80,11 @@ func (n *NAT) checkRules(ctx context.Context, c nft.Conn) error {
 // checkLeft returns the error of a missing table, which is another one where a bridge table that belongs
 // to it is left.
 func (n *NAT) checkLeft(ctx context.Context, c nft.Conn, missing error) error {
+	if p, err := n.readFlowtable(ctx, c); err != nil {
+		return err
+	} else if p.there {
+		return fmt.Errorf("%w: only the table inet %s is left of it (Sync and Delete remove that)", ErrDamaged, n.flowTable())
+	}
 	for _, table := range []string{n.table, n.quietTable()} {
 		comment, err := c.In(unix.NFPROTO_BRIDGE).TableComment(ctx, table)
 		if err == nil {

@@ -14,6 +14,9 @@ import (
 // setPortGroup has the link group of the ports of a network's bridge. No rule of the inet table reads it.
 const setPortGroup = "port_group"
 
+// setFlowtable has the networks with the option Flowtable. No rule of the inet table reads it.
+const setFlowtable = "fast"
+
 // kind is what the elements of a set are about.
 type kind int
 

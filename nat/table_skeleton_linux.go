@@ -14,7 +14,7 @@ import (
 // changes with every change of a set, chain or rule.
 const (
 	commentPrefix   = "boxwire skeleton"
-	skeletonVersion = 12
+	skeletonVersion = 13
 )
 
 var skeletonComment = fmt.Sprint(commentPrefix, " ", skeletonVersion)
@@ -90,6 +90,7 @@ func skeletonSets() []nft.Set {
 		{Name: "mss", Key: f(typeIfname)},
 		{Name: "mss_size", Key: f(typeIfname), Data: f(typeMSS), Typeof: typeofMSS},
 		{Name: setPortGroup, Key: f(typeIfname), Data: f(typeGroup)},
+		{Name: setFlowtable, Key: f(typeIfname)},
 		{Name: "lo_ok", Key: f(typeIfname)},
 		{Name: "localnet", Key: f(typeIfname)},
 		{Name: "listed", Key: f(typeProto, typePort), Interval: true},

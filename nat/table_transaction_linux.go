@@ -94,17 +94,17 @@ func (n *NAT) run(ctx context.Context, c nft.Conn, tx transaction) error {
 }
 
 // commit commits a batch of a transaction. If a grant that the batch deletes runs out after it was
-// read, the kernel refuses the batch, and it is built again. So it is, without the table of the family
-// bridge that drops reports, where the kernel lacks that.
+// read, the kernel refuses the batch, and it is built again. So it is if a link goes that the flowtable
+// would have, and where the kernel lacks the family bridge, without the table there that drops reports.
 func (n *NAT) commit(ctx context.Context, c nft.Conn, tx transaction) error {
 	for began := time.Now(); ; {
 		err := c.Sized(&n.elements).Commit(ctx, n.table, tx)
 		switch {
 		case n.lacksBridge(err):
-		case err == nil || !isExpired(err):
-			return err
+		case err == nil || !isExpired(err) && !lacksLink(err):
+			return namesFlowtable(err)
 		case time.Since(began) > finishTimeout:
-			return fmt.Errorf("%w: grants run out all the while", nft.ErrBusy)
+			return fmt.Errorf("%w: grants run out or links go all the while", nft.ErrBusy)
 		}
 	}
 }

@@ -61,8 +61,9 @@ const (
 
 // Bits of the status (linux/netfilter/nf_conntrack_common.h).
 const (
-	statusSeenReply = 1 << 1 // IPS_SEEN_REPLY
-	statusDstNAT    = 1 << 5 // IPS_DST_NAT
+	statusSeenReply = 1 << 1  // IPS_SEEN_REPLY
+	statusDstNAT    = 1 << 5  // IPS_DST_NAT
+	statusOffload   = 1 << 14 // IPS_OFFLOAD
 )
 
 func msgType(msg uint16) uint16 { return unix.NFNL_SUBSYS_CTNETLINK<<8 | msg }

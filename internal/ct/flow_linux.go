@@ -42,3 +42,7 @@ func (f *Flow) v6() bool { return f.Orig.Src.Addr().Is6() }
 
 // Answered says whether packets went by in both directions.
 func (f *Flow) Answered() bool { return f.Status&statusSeenReply != 0 }
+
+// Offloaded says whether the flow is in a flowtable. The kernel then reports neither its state nor its
+// timeout.
+func (f *Flow) Offloaded() bool { return f.Status&statusOffload != 0 }

@@ -80,7 +80,7 @@ func (t Table) Delete(ctx context.Context, flows ...Flow) (int, error) {
 	n := len(reqs)
 	err := t.nl.ExecAll(ctx, reqs, func(_ int, e *nl.Error) bool {
 		n--
-		return errors.Is(e, os.ErrNotExist) || errors.Is(e, unix.EBUSY) // EBUSY: offloaded to a flowtable, before 6.3
+		return errors.Is(e, os.ErrNotExist) || errors.Is(e, unix.EBUSY) // EBUSY: in a flowtable, before 6.4 and some stable releases
 	}, nil)
 	var many *nl.ExecError
 	switch {

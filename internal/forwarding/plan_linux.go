@@ -21,6 +21,14 @@ type Plan struct {
 	New     []Change        // those among them that were not recorded before
 	Bridges []string        // bridges among the links that did not forward
 	Links   map[string]bool // the links that exist
+	Routed  map[string]int  // those that packets for the networks come in by or leave by, with their indexes
+	Ports   map[string]Port // the ports of bridges
+}
+
+// Port is a port of a bridge.
+type Port struct {
+	Index  int
+	Master int // the index of the bridge
 }
 
 // Options are the options of [Make].
@@ -138,9 +146,15 @@ func switchedOn(ctx context.Context, ns *netns.NS) (bool, error) {
 
 // finish returns the plan.
 func (p *planning) finish() *Plan {
-	p.plan.Links = make(map[string]bool, len(p.links))
+	p.plan.Links, p.plan.Routed, p.plan.Ports = make(map[string]bool, len(p.links)), make(map[string]int), make(map[string]Port)
 	for _, l := range p.links {
 		p.plan.Links[l.Name] = true
+		if p.forwards(&l) && !l.IsPort() {
+			p.plan.Routed[l.Name] = l.Index
+		}
+		if l.PortKind == "bridge" {
+			p.plan.Ports[l.Name] = Port{l.Index, l.Master}
+		}
 		if l.Kind == "bridge" && p.startsToForward(l.Name) {
 			p.plan.Bridges = append(p.plan.Bridges, l.Name)
 		}
