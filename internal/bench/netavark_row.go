@@ -164,6 +164,11 @@ func pluggedByNetavark(ctx context.Context, c *course) (pluggable, error) {
 	return pluggable{call("setup"), call("teardown")}, err
 }
 
+// boxNetwork is the boxes' network.
+func boxNetwork() nat.Network {
+	return nat.Network{Interface: bridgeName, Masquerade: true, Subnets: []netip.Prefix{netip.MustParsePrefix("10.88.0.0/16")}}
+}
+
 // openTable opens a table with the boxes' network.
 func (c *course) openTable(ctx context.Context) (*nat.NAT, error) {
 	gw, err := nat.Open(ctx, c.host, nat.Options{})
@@ -171,5 +176,5 @@ func (c *course) openTable(ctx context.Context) (*nat.NAT, error) {
 		return nil, err
 	}
 	c.ends = append(c.ends, gw.Close)
-	return gw, gw.AddNetwork(ctx, nat.Network{Interface: bridgeName, Masquerade: true, Subnets: []netip.Prefix{netip.MustParsePrefix("10.88.0.0/16")}})
+	return gw, gw.AddNetwork(ctx, boxNetwork())
 }

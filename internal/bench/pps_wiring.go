@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -22,9 +23,15 @@ const (
 	nameReference   = "CNI's bridge + portmap"
 )
 
+// nameFlowtable is the library's network whose flows the kernel's flowtable forwards.
+const nameFlowtable = "boxwire, flowtable"
+
 // wirings are the contenders of a way. A wiring that does no more than another does for the way is left out.
 func wirings(way ppsWay) []wiring {
 	all := []wiring{{nameBoxwire, false, wireBoxwire}}
+	if way != toSibling { // which passes the bridge
+		all = append(all, wiring{nameFlowtable, false, wireFlowtable})
+	}
 	if way != toPublished { // which needs a rule
 		all = append(all, wiring{nameRouted, false, wireRouted})
 	}
@@ -41,6 +48,25 @@ func wireBoxwire(ctx context.Context, c *course) error {
 	udp := extra
 	udp.Proto = nat.UDP
 	return c.publish(ctx, extra, udp)
+}
+
+func wireFlowtable(ctx context.Context, c *course) error {
+	if err := wireBoxwire(ctx, c); err != nil {
+		return err
+	}
+	gw, err := nat.Open(ctx, c.host, nat.Options{NoReserve: true})
+	if err != nil {
+		return err
+	}
+	c.ends = append(c.ends, gw.Close)
+	net := boxNetwork()
+	net.Flowtable = true
+	if err := gw.SetNetwork(ctx, net); errors.Is(err, errors.ErrUnsupported) {
+		return kernelLacks("flowtables that can be used (CONFIG_NF_FLOW_TABLE_INET and CONFIG_NFT_FLOW_OFFLOAD; Linux 6.4 to 6.18, or 7.2)")
+	} else if err != nil {
+		return err
+	}
+	return nil
 }
 
 // publish opens a table with the boxes' network, and publishes ports.
