@@ -24,7 +24,7 @@ func flowNetwork(i byte, on bool) Network {
 }
 
 // needFlowtable skips the test where the kernel refuses the option.
-func needFlowtable(t *testing.T) {
+func needFlowtable(t testing.TB) {
 	t.Helper()
 	err := open(t, netnstest.New(t)).AddNetwork(t.Context(), flowNetwork(0, true))
 	testutil.NeedKernel(t, 6, 4, "flowtables that end (CONFIG_NF_FLOW_TABLE_INET and CONFIG_NFT_FLOW_OFFLOAD)", err)

@@ -65,7 +65,7 @@ func bothFamilies(four, six string) []netip.Prefix {
 }
 
 // wire is a topology without a table. It has both families, so a test without IPv6 is skipped.
-func wire(t *testing.T) topology {
+func wire(t testing.TB) topology {
 	t.Helper()
 	netnstest.NeedIPv6(t)
 	s := topology{
@@ -126,7 +126,7 @@ func wire(t *testing.T) topology {
 }
 
 // ip runs the lines as commands of ip.
-func ip(t *testing.T, ns *netns.NS, lines string) {
+func ip(t testing.TB, ns *netns.NS, lines string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "batch")
 	if err := os.WriteFile(file, []byte(ipv6.Lines(lines)+"\n"), 0o644); err != nil {
@@ -137,7 +137,7 @@ func ip(t *testing.T, ns *netns.NS, lines string) {
 
 // standIn starts a process in ns, which ip takes for a namespace without a name,
 // and returns its number. It ends with the test.
-func standIn(t *testing.T, ns *netns.NS) int {
+func standIn(t testing.TB, ns *netns.NS) int {
 	t.Helper()
 	cmd, err := netns.Do(t.Context(), ns, func(context.Context) (*exec.Cmd, error) {
 		cmd := exec.Command("/proc/self/exe")

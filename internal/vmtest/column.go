@@ -99,6 +99,9 @@ func (c *column) end(ctx context.Context, job, status int, over bool) {
 		word = "FAIL"
 	}
 	c.printf("%s  %s  %s  %.1f s", word, c.jobs[job].Name, r, r.took.Seconds())
+	for _, line := range r.figures {
+		c.printf("%s", line)
+	}
 	if r.ok() || c.verbose {
 		return
 	}

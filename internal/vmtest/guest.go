@@ -29,7 +29,7 @@ func makeJobs(packages []testPackage, o options) []protocol.Job {
 			Dir:  path.Join("/src", p.name),
 			Args: []string{
 				"/tests/" + filepath.Base(p.binary), "-test.v=test2json", "-test.short", "-test.paniconexit0",
-				"-test.timeout=" + jobTimeout.String(), "-test.run=" + o.run,
+				"-test.timeout=" + jobTimeout.String(), "-test.run=" + o.run, "-test.bench=" + o.bench,
 			},
 			Env: []string{
 				"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LC_ALL=C",

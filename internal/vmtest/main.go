@@ -14,6 +14,9 @@
 // off,disabled does the one beside the other. A test that needs IPv6 is skipped
 // then, and has to say so.
 //
+// With -bench, the guests run benchmarks, too. Their processors are emulated, so that
+// only what is compared within one run means anything.
+//
 // With -again, what fails is run once more in a guest that has the machine for
 // itself; the table says what passed only then.
 //
@@ -42,6 +45,7 @@ import (
 type options struct {
 	kernels  []string
 	run      string
+	bench    string
 	ipv6     []string // of ipv6Modes
 	root     bool
 	user     bool
@@ -83,6 +87,7 @@ func parseOptions(args []string) (options, error) {
 	flags := flag.NewFlagSet("vmtest", flag.ContinueOnError)
 	kernels := flags.String("kernel", "5.10,6.1,6.12,7.2", "the `kernels` to test on")
 	flags.StringVar(&o.run, "run", "", "run only the tests that match `regexp`")
+	flags.StringVar(&o.bench, "bench", "", "run the benchmarks that match `regexp`, too, and print what they report")
 	modes := flags.String("ipv6", "on", "boot with IPv6 `on`, off or disabled, or with several of them")
 	flags.BoolVar(&o.root, "root", true, "run the tests as root")
 	flags.BoolVar(&o.user, "user", false, "run the tests as a normal user, too")
@@ -109,9 +114,11 @@ func parseOptions(args []string) (options, error) {
 	if o.parallel < 1 {
 		return o, fmt.Errorf("-parallel %d: at least one guest has to run", o.parallel)
 	}
-	for part := range strings.SplitSeq(o.run, "/") {
-		if _, err := regexp.Compile(part); err != nil {
-			return o, fmt.Errorf("-run %s: %w", o.run, err)
+	for name, pattern := range map[string]string{"run": o.run, "bench": o.bench} {
+		for part := range strings.SplitSeq(pattern, "/") {
+			if _, err := regexp.Compile(part); err != nil {
+				return o, fmt.Errorf("-%s %s: %w", name, pattern, err)
+			}
 		}
 	}
 	return o, nil

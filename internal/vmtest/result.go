@@ -32,6 +32,7 @@ type result struct {
 	unfounded        []string           // of them, those that the kernel does not account for
 	output           map[string]string  // what each test wrote; "" for the package
 	seconds          map[string]float64 // that each test without those above it took
+	figures          []string           // the lines of benchmarks
 	status           int                // of the test binary
 	over             bool               // the binary has ended
 	took             time.Duration
@@ -101,6 +102,10 @@ func collect(events io.Reader, j judge) (*result, error) {
 			r.reasons[name] = reason(r.output[name])
 			if !j.founded(r.reasons[name]) {
 				r.unfounded = append(r.unfounded, name)
+			}
+		case ended[name] == "" && strings.HasPrefix(name, "Benchmark"): // its line is its end
+			if lines := strings.TrimSpace(plain(r.output[name])); strings.Contains(lines, "ns/op") {
+				r.figures = append(r.figures, lines[strings.LastIndex(lines, "\n")+1:])
 			}
 		case ended[name] == "":
 			r.unfinished = append(r.unfinished, name)

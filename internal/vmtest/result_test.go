@@ -57,6 +57,32 @@ func TestResultsAreCounted(t *testing.T) {
 	}
 }
 
+// A benchmark ends with its line. One that fails counts as a test does.
+func TestBenchmarksAreNoUnfinishedTests(t *testing.T) {
+	t.Parallel()
+	r, err := parse(t.Context(), strings.NewReader(raw(`goos: linux
+§=== RUN   BenchmarkPackets
+BenchmarkPackets
+§=== RUN   BenchmarkPackets/short
+BenchmarkPackets/short
+BenchmarkPackets/short-2   	     235	   4866667 ns/op	         1.293 rules/bare
+§=== RUN   BenchmarkBroken
+BenchmarkBroken
+    x_test.go:12: no answer
+§--- FAIL: BenchmarkBroken
+§FAIL
+`)), judge{release: "6.12.0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.unfinished) > 0 || fmt.Sprint(r.failed) != "[BenchmarkBroken]" {
+		t.Errorf("unfinished %v, failed %v", r.unfinished, r.failed)
+	}
+	if len(r.figures) != 1 || !strings.HasPrefix(r.figures[0], "BenchmarkPackets/short-2") || !strings.HasSuffix(r.figures[0], "rules/bare") {
+		t.Errorf("figures %q", r.figures)
+	}
+}
+
 func TestSkipWithoutNeedIsAFailure(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
