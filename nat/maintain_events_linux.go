@@ -161,8 +161,8 @@ func (k *maintainer) links(known map[int]string) func(nl.Message) {
 			return
 		}
 		l, err := rtnl.DecodeLink(m.Body)
-		if err != nil || l.IsLoopback() {
-			return
+		if err != nil || l.IsLoopback() || m.Type == unix.RTM_NEWLINK && m.Body[0] == unix.AF_BRIDGE {
+			return // the bridge's view of a port (br_ifinfo_notify) does not say that it is one
 		}
 		if m.Type == unix.RTM_NEWLINK && k.guarding.Load() && macs[l.Name] != l.MAC.String() {
 			macs[l.Name] = l.MAC.String()
