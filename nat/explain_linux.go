@@ -14,7 +14,6 @@ import (
 	"github.com/boxwire/boxwire/internal/refuse"
 	"github.com/boxwire/boxwire/internal/rtnl"
 	"github.com/boxwire/boxwire/internal/trace"
-	"golang.org/x/sys/unix"
 )
 
 // Explain looks for reasons why a published port does not answer. It needs the Proto and Host of
@@ -105,10 +104,9 @@ func (d *diagnosis) add(kind CauseKind, certain bool, subject, format string, ar
 	d.causes = append(d.causes, Cause{Kind: kind, Subject: subject, Text: fmt.Sprintf(format, args...), Certain: certain})
 }
 
-// isOwn reports whether a table is this one.
-func (d *diagnosis) isOwn(family byte, table string) bool {
-	return family == unix.NFPROTO_INET && table == d.n.table
-}
+// isOwn reports whether a table is this one, or follows from it. The chain that adds flows to the flowtable
+// drops nothing.
+func (d *diagnosis) isOwn(family byte, table string) bool { return d.n.isPart(family, table) }
 
 // lookAtTable finds out whether the port is published, and for which box.
 func (d *diagnosis) lookAtTable(ctx context.Context) error {

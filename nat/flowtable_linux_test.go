@@ -227,7 +227,9 @@ func TestFlowtableFollowsTheNetworks(t *testing.T) {
 	if err := Check(ctx, ns, "", State{}); !errors.Is(err, ErrDamaged) {
 		t.Errorf("of the table, that of the flowtable alone is left: %v", err)
 	}
-	must(open(t, ns).Delete(ctx))
+	gw = open(t, ns)
+	hasFlowtable(t, ns)
+	must(gw.Delete(ctx))
 	if got := testutil.Run(t, ns, "nft", "list", "ruleset"); got != "" {
 		t.Errorf("deleted, there is %s", got)
 	}
@@ -242,6 +244,19 @@ func TestFlowtableFollowsTheNetworks(t *testing.T) {
 		}
 	}
 	must(other.AddNetwork(ctx, flowNetwork(0, false)))
+	must(other.Delete(ctx))
+	if got := testutil.Run(t, fresh, "nft", "list", "ruleset"); got != theirs {
+		t.Errorf("another program's table is now %s", got)
+	}
+	testutil.Run(t, fresh, "nft", "delete table inet boxwire/flowtable")
+	other = open(t, fresh)
+	must(other.AddNetwork(ctx, flowNetwork(0, true)))
+	testutil.Run(t, fresh, "nft", "delete table inet boxwire/flowtable; "+theirs)
+	state = State{Networks: []Network{flowNetwork(0, true)}}
+	if err := Check(ctx, fresh, "", state); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "another program") {
+		t.Errorf("with another program's table instead, Check says %v", err)
+	}
+	must(other.DeleteNetwork(ctx, "br0"))
 	must(other.Delete(ctx))
 	if got := testutil.Run(t, fresh, "nft", "list", "ruleset"); got != theirs {
 		t.Errorf("another program's table is now %s", got)

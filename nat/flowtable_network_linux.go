@@ -6,44 +6,41 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/boxwire/boxwire/internal/forwarding"
 	"github.com/boxwire/boxwire/internal/nft"
 )
 
 // flowNetwork adds to the batch what follows for the table from the items of a network that change.
-// Without an iface it is about links or guards. With renew the table is made anew. added says that it gets
-// a device.
-func (n *NAT) flowNetwork(ctx context.Context, c nft.Conn, b *nft.Batch, iface string, want []item, plan *forwarding.Plan, renew bool) (added bool, err error) {
+// Without an iface it is about links or guards. Without a plan it makes one. With renew the table is made
+// anew. added are the devices that it gets.
+func (n *NAT) flowNetwork(ctx context.Context, c nft.Conn, b *nft.Batch, iface string, want []item, p *plan, renew bool) (added []string, err error) {
 	had, err := n.readItems(ctx, c, setFlowtable)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	others := slices.DeleteFunc(slices.Clone(had), func(it item) bool { return it.network() == iface })
 	networks := flowing(append(others, want...))
 	if len(had)+len(networks) == 0 {
-		return false, nil
+		return nil, nil
 	}
-	p, err := n.readFlowtable(ctx, c)
+	now, err := n.readFlowtable(ctx, c)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	devices, err := n.flowDevices(ctx, plan, networks)
+	if p == nil {
+		if p, err = n.plan(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	devices, err := n.flowDevices(ctx, &p.Plan, networks)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	return len(without(devices, p.devices)) > 0, n.changeFlowtable(b, p, networks, devices, renew)
+	return without(devices, now.devices), n.changeFlowtable(b, now, networks, devices, renew)
 }
 
 // flowGuards adds to the batch what follows for the table from a change of guards. The ports may be new.
 func (n *NAT) flowGuards(ctx context.Context, c nft.Conn, b *nft.Batch) error {
-	if some, err := n.readItems(ctx, c, setFlowtable); err != nil || len(some) == 0 {
-		return err
-	}
-	p, err := n.plan(ctx, c)
-	if err != nil {
-		return err
-	}
-	_, err = n.flowNetwork(ctx, c, b, "", nil, &p.Plan, true)
+	_, err := n.flowNetwork(ctx, c, b, "", nil, nil, true)
 	return err
 }
 
@@ -75,6 +72,8 @@ func (n *NAT) checkFlowtable(ctx context.Context, c nft.Conn, nets []Network) er
 	switch {
 	case err != nil, !p.there && len(want) == 0:
 		return err
+	case p.foreign:
+		return fmt.Errorf("%w: another program, or a newer version of this library, has the table inet %s", ErrDamaged, n.flowTable())
 	case !p.there:
 		return fmt.Errorf("%w: there is no table inet %s", ErrDamaged, n.flowTable())
 	case !p.whole:

@@ -151,18 +151,20 @@ func (k *maintainer) links(known map[int]string) func(nl.Message) {
 	macs := make(map[string]string) // by name
 	ports := make(map[int]int)      // with the flowtable, the masters of ports
 	return func(m nl.Message) {
-		if m.Type == unix.RTM_NEWNETCONF && (switchedOff(m.Body) || madeRouter(m.Body)) {
-			k.noteForwarding()
-		}
-		if (m.Type == unix.RTM_NEWADDR || m.Type == unix.RTM_DELADDR) && k.flowing.Load() {
+		switch m.Type {
+		case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		case unix.RTM_NEWNETCONF:
+			k.settings(m.Body)
+			return
+		case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 			k.address(m.Body)
-		}
-		if m.Type != unix.RTM_NEWLINK && m.Type != unix.RTM_DELLINK {
+			return
+		default:
 			return
 		}
 		l, err := rtnl.DecodeLink(m.Body)
-		if err != nil || l.IsLoopback() {
-			return
+		if err != nil || l.IsLoopback() || m.Type == unix.RTM_NEWLINK && m.Body[0] == unix.AF_BRIDGE {
+			return // the bridge's view of a port (br_ifinfo_notify) does not say that it is one
 		}
 		if m.Type == unix.RTM_NEWLINK && k.guarding.Load() && macs[l.Name] != l.MAC.String() {
 			macs[l.Name] = l.MAC.String()
@@ -191,8 +193,18 @@ func (k *maintainer) links(known map[int]string) func(nl.Message) {
 	}
 }
 
-// address notes that a link may lead elsewhere now, or does not any more.
+// settings notes that a link may have stopped forwarding, or forwards for the whole machine.
+func (k *maintainer) settings(body []byte) {
+	if switchedOff(body) || madeRouter(body) {
+		k.noteForwarding()
+	}
+}
+
+// address notes with the flowtable that a link may lead elsewhere now, or does not any more.
 func (k *maintainer) address(body []byte) {
+	if !k.flowing.Load() {
+		return
+	}
 	if a, err := rtnl.DecodeAddr(body); err == nil && leadsElsewhere(a) {
 		k.note(func(t *todo) {
 			if t.links = true; !t.table && !t.open && t.repair == (Repair{}) {

@@ -37,10 +37,11 @@ const lookAgain = 5 * time.Second
 // that maintains a contradicting state does, they slow down to two in a second.
 //
 // Maintain also makes links forward that appear later: the interface of a network, and new links to
-// the outside. With [Network.Flowtable], the flowtable gets these, and loses those that become ports. A guarded port that appears later, or gets another MAC address, passes IP from then
-// on. When another program switches forwarding off, Maintain switches it on again. When one makes the
-// host a router, the links' records go, as [NAT.AddNetwork] says. The kernel reports no change of
-// route_localnet, so that is read every few seconds.
+// the outside. With [Network.Flowtable], the flowtable gets these, and loses those that become ports. A
+// guarded port that appears later, or gets another MAC address, passes IP from then on. When another
+// program switches forwarding off, Maintain switches it on again. When one makes the host a router, the
+// links' records go, as [NAT.AddNetwork] says. The kernel reports no change of route_localnet, so that
+// is read every few seconds.
 //
 // The first Repair is [ReasonStarted]. The body of the loop should be short, because no repair runs
 // meanwhile. A failed repair is an error with its reason, and is tried again after a pause if the

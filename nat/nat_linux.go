@@ -71,7 +71,7 @@ func (tx *installTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, e
 	if errors.Is(err, os.ErrNotExist) {
 		b := skeleton(n.table, false, false)
 		addItems(b, n.loopbackItems(nil))
-		return b, nil
+		return b, n.deleteFlowtable(ctx, tx.c, b) // one that is left has networks that are gone
 	}
 	if err != nil || len(n.loopback) == 0 {
 		return nil, err // there already, or not ours

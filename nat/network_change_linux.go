@@ -42,14 +42,15 @@ func (ch *networkTx) Committed(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	p, err := ch.n.readFlowtable(ctx, ch.c)
-	return p.foreign || p.has(flowing(all)), err
+	return p.has(flowing(all)), err
 }
 
-// follow adds to the batch what follows from the items of the network, which it changes.
-func (ch *networkTx) follow(ctx context.Context, b *nft.Batch, have, want []item) error {
+// follow adds to the batch what follows from the items of the network, which it changes. p is a plan of
+// now; without one it makes its own.
+func (ch *networkTx) follow(ctx context.Context, b *nft.Batch, have, want []item, p *plan) error {
 	err := ch.n.followNetwork(ctx, ch.c, b, ch.iface, have, want)
 	if err == nil {
-		_, err = ch.n.flowNetwork(ctx, ch.c, b, ch.iface, want, &ch.plan.Plan, b.Len() > 0)
+		_, err = ch.n.flowNetwork(ctx, ch.c, b, ch.iface, want, p, b.Len() > 0)
 	}
 	return err
 }
@@ -121,7 +122,7 @@ func (ch *putNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.Bat
 		return first, nil
 	}
 	changeItems(b, have, want)
-	if err := ch.follow(ctx, b, have, want); err != nil {
+	if err := ch.follow(ctx, b, have, want, ch.plan); err != nil {
 		return nil, err
 	}
 	ch.had = append(ch.had, ch.closing.items...)
@@ -175,7 +176,8 @@ func (ch *undoNetworkTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batc
 	}
 	b := nft.NewBatch(ch.n.table)
 	changeItems(b, slices.Concat(have, ch.policed), slices.Concat(ch.want, ch.gone))
-	if err := ch.follow(ctx, b, have, ch.want); err != nil {
+	// The plan of the change may have links that have gone since.
+	if err := ch.follow(ctx, b, have, ch.want, nil); err != nil {
 		return nil, err
 	}
 	if ch.reverted == nil {
@@ -217,7 +219,7 @@ func (ch *deleteNetworkTx) Build(ctx context.Context, _ []*nft.Element) (b *nft.
 	}
 	b = nft.NewBatch(n.table)
 	changeItems(b, slices.Concat(ch.had, gone), nil)
-	if err := ch.follow(ctx, b, ch.had, nil); err != nil {
+	if err := ch.follow(ctx, b, ch.had, nil, ch.plan); err != nil {
 		return nil, err
 	}
 	ch.plan.record(b)

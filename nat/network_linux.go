@@ -19,8 +19,9 @@ const finishTimeout = 30 * time.Second
 // and that the network would not let begin end.
 //
 // Errors: os.ErrExist if the interface has a network already, or a subnet overlaps one of another
-// network, which the error names; os.ErrInvalid for bad input; errors.ErrUnsupported for an IPv6
-// subnet on a kernel without IPv6, and for Flowtable on one without usable flowtables; syscall.EROFS for an IPv6 subnet where /proc/sys is read-only.
+// network, which the error names, or another program has the table that Flowtable needs; os.ErrInvalid
+// for bad input; errors.ErrUnsupported for an IPv6 subnet on a kernel without IPv6, and for Flowtable on
+// one without usable flowtables; syscall.EROFS for an IPv6 subnet where /proc/sys is read-only.
 func (n *NAT) AddNetwork(ctx context.Context, net Network) error {
 	return n.putNetwork(ctx, "nat.AddNetwork", net, false)
 }

@@ -329,7 +329,7 @@ func (s *syncTx) Committed(ctx context.Context) (bool, error) {
 		err = now.guards.change(b, whole)
 	}
 	s.n.changeQuiet(b, now.quiet, s.want)
-	return whole && b.Len() == 0 && now.match.complete() && (now.flow.foreign || now.flow.has(flowing(s.want))), err
+	return whole && b.Len() == 0 && now.match.complete() && now.flow.has(flowing(s.want)), err
 }
 
 // flush ends the flows that contradict the table: those of ports and networks that changed, or all.

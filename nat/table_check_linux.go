@@ -18,7 +18,7 @@ import (
 // ports, and changes nothing. The name "" is "boxwire".
 //
 // Errors: os.ErrNotExist for a missing table; [ErrDamaged] for a table whose rules another program
-// changed, that lacks something of the state, that only a part in the family bridge is left of, or that
+// changed, that lacks something of the state, that only a table beside it is left of, or that
 // an older version of this library installed;
 // os.ErrExist for a table that is not ours, or of a newer version; os.ErrInvalid for bad input. The
 // error of a damaged table names what is wrong.
@@ -77,13 +77,13 @@ func (n *NAT) checkRules(ctx context.Context, c nft.Conn) error {
 	return err
 }
 
-// checkLeft returns the error of a missing table, which is another one where a bridge table that belongs
-// to it is left.
+// checkLeft returns the error of a missing table, which is another one where a table that follows from it is
+// left.
 func (n *NAT) checkLeft(ctx context.Context, c nft.Conn, missing error) error {
 	if p, err := n.readFlowtable(ctx, c); err != nil {
 		return err
 	} else if p.there {
-		return fmt.Errorf("%w: only the table inet %s is left of it (Sync and Delete remove that)", ErrDamaged, n.flowTable())
+		return fmt.Errorf("%w: only the table inet %s is left of it (Open removes that)", ErrDamaged, n.flowTable())
 	}
 	for _, table := range []string{n.table, n.quietTable()} {
 		comment, err := c.In(unix.NFPROTO_BRIDGE).TableComment(ctx, table)
