@@ -17,7 +17,7 @@ import (
 )
 
 // What [Network.Flowtable] asks for is done by an inet table of its own. The networks with the option
-// are recorded in the set fast of the table of the NAT, and the other one follows from them: a
+// are recorded in the set flowing of the table of the NAT, and the other one follows from them: a
 // flowtable with its devices, sets of the networks, and a chain that adds flows. It is there while a
 // network has the option.
 //

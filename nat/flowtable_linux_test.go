@@ -279,7 +279,7 @@ func TestMaintainRestoresTheFlowtable(t *testing.T) {
 		{"flush chain inet boxwire/flowtable add_flows", ReasonTableChanged},
 		{"flush chain inet boxwire/flowtable add_flows; delete flowtable inet boxwire/flowtable flows", ReasonTableChanged},
 		{"delete element inet boxwire/flowtable networks { br0 }", ReasonTableChanged},
-		{"delete element inet boxwire fast { br0 }", ReasonTableChanged},
+		{"delete element inet boxwire flowing { br0 }", ReasonTableChanged},
 	} {
 		testutil.Run(t, ns, "nft", c.nft)
 		if r := next(t, all); r.Reason != c.reason || !strings.HasPrefix(r.By, "nft (") {

@@ -94,20 +94,20 @@ func (n *NAT) forwardLinks(ctx context.Context, nets []Network) (bool, error) {
 		return false, err
 	}
 	err = n.run(ctx, c, tx)
-	return tx.plan.Writes() || len(tx.hooked) > 0, err
+	return tx.plan.Writes() || len(tx.devices) > 0, err
 }
 
 // forwardTx makes links forward for the networks that the table has.
 type forwardTx struct {
 	tableTx
-	nets   []Network
-	plan   plan     // empty where the table is being removed
-	hooked []string // the links that the flowtable gets
+	nets    []Network
+	plan    plan     // empty where the table is being removed
+	devices []string // the links that the flowtable gets
 }
 
 // Build plans, and returns the batch that records what the links were.
 func (tx *forwardTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, error) {
-	tx.plan, tx.hooked = plan{}, nil
+	tx.plan, tx.devices = plan{}, nil
 	r, err := tx.n.readRecords(ctx, tx.c)
 	if err != nil {
 		return nil, err
@@ -121,7 +121,7 @@ func (tx *forwardTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, e
 	tx.plan = *p
 	b := nft.NewBatch(tx.n.table)
 	p.record(b)
-	tx.hooked, err = tx.n.flowNetwork(ctx, tx.c, b, "", nil, p, false)
+	tx.devices, err = tx.n.flowNetwork(ctx, tx.c, b, "", nil, p, false)
 	return b, err
 }
 
@@ -130,16 +130,16 @@ func (tx *forwardTx) Committed(ctx context.Context) (bool, error) {
 	r, err := tx.n.readRecords(ctx, tx.c)
 	b := nft.NewBatch(tx.n.table)
 	changeItems(b, r.items, replaceItems(r.items, slices.Concat(tx.plan.gone, tx.plan.facts), tx.plan.facts))
-	if err != nil || b.Len() > 0 || len(tx.hooked) == 0 {
+	if err != nil || b.Len() > 0 || len(tx.devices) == 0 {
 		return b.Len() == 0, err
 	}
 	p, err := tx.n.readFlowtable(ctx, tx.c)
-	return len(without(tx.hooked, p.devices)) == 0, err
+	return len(without(tx.devices, p.devices)) == 0, err
 }
 
 // Rollback forgets the plan.
 func (tx *forwardTx) Rollback(context.Context) error {
-	tx.plan, tx.hooked = plan{}, nil
+	tx.plan, tx.devices = plan{}, nil
 	return nil
 }
 

@@ -260,8 +260,9 @@ type Network struct {
 	// The flowtable takes packets from the links of the networks with the option, from other links with an
 	// address that is not link-local, and from Linux 7.2 on from the ports of the networks' bridges: from 150 of
 	// them at most, in this order. Before 7.2, a flow that has only one of its links there passes the rules in the
-	// other direction. From 7.2 on it passes them in both. Links that come later are taken in by the next change
-	// of a network or a guard, by [NAT.Sync] and by [NAT.Maintain].
+	// other direction. From 7.2 on it passes them in both, as do the flows of a network on a VLAN of a bridge.
+	// Links that come later are taken in by the next change of a network or a guard, by [NAT.Sync] and by
+	// [NAT.Maintain].
 	//
 	// A table of the family inet does it, with the name of the NAT's and "/flowtable" behind. Its chain is behind
 	// all others of the hook forward. Where another program has a table of that name, the network is

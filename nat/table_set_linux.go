@@ -14,8 +14,8 @@ import (
 // setPortGroup has the link group of the ports of a network's bridge. No rule of the inet table reads it.
 const setPortGroup = "port_group"
 
-// setFlowtable has the networks with the option Flowtable. No rule of the inet table reads it.
-const setFlowtable = "fast"
+// setFlowtable has the networks with the option Flowtable, the flowing ones. No rule of the inet table reads it.
+const setFlowtable = "flowing"
 
 // kind is what the elements of a set are about.
 type kind int

@@ -185,10 +185,10 @@ func (r *request) wire(ctx context.Context, br *bridge, box *netns.NS, l *lease)
 		if err := r.wirePTP(ctx, box, port, eth, l); err != nil {
 			return nil, err
 		}
-		if gw != nil { // the link forwards from now on
-			if err := r.networkPTP(ctx, gw, l); err != nil {
-				return nil, failed("adding the container's link to the firewall", err)
-			}
+	}
+	if gw != nil && (ptp || c.Flowtable) { // the link forwards from now on, and is a device of the flowtable
+		if err := r.network(ctx, gw, l); err != nil {
+			return nil, err
 		}
 	}
 	// The kernel takes its time until the bridge forwards.

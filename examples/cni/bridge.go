@@ -318,7 +318,7 @@ func (c *config) wantedNetwork(have []nat.NetworkState, subnets []netip.Prefix) 
 	}
 	n := nat.Network{
 		Interface: c.segment(), Subnets: subnets,
-		Masquerade: c.IPMasq, Internal: c.Internal, Isolated: c.Isolate,
+		Masquerade: c.IPMasq, Internal: c.Internal, Isolated: c.Isolate, Flowtable: c.Flowtable,
 	}
 	if c.as == modeBridge && slices.ContainsFunc(subnets, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
 		n.PortGroup = portGroup

@@ -357,8 +357,8 @@ func (r *request) checkFirewall(ctx context.Context, l *lease, mac string) error
 	}
 	want := state.Networks[0]
 	for _, n := range networks {
-		if n.Interface == want.Interface && (n.Masquerade != want.Masquerade || n.Internal != want.Internal || n.Isolated != want.Isolated) {
-			return drift("the firewall has the network with masquerade %t, internal %t, isolated %t", n.Masquerade, n.Internal, n.Isolated)
+		if n.Interface == want.Interface && (n.Masquerade != want.Masquerade || n.Internal != want.Internal || n.Isolated != want.Isolated || n.Flowtable != want.Flowtable) {
+			return drift("the firewall has the network with masquerade %t, internal %t, isolated %t, flowtable %t", n.Masquerade, n.Internal, n.Isolated, n.Flowtable)
 		}
 	}
 	if len(waits) > 0 {

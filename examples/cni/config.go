@@ -31,6 +31,7 @@ type config struct {
 	Isolate          bool   `json:"isolate"`       // containers of the network reach each other's published ports only
 	Internal         bool   `json:"internal"`      // no way out
 	AcceptForward    bool   `json:"acceptForward"` // iptables' forward chain, Docker's say, accepts the network
+	Flowtable        bool   `json:"flowtable"`     // the kernel's flowtable forwards established flows
 	limits                  // for every container; without any, those of the runtime hold
 	reference
 	modeKeys

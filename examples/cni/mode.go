@@ -166,6 +166,7 @@ func (c *config) checkForeign() error {
 		{"isolate", c.Isolate, true, in(modeBridge, modePTP)},
 		{"internal", c.Internal, true, in(modeBridge, modePTP)},
 		{"acceptForward", c.AcceptForward, true, in(modeBridge, modePTP)},
+		{"flowtable", c.Flowtable, true, in(modeBridge, modePTP)},
 		{"policy", c.policy != nil, c.policyKey, in(modeBridge, modePTP)},
 		{"portMappings", len(c.RuntimeConfig.PortMappings) > 0, c.RuntimeConfig.PortMappings, in(modeBridge, modePTP)},
 		{"bandwidth", c.limits != limits{}, c.limits, in(modeBridge, modePTP)},

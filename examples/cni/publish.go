@@ -23,15 +23,7 @@ func (r *request) firewall(ctx context.Context, l *lease) (*nat.NAT, error) {
 	if err != nil {
 		return nil, err
 	}
-	networks, err := gw.ListNetworks(ctx)
-	switch {
-	case err != nil:
-	case r.conf.as == modePTP:
-		err = r.networkPTP(ctx, gw, l)
-	default:
-		err = gw.SetNetwork(ctx, r.conf.wantedNetwork(networks, l.subnets()))
-	}
-	if err = failed("adding the network to the firewall", err); err == nil {
+	if err = r.network(ctx, gw, l); err == nil {
 		err = r.police(ctx, gw, l)
 	}
 	if err != nil {
@@ -39,6 +31,18 @@ func (r *request) firewall(ctx context.Context, l *lease) (*nat.NAT, error) {
 		return nil, err
 	}
 	return gw, nil
+}
+
+// network lets the firewall know the network.
+func (r *request) network(ctx context.Context, gw *nat.NAT, l *lease) error {
+	if r.conf.as == modePTP {
+		return failed("adding the container's link to the firewall", r.networkPTP(ctx, gw, l))
+	}
+	networks, err := gw.ListNetworks(ctx)
+	if err == nil {
+		err = gw.SetNetwork(ctx, r.conf.wantedNetwork(networks, l.subnets()))
+	}
+	return failed("adding the network to the firewall", err)
 }
 
 // publish publishes the container's ports. A nil table has none.
