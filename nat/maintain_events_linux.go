@@ -146,10 +146,9 @@ func committer(body []byte) string {
 
 // links returns the handler of link events. It notes new links and new names. known are the names
 // of the existing links by index. A link that appeared after known was read is noted without need,
-// which does no harm.
-func (k *maintainer) links(known map[int]string) func(nl.Message) {
+// which does no harm. masters are those of ports.
+func (k *maintainer) links(known map[int]string, masters map[int]int) func(nl.Message) {
 	macs := make(map[string]string) // by name
-	ports := make(map[int]int)      // with the flowtable, the masters of ports
 	return func(m nl.Message) {
 		if m.Type == unix.RTM_NEWNETCONF && (switchedOff(m.Body) || madeRouter(m.Body)) {
 			k.noteForwarding()
@@ -168,17 +167,16 @@ func (k *maintainer) links(known map[int]string) func(nl.Message) {
 			macs[l.Name] = l.MAC.String()
 			k.noteGuarded()
 		}
+		k.port(m, l, masters)
 		switch {
 		case m.Type == unix.RTM_DELLINK:
 			if _, ok := known[l.Index]; ok && !l.IsPort() { // which may be recorded
 				k.note(func(t *todo) { t.links = true })
 			}
 			delete(known, l.Index)
-			delete(ports, l.Index)
-		case l.IsPort() && k.flowing.Load() && (known[l.Index] != "" || throughPorts() && ports[l.Index] != l.Master):
+		case l.IsPort() && k.flowing.Load() && known[l.Index] != "":
 			// The flowtable must not have it, or has to.
 			delete(known, l.Index)
-			ports[l.Index] = l.Master
 			k.note(func(t *todo) { t.links = true })
 		case m.Type == unix.RTM_NEWLINK && !l.IsPort() && known[l.Index] != l.Name:
 			known[l.Index] = l.Name
@@ -188,6 +186,22 @@ func (k *maintainer) links(known map[int]string) func(nl.Message) {
 				}
 			})
 		}
+	}
+}
+
+// port notes that the flowtable has to have a new port, or that a port has left its bridge. The flows through
+// it would not: the kernel sends them to the port itself, and takes them from there. The event may be that
+// of the bridge (br_ifinfo_notify).
+func (k *maintainer) port(m nl.Message, l rtnl.Link, masters map[int]int) {
+	was, is := masters[l.Index], l.Master
+	if m.Type == unix.RTM_DELLINK {
+		is = 0
+	}
+	if masters[l.Index] = is; is == 0 {
+		delete(masters, l.Index)
+	}
+	if was != is && k.flowing.Load() && throughPorts() {
+		k.note(func(t *todo) { t.links, t.flows = true, t.flows || was != 0 })
 	}
 }
 
