@@ -146,8 +146,8 @@ func committer(body []byte) string {
 
 // links returns the handler of link events. It notes new links and new names. known are the names
 // of the existing links by index. A link that appeared after known was read is noted without need,
-// which does no harm. masters are those of ports.
-func (k *maintainer) links(known map[int]string, masters map[int]int) func(nl.Message) {
+// which does no harm. ways are by index, too.
+func (k *maintainer) links(known map[int]string, ways map[int]way) func(nl.Message) {
 	macs := make(map[string]string) // by name
 	return func(m nl.Message) {
 		if m.Type == unix.RTM_NEWNETCONF && (switchedOff(m.Body) || madeRouter(m.Body)) {
@@ -167,7 +167,7 @@ func (k *maintainer) links(known map[int]string, masters map[int]int) func(nl.Me
 			macs[l.Name] = l.MAC.String()
 			k.noteGuarded()
 		}
-		k.port(m, l, masters)
+		k.way(m, l, ways)
 		switch {
 		case m.Type == unix.RTM_DELLINK:
 			if _, ok := known[l.Index]; ok && !l.IsPort() { // which may be recorded
@@ -189,19 +189,26 @@ func (k *maintainer) links(known map[int]string, masters map[int]int) func(nl.Me
 	}
 }
 
-// port notes that the flowtable has to have a new port, or that a port has left its bridge. The flows through
-// it would not: the kernel sends them to the port itself, and takes them from there. The event may be that
-// of the bridge (br_ifinfo_notify).
-func (k *maintainer) port(m nl.Message, l rtnl.Link, masters map[int]int) {
-	was, is := masters[l.Index], l.Master
+// way is what flows through a link depend on that are in the flowtable.
+type way struct {
+	master int // of a port
+	mtu    uint32
+}
+
+// way notes that the flowtable has to have a new port, and what changes of a link its flows would not heed. The
+// kernel sends those through a bridge to the port itself, and takes them from there, wherever that port is.
+// Those of IPv6 keep the MTU that they began with. The event may be that of a bridge (br_ifinfo_notify).
+func (k *maintainer) way(m nl.Message, l rtnl.Link, ways map[int]way) {
+	was, is := ways[l.Index], way{l.Master, l.MTU}
+	ways[l.Index] = is
 	if m.Type == unix.RTM_DELLINK {
-		is = 0
+		is.master = 0
+		delete(ways, l.Index)
 	}
-	if masters[l.Index] = is; is == 0 {
-		delete(masters, l.Index)
-	}
-	if was != is && k.flowing.Load() && throughPorts() {
-		k.note(func(t *todo) { t.links, t.flows = true, t.flows || was != 0 })
+	moved := was.master != is.master && throughPorts()
+	flows := moved && was.master != 0 || was.mtu != 0 && was.mtu != is.mtu
+	if (moved || flows) && k.flowing.Load() {
+		k.note(func(t *todo) { t.links, t.flows = true, t.flows || flows })
 	}
 }
 

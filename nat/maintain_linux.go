@@ -115,9 +115,9 @@ func (k *maintainer) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	known, masters := make(map[int]string), make(map[int]int)
+	known, ways := make(map[int]string), make(map[int]way)
 	for _, l := range links {
-		known[l.Index], masters[l.Index] = l.Name, l.Master
+		known[l.Index], ways[l.Index] = l.Name, way{l.Master, l.MTU}
 	}
 	for _, w := range []struct {
 		family int
@@ -127,7 +127,7 @@ func (k *maintainer) start(ctx context.Context) error {
 		{unix.NETLINK_NETFILTER, []uint32{unix.NFNLGRP_NFTABLES}, func(m nl.Message) { k.ruleset(ctx, m) }},
 		{unix.NETLINK_ROUTE, []uint32{
 			unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-		}, k.links(known, masters)},
+		}, k.links(known, ways)},
 	} {
 		events, err := nsconn.Subscribe(ctx, k.n.ns, w.family, nl.EventConfig{Groups: w.groups, Buffer: k.buffer})
 		if err != nil {

@@ -252,6 +252,8 @@ type Network struct {
 	//     address that its box had. If those change, its packets are lost. A port that leaves its bridge, or moves
 	//     to another one, keeps its flows until [NAT.Maintain] sees that, or the next change of a network or a
 	//     guard.
+	//   - Flows of IPv6 keep the MTU that they began with. Where that of a link gets smaller, [NAT.Maintain] takes
+	//     them out.
 	//
 	// Not in the flowtable are flows between boxes of one network, those of the host itself, of IPsec, with IP
 	// options, and with a helper of connection tracking. Otherwise the kernel notices changes of routes and
