@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/boxwire/boxwire/netns/netnstest"
@@ -12,8 +13,8 @@ import (
 func TestTheUplinkMayBeAPortOfABridge(t *testing.T) {
 	netnstest.NeedIPv6(t)
 	each(t, func(t *testing.T, filtered bool) {
-		for _, masquerade := range []bool{true, false} {
-			t.Run(map[bool]string{true: "masqueraded", false: "routed"}[masquerade], func(t *testing.T) {
+		for name, masquerade := range map[string]bool{"masqueraded": true, "routed": false, "routed, addresses begin as boxes' do": false} {
+			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				s := wire(t)
 				bridgeNF(t, s.host, filtered)
@@ -34,6 +35,11 @@ func TestTheUplinkMayBeAPortOfABridge(t *testing.T) {
 				s.gw = open(t, s.host)
 				if err := s.gw.AddNetwork(t.Context(), network); err != nil {
 					t.Fatal(err)
+				}
+				if strings.Contains(name, "begin") {
+					if err := s.gw.AddNetwork(t.Context(), Network{Interface: "br2", Subnets: prefixes("203.0.200.0/24", "2001:db9::/64")}); err != nil {
+						t.Fatal(err)
+					}
 				}
 				if err := s.gw.Publish(t.Context(), tcp("0.0.0.0:8080", "10.88.0.2:80", "web"), tcp("[::]:8080", "[fd88::2]:80", "web"),
 					udp("0.0.0.0:8080", "10.88.0.2:80", "web"), udp("[::]:8080", "[fd88::2]:80", "web")); err != nil {

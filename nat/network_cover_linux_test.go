@@ -116,6 +116,9 @@ func TestCheckMissesHowASubnetBegins(t *testing.T) {
 	for name, mend := range map[string]func(*NAT, Network) error{
 		"SetNetwork": func(gw *NAT, n Network) error { return gw.SetNetwork(t.Context(), n) },
 		"Sync":       func(gw *NAT, n Network) error { return gw.Sync(t.Context(), State{Networks: []Network{n}}) },
+		"Sync of an owner": func(gw *NAT, n Network) error {
+			return gw.Sync(t.Context(), State{Networks: []Network{n}, Owners: func(owner string) bool { return owner == "web" }})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -139,6 +142,96 @@ func TestCheckMissesHowASubnetBegins(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// A change whose answer was lost is not taken for committed while such an element is not there.
+func TestAChangeWithoutHowItsSubnetBeginsIsNotCommitted(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	gw, n := open(t, ns), Network{Interface: "br0", Subnets: prefixes("10.88.0.0/24")}
+	if err := gw.AddNetwork(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	c, err := gw.lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gw.unlock()
+	tx := &networkTx{iface: "br0", want: n.items()}
+	tx.over(gw, c)
+	for _, want := range []bool{true, false} {
+		if is, err := tx.Committed(t.Context()); is != want || err != nil {
+			t.Errorf("committed %t, %v, want %t", is, err, want)
+		}
+		testutil.Run(t, ns, "nft", "flush set inet boxwire cover4")
+	}
+}
+
+// The widest subnets have tens of thousands of elements. They come and go as those of others.
+func TestTheWidestSubnetsComeAndGo(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	gw, n := open(t, ns), Network{Interface: "br0", Subnets: bothFamilies("128.0.0.0/1", "8000::/1")}
+	count := func(want int) {
+		t.Helper()
+		all := elementsOnly(objects(t, ns))
+		for _, p := range n.Subnets {
+			set, _ := all[familyOf(p.Addr()).cover].(map[string]any)
+			if got, _ := set["elem"].([]any); len(got) != want {
+				t.Errorf("%v has %d elements, want %d", p, len(got), want)
+			}
+		}
+	}
+	if err := gw.AddNetwork(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	count(1 << 15)
+	if err := gw.DeleteNetwork(t.Context(), "br0"); err != nil {
+		t.Fatal(err)
+	}
+	count(0)
+}
+
+// Another program may add an element with a single key to a set of intervals. It is the interval of that
+// key, as it is for the kernel, and no change fails because of it.
+func TestOneKeyAmongIntervals(t *testing.T) {
+	t.Parallel()
+	ns := netnstest.New(t)
+	gw := open(t, ns)
+	one, two := Network{Interface: "br0", Subnets: prefixes("10.88.0.0/24")}, Network{Interface: "br1", Subnets: prefixes("10.89.0.0/24")}
+	if err := gw.AddNetwork(t.Context(), one); err != nil {
+		t.Fatal(err)
+	}
+	c, err := gw.lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = c.Commit(t.Context(), gw.table, nft.BuildFunc(func(context.Context) (*nft.Batch, error) {
+		b := nft.NewBatch(gw.table)
+		box := pinhole("10.97.0.1:80", 0, "web").item()
+		for _, it := range append(Network{Interface: "br7", Subnets: prefixes("10.97.0.1/32")}.items(), box) {
+			if it.elem.KeyEnd = nil; slices.Contains([]string{"nets4", "same4", "route4"}, it.set) {
+				addItems(b, []item{it})
+			}
+		}
+		addItems(b, []item{{"listed", nft.Element{Key: appendKey(nil, netip.Addr{}, UDP, 53)}}})
+		return b, nil
+	}))
+	gw.unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, do := range []func() error{
+		func() error { return gw.AddNetwork(t.Context(), two) },
+		func() error { return gw.SetNetwork(t.Context(), two) },
+		func() error { _, err := gw.ListNetworks(t.Context()); return err },
+		func() error { return gw.DeleteNetwork(t.Context(), "br0") },
+		func() error { return gw.Sync(t.Context(), State{Networks: []Network{two}}) },
+	} {
+		if err := do(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -243,11 +243,20 @@ type addrElement struct {
 	iface  string
 }
 
+// lastKey is the last key of an element of intervals. The kernel takes one that another program added
+// without it for the interval of the first.
+func lastKey(e nft.Element) []byte {
+	if e.KeyEnd == nil {
+		return e.Key
+	}
+	return e.KeyEnd
+}
+
 // decodeRange returns the addresses in the keys of an element, which end with rest bytes of something
 // else.
 func decodeRange(it item, rest int) (r addrRange, err error) {
 	n := familyOfSet(it.set).unspecified().BitLen() / 8
-	key, end := it.elem.Key, it.elem.KeyEnd
+	key, end := it.elem.Key, lastKey(it.elem)
 	if len(key) != n+rest || len(end) != len(key) {
 		return r, fmt.Errorf("set %s: malformed element: a key of %d and %d bytes", it.set, len(key), len(end))
 	}
@@ -278,19 +287,19 @@ func decodeAddrs(it item) (e addrElement, err error) {
 func decodePinhole(it item) (Pinhole, error) {
 	f, e := familyOfSet(it.set), it.elem
 	n := f.unspecified().BitLen() / 8
-	o := Pinhole{Proto: ICMP, Owner: e.Comment}
+	o, end := Pinhole{Proto: ICMP, Owner: e.Comment}, lastKey(e)
 	switch {
 	case it.set == f.echo && len(e.Key) == n:
 		a, _ := netip.AddrFromSlice(e.Key)
 		o.Box = netip.AddrPortFrom(a, 0)
 		return o, nil
-	case it.set != f.route || len(e.Key) != n+8 || len(e.KeyEnd) != len(e.Key):
-		return Pinhole{}, fmt.Errorf("set %s: malformed element: a key of %d and %d bytes", it.set, len(e.Key), len(e.KeyEnd))
+	case it.set != f.route || len(e.Key) != n+8 || len(end) != len(e.Key):
+		return Pinhole{}, fmt.Errorf("set %s: malformed element: a key of %d and %d bytes", it.set, len(e.Key), len(end))
 	}
 	a, _ := netip.AddrFromSlice(e.Key[:n])
 	port := func(key []byte) uint16 { return binary.BigEndian.Uint16(key[n+4:]) }
 	o.Proto, o.Box = Proto(e.Key[n]), netip.AddrPortFrom(a, port(e.Key))
-	if last := port(e.KeyEnd); last != o.Box.Port() {
+	if last := port(end); last != o.Box.Port() {
 		o.Last = last
 	}
 	return o, nil

@@ -130,7 +130,7 @@ func TestPortsThatAnIsolatedNetworkLeaksThroughAreNamed(t *testing.T) {
 func TestMalformedElementsOfNetworksAreErrors(t *testing.T) {
 	t.Parallel()
 	for _, e := range []nft.Element{
-		{}, {Key: make([]byte, 20)}, {Key: make([]byte, 21), KeyEnd: make([]byte, 21)}, {Key: make([]byte, 3), KeyEnd: make([]byte, 3)},
+		{}, {Key: make([]byte, 20), KeyEnd: make([]byte, 19)}, {Key: make([]byte, 21), KeyEnd: make([]byte, 21)}, {Key: make([]byte, 3), KeyEnd: make([]byte, 3)},
 		{Key: append([]byte{10, 0, 0, 1}, make([]byte, 16)...), KeyEnd: append([]byte{10, 0, 0, 3}, make([]byte, 16)...)},
 	} {
 		for _, f := range families {
@@ -141,7 +141,7 @@ func TestMalformedElementsOfNetworksAreErrors(t *testing.T) {
 			}
 		}
 	}
-	for _, e := range []nft.Element{{}, {Key: make([]byte, 12)}, {Key: make([]byte, 8), KeyEnd: make([]byte, 8)}} {
+	for _, e := range []nft.Element{{}, {Key: make([]byte, 12), KeyEnd: make([]byte, 11)}, {Key: make([]byte, 8), KeyEnd: make([]byte, 8)}} {
 		for _, f := range families {
 			for _, set := range []string{f.route, f.echo} {
 				if got, err := decodePinhole(item{set, e}); err == nil {

@@ -352,14 +352,16 @@ func TestAVisitorIsNotMovedToAPublishedPort(t *testing.T) {
 			}
 			port, before := uint16(0), dropsIn(t, s.host, "shadow")
 			if !until(func() bool {
-				port++ // each packet begins a flow
-				from := net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(w.all), port))
-				c, err := ns.DialWith(t.Context(), net.Dialer{LocalAddr: from}, "udp", w.port)
-				if err != nil {
-					t.Fatal(err)
+				for range 20 { // nft takes long to list so many ports
+					port++ // each packet begins a flow
+					from := net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(w.all), port))
+					c, err := ns.DialWith(t.Context(), net.Dialer{LocalAddr: from}, "udp", w.port)
+					if err != nil {
+						t.Fatal(err)
+					}
+					c.Write([]byte("?"))
+					c.Close()
 				}
-				c.Write([]byte("?"))
-				c.Close()
 				return dropsIn(t, s.host, "shadow") > before+5
 			}) {
 				t.Errorf("%s: what would come out by a published port is not dropped", w.port)

@@ -203,10 +203,11 @@ func (n *NAT) planReserved(ctx context.Context, ports []Port, recorded []item) (
 		return nil, err
 	}
 	for _, it := range recorded {
-		if len(it.elem.Key) != 8 || len(it.elem.KeyEnd) != 8 {
+		end := lastKey(it.elem)
+		if len(it.elem.Key) != 8 || len(end) != 8 {
 			return nil, fmt.Errorf("set listed: malformed element: a key of %d bytes", len(it.elem.Key))
 		}
-		ours.add(binary.BigEndian.Uint16(it.elem.Key[4:]), binary.BigEndian.Uint16(it.elem.KeyEnd[4:]))
+		ours.add(binary.BigEndian.Uint16(it.elem.Key[4:]), binary.BigEndian.Uint16(end[4:]))
 	}
 	for _, p := range ports {
 		if p.isLong() {
