@@ -144,7 +144,8 @@ func flowing(items []item) (networks []string) {
 }
 
 // changeFlowtable adds to the batch what has the table be as the networks need it, with these devices.
-// With renew it is made anew.
+// With renew it is made anew. So it is if a device goes: the flows to a device without a hook stay in the
+// flowtable.
 func (n *NAT) changeFlowtable(b *nft.Batch, p flowPart, networks, devices []string, renew bool) error {
 	if p.foreign && len(networks) > 0 {
 		return refuse.As(os.ErrExist, "another program, or a newer version of this library, has the table inet %s, which the option Flowtable needs", n.flowTable())
@@ -153,9 +154,8 @@ func (n *NAT) changeFlowtable(b *nft.Batch, p flowPart, networks, devices []stri
 	b.Of(n.flowTable())
 	defer b.Of(n.table)
 	switch {
-	case len(networks) > 0 && p.whole && !renew:
+	case len(networks) > 0 && p.whole && !renew && len(without(p.devices, devices)) == 0:
 		changeItems(b, p.have, flowItems(networks))
-		b.DeleteDevices(flowtable(without(p.devices, devices)))
 		b.AddDevices(flowtable(without(devices, p.devices)))
 	case len(networks) > 0:
 		if p.there {

@@ -188,7 +188,7 @@ func TestMaintainLooksAtAPortOnce(t *testing.T) {
 		}
 		return nl.Message{Type: typ, Body: m}
 	}
-	handle := k.links(map[int]string{index: "box0"})
+	handle := k.links(map[int]string{index: "box0"}, map[int]way{index: {mtu: 1500}})
 	for i, c := range []struct {
 		m     nl.Message
 		noted bool
@@ -196,7 +196,7 @@ func TestMaintainLooksAtAPortOnce(t *testing.T) {
 		{message(unix.RTM_NEWLINK, unix.AF_UNSPEC, true), true}, // it has become one
 		{message(unix.RTM_NEWLINK, unix.AF_BRIDGE, false), false},
 		{message(unix.RTM_NEWLINK, unix.AF_UNSPEC, true), false},
-		{message(unix.RTM_DELLINK, unix.AF_BRIDGE, false), false},
+		{message(unix.RTM_DELLINK, unix.AF_BRIDGE, false), throughPorts()}, // it has left
 		{message(unix.RTM_NEWLINK, unix.AF_UNSPEC, false), true}, // it is none any more
 		{message(unix.RTM_NEWLINK, unix.AF_UNSPEC, true), true},
 	} {

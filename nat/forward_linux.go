@@ -76,15 +76,15 @@ func (p *plan) record(b *nft.Batch) {
 }
 
 // forwardLinks makes links forward for networks that were added before, by the flowtable too, and
-// reports whether one did not.
-func (n *NAT) forwardLinks(ctx context.Context, nets []Network) (bool, error) {
+// reports whether one did not. With renew the flowtable is made anew.
+func (n *NAT) forwardLinks(ctx context.Context, nets []Network, renew bool) (bool, error) {
 	nets, _, err := checkNetworks(nets)
 	if err != nil || len(nets) == 0 {
 		return false, err
 	}
 	// It holds the lock: DeleteNetwork could otherwise restore a link in between and delete its
 	// record, and the link would forward for strangers.
-	tx := &forwardTx{nets: nets}
+	tx := &forwardTx{nets: nets, renew: renew}
 	c, err := n.lock(ctx)
 	if err != nil {
 		return false, err
@@ -102,7 +102,8 @@ type forwardTx struct {
 	tableTx
 	nets    []Network
 	plan    plan     // empty where the table is being removed
-	devices []string // the links that the flowtable gets
+	renew   bool     // the flowtable is made anew
+	devices []string // the links that it gets
 }
 
 // Build plans, and returns the batch that records what the links were.
@@ -121,7 +122,7 @@ func (tx *forwardTx) Build(ctx context.Context, _ []*nft.Element) (*nft.Batch, e
 	tx.plan = *p
 	b := nft.NewBatch(tx.n.table)
 	p.record(b)
-	tx.devices, err = tx.n.flowNetwork(ctx, tx.c, b, "", nil, p, false)
+	tx.devices, err = tx.n.flowNetwork(ctx, tx.c, b, "", nil, p, tx.renew)
 	return b, err
 }
 

@@ -118,7 +118,7 @@ func TestALinkSetApartOnARouterStaysClosed(t *testing.T) {
 	for _, look := range []func() error{
 		func() error { return nil },
 		func() error { return s.gw.AcceptForward(t.Context()) },
-		func() error { _, err := s.gw.forwardLinks(t.Context(), []Network{network0()}); return err },
+		func() error { _, err := s.gw.forwardLinks(t.Context(), []Network{network0()}, false); return err },
 		func() error { return s.gw.Sync(t.Context(), State{Networks: []Network{network0()}}) },
 	} {
 		if err := look(); err != nil {
@@ -140,7 +140,7 @@ func TestAMachineMadeARouterForwardsForItsNeighbours(t *testing.T) {
 	for name, look := range map[string]func(gw *NAT, net Network) error{
 		"AcceptForward": func(gw *NAT, _ Network) error { return gw.AcceptForward(t.Context()) },
 		"Maintain": func(gw *NAT, net Network) error {
-			_, err := gw.forwardLinks(t.Context(), []Network{net})
+			_, err := gw.forwardLinks(t.Context(), []Network{net}, false)
 			return err
 		},
 	} {

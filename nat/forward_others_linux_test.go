@@ -102,7 +102,7 @@ func TestBoxesOfAnotherTableGetOut(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, err := s.gw.forwardLinks(t.Context(), []Network{network0()}); err != nil {
+			if _, err := s.gw.forwardLinks(t.Context(), []Network{network0()}, false); err != nil {
 				t.Fatal(err)
 			}
 			ways(true, true)
@@ -171,7 +171,7 @@ func TestBoxesOfABridgeThatWasThereFirstGetOut(t *testing.T) {
 			}
 			getOut("with both")
 			// The links are planned for again, as Maintain does.
-			if _, err := first.forwardLinks(t.Context(), []Network{network0()}); err != nil {
+			if _, err := first.forwardLinks(t.Context(), []Network{network0()}, false); err != nil {
 				t.Fatal(err)
 			}
 			if err := first.SetNetwork(t.Context(), network0()); err != nil {

@@ -135,7 +135,7 @@ func TestRecordsOutliveTheRuleset(t *testing.T) {
 	netnstest.NeedIPv6(t)
 	for name, look := range map[string]func(gw *NAT) error{
 		"SetNetwork": func(gw *NAT) error { return gw.SetNetwork(t.Context(), network0()) },
-		"Maintain":   func(gw *NAT) error { _, err := gw.forwardLinks(t.Context(), []Network{network0()}); return err },
+		"Maintain":   func(gw *NAT) error { _, err := gw.forwardLinks(t.Context(), []Network{network0()}, false); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

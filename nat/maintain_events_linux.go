@@ -146,10 +146,9 @@ func committer(body []byte) string {
 
 // links returns the handler of link events. It notes new links and new names. known are the names
 // of the existing links by index. A link that appeared after known was read is noted without need,
-// which does no harm.
-func (k *maintainer) links(known map[int]string) func(nl.Message) {
+// which does no harm. ways are by index, too.
+func (k *maintainer) links(known map[int]string, ways map[int]way) func(nl.Message) {
 	macs := make(map[string]string) // by name
-	ports := make(map[int]int)      // with the flowtable, the masters of ports
 	return func(m nl.Message) {
 		switch m.Type {
 		case unix.RTM_NEWLINK, unix.RTM_DELLINK:
@@ -170,17 +169,16 @@ func (k *maintainer) links(known map[int]string) func(nl.Message) {
 			macs[l.Name] = l.MAC.String()
 			k.noteGuarded()
 		}
+		k.way(m, l, ways)
 		switch {
 		case m.Type == unix.RTM_DELLINK:
 			if _, ok := known[l.Index]; ok && !l.IsPort() { // which may be recorded
 				k.note(func(t *todo) { t.links = true })
 			}
 			delete(known, l.Index)
-			delete(ports, l.Index)
-		case l.IsPort() && k.flowing.Load() && (known[l.Index] != "" || throughPorts() && ports[l.Index] != l.Master):
+		case l.IsPort() && k.flowing.Load() && known[l.Index] != "":
 			// The flowtable must not have it, or has to.
 			delete(known, l.Index)
-			ports[l.Index] = l.Master
 			k.note(func(t *todo) { t.links = true })
 		case m.Type == unix.RTM_NEWLINK && !l.IsPort() && known[l.Index] != l.Name:
 			known[l.Index] = l.Name
@@ -197,20 +195,6 @@ func (k *maintainer) links(known map[int]string) func(nl.Message) {
 func (k *maintainer) settings(body []byte) {
 	if switchedOff(body) || madeRouter(body) {
 		k.noteForwarding()
-	}
-}
-
-// address notes with the flowtable that a link may lead elsewhere now, or does not any more.
-func (k *maintainer) address(body []byte) {
-	if !k.flowing.Load() {
-		return
-	}
-	if a, err := rtnl.DecodeAddr(body); err == nil && leadsElsewhere(a) {
-		k.note(func(t *todo) {
-			if t.links = true; !t.table && !t.open && t.repair == (Repair{}) {
-				t.repair = Repair{Reason: ReasonLinkAppeared}
-			}
-		})
 	}
 }
 

@@ -78,6 +78,7 @@ type maintainer struct {
 type todo struct {
 	table  bool // check the table
 	links  bool // check the links
+	flows  bool // take all flows out of the flowtable, and check the links
 	open   bool // the end of the transaction was not reported yet
 	repair Repair
 }
@@ -115,9 +116,9 @@ func (k *maintainer) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	known := make(map[int]string)
+	known, ways := make(map[int]string), make(map[int]way)
 	for _, l := range links {
-		known[l.Index] = l.Name
+		known[l.Index], ways[l.Index] = l.Name, way{l.Master, l.MTU}
 	}
 	for _, w := range []struct {
 		family int
@@ -127,7 +128,7 @@ func (k *maintainer) start(ctx context.Context) error {
 		{unix.NETLINK_NETFILTER, []uint32{unix.NFNLGRP_NFTABLES}, func(m nl.Message) { k.ruleset(ctx, m) }},
 		{unix.NETLINK_ROUTE, []uint32{
 			unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-		}, k.links(known)},
+		}, k.links(known, ways)},
 	} {
 		events, err := nsconn.Subscribe(ctx, k.n.ns, w.family, nl.EventConfig{Groups: w.groups, Buffer: k.buffer})
 		if err != nil {
@@ -164,7 +165,7 @@ func (k *maintainer) run(ctx context.Context, yield func(Repair, error) bool) er
 			}
 		}
 		if err != nil {
-			k.note(func(t *todo) { *t = todo{table: true, links: true, repair: repair} })
+			k.note(func(t *todo) { *t = todo{table: true, links: true, flows: t.flows, repair: repair} })
 		}
 		if err := k.wait(ctx); err != nil {
 			return err
@@ -230,8 +231,14 @@ func (k *maintainer) repair(ctx context.Context) (done bool, r Repair, err error
 	if do.table {
 		done, err = k.n.sync(ctx, desired)
 		done = done || r.Reason == ReasonStarted
-	} else if do.links {
-		done, err = k.n.forwardLinks(ctx, desired.Networks)
+	}
+	if err == nil && (do.flows || do.links && !do.table) {
+		var forwards bool
+		forwards, err = k.n.forwardLinks(ctx, desired.Networks, do.flows)
+		done = done || forwards
+	}
+	if err != nil && do.flows {
+		k.note(func(t *todo) { t.flows = true })
 	}
 	return done && err == nil, r, err
 }

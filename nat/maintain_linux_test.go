@@ -436,7 +436,7 @@ func TestMaintainDoesNotForwardForARemovedNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The events of that have been looked at when a later one has.
-	if _, err := gw.forwardLinks(t.Context(), nets); err != nil {
+	if _, err := gw.forwardLinks(t.Context(), nets, false); err != nil {
 		t.Fatal(err)
 	}
 	before.same(t, ns, "DeleteNetwork")

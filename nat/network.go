@@ -249,8 +249,11 @@ type Network struct {
 	//   - Each change of a network or a guard takes all flows out of the flowtable. Each is back with its next
 	//     packet, if the rules still accept it.
 	//   - From Linux 7.2 on, the flow also passes by the bridge and its rules, and keeps the port and the MAC
-	//     address that its box had. If those change, its packets are lost. A [Guard] does not see them: the box
-	//     may send them from another MAC address.
+	//     address that its box had. If those change, its packets are lost. A port that leaves its bridge, or moves
+	//     to another one, keeps its flows until [NAT.Maintain] sees that, or the next change of a network or a
+	//     guard. A guard does not see the packets: the box may send them from another MAC address.
+	//   - Flows of IPv6 keep the MTU that they began with. Where that of a link gets smaller, [NAT.Maintain] takes
+	//     them out.
 	//
 	// Not in the flowtable are flows between boxes of one network, those of the host itself, of IPsec, with IP
 	// options, and with a helper of connection tracking. Otherwise the kernel notices changes of routes and

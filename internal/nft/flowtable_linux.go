@@ -52,20 +52,13 @@ func (b *Batch) AddFlowtable(f Flowtable) {
 
 // AddDevices adds devices to a flowtable that has none of them.
 func (b *Batch) AddDevices(f Flowtable) {
-	b.changeDevices(unix.NFT_MSG_NEWFLOWTABLE, unix.NLM_F_CREATE, f)
-}
-
-// DeleteDevices takes devices from a flowtable that has all of them. The flowtable stays, and its flows.
-func (b *Batch) DeleteDevices(f Flowtable) { b.changeDevices(unix.NFT_MSG_DELFLOWTABLE, 0, f) }
-
-func (b *Batch) changeDevices(msg, flags uint16, f Flowtable) {
-	if len(f.Devices) == 0 { // a deletion would be of the whole
+	if len(f.Devices) == 0 {
 		return
 	}
 	m, at := nl.Begin(b.flowtable(f.Name), attrFlowtableHook)
 	m = appendDevices(m, f.Devices)
 	nl.End(m, at)
-	b.add(msg, flags, m, f.What())
+	b.add(unix.NFT_MSG_NEWFLOWTABLE, unix.NLM_F_CREATE, m, f.What())
 }
 
 func (b *Batch) flowtable(name string) []byte {

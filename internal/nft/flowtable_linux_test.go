@@ -58,14 +58,12 @@ func TestFlowtable(t *testing.T) {
 	devices("d0", "d1")
 
 	b := NewBatch("ours")
-	b.DeleteDevices(Flowtable{Name: "f", Devices: []string{"d0"}})
 	b.AddDevices(Flowtable{Name: "f", Devices: []string{"d2"}})
-	b.DeleteDevices(Flowtable{Name: "f"})
 	b.AddDevices(Flowtable{Name: "f"})
-	if err := commit(b); err != nil || b.Len() != 2 {
+	if err := commit(b); err != nil || b.Len() != 1 {
 		t.Fatalf("%d messages: %v", b.Len(), err)
 	}
-	devices("d1", "d2")
+	devices("d0", "d1", "d2")
 
 	// A flowtable may be without devices.
 	b = NewBatch("ours")
