@@ -197,7 +197,7 @@ func TestMaintainLooksAtAPortOnce(t *testing.T) {
 		{message(unix.RTM_NEWLINK, unix.AF_BRIDGE, false), false},
 		{message(unix.RTM_NEWLINK, unix.AF_UNSPEC, true), false},
 		{message(unix.RTM_DELLINK, unix.AF_BRIDGE, false), throughPorts()}, // it has left
-		{message(unix.RTM_NEWLINK, unix.AF_UNSPEC, false), true}, // it is none any more
+		{message(unix.RTM_NEWLINK, unix.AF_UNSPEC, false), true},           // it is none any more
 		{message(unix.RTM_NEWLINK, unix.AF_UNSPEC, true), true},
 	} {
 		k.todo = todo{}

@@ -244,7 +244,8 @@ type Network struct {
 	//   - Rules, counters and accounting of other programs do not see the packets of a flow that is in the
 	//     flowtable, in any hook but the first ones of the ingress. A rule that another program adds is for new
 	//     flows only.
-	//   - Connection tracking does not check the sequence numbers of such a TCP connection any more.
+	//   - Connection tracking does not check the sequence numbers of such a TCP connection any more. Before Linux
+	//     7.2, it keeps one that was reset for minutes, as one that is open.
 	//   - [NAT.ListFlows] has no State and no Timeout for the flow. It counts packets as before.
 	//   - Each change of a network or a guard takes all flows out of the flowtable. Each is back with its next
 	//     packet, if the rules still accept it.

@@ -163,7 +163,7 @@ func TestEchoRequestsReachABoxThatIsOpened(t *testing.T) {
 		if err := s.gw.DeletePinholes(t.Context(), ping("10.88.0.2")); err != nil {
 			t.Fatal(err)
 		}
-		testutil.Run(t, s.host, "nft", "flush chain inet boxwire clamp") // so that the table is built again
+		testutil.Run(t, s.host, "nft", "flush chain inet boxwire connects") // so that the table is built again
 		routed.Pinholes = routed.Pinholes[1:]
 		if err := s.gw.Sync(t.Context(), State{Networks: []Network{routed, network1()}}); err != nil {
 			t.Fatal(err)

@@ -18,7 +18,8 @@ const (
 // Grant lets a box with Egress open connections that its policy does not allow, for a time: what a
 // name has resolved to, for the lifetime of the answer. Box is an address of the box, of the family
 // of the rules' peers. A rule that is granted already lasts until the later call's time is over.
-// Connections that began in time go on after it.
+// Connections that began in time go on after it. A TCP connection does not open another one of the
+// same addresses and ports.
 //
 // A rule's Peer is a single address (/32 or /128), its ports are one or all; Except and Host are
 // not for grants. [NAT.DeletePolicies] takes the grants of a box away; [NAT.SetPolicies] and

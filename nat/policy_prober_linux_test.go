@@ -163,7 +163,7 @@ func addForeignRule(ctx context.Context, gw *NAT) error {
 	}
 	return c.Commit(ctx, gw.table, nft.BuildFunc(func(context.Context) (*nft.Batch, error) {
 		b := nft.NewBatch(gw.table)
-		b.AddRule("clamp", &expr.Counter{})
+		b.AddRule("connects", &expr.Counter{})
 		return b, nil
 	}))
 }

@@ -69,25 +69,29 @@ func lookup(m string) expr.Any {
 
 func (f *family46) match() exprs { return family(f.nfproto) }
 
-// forwardRules adds the rules of the chains forward and clamp, and of those that forward goes to: new_flow
+// forwardRules adds the rules of the chains forward and connects, and of those that forward goes to: new_flow
 // judges the packets that belong to no flow yet.
 func forwardRules(b *nft.Batch) {
-	const flagSYN, flagRST = 0x02, 0x04
-	syn := rule(l4(unix.IPPROTO_TCP), exprs{
-		payload(expr.PayloadBaseTransportHeader, 13, 1, regA), masked([]byte{flagSYN | flagRST}), eq(flagSYN),
-	})
+	const flagSYN, flagRST, flagACK = 0x02, 0x04, 0x10
+	flags := func(mask, want byte) exprs {
+		return exprs{payload(expr.PayloadBaseTransportHeader, 13, 1, regA), masked([]byte{mask}), eq(want)}
+	}
+	syn := rule(l4(unix.IPPROTO_TCP), flags(flagSYN|flagRST, flagSYN))
 	clamp := exprs{
 		&expr.Rt{Register: regA, Key: expr.RtTCPMSS},
 		&expr.Byteorder{SourceRegister: regA, DestRegister: regA, Op: expr.ByteorderHton, Len: 2, Size: 2},
 		&expr.Exthdr{SourceRegister: regA, Type: 2, Offset: 2, Len: 2, Op: expr.ExthdrOpTcpopt}, // option 2: maximum segment size
 	}
-	b.AddRule("forward", rule(syn, jumpChain("clamp"))...) // one rule for all other packets
-	tcp := l4(unix.IPPROTO_TCP)                            // nft wants it in each rule about an option
-	b.AddRule("clamp", rule(tcp, oifIn("mss"), clamp)...)
-	b.AddRule("clamp", rule(tcp, iifIn("mss"), clamp)...)
+	b.AddRule("forward", rule(syn, jumpChain("connects"))...) // one rule for all other packets
+	tcp := l4(unix.IPPROTO_TCP)                               // nft wants it in each rule about an option
+	b.AddRule("connects", rule(tcp, oifIn("mss"), clamp)...)
+	b.AddRule("connects", rule(tcp, iifIn("mss"), clamp)...)
 	size := exprs{lookup("mss_size"), &expr.Exthdr{SourceRegister: regA, Type: 2, Offset: 2, Len: 2, Op: expr.ExthdrOpTcpopt}}
-	b.AddRule("clamp", rule(tcp, exprs{meta(expr.MetaKeyOIFNAME, regA)}, size)...)
-	b.AddRule("clamp", rule(tcp, exprs{meta(expr.MetaKeyIIFNAME, regA)}, size)...)
+	b.AddRule("connects", rule(tcp, exprs{meta(expr.MetaKeyOIFNAME, regA)}, size)...)
+	b.AddRule("connects", rule(tcp, exprs{meta(expr.MetaKeyIIFNAME, regA)}, size)...)
+	// A connection that is over stays in connection tracking for a while. One with the same addresses and
+	// ports is of its flow for the kernel, and for the rules a new one.
+	b.AddRule("connects", rule(tcp, flags(flagACK, 0), ctState(expr.CtStateBitESTABLISHED), ctOriginal(), gotoChain("new_flow"))...)
 
 	// These are rules and no verdict map. While a transaction deletes a map together with the
 	// table, packets in the chain do not find its elements any more (nft_map_deactivate), and the

@@ -123,7 +123,7 @@ func skeletonChains() []nft.Chain {
 		{Name: "input", Type: "filter", Hook: unix.NF_INET_LOCAL_IN, Priority: 0},
 		{Name: "resets", Type: "filter", Hook: unix.NF_INET_LOCAL_OUT, Priority: 0},
 		{Name: "forward", Type: "filter", Hook: unix.NF_INET_FORWARD, Priority: 0},
-		{Name: "clamp"},
+		{Name: "connects"},
 		{Name: "new_flow"},
 		{Name: "errors"},
 		{Name: "untracked"},
@@ -249,6 +249,11 @@ const stateUntracked = 1 << 6
 
 // ctState matches connections in any of the states.
 func ctState(bits uint32) exprs { return ctFlag(expr.CtKeySTATE, bits, true) }
+
+// ctOriginal matches the packets of the flow's original direction (IP_CT_DIR_ORIGINAL).
+func ctOriginal() exprs {
+	return exprs{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: regA}, eq(0)}
+}
 
 // statusDNAT is IPS_DST_NAT (linux/netfilter/nf_conntrack_common.h).
 func ctDNAT(want bool) exprs {
