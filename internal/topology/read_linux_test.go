@@ -33,11 +33,15 @@ func machine(t *testing.T) (host, web, db *netns.NS) {
 		}
 		return l
 	}
-	br := create(link.Spec{Name: "br0", Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("10.88.0.1/16")}, Kind: link.Bridge{}})
+	var ipv6 link.IPv6Conf
+	if netnstest.HasIPv6() {
+		ipv6.AddrGenMode = new(link.AddrGenNone) // link-local addresses would come a moment later
+	}
+	br := create(link.Spec{Name: "br0", Up: true, IPv6: ipv6, Addrs: []netip.Prefix{netip.MustParsePrefix("10.88.0.1/16")}, Kind: link.Bridge{}})
 	for i, box := range []*netns.NS{web, db} {
 		a := netip.AddrFrom4([4]byte{10, 88, 0, byte(2 + i)})
-		create(link.Spec{Name: []string{"vweb", "vdb"}[i], Up: true, Master: br.Ref(), Kind: link.Veth{Peer: link.Spec{
-			NS: box, Name: "eth0", Up: true, Addrs: []netip.Prefix{netip.PrefixFrom(a, 16)},
+		create(link.Spec{Name: []string{"vweb", "vdb"}[i], Up: true, Master: br.Ref(), IPv6: ipv6, Kind: link.Veth{Peer: link.Spec{
+			NS: box, Name: "eth0", Up: true, IPv6: ipv6, Addrs: []netip.Prefix{netip.PrefixFrom(a, 16)},
 		}}})
 		if err := route.Add(t.Context(), box, route.Default(netip.MustParseAddr("10.88.0.1"))); err != nil {
 			t.Fatal(err)
