@@ -168,11 +168,11 @@ func TestAChangeWithoutHowItsSubnetBeginsIsNotCommitted(t *testing.T) {
 	}
 }
 
-// The widest subnets have tens of thousands of elements. They come and go as those of others.
-func TestTheWidestSubnetsComeAndGo(t *testing.T) {
+// Wide subnets have thousands of elements. They come and go as those of others.
+func TestWideSubnetsComeAndGo(t *testing.T) {
 	t.Parallel()
 	ns := netnstest.New(t)
-	gw, n := open(t, ns), Network{Interface: "br0", Subnets: bothFamilies("128.0.0.0/1", "8000::/1")}
+	gw, n := open(t, ns), Network{Interface: "br0", Subnets: bothFamilies("240.0.0.0/4", "e000::/4")}
 	count := func(want int) {
 		t.Helper()
 		all := elementsOnly(objects(t, ns))
@@ -186,7 +186,7 @@ func TestTheWidestSubnetsComeAndGo(t *testing.T) {
 	if err := gw.AddNetwork(t.Context(), n); err != nil {
 		t.Fatal(err)
 	}
-	count(1 << 15)
+	count(1 << 12)
 	if err := gw.DeleteNetwork(t.Context(), "br0"); err != nil {
 		t.Fatal(err)
 	}
