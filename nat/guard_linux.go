@@ -59,20 +59,7 @@ func (n *NAT) DeleteGuards(ctx context.Context, ports ...string) error {
 
 // ListGuards lists the guards, sorted by their port, with what they have stopped.
 func (n *NAT) ListGuards(ctx context.Context) ([]GuardState, error) {
-	const op = "nat.ListGuards"
-	c, err := n.conn()
-	if err != nil {
-		return nil, n.fail(op, n.String(), err)
-	}
-	var all []GuardState
-	err = c.Steady(ctx, func(ctx context.Context) error {
-		if err := n.gone(ctx, c); err != nil {
-			return err
-		}
-		all, err = n.readAllGuards(ctx, c)
-		return err
-	})
-	return all, n.fail(op, n.String(), err)
+	return listed(ctx, n, "nat.ListGuards", n.readAllGuards)
 }
 
 // guardsTx sets or deletes guards.

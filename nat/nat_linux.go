@@ -322,3 +322,19 @@ func (n *NAT) gone(ctx context.Context, c nft.Conn) error {
 	}
 	return err
 }
+
+// listed reads what a verb lists, in one generation of the ruleset.
+func listed[T any](ctx context.Context, n *NAT, op string, read func(context.Context, nft.Conn) (T, error)) (all T, err error) {
+	c, err := n.conn()
+	if err != nil {
+		return all, n.fail(op, n.String(), err)
+	}
+	err = c.Steady(ctx, func(ctx context.Context) error {
+		if err := n.gone(ctx, c); err != nil {
+			return err
+		}
+		all, err = read(ctx, c)
+		return err
+	})
+	return all, n.fail(op, n.String(), err)
+}

@@ -64,20 +64,7 @@ func (n *NAT) DeletePolicies(ctx context.Context, boxes ...netip.Addr) error {
 
 // ListPolicies lists the policies, sorted by their first address, with what they denied.
 func (n *NAT) ListPolicies(ctx context.Context) ([]PolicyState, error) {
-	const op = "nat.ListPolicies"
-	c, err := n.conn()
-	if err != nil {
-		return nil, n.fail(op, n.String(), err)
-	}
-	var all []PolicyState
-	err = c.Steady(ctx, func(ctx context.Context) error {
-		if err := n.gone(ctx, c); err != nil {
-			return err
-		}
-		all, err = n.readAllPolicies(ctx, c)
-		return err
-	})
-	return all, n.fail(op, n.String(), err)
+	return listed(ctx, n, "nat.ListPolicies", n.readAllPolicies)
 }
 
 // policiesTx sets or deletes policies.
