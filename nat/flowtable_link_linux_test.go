@@ -62,41 +62,13 @@ func TestFlowtableByLinksOfAllKinds(t *testing.T) {
 	}
 }
 
-func flowingNetwork() Network {
-	net := network0()
-	net.Flowtable = true
-	return net
-}
-
 // large moves a megabyte from the box to an echo server of the outside and back.
 func large(t *testing.T, s topology, addr string) {
 	t.Helper()
 	at := netip.AddrPortFrom(netip.MustParseAddrPort(addr).Addr(), 91).String()
-	returning(t, s.outside, at)
+	parrot(t, s.outside, at)
 	d := begin(t, s.box, TCP, at)
 	returned(t, d, 1<<19)
-}
-
-// returning returns all that it hears at an address by TCP.
-func returning(t *testing.T, ns *netns.NS, addr string) {
-	t.Helper()
-	ln, err := ns.Listen(t.Context(), "tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				io.Copy(c, c)
-			}()
-		}
-	}()
 }
 
 // returned sends some bytes and waits for their return.
@@ -124,7 +96,7 @@ func TestFlowtableHeedsASmallerMTU(t *testing.T) {
 				}
 				var all []dialogue
 				for _, addr := range []string{"203.0.113.9:91", "[2001:db8:1::9]:91"} {
-					returning(t, s.outside, addr)
+					parrot(t, s.outside, addr)
 					d := begin(t, s.box, TCP, addr)
 					returned(t, d, 1<<16)
 					if on && !until(func() bool { returned(t, d, 100); return d.isOffloaded(t, s.gw) }) {

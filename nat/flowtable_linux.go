@@ -23,7 +23,7 @@ import (
 //
 // The flows of a flowtable do not pass the rules. What ends a flow deletes its entry of connection
 // tracking, and the flowtable finds no flow whose entry is gone (flow_offload_lookup, nf_ct_is_dying).
-// In addition, each change of a network or a guard makes the table anew in its transaction. The commit
+// In addition, each change of a network or a guard rebuilds the table in its transaction. The commit
 // takes the former flowtable off its devices (nf_tables_commit), so every flow passes the new rules, those
 // of the bridge and the guard of sources among them, before it is in the flowtable again.
 
@@ -144,7 +144,7 @@ func flowing(items []item) (networks []string) {
 }
 
 // changeFlowtable adds to the batch what has the table be as the networks need it, with these devices.
-// With renew it is made anew. So it is if a device goes: the flows to a device without a hook stay in the
+// With renew it is rebuilt. So it is if a device goes: the flows to a device without a hook stay in the
 // flowtable.
 func (n *NAT) changeFlowtable(b *nft.Batch, p flowPart, networks, devices []string, renew bool) error {
 	if p.foreign && len(networks) > 0 {

@@ -10,8 +10,8 @@ import (
 )
 
 // flowNetwork adds to the batch what follows for the table from the items of a network that change.
-// Without an iface it is about links or guards. Without a plan it makes one. With renew the table is made
-// anew. added are the devices that it gets.
+// Without an iface it is about links or guards. Without a plan it makes one. With renew the table is rebuilt.
+// added are the devices that it gets.
 func (n *NAT) flowNetwork(ctx context.Context, c nft.Conn, b *nft.Batch, iface string, want []item, p *plan, renew bool) (added []string, err error) {
 	had, err := n.readItems(ctx, c, setFlowtable)
 	if err != nil {
@@ -44,8 +44,8 @@ func (n *NAT) flowGuards(ctx context.Context, c nft.Conn, b *nft.Batch) error {
 	return err
 }
 
-// flowSync adds to the batch of a Sync what follows for the table. With renew it is made anew, as it is if
-// a network changes.
+// flowSync adds to the batch of a Sync what follows for the table. With renew it is rebuilt, as it is if a
+// network changes.
 func (s *syncTx) flowSync(ctx context.Context, b *nft.Batch, renew bool) error {
 	networks := flowing(s.want)
 	if len(networks) == 0 {

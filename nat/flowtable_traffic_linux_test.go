@@ -168,14 +168,20 @@ func countForwarded(t *testing.T, ns *netns.NS) func() int {
 	}
 }
 
+// flowingNetwork is the network on br0 with the option.
+func flowingNetwork() Network {
+	net := network0()
+	net.Flowtable = true
+	return net
+}
+
 // newFlowing is a topology whose network br0 has the option, and published ports.
 func newFlowing(t *testing.T, change func(*Network)) topology {
 	t.Helper()
 	needFlowtable(t)
 	s := wire(t)
 	s.gw = open(t, s.host)
-	net := network0()
-	net.Flowtable = true
+	net := flowingNetwork()
 	if change != nil {
 		change(&net)
 	}
@@ -241,7 +247,7 @@ func TestFlowtableForwardsEstablishedFlows(t *testing.T) {
 				c := begin(t, c.from, proto, to)
 				c.offloaded(t, s.gw)
 				passed := 0
-				// The kernel takes a flow out when its route is looked up anew, and in with its next packet.
+				// The kernel takes a flow out when its route is looked up again, and in with its next packet.
 				if !until(func() bool {
 					before := seen()
 					for range 20 {
@@ -281,8 +287,7 @@ func TestFlowsComeBackToTheFlowtable(t *testing.T) {
 	s := newFlowing(t, nil)
 	boxServers(t, s, TCP, UDP)
 	flows := []dialogue{begin(t, s.outside, TCP, "203.0.113.1:8080"), begin(t, s.outside, UDP, "[2001:db8:1::1]:8080")}
-	net := network0()
-	net.Flowtable = true
+	net := flowingNetwork()
 	for i := range 3 {
 		for _, c := range flows {
 			c.offloaded(t, s.gw)
@@ -336,13 +341,11 @@ func TestFlowsOfTheFlowtableEnd(t *testing.T) {
 	}{
 		{"Unpublish", nil, published, func(t *testing.T, s topology) error { return s.gw.Unpublish(t.Context(), flowPorts()...) }},
 		{"Sync without the ports", nil, published, func(t *testing.T, s topology) error {
-			net := network0()
-			net.Flowtable = true
+			net := flowingNetwork()
 			return s.gw.Sync(t.Context(), State{Networks: []Network{net, network1()}})
 		}},
 		{"SetNetwork without the pinholes", opened, routed, func(t *testing.T, s topology) error {
-			net := network0()
-			net.Flowtable = true
+			net := flowingNetwork()
 			return s.gw.SetNetwork(t.Context(), net)
 		}},
 		{"SetPolicies without ingress", nil, published, func(t *testing.T, s topology) error {
@@ -353,8 +356,8 @@ func TestFlowsOfTheFlowtableEnd(t *testing.T) {
 			return s.gw.SetPolicies(t.Context(), Policy{Box: addrs("10.88.0.2", "fd88::2"), Owner: "web", Egress: &Rules{Allow: []Rule{host}}})
 		}},
 		{"SetNetwork with Internal", nil, outgoing, func(t *testing.T, s topology) error {
-			net := network0()
-			net.Flowtable, net.Internal = true, true
+			net := flowingNetwork()
+			net.Internal = true
 			return s.gw.SetNetwork(t.Context(), net)
 		}},
 		{"DeleteNetwork", nil, outgoing, func(t *testing.T, s topology) error { return s.gw.DeleteNetwork(t.Context(), "br0") }},

@@ -76,7 +76,7 @@ func (p *plan) record(b *nft.Batch) {
 }
 
 // forwardLinks makes links forward for networks that were added before, by the flowtable too, and
-// reports whether one did not. With renew the flowtable is made anew.
+// reports whether one did not. With renew the flowtable is rebuilt.
 func (n *NAT) forwardLinks(ctx context.Context, nets []Network, renew bool) (bool, error) {
 	nets, _, err := checkNetworks(nets)
 	if err != nil || len(nets) == 0 {
@@ -102,7 +102,7 @@ type forwardTx struct {
 	tableTx
 	nets    []Network
 	plan    plan     // empty where the table is being removed
-	renew   bool     // the flowtable is made anew
+	renew   bool     // the flowtable is rebuilt
 	devices []string // the links that it gets
 }
 

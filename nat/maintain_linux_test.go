@@ -69,6 +69,24 @@ func next(t *testing.T, all <-chan turn) turn {
 	}
 }
 
+// harm is what nft does to a table, and why Maintain restores it then.
+type harm struct {
+	nft    string
+	reason Reason
+}
+
+// expectRestored does each harm, and has check look at what is restored.
+func expectRestored(t *testing.T, ns *netns.NS, all <-chan turn, harms []harm, check func(nft string)) {
+	t.Helper()
+	for _, h := range harms {
+		testutil.Run(t, ns, "nft", h.nft)
+		if r := next(t, all); r.Reason != h.reason || !strings.HasPrefix(r.By, "nft (") {
+			t.Errorf("%s: %v", h.nft, r)
+		}
+		check(h.nft)
+	}
+}
+
 // another is a second handle, as another program would have it: what is done by
 // way of one is no own change to the other.
 func another(t *testing.T, ns *netns.NS) *netns.NS {

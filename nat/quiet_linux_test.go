@@ -260,25 +260,18 @@ func TestMaintainRestoresPortGroups(t *testing.T) {
 	all := maintain(t, newMaintainer(open(t, ns), always(State{Networks: []Network{groupNetwork(0, 7)}})))
 	hasGroups(t, ns, "boxwire", "7")
 	before := quietTables(t, ns)
-	for _, c := range []struct {
-		nft    string
-		reason Reason
-	}{
+	expectRestored(t, ns, all, []harm{
 		{"delete table bridge boxwire/quiet", ReasonTableRemoved},
 		{"flush ruleset", ReasonTableRemoved},
 		{"flush chain bridge boxwire/quiet reports", ReasonTableChanged},
 		{"delete element bridge boxwire/quiet groups { 7 . 7 }", ReasonTableChanged},
 		{"add rule bridge boxwire/quiet reports accept", ReasonTableChanged},
 		{"delete element inet boxwire port_group { br0 }", ReasonTableChanged},
-	} {
-		testutil.Run(t, ns, "nft", c.nft)
-		if r := next(t, all); r.Reason != c.reason || !strings.HasPrefix(r.By, "nft (") {
-			t.Errorf("%s: %v", c.nft, r)
-		}
+	}, func(nft string) {
 		if after := quietTables(t, ns); after != before {
-			t.Errorf("%s: there is %s, want %s", c.nft, after, before)
+			t.Errorf("%s: there is %s, want %s", nft, after, before)
 		}
-	}
+	})
 }
 
 // Two programs have a table each, and what one does to its groups is nothing to the other. A program with
