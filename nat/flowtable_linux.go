@@ -90,11 +90,14 @@ func (n *NAT) readFlowtable(ctx context.Context, c nft.Conn) (p flowPart, err er
 	if p.whole, err = c.Holds(ctx, b); err != nil || !p.whole {
 		return p, err
 	}
-	f, err := c.Flowtable(ctx, table, flowtable(nil).Name)
-	if p.devices = f.Devices; errors.Is(err, os.ErrNotExist) {
-		p.whole, err = false, nil
+	want := flowtable(nil)
+	f, err := c.Flowtable(ctx, table, want.Name)
+	if errors.Is(err, os.ErrNotExist) {
+		p.whole = false
+		return p, nil
 	}
-	p.whole = p.whole && version == flowVersion
+	p.devices = f.Devices
+	p.whole = version == flowVersion && f.Priority == want.Priority && f.Counter == want.Counter
 	return p, err
 }
 

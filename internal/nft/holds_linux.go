@@ -11,13 +11,11 @@ import (
 )
 
 // Holds reports whether the batch's table is active and has exactly the chains and rules
-// that the batch adds, and its flowtables: whether they are unchanged since the commit. It ignores
-// sets and their elements, the devices of flowtables, and flowtables that no rule of the batch is
-// about. All that the batch adds is of the Conn's family.
+// that the batch adds: whether they are unchanged since the commit. It ignores sets and
+// their elements. All that the batch adds is of the Conn's family.
 func (c Conn) Holds(ctx context.Context, b *Batch) (bool, error) {
 	var wantChains []HookedChain
 	var wantRules []Rule
-	var wantFlows []Flowtable
 	for _, r := range b.reqs {
 		switch r.Type {
 		case msgType(unix.NFT_MSG_NEWCHAIN):
@@ -32,12 +30,6 @@ func (c Conn) Holds(ctx context.Context, b *Batch) (bool, error) {
 				return false, err
 			}
 			wantRules = append(wantRules, rule)
-		case msgType(unix.NFT_MSG_NEWFLOWTABLE):
-			f, err := decodeFlowtable(r.Body)
-			if err != nil {
-				return false, err
-			}
-			wantFlows = append(wantFlows, f)
 		}
 	}
 	_, flags, err := c.table(ctx, b.table)
@@ -55,24 +47,7 @@ func (c Conn) Holds(ctx context.Context, b *Batch) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if !sameChains(chains, wantChains, c.family, b.table) || !sameRules(rules, wantRules) {
-		return false, nil
-	}
-	return c.holdsFlowtables(ctx, b.table, wantFlows)
-}
-
-// holdsFlowtables reports whether the table has the flowtables, with whatever devices.
-func (c Conn) holdsFlowtables(ctx context.Context, table string, want []Flowtable) (bool, error) {
-	for _, w := range want {
-		have, err := c.Flowtable(ctx, table, w.Name)
-		if errors.Is(err, os.ErrNotExist) {
-			return false, nil
-		}
-		if err != nil || have.Priority != w.Priority || have.Counter != w.Counter {
-			return false, err
-		}
-	}
-	return true, nil
+	return sameChains(chains, wantChains, c.family, b.table) && sameRules(rules, wantRules), nil
 }
 
 func sameChains(have, want []HookedChain, family byte, table string) bool {
