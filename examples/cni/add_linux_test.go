@@ -63,7 +63,7 @@ func TestContainersAreReachedByTheirPortsAndReachEachOther(t *testing.T) {
 	if veths := r.links("veth"); len(veths) != 1 { // wan0
 		t.Errorf("after DEL there is %v", veths)
 	}
-	if out := r.nft("list", "ruleset"); strings.Contains(out, "8080") {
+	if out := r.nft("list", "ruleset"); strings.Contains(out, ". 8080 ") {
 		t.Errorf("after DEL the port is published: %s", out)
 	}
 }

@@ -89,7 +89,7 @@ func TestGCRemovesWhatIsNotValidAndNothingElse(t *testing.T) {
 	if veths := r.links("veth"); len(veths) != 4 {
 		t.Errorf("there are %v", veths)
 	}
-	if left := r.nft("list", "ruleset"); strings.Contains(left, "8081") || len(r.links("ifb")) > 0 {
+	if left := r.nft("list", "ruleset"); strings.Contains(left, ". 8081 ") || len(r.links("ifb")) > 0 {
 		t.Errorf("left: %s %v", left, r.links("ifb"))
 	}
 	r.gc()

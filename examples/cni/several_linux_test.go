@@ -175,7 +175,7 @@ func TestAPortGoesFromOneAttachmentToTheNext(t *testing.T) {
 			r.del(other)
 			test.gone(r, c)
 			all("with the second", "203.0.113.1:8080", "[2001:db8::1]:8080", "203.0.113.1:8082")
-			if rules := r.nft("list", "table", "inet", "boxwire-cni"); strings.Contains(rules, "8081") || strings.Contains(rules, "10.89.0.2 . 80 ") {
+			if rules := r.nft("list", "table", "inet", "boxwire-cni"); strings.Contains(rules, ". 8081 ") || strings.Contains(rules, "10.89.0.2 . 80 ") {
 				t.Errorf("the first has left ports: %s", rules)
 			}
 			r2.del(c2)
@@ -248,7 +248,7 @@ func TestDelOfADamagedTable(t *testing.T) {
 	r.add(other)
 	testutil.Run(t, r.host, "nft", "flush", "set", "inet", "boxwire-cni", "own4")
 	r.del(c)
-	if out := r.nft("list", "table", "inet", "boxwire-cni"); strings.Contains(out, "8080") || !strings.Contains(out, "udp . 8081") {
+	if out := r.nft("list", "table", "inet", "boxwire-cni"); strings.Contains(out, ". 8080 ") || !strings.Contains(out, "udp . 8081") {
 		t.Errorf("after DEL:\n%s", out)
 	}
 	if err := r.check(other); err != nil {

@@ -116,7 +116,7 @@ func (e *engine) collects(t *testing.T, pods ...*pod) {
 		"CNI_COMMAND=ADD", "CNI_CONTAINERID=forgotten", "CNI_NETNS=/run/netns/forgotten", "CNI_IFNAME=eth0"); err != nil {
 		t.Fatalf("ADD: %v", err)
 	}
-	if now := e.state(t); !strings.Contains(now, "8081") {
+	if now := e.state(t); !strings.Contains(now, ". 8081 ") {
 		t.Errorf("ADD leaves no port in:\n%s", now)
 	}
 	e.gc(t, pods...)
