@@ -2,6 +2,7 @@ package link
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"time"
@@ -74,35 +75,22 @@ func StaticAddr(p netip.Prefix) Addr {
 	return a
 }
 
-// newAddrs are the addresses that Create gives to the link: those of Addrs, and
-// with IPv6 a link-local one.
-func (s *Spec) newAddrs() (addrs, linkLocal []Addr) {
-	for _, p := range s.Addrs {
-		addrs = append(addrs, s.newAddr(p))
-	}
-	if p, ok := s.linkLocal(); ok {
-		linkLocal = []Addr{s.newAddr(p)}
-	}
-	return addrs, linkLocal
-}
-
-func (s *Spec) newAddr(p netip.Prefix) Addr {
+// newAddr is an address of Spec.Addrs. dad is Spec.DAD.
+func newAddr(p netip.Prefix, dad bool) Addr {
 	a := StaticAddr(p)
-	if s.DAD {
+	if dad {
 		a.Flags &^= AddrNoDAD
 	}
 	return a
 }
 
-// linkLocal returns the link-local address that the kernel would make from the
-// hardware address (RFC 4291, appendix A), if the link is to have one at once: it has
-// IPv6 without duplicate address detection, and no other was asked for.
-func (s *Spec) linkLocal() (p netip.Prefix, ok bool) {
-	mac := s.MAC
-	if len(mac) != 6 || s.DAD || s.IPv6.AddrGenMode != nil && *s.IPv6.AddrGenMode != AddrGenEUI64 {
+// linkLocal returns the link-local address that the kernel would make from a hardware
+// address (RFC 4291, appendix A). ok is false if addrs have another, or no IPv6 address.
+func linkLocal(mac net.HardwareAddr, addrs []netip.Prefix) (p netip.Prefix, ok bool) {
+	if len(mac) != 6 {
 		return netip.Prefix{}, false
 	}
-	for _, p := range s.Addrs {
+	for _, p := range addrs {
 		ok = ok || p.Addr().Is6()
 		if p.Addr().IsLinkLocalUnicast() && p.Addr().Is6() {
 			return netip.Prefix{}, false

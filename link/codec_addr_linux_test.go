@@ -13,7 +13,7 @@ import (
 // addrRequest builds the message that adds (RTM_NEWADDR) or removes
 // (RTM_DELADDR) an address in its simple form.
 func addrRequest(typ uint16, index int, p netip.Prefix, dad bool) nl.Request {
-	a := (&Spec{DAD: dad}).newAddr(p)
+	a := newAddr(p, dad)
 	if typ == unix.RTM_DELADDR {
 		return encodeAddr(index, &a, editDelete)
 	}

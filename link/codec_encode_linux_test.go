@@ -176,7 +176,8 @@ func TestAttributeNames(t *testing.T) {
 func made(s *Spec, peerFD int) nl.Request {
 	o := declare(s.Kind)
 	o.forNew()
-	create := newLink(s, &o, conditions{peerMoved: peerFD >= 0})
+	e := planEnd(outer, s)
+	create := newLink(&e, &o, conditions{peerMoved: peerFD >= 0})
 	if peerFD >= 0 {
 		binary.NativeEndian.PutUint32(create.reqs[0].Body[create.fds[inner]:], uint32(peerFD))
 	}

@@ -186,12 +186,6 @@ func (m *message) put(place int, list []field) {
 	}
 }
 
-// common appends what any message about a link may have.
-func (m *message) common(s *Spec) {
-	list := s.common()
-	m.put(placeLink, list[:])
-}
-
 // store is room for what the settings of a bridge port point to, in one allocation.
 type store struct {
 	flags   [17]bool

@@ -47,26 +47,18 @@ func (m *message) data(o *options) {
 
 // late appends what is of no use in the message that makes a link: the kernel
 // accepts and ignores it there, or refuses it.
-func (m *message) late(s *Spec) {
-	m.put(placeLink, s.late())
+func (m *message) late(set *settings) {
+	m.put(placeLink, set.alias())
 	spec := m.begin(unix.IFLA_AF_SPEC)
 	inet := m.begin(unix.AF_INET)
 	conf := m.begin(inetConf)
-	m.put(placeIPv4, s.IPv4.fields())
+	m.put(placeIPv4, set.ipv4)
 	m.end(conf)
 	m.end(inet)
 	inet6 := m.begin(unix.AF_INET6)
-	m.put(placeIPv6, s.IPv6.attributes())
+	m.put(placeIPv6, set.ipv6)
 	m.end(inet6)
 	m.end(spec)
-}
-
-// all appends everything that can be changed on a link that is there, but its
-// master and what it is as a port.
-func (m *message) all(s *Spec, o *options) {
-	m.common(s)
-	m.late(s)
-	m.options(o)
 }
 
 // options appends those of the kind, with its name if there are any.
@@ -79,10 +71,10 @@ func (m *message) options(o *options) {
 
 // slave appends the options of a bond's port. Any other master would take them,
 // too, for options of its own: the caller knows that it is a bond.
-func (m *message) slave(s *Spec) {
+func (m *message) slave(set *settings) {
 	info := m.begin(unix.IFLA_LINKINFO)
 	data := m.begin(unix.IFLA_INFO_SLAVE_DATA)
-	m.put(placeSlave, s.BondPort.fields())
+	m.put(placeSlave, set.bondPort)
 	m.end(data)
 	m.end(info)
 }
@@ -98,14 +90,13 @@ func (v sysctl) key(link string) string { return "net/ipv6/conf/" + link + "/" +
 
 func (v sysctl) text() string { return strconv.Itoa(int(int32(v.value))) }
 
-// sysctls returns those of the spec that the link does not have already.
-func (m *message) sysctls(s *Spec) (list []sysctl) {
+// sysctls returns those that the link does not have already.
+func (m *message) sysctls(set *settings) (list []sysctl) {
 	c := message{have: m.have, only: m.only, zero: m.zero}
-	fields := s.IPv6.sysctls()
-	c.put(placeConf6, fields)
+	c.put(placeConf6, set.sysctls)
 	m.sent[placeConf6] = c.sent[placeConf6]
 	for w := nl.Walk(c.b); w.Next(); {
-		list = append(list, sysctl{nameOf(fields, w.Type()), w.U32()})
+		list = append(list, sysctl{nameOf(set.sysctls, w.Type()), w.U32()})
 	}
 	return list
 }

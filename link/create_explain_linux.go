@@ -24,47 +24,55 @@ func (c *creation) explain(e *nl.Error) error {
 	case unix.EPERM:
 		err = c.explainPermission(e)
 	case unix.ENODEV:
-		if s := c.spec; s.Parent.Index != 0 {
-			if _, there := c.look(&end{ns: c.ns, conn: c.send}, s.Parent.Index); !there {
-				err = notExist(fmt.Sprintf("parent %s does not exist in netns %s", s.Parent, c.ns), e)
+		if parent := c.parent; parent.Index != 0 {
+			if _, there := c.home.look(c.ctx, parent.Index); !there {
+				err = notExist(fmt.Sprintf("parent %s does not exist in netns %s", parent, c.home.ns), e)
 			}
 		}
 	case unix.EOPNOTSUPP:
 		err = c.explainUnsupported(e)
 	}
 	if err == nil {
-		err = c.explainMaster(e, &c.end)
+		err = c.end.explainMaster(c.ctx, c.end.master, e)
 	}
 	return err
 }
 
 // explainTaken says which name or index is taken; nil if none is found.
 func (c *creation) explainTaken(e *nl.Error) error {
-	s := c.spec
-	taken := c.named(s.Name) // at once, before it goes
-	if s.Index != 0 {
-		if l, ok := c.look(&c.end, s.Index); ok {
-			return exist(e, "index %d is taken in netns %s, by link %s", s.Index, c.end.ns, l.Name)
-		}
+	taken := c.end.holder(c.ctx, c.name) // at once, before it goes
+	if err := c.end.indexTaken(c.ctx, "index", e); err != nil {
+		return err
 	}
 	switch {
-	case taken:
-		return c.nameTaken(e)
-	case c.peer == nil && e.Errno == unix.EBUSY && s.Parent.Index != 0:
+	case taken != nil && taken.Name != c.name:
+		return exist(e, "the name %s is taken in netns %s: it is an alternative name of link %s", c.name, c.end.ns, taken.Name)
+	case taken != nil:
+		return exist(e, "the name %s is taken in netns %s", c.name, c.end.ns)
+	case c.peer == nil && e.Errno == unix.EBUSY && c.parent.Index != 0:
 		return c.explainParent(e)
 	case c.peer == nil:
 		return nil
 	}
-	p := c.peer.spec
-	if p.Index != 0 {
-		if l, ok := c.look(c.peer, p.Index); ok {
-			return exist(e, "the peer's index %d is taken in netns %s, by link %s", p.Index, c.peer.ns, l.Name)
-		}
+	if err := c.peer.indexTaken(c.ctx, "the peer's index", e); err != nil {
+		return err
 	}
 	if e.Errno == unix.EEXIST {
-		return exist(e, "the peer's name %s is taken in netns %s", p.Name, c.peer.ns)
+		return exist(e, "the peer's name %s is taken in netns %s", c.peer.name, c.peer.ns)
 	}
 	return nil
+}
+
+// indexTaken says which link has the index that an end was to have; nil if none has.
+func (e *end) indexTaken(ctx context.Context, what string, cause error) error {
+	if e.wanted == 0 {
+		return nil
+	}
+	l, ok := e.look(ctx, e.wanted)
+	if !ok {
+		return nil
+	}
+	return exist(cause, "%s %d is taken in netns %s, by link %s", what, e.wanted, e.ns, l.Name)
 }
 
 // explainPermission says over which namespace the caller lacks a capability.
@@ -85,65 +93,54 @@ func (c *creation) explainPermission(e *nl.Error) error {
 
 // explainUnsupported says which kind or option the kernel does not have.
 func (c *creation) explainUnsupported(e *nl.Error) error {
-	kind := c.spec.Kind
-	text := ""
+	kind, text := c.kind.kind, ""
 	switch {
 	case strings.Contains(e.Msg, "device type"):
 		text = fmt.Sprintf("the kernel cannot make links of kind %s; they come with its module %s: %v", kind.name(), moduleOf(kind.name()), e)
-	case c.spec.Master.Index == 0:
-		text = fmt.Sprintf("the kernel has links of kind %s, but not with %s: %v", kind.name(), optionNames(kind), e)
+	case c.end.master.Index == 0:
+		text = fmt.Sprintf("the kernel has links of kind %s, but not with %s: %v", kind.name(), optionNames(c.kind.fields), e)
 	default:
 		return nil
 	}
 	return &causeError{text: text, is: errors.ErrUnsupported, err: e}
 }
 
-// explainMaster says what a refusal has to do with the master of s.
-func (c *creation) explainMaster(e *nl.Error, at *end) error {
-	s := at.spec
-	if s.Master.Index == 0 {
-		return e
+// explainMaster says what a refusal has to do with the master that a link was to get.
+func (p *nsConn) explainMaster(ctx context.Context, master Ref, cause *nl.Error) error {
+	if master.Index == 0 {
+		return cause
 	}
-	switch e.Errno {
+	switch cause.Errno {
 	case unix.EXFULL:
-		return &causeError{text: fmt.Sprintf("master %s is full: a bridge takes at most 1,023 ports: %v", s.Master, e), err: e}
+		return &causeError{text: fmt.Sprintf("master %s is full: a bridge takes at most 1,023 ports: %v", master, cause), err: cause}
 	case unix.EINVAL, unix.ENODEV, unix.EOPNOTSUPP:
-		m, ok := c.look(at, s.Master.Index)
+		m, ok := p.look(ctx, master.Index)
 		switch {
 		case !ok:
 			// The kernel answers EINVAL here, although the index is valid.
-			return notExist(fmt.Sprintf("master %s does not exist in netns %s", s.Master, at.ns), e)
-		case e.Errno == unix.EOPNOTSUPP:
-			return &causeError{text: fmt.Sprintf("master %s (%s) takes no ports: %v", s.Master, m.Name, e), err: e}
+			return notExist(fmt.Sprintf("master %s does not exist in netns %s", master, p.ns), cause)
+		case cause.Errno == unix.EOPNOTSUPP:
+			return &causeError{text: fmt.Sprintf("master %s (%s) takes no ports: %v", master, m.Name, cause), err: cause}
 		}
 	}
-	return e
-}
-
-// nameTaken says who has the name, which may be an alternative one.
-func (c *creation) nameTaken(e *nl.Error) error {
-	if l, err := c.find(&c.end, c.end.spec.Name, 0); err == nil && l.Name != c.end.spec.Name {
-		return exist(e, "the name %s is taken in netns %s: it is an alternative name of link %s", c.end.spec.Name, c.end.ns, l.Name)
-	}
-	return exist(e, "the name %s is taken in netns %s", c.end.spec.Name, c.end.ns)
+	return cause
 }
 
 // explainParent says why nothing can lie on the parent: a link gives what it receives
 // to a bridge or bond, to its macvlans or to its ipvlans, and to one of them only.
 func (c *creation) explainParent(e *nl.Error) error {
-	s := c.spec
-	at := end{ns: c.ns, conn: c.send}
-	parent, _ := c.look(&at, s.Parent.Index)
+	ref, kind := c.parent, c.kind.kind.name()
+	parent, _ := c.home.look(c.ctx, ref.Index)
 	if parent.Master != 0 {
-		master, _ := c.look(&at, parent.Master)
-		return &causeError{text: fmt.Sprintf("parent %s (%s) is a port of %s: nothing of kind %s can lie on it: %v", s.Parent, parent.Name, master.Name, s.Kind.name(), e), err: e}
+		master, _ := c.home.look(c.ctx, parent.Master)
+		return &causeError{text: fmt.Sprintf("parent %s (%s) is a port of %s: nothing of kind %s can lie on it: %v", ref, parent.Name, master.Name, kind, e), err: e}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), time.Second)
 	defer cancel()
-	links, _ := list(ctx, c.ns, Filter{}, nil)
+	links, _ := list(ctx, c.home.ns, Filter{}, nil)
 	for _, l := range links {
-		if l.ParentIndex == s.Parent.Index && l.LinkNSID < 0 && l.Kind != "vlan" {
-			return &causeError{text: fmt.Sprintf("parent %s (%s) has link %s of kind %s on it: nothing of kind %s can lie there: %v", s.Parent, parent.Name, l.Name, l.Kind, s.Kind.name(), e), err: e}
+		if l.ParentIndex == ref.Index && l.LinkNSID < 0 && l.Kind != "vlan" {
+			return &causeError{text: fmt.Sprintf("parent %s (%s) has link %s of kind %s on it: nothing of kind %s can lie there: %v", ref, parent.Name, l.Name, l.Kind, kind, e), err: e}
 		}
 	}
 	return e
@@ -181,8 +178,7 @@ func moduleOf(kind string) string {
 }
 
 // optionNames names what is set of a kind.
-func optionNames(k Kind) string {
-	_, fields := k.fields()
+func optionNames(fields []field) string {
 	var names []string
 	for i := range fields {
 		if f := &fields[i]; f.form.isSet(f.value, false) {
@@ -196,22 +192,26 @@ func optionNames(k Kind) string {
 }
 
 // find reads a link to find out about a failure, even when ctx is done by now.
-func (c *creation) find(at *end, name string, index int) (Link, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), time.Second)
+func (p *nsConn) find(ctx context.Context, name string, index int) (Link, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	return read(ctx, at.ns, at.conn, name, index)
+	return read(ctx, p.ns, p.conn, name, index)
 }
 
 // look is find by an index. ok is false only when the kernel says that there is none.
-func (c *creation) look(at *end, index int) (l Link, ok bool) {
-	l, err := c.find(at, "", index)
+func (p *nsConn) look(ctx context.Context, index int) (l Link, ok bool) {
+	l, err := p.find(ctx, "", index)
 	return l, err == nil || !errors.Is(err, os.ErrNotExist)
 }
 
-// named reports whether there is a link of that name where the new one was to be.
-func (c *creation) named(name string) bool {
-	_, err := c.find(&c.end, name, 0)
-	return err == nil
+// holder returns the link that has a name, which may be an alternative one; nil if none
+// has it.
+func (p *nsConn) holder(ctx context.Context, name string) *Link {
+	l, err := p.find(ctx, name, 0)
+	if err != nil {
+		return nil
+	}
+	return &l
 }
 
 func exist(err error, format string, args ...any) error {

@@ -35,19 +35,18 @@ const undoTimeout = 5 * time.Second
 // kernel lacks; os.ErrPermission without CAP_NET_ADMIN over the namespaces;
 // os.ErrClosed for a closed one.
 func Create(ctx context.Context, ns *netns.NS, spec Spec) (Link, error) {
-	c := creation{op: "link.Create", ctx: ctx, ns: ns, spec: &spec}
-	return c.run()
+	c := creation{op: "link.Create", ctx: ctx, home: nsConn{ns: ns}, name: spec.Name}
+	return c.run(&spec)
 }
 
 // creation is one call of Create, or of OpenTun: it carries out a plan.
 type creation struct {
-	op   string
-	ctx  context.Context
-	ns   *netns.NS // given to the call: where the message is sent
-	spec *Spec
-	kind options // of the spec
-	send *nl.Conn
-	now  conditions
+	op     string
+	ctx    context.Context
+	name   string  // of the link
+	home   nsConn  // given to the call: where the message is sent
+	kind   options // of the link
+	parent Ref     // of the link, in that namespace
 
 	end  end  // the link itself
 	peer *end // the other end of a pair, or nil
@@ -63,10 +62,17 @@ type creation struct {
 
 // end is a link that is being made: the outer or the other end of a pair.
 type end struct {
-	ns    *netns.NS
-	conn  *nl.Conn
-	spec  *Spec
-	index int
+	nsConn
+	name   string
+	index  int // 0 until it was made
+	wanted int // the index that it is to have; 0: any
+	master Ref
+}
+
+// nsConn is a namespace with a connection to it.
+type nsConn struct {
+	ns   *netns.NS
+	conn *nl.Conn
 }
 
 func (c *creation) at(s side) *end {
@@ -77,36 +83,29 @@ func (c *creation) at(s side) *end {
 }
 
 // fail names the link as what an error is about.
-func (c *creation) fail(err error) error { return c.failAt(c.ns, c.spec, err) }
+func (c *creation) fail(err error) error { return c.failAt(c.home.ns, c.name, err) }
 
-func (c *creation) failAt(ns *netns.NS, s *Spec, err error) error {
+func (c *creation) failAt(ns *netns.NS, name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fail.New(c.op, ns, subject(s.Name), err)
+	return fail.New(c.op, ns, subject(name), err)
 }
 
-// run does one step of the plan after the other.
-func (c *creation) run() (Link, error) {
-	if err := c.prepare(); err != nil {
+// run makes the link as s says.
+func (c *creation) run(s *Spec) (Link, error) {
+	now, err := c.prepare(s)
+	if err != nil {
 		return Link{}, c.fail(err)
 	}
-	var steps []step
-	var err error
-	for i := 0; err == nil && (i == 0 || i < len(steps)); i++ {
-		if i == 0 {
-			steps = plan(c.spec, &c.kind, c.now)
+	for {
+		err = c.carryOut(plan(s, &c.kind, now))
+		if !s.Up || now.joinsDown || c.made || !refusedWhileUp(err) {
+			break
 		}
-		err = c.do(&steps[i])
-		if i == 0 && c.spec.Up && !c.now.late && refusedWhileUp(err) {
-			// The kernel brings a new link up before it gives it to its master,
-			// and a bond takes ports that are down only. Nothing was made: the
-			// plan changes.
-			c.now.late, i, err = true, -1, nil
-		}
-	}
-	if err == nil {
-		err = c.fail(c.ctx.Err())
+		// The kernel brings a new link up before it gives it to its master, and a
+		// bond takes ports that are down only. Nothing was made: the plan changes.
+		now.joinsDown = true
 	}
 	if err == nil {
 		return c.link, nil
@@ -117,53 +116,75 @@ func (c *creation) run() (Link, error) {
 	return Link{}, err
 }
 
-// prepare refuses bad input and opens the connections, so that a namespace that is
-// closed is found out before anything is made.
-func (c *creation) prepare() (err error) {
-	if c.spec.NS == nil {
-		c.spec.NS = c.ns
+// carryOut does one step of the plan after the other. A context that is done fails it.
+func (c *creation) carryOut(steps []step) error {
+	for i := range steps {
+		if err := c.do(&steps[i]); err != nil {
+			return err
+		}
 	}
-	if c.kind, err = c.spec.check(c.ns); err != nil {
-		return err
+	return c.fail(c.ctx.Err())
+}
+
+// prepare refuses bad input, puts in what the spec leaves open, and opens the
+// connections, so that a namespace that is closed is found out before anything is made.
+func (c *creation) prepare(s *Spec) (now conditions, err error) {
+	if s.NS == nil {
+		s.NS = c.home.ns
 	}
-	if err = c.checkTun(); err != nil {
-		return err
+	if c.kind, err = s.check(c.home.ns); err != nil {
+		return now, err
 	}
-	if c.send, err = route(c.ns); err != nil {
-		return err
+	if k, ok := s.Kind.(Tun); ok {
+		if err = k.checkNew(c.queues, s.TxQueues, s.RxQueues); err != nil {
+			return now, err
+		}
 	}
-	s := c.spec
-	if err = s.resolve(c.ctx, c.ns, &c.kind); err != nil {
-		return err
+	if c.home.conn, err = route(c.home.ns); err != nil {
+		return now, err
 	}
-	p := c.kind.peer()
-	s.drawMACs(p)
-	s.pairUp(p)
-	c.kind.forNew()
-	c.end = end{ns: c.ns, conn: c.send, spec: s}
-	if !s.NS.Equal(c.ns) {
+	if err = s.resolve(c.ctx, c.home.ns, &c.kind); err != nil {
+		return now, err
+	}
+	s.complete(&c.kind)
+	c.end = end{nsConn: c.home, name: s.Name, wanted: s.Index, master: s.Master}
+	c.parent = s.Parent
+	if now.moved = !s.NS.Equal(c.home.ns); now.moved {
 		c.end.ns = s.NS
 		if c.end.conn, err = route(s.NS); err != nil {
-			return fmt.Errorf("the link's namespace %s: %w", s.NS, err)
+			return now, fmt.Errorf("the link's namespace %s: %w", s.NS, err)
 		}
 	}
-	c.now.moved = !c.end.ns.Equal(c.ns)
+	p := c.kind.peer()
 	if p == nil {
-		return nil
+		return now, nil
 	}
-	c.peer = &end{ns: p.NS, spec: p}
+	c.peer = &end{nsConn: c.end.nsConn, name: p.Name, wanted: p.Index, master: p.Master}
 	switch {
 	case p.NS == nil || p.NS.Equal(c.end.ns):
-		c.peer.ns, c.peer.conn = c.end.ns, c.end.conn
-	case p.NS.Equal(c.ns):
-		c.peer.ns, c.peer.conn = c.ns, c.send
+	case p.NS.Equal(c.home.ns):
+		c.peer.nsConn = c.home
 	default:
+		c.peer.ns = p.NS
 		if c.peer.conn, err = route(p.NS); err != nil {
-			return fmt.Errorf("the peer's namespace %s: %w", p.NS, err)
+			return now, fmt.Errorf("the peer's namespace %s: %w", p.NS, err)
 		}
 	}
-	c.now.peerMoved = !c.peer.ns.Equal(c.ns)
-	return nil
+	now.peerMoved = !c.peer.ns.Equal(c.home.ns)
+	return now, nil
+}
+
+// complete puts in what the kernel would choose for a new link, or get wrong.
+func (s *Spec) complete(o *options) {
+	if hasOwnMAC(s.Kind) {
+		for _, end := range []*Spec{s, o.peer()} {
+			if end != nil && end.MAC == nil {
+				end.MAC = randomMAC()
+			}
+		}
+	}
+	o.pairMTU(&s.MTU)
+	o.forNew()
 }
 
 // rollback removes what was made, even when ctx is done.
@@ -177,7 +198,7 @@ func (c *creation) rollback() error {
 	}
 	req := delLink(c.end.index)
 	if c.end.index == 0 {
-		req = delName(c.spec.Name)
+		req = delName(c.name)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), undoTimeout)
 	defer cancel()

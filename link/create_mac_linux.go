@@ -12,22 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// drawMACs gives each end of the link that is to be made an address, where the
-// kernel would draw one.
-//
-// p is the other end of a pair, or nil.
-func (s *Spec) drawMACs(p *Spec) {
-	if !hasOwnMAC(s.Kind) {
-		return
-	}
-	if s.MAC == nil {
-		s.MAC = randomMAC()
-	}
-	if p != nil && p.MAC == nil {
-		p.MAC = randomMAC()
-	}
-}
-
 // randomMAC draws a unicast address of those that are free for local use.
 func randomMAC() net.HardwareAddr {
 	mac := make(net.HardwareAddr, 6)
@@ -40,14 +24,13 @@ func randomMAC() net.HardwareAddr {
 // The kernel makes the device with an address that it draws, and systemd-udevd,
 // which was told of it, replaces one that it has seen drawn, a moment later. It does
 // so once. A bond gives its ports its own address.
-func (c *creation) keepMAC() error {
+func (c *creation) keepMAC(want net.HardwareAddr) error {
 	for range 3 {
-		want := c.spec.MAC
-		if len(want) == 0 || bytes.Equal(want, c.link.MAC) {
+		if bytes.Equal(want, c.link.MAC) {
 			return nil
 		}
 		if c.link.Master != 0 {
-			if l, ok := c.look(&c.end, c.link.Master); !ok || l.Kind != "bridge" {
+			if l, ok := c.end.look(c.ctx, c.link.Master); !ok || l.Kind != "bridge" {
 				return nil
 			}
 		}
@@ -67,8 +50,8 @@ func (c *creation) keepMAC() error {
 			return err
 		}
 	}
-	if bytes.Equal(c.spec.MAC, c.link.MAC) {
+	if bytes.Equal(want, c.link.MAC) {
 		return nil
 	}
-	return fmt.Errorf("another program replaces its address %s, now by %s", c.spec.MAC, c.link.MAC)
+	return fmt.Errorf("another program replaces its address %s, now by %s", want, c.link.MAC)
 }

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 
@@ -14,17 +15,19 @@ type step struct {
 	kind stepKind
 	side side
 
-	spec     *Spec          // create, read, send: what is compared
-	common   *fields        // which of its common attributes the requests have
-	compare  bool           // a kernel may have ignored some of it
-	reqs     []nl.Request   // create: the message, and a question in the same send; send: all of them
-	fds      [2]int         // create: where the descriptor of a side's namespace stands in the message; 0: nowhere
-	echoed   echoed         // read: when the echo makes a request superfluous
-	prefixes []netip.Prefix // send: the addresses among reqs, in order
-	up       bool           // send: it brings the link up
-	read     bool           // send: the last request reads the link
-	sysctls  []sysctl       // sysctl
-	addrs    []netip.Addr   // wait
+	reqs     []nl.Request     // create: the message, and a question in the same send; send: all of them
+	fds      [2]int           // create: where the descriptor of a side's namespace stands in the message; 0: nowhere
+	device   *device          // tun
+	echoed   echoed           // read: when the echo makes a request superfluous
+	expected *expectation     // create, read, send: nil if no kernel ignores any of it
+	read     bool             // send: the last request reads the link
+	up       bool             // send: it brings the link up
+	prefixes []netip.Prefix   // send: the addresses among reqs, in order
+	altNames []string         // send: those among reqs
+	port     *PortOptions     // send: those among reqs
+	sysctls  []sysctl         // sysctl
+	addrs    []netip.Addr     // wait
+	mac      net.HardwareAddr // MAC
 }
 
 type stepKind uint8
@@ -36,6 +39,7 @@ const (
 	stepRead                    // reads the link that was made, for its index
 	stepBond                    // refuses a master that is no bond
 	stepSend                    // sends what the message that made the link cannot do
+	stepMAC                     // gives a TAP device its address again
 	stepSysctl                  // writes settings that have no attribute
 	stepWait                    // waits until the addresses are usable
 )
@@ -58,18 +62,11 @@ const (
 	echoOfBridgePort
 )
 
-// The common attributes that a message has.
-var (
-	commonAll  = (*fields)(nil)
-	commonNone = &fields{}
-	commonMTU  = &fields{placeLink: {1 << unix.IFLA_MTU}}
-)
-
 // conditions are what a plan depends on besides the spec.
 type conditions struct {
 	moved     bool // the link is made in another namespace than that of the message
 	peerMoved bool // so is the other end of a pair
-	late      bool // the kernel refuses to make a link that is up a port of this master
+	joinsDown bool // the kernel refuses to make a link that is up a port of this master
 }
 
 // plan returns the steps that make a link. It is a pure function: all that a kernel may
@@ -79,38 +76,114 @@ type conditions struct {
 func plan(s *Spec, o *options, c conditions) []step {
 	steps := make([]step, 0, 4)
 	ends := make([]endPlan, 1, 2)
-	e, p := &ends[0], o.peer()
-	*e = planEnd(outer, s)
-	if k, ok := s.Kind.(Tun); ok {
-		steps = append(steps, step{kind: stepTun}, step{kind: stepRead})
-		if k.Persist { // once nothing else of it can fail
-			steps = append(steps, step{kind: stepPersist})
-		}
-		e.common, e.master, e.up = commonAll, s.Master.Index != 0, s.Up
-	} else {
-		// The kernel brings a new link up before it looks at a later message.
-		e.up = s.Up && (c.late || e.late.any() || len(e.linkLocal) > 0)
-		if isBridge(s.Kind) && s.MTU != 0 {
-			e.common = commonMTU
-		}
-		steps = planCreate(steps, e, o, c)
-	}
-	// A link without another end may have its carrier by now.
-	e.read = e.common == commonAll || e.up && p == nil
-	if p != nil {
+	ends[0] = planEnd(outer, s)
+	if p := o.peer(); p != nil {
 		ends = append(ends, planEnd(inner, p))
-		ends[1].master, ends[1].up = p.Master.Index != 0, p.Up
+		ends[1].join, ends[1].raise = p.Master.Index != 0, p.Up
+	}
+	switch k := s.Kind.(type) {
+	case Tun:
+		steps = planTun(steps, &ends[0], &device{name: s.Name, kind: k, create: true, index: s.Index, mac: s.MAC})
+	case Bridge:
+		if s.MTU != 0 {
+			ends[0].changeMTU(s.MTU)
+		}
+		steps = planCreate(steps, &ends[0], o, c)
+	default:
+		steps = planCreate(steps, &ends[0], o, c)
 	}
 	for i := range ends {
 		steps = ends[i].append(steps)
 	}
 	for i := range ends {
 		e := &ends[i]
-		if addrs := nodad(e.linkLocal, e.addrs); e.spec.Up && len(addrs) > 0 {
+		if addrs := nodad(e.linkLocal, e.addrs); e.up && len(addrs) > 0 {
 			steps = append(steps, step{kind: stepWait, side: e.side, addrs: addrs})
 		}
 	}
 	return steps
+}
+
+// endPlan is what a spec asks for one end.
+type endPlan struct {
+	side          side
+	index, parent int // of the link itself
+	master        int
+	up            bool
+	set           settings
+	port          *PortOptions // nil: none are set
+	late          bool         // set or port has something that must be there before the link comes up
+
+	altNames         []string
+	prefixes         []netip.Prefix
+	addrs, linkLocal []Addr // of prefixes, and that which goes with them
+
+	// What the message that makes the link leaves undone: common settings, those of
+	// them that the kernel has to show afterwards, joining the master, coming up.
+	rest, shown []field
+	join, raise bool
+
+	mac  net.HardwareAddr // of a TAP device, which another program may replace
+	read bool             // the link is read at the end in any case
+}
+
+// planEnd takes from the spec of an end what the steps need.
+func planEnd(at side, s *Spec) endPlan {
+	e := endPlan{
+		side: at, index: s.Index, parent: s.Parent.Index, master: s.Master.Index, up: s.Up,
+		set: s.settings(), altNames: s.AltNames, prefixes: s.Addrs,
+	}
+	if s.Port != (PortOptions{}) {
+		e.port = &s.Port
+	}
+	e.late = e.port != nil || e.set.haveLate()
+	for _, p := range s.Addrs {
+		e.addrs = append(e.addrs, newAddr(p, s.DAD))
+	}
+	if s.DAD || s.IPv6.AddrGenMode != nil && *s.IPv6.AddrGenMode != AddrGenEUI64 {
+		return e
+	}
+	if p, ok := linkLocal(s.MAC, s.Addrs); ok {
+		e.linkLocal = []Addr{newAddr(p, false)}
+	}
+	return e
+}
+
+// changeMTU has a bridge made with another MTU than its own, and then changed: its MTU
+// follows its ports unless it was ever changed.
+func (e *endPlan) changeMTU(mtu int) {
+	other := mtu - 1
+	if other < minMTU {
+		other = minMTU + 1
+	}
+	list := e.set.common()
+	i := slices.IndexFunc(list, func(f field) bool { return f.typ == unix.IFLA_MTU })
+	e.rest = []field{list[i]}
+	e.shown = e.rest
+	list[i].value = &other
+}
+
+// planTun plans the ioctls that make a TUN or TAP device, and the reading of it. They set
+// its name alone.
+func planTun(steps []step, e *endPlan, d *device) []step {
+	steps = append(steps, step{kind: stepTun, device: d}, step{kind: stepRead})
+	if d.kind.Persist { // once nothing else of it can fail
+		steps = append(steps, step{kind: stepPersist})
+	}
+	e.join, e.raise, e.read = e.master != 0, e.up, true
+	e.mac = d.mac
+	e.rest = slices.Clone(e.set.common())    // a slice of e itself would move it to the heap
+	e.shown = e.ownToShow(unix.IFLA_ADDRESS) // see keepMAC
+	return steps
+}
+
+// ownToShow returns the common settings, without some and without those that a port's
+// master may change.
+func (e *endPlan) ownToShow(but ...uint16) []field {
+	if e.master != 0 {
+		but = append(but, unix.IFLA_ADDRESS, unix.IFLA_MTU)
+	}
+	return without(e.set.common(), but...)
 }
 
 // planCreate plans the message that makes the link and the reading of it.
@@ -119,27 +192,17 @@ func plan(s *Spec, o *options, c conditions) []step {
 // since 6.14 a request for a link makes the kernel work off that link's changes of
 // carrier first, and an end of a pair whose other end is down has just lost its.
 func planCreate(steps []step, e *endPlan, o *options, c conditions) []step {
-	s := e.spec
-	in := s
-	if e.common == commonMTU || e.up {
-		in = new(*s)
-		in.Up = s.Up && !e.up
-	}
-	if e.common == commonMTU {
-		// A bridge's MTU follows its ports unless it was ever changed: it is made
-		// with another MTU, and then changed.
-		if in.MTU--; in.MTU < minMTU {
-			in.MTU = minMTU + 1
-		}
-	}
-	create := newLink(in, o, c)
-	read := step{kind: stepRead, spec: in, compare: create.compare, echoed: echoAlways}
+	// The kernel brings a new link up before it looks at a later message.
+	e.raise = e.up && (c.joinsDown || e.late || len(e.linkLocal) > 0)
+	e.read = e.raise && o.peer() == nil // without another end, it may have its carrier by now
+	create := newLink(e, o, c)
+	read := step{kind: stepRead, expected: create.expected, echoed: echoAlways}
 	switch p := o.peer(); {
-	case c.moved, s.Master.Index != 0 && p != nil && p.sendsMLD():
+	case c.moved, e.master != 0 && p != nil && sendsMLD(p.Addrs):
 		// The echo would show the link before it moved.
 		read.echoed = echoNever
-	case s.Master.Index != 0:
-		create.reqs, read.echoed = append(create.reqs, getLink("", s.Master.Index)), echoOfBridgePort
+	case e.master != 0:
+		create.reqs, read.echoed = append(create.reqs, getLink("", e.master)), echoOfBridgePort
 	}
 	if read.echoed != echoNever {
 		create.reqs[0].Flags |= unix.NLM_F_ECHO
@@ -149,27 +212,31 @@ func planCreate(steps []step, e *endPlan, o *options, c conditions) []step {
 
 // newLink builds the message that makes the link. The descriptors of the namespaces are
 // filled in when it is sent.
-func newLink(s *Spec, o *options, c conditions) step {
+func newLink(e *endPlan, o *options, c conditions) step {
 	var flags uint32
-	if s.Up {
+	if e.up && !e.raise {
 		flags = unix.IFF_UP
 	}
-	m := message{b: appendIfInfo(make([]byte, 0, 512), s.Index, flags, flags)}
-	m.common(s)
-	if _, ok := s.Kind.(Veth); ok {
-		m.b = s.oneQueue(m.b)
+	m := message{b: appendIfInfo(make([]byte, 0, 512), e.index, flags, flags)}
+	m.put(placeLink, e.set.common())
+	if _, ok := o.kind.(*Veth); ok {
+		m.oneQueue()
 	}
-	if s.Parent.Index != 0 {
-		m.b = nl.AppendU32(m.b, unix.IFLA_LINK, uint32(s.Parent.Index))
+	if e.parent != 0 {
+		m.b = nl.AppendU32(m.b, unix.IFLA_LINK, uint32(e.parent))
 	}
 	if o.other != nil {
 		o.other.moved = c.peerMoved
 	}
 	m.kind(o)
-	if s.Master.Index != 0 {
-		m.b = nl.AppendU32(m.b, unix.IFLA_MASTER, uint32(s.Master.Index))
+	if e.master != 0 {
+		m.b = nl.AppendU32(m.b, unix.IFLA_MASTER, uint32(e.master))
 	}
-	create := step{kind: stepCreate, spec: s, compare: m.unsure}
+	create := step{kind: stepCreate}
+	if m.unsure {
+		create.expected = &expectation{kind: o.kind}
+		create.expected.fields[placeLink], create.expected.fields[placeData] = e.ownToShow(), o.fields
+	}
 	if c.peerMoved {
 		create.fds[inner] = o.other.fd
 	}
@@ -178,86 +245,39 @@ func newLink(s *Spec, o *options, c conditions) step {
 		create.fds[outer] = len(m.b) - 4
 	}
 	create.reqs = append(make([]nl.Request, 0, 2), nl.Request{
-		Type: unix.RTM_NEWLINK, Flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, Body: m.b, Names: namesOf(s.Kind),
+		Type: unix.RTM_NEWLINK, Flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, Body: m.b, Names: namesOf(o.kind),
 	})
 	return create
 }
 
-func isBridge(k Kind) bool {
-	_, ok := k.(Bridge)
-	return ok
-}
-
-// sendsMLD reports whether the other end of a pair sends MLD reports for its IPv6 addresses as
-// it comes up, which a bridge floods to all its ports. The bridge drops them where the
-// kernel has noticed before that the port has no carrier, and a request for the link
-// makes it notice. On a bridge with many ports the floods cost more than the rest of
-// an attachment.
-func (s *Spec) sendsMLD() bool { return slices.ContainsFunc(s.Addrs, isIPv6) }
-
-// endPlan is what an end needs after it was made.
-type endPlan struct {
-	side             side
-	spec             *Spec
-	common           *fields // what the message that made it leaves undone of the common attributes
-	master, up       bool    // whether it leaves that undone
-	late             lateAttrs
-	addrs, linkLocal []Addr
-	read             bool // the link is read at the end in any case
-}
-
-func planEnd(at side, s *Spec) endPlan {
-	e := endPlan{side: at, spec: s, common: commonNone, late: s.lateAttrs()}
-	e.addrs, e.linkLocal = s.newAddrs()
-	return e
-}
-
-// lateAttrs are the settings that the kernel ignores or refuses in the message that
-// makes a link, and that have to be there before the link comes up.
-type lateAttrs struct {
-	link, slave []byte // attributes
-	unsure      bool   // there may be kernels that ignore one of link
-	sysctls     []sysctl
-	port        bool
-}
-
-func (s *Spec) lateAttrs() lateAttrs {
-	l := lateAttrs{port: s.Port != (PortOptions{})}
-	if s.Alias == "" && s.IPv4 == (IPv4Conf{}) && s.IPv6 == (IPv6Conf{}) && s.BondPort == (BondPort{}) {
-		return l
-	}
-	var link, slave message
-	link.late(s)
-	slave.slave(s)
-	l.link, l.slave, l.unsure, l.sysctls = link.b, slave.b, link.unsure, link.sysctls(s)
-	return l
-}
-
-func (l *lateAttrs) any() bool {
-	return l.port || len(l.link) > 0 || len(l.slave) > 0 || len(l.sysctls) > 0
-}
+// sendsMLD reports whether an end of a pair sends MLD reports for its addresses as it comes
+// up, which a bridge floods to all its ports. The bridge drops them where the kernel has
+// noticed before that the port has no carrier, and a request for the link makes it notice.
+// On a bridge with many ports the floods cost more than the rest of an attachment.
+func sendsMLD(addrs []netip.Prefix) bool { return slices.ContainsFunc(addrs, isIPv6) }
 
 // append appends the steps: what has to be there when the link comes up, then the
 // link comes up, then its addresses.
 func (e *endPlan) append(steps []step) []step {
-	s := e.spec
-	if len(e.late.slave) > 0 {
+	if anySet(e.set.bondPort) {
 		steps = append(steps, step{kind: stepBond, side: e.side})
 	}
-	send := step{kind: stepSend, side: e.side, spec: s, common: e.common, reqs: e.settings()}
-	if len(e.late.sysctls) > 0 {
+	send := step{kind: stepSend, side: e.side, altNames: e.altNames, port: e.port}
+	reqs, unsure := e.requests()
+	send.reqs = reqs
+	if sysctls := new(message).sysctls(&e.set); len(sysctls) > 0 {
 		if len(send.reqs) > 0 {
 			steps = append(steps, send)
 		}
-		steps = append(steps, step{kind: stepSysctl, side: e.side, sysctls: e.late.sysctls})
+		steps = append(steps, step{kind: stepSysctl, side: e.side, sysctls: sysctls})
 		send.reqs = nil
 	}
-	send.up, send.prefixes = e.up, s.Addrs
+	send.up, send.prefixes = e.raise, e.prefixes
 	for i := range e.linkLocal {
 		// Before the link comes up: then the kernel would make the same address
 		// with detection. One that is there all the same stays.
 		send.reqs = append(send.reqs, encodeAddr(0, &e.linkLocal[i], editReplace))
-		first := s.Addrs[slices.IndexFunc(s.Addrs, isIPv6)] // it comes with that one
+		first := e.prefixes[slices.IndexFunc(e.prefixes, isIPv6)] // it comes with that one
 		send.prefixes = slices.Concat([]netip.Prefix{first}, send.prefixes)
 	}
 	if send.up {
@@ -268,10 +288,12 @@ func (e *endPlan) append(steps []step) []step {
 	for i := range e.addrs {
 		send.reqs = append(send.reqs, encodeAddr(0, &e.addrs[i], editAdd))
 	}
-	send.compare = e.late.port || len(e.late.slave) > 0 || e.common != commonNone || e.late.unsure
-	if send.read = e.read || send.compare; send.read {
+	if unsure {
+		send.expected = e.expected()
+	}
+	if send.read = e.read || unsure; send.read {
 		get := getLink("", 0)
-		if s.IPv6.AddrGenMode != nil || s.IPv6.Token.IsValid() {
+		if anySet(e.set.ipv6) {
 			get = withStats(get) // without them, Linux 5.10 leaves these two out
 		}
 		send.reqs = append(send.reqs, get)
@@ -279,28 +301,45 @@ func (e *endPlan) append(steps []step) []step {
 	if len(send.reqs) > 0 {
 		steps = append(steps, send)
 	}
+	if len(e.mac) > 0 {
+		steps = append(steps, step{kind: stepMAC, side: e.side, mac: e.mac})
+	}
 	return steps
 }
 
-// settings returns the requests for what has to be there when the link comes up.
-func (e *endPlan) settings() (reqs []nl.Request) {
-	s := e.spec
-	if e.common != commonNone || e.master || len(e.late.link) > 0 {
-		m := message{b: appendIfInfo(make([]byte, 0, 128), 0, 0, 0), only: e.common}
-		m.common(s)
-		if e.master {
-			m.b = nl.AppendU32(m.b, unix.IFLA_MASTER, uint32(s.Master.Index))
+// requests returns those for what has to be there when the link comes up. unsure says
+// that there may be kernels that ignore some of it.
+func (e *endPlan) requests() (reqs []nl.Request, unsure bool) {
+	if e.rest != nil || e.join || e.late {
+		m := message{b: appendIfInfo(make([]byte, 0, 128), 0, 0, 0)}
+		m.put(placeLink, e.rest)
+		if e.join {
+			m.b = nl.AppendU32(m.b, unix.IFLA_MASTER, uint32(e.master))
 		}
-		reqs = append(reqs, nl.Request{Type: unix.RTM_NEWLINK, Body: append(m.b, e.late.link...), Names: linkNames})
+		m.late(&e.set)
+		if len(m.b) > unix.SizeofIfInfomsg {
+			reqs = append(reqs, nl.Request{Type: unix.RTM_NEWLINK, Body: m.b, Names: linkNames})
+		}
+		unsure = e.rest != nil || m.unsure
 	}
-	if len(e.late.slave) > 0 {
-		reqs = append(reqs, nl.Request{Type: unix.RTM_NEWLINK, Body: append(appendIfInfo(nil, 0, 0, 0), e.late.slave...), Names: linkNames})
+	if anySet(e.set.bondPort) {
+		m := message{b: appendIfInfo(nil, 0, 0, 0)}
+		m.slave(&e.set)
+		reqs, unsure = append(reqs, nl.Request{Type: unix.RTM_NEWLINK, Body: m.b, Names: linkNames}), true
 	}
-	if e.late.port {
-		reqs = append(reqs, setPort(0, &s.Port))
+	if e.port != nil {
+		reqs, unsure = append(reqs, setPort(0, e.port)), true
 	}
-	if len(s.AltNames) > 0 {
-		reqs = append(reqs, linkProps(unix.RTM_NEWLINKPROP, 0, s.AltNames))
+	if len(e.altNames) > 0 {
+		reqs = append(reqs, linkProps(unix.RTM_NEWLINKPROP, 0, e.altNames))
 	}
-	return reqs
+	return reqs, unsure
+}
+
+// expected returns what the kernel has to show of these requests.
+func (e *endPlan) expected() *expectation {
+	x := expectation{port: e.port}
+	x.fields[placeLink] = slices.Concat(e.shown, e.set.alias())
+	x.fields[placeIPv4], x.fields[placeIPv6], x.fields[placeSlave] = e.set.ipv4, e.set.ipv6, e.set.bondPort
+	return &x
 }

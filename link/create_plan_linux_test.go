@@ -45,9 +45,9 @@ func TestPlan(t *testing.T) {
 		{"bridge that is up, with an address", of(Spec{Up: true, Addrs: v4}, Bridge{}), conditions{}, []string{
 			"create ECHO NEWLINK up IFNAME LINKINFO", "read echo", "outer: NEWADDR 10.0.0.2"}},
 		{"bridge with an MTU", of(Spec{MTU: 1400, Up: true}, Bridge{}), conditions{}, []string{
-			"create ECHO NEWLINK up IFNAME MTU(1399) LINKINFO", "read echo", "outer: NEWLINK MTU(1400); GETLINK compare"}},
+			"create ECHO NEWLINK up IFNAME MTU(1399) LINKINFO compare", "read echo compare", "outer: NEWLINK MTU(1400); GETLINK compare"}},
 		{"bridge with the smallest MTU", of(Spec{MTU: minMTU}, Bridge{}), conditions{}, []string{
-			"create ECHO NEWLINK IFNAME MTU(69) LINKINFO", "read echo", "outer: NEWLINK MTU(68); GETLINK compare"}},
+			"create ECHO NEWLINK IFNAME MTU(69) LINKINFO compare", "read echo compare", "outer: NEWLINK MTU(68); GETLINK compare"}},
 		{"bridge with IPv6", of(Spec{MAC: mac, Up: true, Addrs: dual}, Bridge{}), conditions{}, []string{
 			"create ECHO NEWLINK IFNAME ADDRESS LINKINFO", "read echo",
 			"outer: NEWADDR fe80::ff:fe00:1; NEWLINK up; NEWADDR 10.0.0.2; NEWADDR fd00::2; GETLINK", "outer: wait 2"}},
@@ -79,23 +79,24 @@ func TestPlan(t *testing.T) {
 		{"port of a bond", of(Spec{Up: true, Master: Ref{Index: 7}, BondPort: BondPort{Queue: new(uint16(1))}}, Dummy{}), conditions{}, []string{
 			"create ECHO NEWLINK IFNAME LINKINFO MASTER; GETLINK", "read echo of a bridge's port", "outer: master is a bond",
 			"outer: NEWLINK LINKINFO; NEWLINK up; GETLINK compare"}},
-		{"bond refuses a port that is up", veth(Spec{Up: true, Master: Ref{Index: 7}}, Spec{Up: true}), conditions{late: true}, []string{
+		{"bond refuses a port that is up", veth(Spec{Up: true, Master: Ref{Index: 7}}, Spec{Up: true}), conditions{joinsDown: true}, []string{
 			pair + " MASTER; GETLINK", "read echo of a bridge's port", "outer: NEWLINK up", "inner: NEWLINK up"}},
 		{"bond", of(Spec{Up: true}, Bond{Mode: new(BondActiveBackup), MIIMonitor: new(100 * time.Millisecond)}), conditions{}, []string{
-			"create ECHO NEWLINK up IFNAME LINKINFO", "read echo"}},
+			"create ECHO NEWLINK up IFNAME LINKINFO compare", "read echo compare"}},
 		{"VLAN", of(Spec{Parent: Ref{Index: 3}, Up: true}, VLAN{ID: 5}), conditions{}, []string{
-			"create ECHO NEWLINK up IFNAME LINK LINKINFO", "read echo"}},
+			"create ECHO NEWLINK up IFNAME LINK LINKINFO compare", "read echo compare"}},
 		{"macvlan in a box", of(Spec{Parent: Ref{Index: 3}, Up: true, Addrs: v4}, Macvlan{Mode: MacvlanBridge}), conditions{moved: true}, []string{
-			"create NEWLINK up IFNAME LINK LINKINFO NET_NS_FD", "read", "outer: NEWADDR 10.0.0.2"}},
+			"create NEWLINK up IFNAME LINK LINKINFO NET_NS_FD compare", "read compare", "outer: NEWADDR 10.0.0.2"}},
 		{"ifb of a limit", of(Spec{Up: true, TxQueueLen: new(32)}, IFB{}), conditions{}, []string{
-			"create ECHO NEWLINK up IFNAME TXQLEN LINKINFO", "read echo"}},
+			"create ECHO NEWLINK up IFNAME TXQLEN LINKINFO compare", "read echo compare"}},
 		{"tap", of(Spec{MAC: mac, MTU: 1400, Master: Ref{Index: 7}, Up: true, Addrs: v4}, Tun{Tap: true, Persist: true}), conditions{}, []string{
-			"tun", "read", "persist", "outer: NEWLINK IFNAME MTU(1400) ADDRESS MASTER; NEWLINK up; NEWADDR 10.0.0.2; GETLINK compare"}},
+			"tun", "read", "persist", "outer: NEWLINK IFNAME MTU(1400) ADDRESS MASTER; NEWLINK up; NEWADDR 10.0.0.2; GETLINK compare",
+			"outer: address " + mac.String()}},
 		{"tun that goes with its descriptors", of(Spec{}, Tun{}), conditions{}, []string{
 			"tun", "read", "outer: NEWLINK IFNAME; GETLINK compare"}},
 		{"everything", veth(everything("a", 7), Spec{}), conditions{}, []string{
-			"create ECHO NEWLINK IFNAME MTU(1400) ADDRESS GROUP TXQLEN NUM_TX_QUEUES NUM_RX_QUEUES GSO_MAX_SIZE GSO_MAX_SEGS LINKINFO MASTER; GETLINK",
-			"read echo of a bridge's port", "outer: NEWLINK IFALIAS AF_SPEC; SETLINK PROTINFO; NEWLINKPROP PROP_LIST",
+			"create ECHO NEWLINK IFNAME MTU(1400) ADDRESS GROUP TXQLEN NUM_TX_QUEUES NUM_RX_QUEUES GSO_MAX_SIZE GSO_MAX_SEGS LINKINFO MASTER; GETLINK compare",
+			"read echo of a bridge's port compare", "outer: NEWLINK IFALIAS AF_SPEC; SETLINK PROTINFO; NEWLINKPROP PROP_LIST",
 			"outer: accept_ra 0; proxy_ndp 1; dad_transmits 0", "outer: NEWLINK up; NEWADDR 192.0.2.1; NEWADDR 2001:db8::1; GETLINK compare", "outer: wait 1"}},
 	} {
 		var got []string
@@ -117,13 +118,19 @@ func describeStep(s *step) string {
 	case stepPersist:
 		return "persist"
 	case stepRead:
-		return "read" + map[echoed]string{echoAlways: " echo", echoOfBridgePort: " echo of a bridge's port"}[s.echoed]
+		text := "read" + map[echoed]string{echoAlways: " echo", echoOfBridgePort: " echo of a bridge's port"}[s.echoed]
+		if s.expected != nil {
+			text += " compare"
+		}
+		return text
 	case stepBond:
 		words = []string{"master is a bond"}
 	case stepSysctl:
 		for _, v := range s.sysctls {
 			words = append(words, v.name+" "+v.text())
 		}
+	case stepMAC:
+		words = []string{"address " + s.mac.String()}
 	case stepWait:
 		words = []string{fmt.Sprint("wait ", len(s.addrs))}
 	}
@@ -131,7 +138,7 @@ func describeStep(s *step) string {
 		words = append(words, describeRequest(&s.reqs[i]))
 	}
 	text := strings.Join(words, "; ")
-	if s.compare && s.kind != stepCreate {
+	if s.expected != nil {
 		text += " compare"
 	}
 	switch {

@@ -19,17 +19,19 @@ func (c *creation) do(s *step) error {
 	case stepCreate:
 		return c.fail(c.create(s))
 	case stepTun:
-		return c.fail(c.openTun())
+		return c.fail(c.openTun(*s.device))
 	case stepPersist:
 		return c.fail(c.persist())
 	case stepRead:
 		return c.fail(c.readMade(s))
 	case stepBond:
-		return c.failAt(e.ns, e.spec, c.needBond(e))
+		return c.failAt(e.ns, e.name, c.needBond(e))
+	case stepMAC:
+		return c.fail(c.keepMAC(s.mac))
 	case stepSysctl:
-		return c.failAt(e.ns, e.spec, setSysctls(c.ctx, e.ns, e.spec.Name, s.sysctls))
+		return c.failAt(e.ns, e.name, setSysctls(c.ctx, e.ns, e.name, s.sysctls))
 	case stepWait:
-		return c.failAt(e.ns, e.spec, awaitLocal(c.ctx, e.ns, e.conn, e.index, s.addrs))
+		return c.failAt(e.ns, e.name, awaitLocal(c.ctx, e.ns, e.conn, e.index, s.addrs))
 	}
 	return c.finish(s)
 }
@@ -38,7 +40,7 @@ func (c *creation) do(s *step) error {
 // do.
 func (c *creation) create(s *step) error {
 	err := c.withFds(s, outer, func() error {
-		return execChange(c.ctx, c.send, s.reqs, func(i int, m nl.Message) error {
+		return execChange(c.ctx, c.home.conn, s.reqs, func(i int, m nl.Message) error {
 			switch {
 			case m.Type != unix.RTM_NEWLINK:
 				return nil
@@ -79,8 +81,8 @@ func (c *creation) withFds(s *step, from side, fn func() error) error {
 // show takes the link, or the end, as the kernel shows it.
 func (c *creation) show(s *step, m nl.Message) error {
 	e := c.at(s.side)
-	if s.compare {
-		c.bad = c.verify(s, m.Body)
+	if s.expected != nil {
+		c.bad = s.expected.unmet(m.Body)
 	}
 	if s.side == inner {
 		return nil
@@ -94,9 +96,9 @@ func (c *creation) show(s *step, m nl.Message) error {
 // readMade reads the link unless the echo is enough. From here on its index finds it.
 func (c *creation) readMade(s *step) error {
 	if c.shown && (s.echoed == echoAlways || s.echoed == echoOfBridgePort && c.master == "bridge") {
-		c.link.Master = c.spec.Master.Index
+		c.link.Master = c.end.master.Index
 	} else {
-		err := c.end.conn.Call(answerContext(c.ctx), getLink(c.spec.Name, 0), func(m nl.Message) error { return c.show(s, m) })
+		err := c.end.conn.Call(answerContext(c.ctx), getLink(c.name, 0), func(m nl.Message) error { return c.show(s, m) })
 		if _, e, ok := refused(err); ok && e.Errno == unix.ENODEV {
 			c.made = false
 			return notExist("the link was made, and renamed or deleted by another program at once", e)
@@ -120,8 +122,8 @@ func (c *creation) readMade(s *step) error {
 
 // needBond refuses a master that takes no options of a bond's ports.
 func (c *creation) needBond(e *end) error {
-	if l, ok := c.look(e, e.spec.Master.Index); ok && l.Kind != "bond" {
-		return refuse.Input("master %s (%s) is no bond: BondPort must be zero", e.spec.Master, l.Name)
+	if l, ok := e.look(c.ctx, e.master.Index); ok && l.Kind != "bond" {
+		return refuse.Input("master %s (%s) is no bond: BondPort must be zero", e.master, l.Name)
 	}
 	return nil
 }
@@ -153,10 +155,7 @@ func (c *creation) finish(s *step) error {
 	if s.up && s.side == outer && !s.read {
 		c.link.Up = true
 	}
-	if c.bad != nil || s.common != commonAll {
-		return c.failAt(e.ns, e.spec, c.bad)
-	}
-	return c.fail(c.keepMAC())
+	return c.failAt(e.ns, e.name, c.bad)
 }
 
 // setIndex fills in the index of the link, which stands at the same place in struct
@@ -170,7 +169,7 @@ func (c *creation) explainFinish(s *step, err error) error {
 	e := c.at(s.side)
 	i, why, ok := refused(err)
 	if !ok {
-		return c.failAt(e.ns, e.spec, err)
+		return c.failAt(e.ns, e.name, err)
 	}
 	switch s.reqs[i].Type {
 	case unix.RTM_NEWADDR:
@@ -181,47 +180,43 @@ func (c *creation) explainFinish(s *step, err error) error {
 			}
 		}
 		a := Addr{Prefix: s.prefixes[n]}
-		return fail.New(c.op, e.ns, addrSubject(&a, e.spec.Name), addrCause(&a, editAdd, why))
+		return fail.New(c.op, e.ns, addrSubject(&a, e.name), addrCause(&a, editAdd, why))
 	case unix.RTM_SETLINK:
-		return c.failAt(e.ns, e.spec, explainPort(why, &e.spec.Port))
+		return c.failAt(e.ns, e.name, explainPort(why, s.port))
 	case unix.RTM_NEWLINKPROP:
-		return c.failAt(e.ns, e.spec, explainNames(e.spec.AltNames, why, e.index, func(name string) (Link, error) {
-			return c.find(e, name, 0)
+		return c.failAt(e.ns, e.name, explainNames(s.altNames, why, e.index, func(name string) (Link, error) {
+			return e.find(c.ctx, name, 0)
 		}))
 	}
-	return c.failAt(e.ns, e.spec, c.explainMaster(why, e))
+	return c.failAt(e.ns, e.name, e.explainMaster(c.ctx, e.master, why))
 }
 
-// verify compares what the requests of a step have with what the kernel shows: a kernel
-// ignores attributes that it does not know.
-func (c *creation) verify(s *step, body []byte) error {
+// expectation is what the kernel has to show of the requests of a step: a kernel ignores
+// attributes that it does not know.
+type expectation struct {
+	fields [places][]field
+	kind   Kind         // of the fields of placeData: some do not report all of theirs
+	port   *PortOptions // nil: none are expected
+}
+
+// unmet compares it with a message about the link.
+func (x *expectation) unmet(body []byte) error {
 	have := states.Get().(*state)
 	*have = state{}
 	defer states.Put(have)
 	if err := have.parse(body); err != nil {
 		return err
 	}
-	m, want := message{have: have, only: s.common}, *s.spec
-	if want.Master.Index != 0 && s.common == commonAll {
-		want.MAC, want.MTU = nil, 0 // those of a port are its master's to change
+	if h, ok := x.kind.(unreporter); ok {
+		h.addUnreported(&have.at[placeData])
 	}
-	if s.kind == stepSend {
-		want.MAC = nil // see keepMAC
+	m := message{have: have}
+	for at, list := range x.fields {
+		m.put(at, list)
 	}
-	m.common(&want)
-	m.only = nil
-	if s.kind != stepSend {
-		if h, ok := want.Kind.(unreporter); ok {
-			h.addUnreported(&have.at[placeData])
-		}
-		m.data(&c.kind)
-		return notTaken(m.names)
-	}
-	m.late(&want)
-	m.slave(&want)
-	if want.Port != (PortOptions{}) {
+	if x.port != nil {
 		var p Port
-		if err := errors.Join(decodePort(&p, have.slaveData), want.Port.missing(&p.PortOptions)); err != nil {
+		if err := errors.Join(decodePort(&p, have.slaveData), x.port.missing(&p.PortOptions)); err != nil {
 			return err
 		}
 	}

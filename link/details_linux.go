@@ -99,8 +99,8 @@ func decodeDetails(d *Details, b []byte) error {
 		return err
 	}
 	s, in := &d.Spec, &st.at[placeLink]
-	common := s.common()
-	read := in.decode(slices.Concat(common[:], s.late(), d.reported(), readElsewhere))
+	set := s.settings()
+	read := in.decode(slices.Concat(set.common(), set.alias(), d.reported(), readElsewhere))
 	d.Unknown = in.rest(&read)
 	s.Index, s.Master.Index, s.Parent.Index, s.Up = d.Index, d.Master, d.ParentIndex, d.Up
 	d.Flags = binary.NativeEndian.Uint32(b[8:])

@@ -54,6 +54,18 @@ func (o *options) peer() *Spec {
 	return o.other.spec
 }
 
+// pairMTU gives either end of a pair the MTU of the other, if it has none of its own. mtu
+// is that of the outer end.
+func (o *options) pairMTU(mtu *int) {
+	switch p := o.peer(); {
+	case p == nil || p.Name == "":
+	case p.MTU == 0:
+		p.MTU = *mtu
+	case *mtu == 0:
+		*mtu = p.MTU
+	}
+}
+
 // kindOf returns the zero value of the kind with the kernel's name.
 func kindOf(name string) Kind {
 	switch name {

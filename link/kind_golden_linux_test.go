@@ -112,7 +112,8 @@ func TestMessagesEqualThoseOfIP(t *testing.T) {
 		switch {
 		case s.Kind == nil:
 			m := message{b: appendIfInfo(nil, 1, 0, 0)}
-			m.slave(&s)
+			set := s.settings()
+			m.slave(&set)
 			got = m.b
 		case s.Name == "":
 			m := message{b: appendIfInfo(nil, int(int32(binary.NativeEndian.Uint32(want[4:]))), 0, 0)}

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +29,7 @@ const tunDevice = "/dev/net/tun"
 // Otherwise it does what [Create] does. Without /dev/net/tun or the module tun the
 // error is errors.ErrUnsupported.
 func OpenTun(ctx context.Context, ns *netns.NS, spec Spec, queues int) (Link, []*os.File, error) {
-	c := creation{op: "link.OpenTun", ctx: ctx, ns: ns, spec: &spec, queues: queues}
+	c := creation{op: "link.OpenTun", ctx: ctx, home: nsConn{ns: ns}, name: spec.Name, queues: queues}
 	k, ok := spec.Kind.(Tun)
 	switch {
 	case !ok:
@@ -38,7 +39,7 @@ func OpenTun(ctx context.Context, ns *netns.NS, spec Spec, queues int) (Link, []
 	case queues > 1 && !k.MultiQueue:
 		return Link{}, nil, c.fail(refuse.Input("%d queues need MultiQueue", queues))
 	}
-	l, err := c.run()
+	l, err := c.run(&spec)
 	if err != nil {
 		return Link{}, nil, err
 	}
@@ -68,38 +69,31 @@ func (l Link) OpenQueues(ctx context.Context, queues int) ([]*os.File, error) {
 	return files, fail.New(op, l.ns, l.subject(), err)
 }
 
-// checkTun refuses a Tun that would be deleted at once, and queues that it cannot
-// have.
-func (c *creation) checkTun() error {
-	k, ok := c.spec.Kind.(Tun)
+// checkNew refuses a device that would be deleted at once, and queues that it cannot
+// have. queues are those that the call returns.
+func (k Tun) checkNew(queues, txQueues, rxQueues int) error {
 	switch {
-	case !ok:
-		return nil
-	case c.queues == 0 && !k.Persist:
+	case queues == 0 && !k.Persist:
 		return refuse.Input("a Tun without Persist lives as long as its descriptors: use OpenTun")
-	case c.spec.TxQueues != 0 || c.spec.RxQueues != 0:
+	case txQueues != 0 || rxQueues != 0:
 		return refuse.Input("a Tun has as many queues as descriptors: TxQueues and RxQueues must be 0")
 	}
 	return nil
 }
 
 // openTun makes the link by ioctls on the descriptors of its queues.
-func (c *creation) openTun() error {
-	e := &c.end
+func (c *creation) openTun(d device) error {
 	if err := c.ctx.Err(); err != nil {
 		return err
 	}
 	var err error
-	d := device{name: c.spec.Name, kind: c.spec.Kind.(Tun), create: true, index: c.spec.Index, mac: c.spec.MAC}
-	c.files, err = openQueues(context.WithoutCancel(c.ctx), e.ns, d, max(c.queues, 1))
+	c.files, err = openQueues(context.WithoutCancel(c.ctx), c.end.ns, d, max(c.queues, 1))
 	switch {
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST), errors.Is(err, unix.EINVAL):
-		if c.named(c.spec.Name) {
-			return exist(err, "the name %s is taken in netns %s", c.spec.Name, e.ns)
+		if c.end.holder(c.ctx, c.name) != nil {
+			return exist(err, "the name %s is taken in netns %s", c.name, c.end.ns)
 		}
-		if l, ok := c.look(e, c.spec.Index); ok && c.spec.Index != 0 {
-			return exist(err, "index %d is taken in netns %s, by link %s", c.spec.Index, e.ns, l.Name)
-		}
+		return cmp.Or(c.end.indexTaken(c.ctx, "index", err), err)
 	case err == nil:
 		c.made = true
 	}

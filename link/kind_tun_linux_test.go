@@ -215,9 +215,8 @@ func TestTapKeepsItsMAC(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		spec.MAC = made.MAC
-		c := creation{op: "link.Create", ctx: ctx, ns: ns, spec: &spec, link: replaced, end: end{ns: ns, conn: conn, spec: &spec, index: made.Index}}
-		if err := c.keepMAC(); err != nil {
+		c := creation{op: "link.Create", ctx: ctx, name: spec.Name, link: replaced, end: end{nsConn: nsConn{ns, conn}, name: spec.Name, index: made.Index}}
+		if err := c.keepMAC(made.MAC); err != nil {
 			t.Error(err)
 		}
 		if w := ipLinks(t, ns)[spec.Name]; w.MAC != made.MAC.String() || c.link.MAC.String() != w.MAC {

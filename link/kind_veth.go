@@ -28,15 +28,14 @@ func (v Veth) fields() (Kind, []field) {
 	return &v, []field{{1, "VETH_INFO_PEER", &otherEnd{spec: &v.Peer}, vethPeer}}
 }
 
-// oneQueue appends the numbers of queues of a veth whose spec does not have them.
-func (s *Spec) oneQueue(b []byte) []byte {
-	if s.TxQueues == 0 {
-		b = nl.AppendU32(b, 31, 1) // IFLA_NUM_TX_QUEUES
+// oneQueue appends the numbers of queues of an end whose spec has none. From Linux 5.15 on
+// the kernel would make one each way for each possible processor.
+func (m *message) oneQueue() {
+	for _, t := range []uint16{31, 32} { // IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES
+		if !m.sent[placeLink].has(t) {
+			m.b = nl.AppendU32(m.b, t, 1)
+		}
 	}
-	if s.RxQueues == 0 {
-		b = nl.AppendU32(b, 32, 1) // IFLA_NUM_RX_QUEUES
-	}
-	return b
 }
 
 // otherEnd is the value of a field: the other end of a pair.
@@ -68,13 +67,14 @@ func (c peerForm) append(b []byte, v any) []byte {
 	p := v.(*otherEnd)
 	b = binary.NativeEndian.AppendUint32(append(b, 0, 0, 0, 0), uint32(p.spec.Index))
 	m := message{b: append(b, 0, 0, 0, 0, 0, 0, 0, 0)}
-	m.common(p.spec)
-	if b = m.b; c.oneQueue {
-		b = p.spec.oneQueue(b)
+	set := p.spec.settings()
+	m.put(placeLink, set.common())
+	if c.oneQueue {
+		m.oneQueue()
 	}
 	if p.moved {
-		b = nl.AppendU32(b, 28, 0) // IFLA_NET_NS_FD
-		p.fd = len(b) - 4
+		m.b = nl.AppendU32(m.b, 28, 0) // IFLA_NET_NS_FD
+		p.fd = len(m.b) - 4
 	}
-	return b
+	return m.b
 }

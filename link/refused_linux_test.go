@@ -186,11 +186,10 @@ func TestModuleOfAKind(t *testing.T) {
 			t.Errorf("the module of %s is %s, want %s", kind, got, module)
 		}
 	}
-	c := creation{ctx: context.Background(), spec: &Spec{Name: "x", Kind: Bridge{VLANFiltering: new(true)}}}
-	if s := optionNames(c.spec.Kind); !strings.Contains(s, "IFLA_BR_VLAN_FILTERING") {
+	if s := optionNames(declare(Bridge{VLANFiltering: new(true)}).fields); !strings.Contains(s, "IFLA_BR_VLAN_FILTERING") {
 		t.Errorf("the options are %s", s)
 	}
-	if s := optionNames(Other{Name: "gtp", Data: []Attr{{Type: 1, Data: make([]byte, 4)}}}); s != "attribute 1" {
+	if s := optionNames(declare(Other{Name: "gtp", Data: []Attr{{Type: 1, Data: make([]byte, 4)}}}).fields); s != "attribute 1" {
 		t.Errorf("the options are %s", s)
 	}
 }

@@ -156,45 +156,6 @@ type Spec struct {
 	DAD bool
 }
 
-// common returns the attributes that a message to make or change a link has for
-// either end of a pair. The kernel reads them in no particular order.
-//
-// It returns an array, for room on the caller's stack.
-func (s *Spec) common() [12]field {
-	mac := codec(hardware{})
-	if hasOwnMAC(s.Kind) {
-		mac = sureMAC
-	}
-	return [...]field{
-		{3, "IFLA_IFNAME", &s.Name, sureText},
-		{4, "IFLA_MTU", &s.MTU, u32},
-		{1, "IFLA_ADDRESS", &s.MAC, mac},
-		{27, "IFLA_GROUP", &s.Group, u32},
-		{13, "IFLA_TXQLEN", &s.TxQueueLen, u32},
-		{31, "IFLA_NUM_TX_QUEUES", &s.TxQueues, sureU32},
-		{32, "IFLA_NUM_RX_QUEUES", &s.RxQueues, sureU32},
-		{41, "IFLA_GSO_MAX_SIZE", &s.GSOMaxSize, u32},
-		{40, "IFLA_GSO_MAX_SEGS", &s.GSOMaxSegs, u32},
-		{58, "IFLA_GRO_MAX_SIZE", &s.GROMaxSize, u32},
-		{63, "IFLA_GSO_IPV4_MAX_SIZE", &s.GSOIPv4MaxSize, u32},
-		{64, "IFLA_GRO_IPV4_MAX_SIZE", &s.GROIPv4MaxSize, u32},
-	}
-}
-
-// The forms of attributes that every kernel takes or refuses. If a new link has no
-// others, it need not be compared with its spec.
-var (
-	sureText  = &special{codec: text{}, sure: true}
-	sureAlias = &special{codec: alias{}, sure: true}
-	sureU8    = &special{codec: u8, sure: true}
-	sureU32   = &special{codec: u32, sure: true}
-	sureMAC   = &special{codec: hardware{}, sure: true}
-)
-
-// late returns the attributes that the kernel accepts in the message that makes a
-// link and then ignores.
-func (s *Spec) late() []field { return []field{{20, "IFLA_IFALIAS", &s.Alias, sureAlias}} }
-
 // alias is a string that is sent without a NUL and reported with one.
 type alias struct{ sameBytes }
 

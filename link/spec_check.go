@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"reflect"
@@ -58,14 +59,17 @@ func (s *Spec) checkCommon() error {
 	if s.TxQueues < 0 || s.TxQueues > 4096 || s.RxQueues < 0 || s.RxQueues > 4096 {
 		return refuse.Input("%d and %d queues are out of range (1 to 4096, or 0 for the default)", s.TxQueues, s.RxQueues)
 	}
-	if err := s.checkTexts(); err != nil {
+	if err := checkTexts(s.Name, s.Alias, s.AltNames); err != nil {
 		return err
 	}
-	common := s.common()
-	if err := checkFields(common[:]); err != nil {
+	set := s.settings()
+	if err := checkFields(set.common()); err != nil {
 		return err
 	}
-	if err := s.checkLate(); err != nil {
+	if s.Master == (Ref{}) && (s.Port != (PortOptions{}) || s.BondPort != (BondPort{})) {
+		return refuse.Input("a link without a Master is no port: Port and BondPort must be zero")
+	}
+	if err := cmp.Or(s.Port.check(), set.checkLate(), s.IPv6.check()); err != nil {
 		return err
 	}
 	if err := checkAddrs(s.Addrs); err != nil {
@@ -87,48 +91,28 @@ func checkMTU(mtu int, addrs []netip.Prefix) error {
 
 func isIPv6(p netip.Prefix) bool { return p.Addr().Is6() }
 
-// checkTexts checks the alias and the alternative names.
-func (s *Spec) checkTexts() error {
-	if len(s.Alias) > 255 {
-		return refuse.Input("the alias has %d bytes; at most 255 are possible", len(s.Alias))
+// checkTexts checks the alias and the alternative names of a link.
+func checkTexts(name, alias string, altNames []string) error {
+	if len(alias) > 255 {
+		return refuse.Input("the alias has %d bytes; at most 255 are possible", len(alias))
 	}
-	if strings.ContainsRune(s.Alias, 0) {
-		return refuse.Input("the alias %q has a NUL", s.Alias)
+	if strings.ContainsRune(alias, 0) {
+		return refuse.Input("the alias %q has a NUL", alias)
 	}
 	size := 0
-	for i, name := range s.AltNames {
+	for i, alt := range altNames {
 		// The kernel takes them in one attribute, whose length has 16 bits.
-		if size += 4 + (len(name)+1+3)&^3; size > maxAltNames {
-			return refuse.Input("%d alternative names are more than fit into one message", len(s.AltNames))
+		if size += 4 + (len(alt)+1+3)&^3; size > maxAltNames {
+			return refuse.Input("%d alternative names are more than fit into one message", len(altNames))
 		}
-		if err := linkname.CheckAlt(name); err != nil {
+		if err := linkname.CheckAlt(alt); err != nil {
 			return &causeError{text: "alternative name: " + err.Error(), err: err}
 		}
-		if name == s.Name || slices.Contains(s.AltNames[:i], name) {
-			return refuse.Input("the name %q appears twice", name)
+		if alt == name || slices.Contains(altNames[:i], alt) {
+			return refuse.Input("the name %q appears twice", alt)
 		}
 	}
 	return nil
-}
-
-// checkLate checks the settings that most links leave zero: those as a port, and of the
-// two protocols.
-func (s *Spec) checkLate() error {
-	if s.Master == (Ref{}) && (s.Port != (PortOptions{}) || s.BondPort != (BondPort{})) {
-		return refuse.Input("a link without a Master is no port: Port and BondPort must be zero")
-	}
-	if s.Port == (PortOptions{}) && s.BondPort == (BondPort{}) && s.IPv4 == (IPv4Conf{}) && s.IPv6 == (IPv6Conf{}) {
-		return nil
-	}
-	if err := s.Port.check(); err != nil {
-		return err
-	}
-	for _, fields := range [][]field{s.BondPort.fields(), s.IPv4.fields(), s.IPv6.attributes(), s.IPv6.sysctls()} {
-		if err := checkFields(fields); err != nil {
-			return err
-		}
-	}
-	return s.IPv6.check()
 }
 
 func checkMAC(mac net.HardwareAddr) error {
@@ -214,15 +198,4 @@ func checkPeer(kind string, peer, outer *Spec) error {
 		return refuse.Input("both ends ask for index %d in the same namespace", outer.Index)
 	}
 	return nil
-}
-
-// pairUp gives either end of a pair the MTU of the other, if it has no own.
-func (s *Spec) pairUp(p *Spec) {
-	switch {
-	case p == nil || p.Name == "":
-	case p.MTU == 0:
-		p.MTU = s.MTU
-	case s.MTU == 0:
-		s.MTU = p.MTU
-	}
 }

@@ -25,7 +25,7 @@ func Ensure(ctx context.Context, ns *netns.NS, spec Spec) (Link, error) {
 	if err := spec.resolve(ctx, ns, &o); err != nil {
 		return Link{}, fail.New(op, ns, subject(spec.Name), err)
 	}
-	spec.pairUp(o.peer())
+	o.pairMTU(&spec.MTU)
 	at := ns
 	if spec.NS != nil {
 		at = spec.NS

@@ -148,6 +148,36 @@ func TestEnsureChangesToMatch(t *testing.T) {
 	}
 }
 
+// What Details reads has values that Create refuses, such as the numbers of queues of a
+// TUN device.
+func TestEnsureTakesWhatDetailsRead(t *testing.T) {
+	t.Parallel()
+	for name, k := range map[string]Kind{
+		"bridge": Bridge{}, "ifb": IFB{}, "tun": Tun{Persist: true}, "tap": Tun{Tap: true, Persist: true, MultiQueue: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ns, ctx := netnstest.New(t), t.Context()
+			made, err := Create(ctx, ns, Spec{Name: "l0", MTU: 1400, Kind: k})
+			if _, tun := k.(Tun); tun {
+				needTun(t, err)
+			} else {
+				testutil.NeedKernel(t, 5, 4, name, err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, err := made.Details(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := Ensure(ctx, ns, d.Spec)
+			if err != nil || got.Index != made.Index || got.MTU != 1400 {
+				t.Errorf("Ensure returned %+v, error %v", got, err)
+			}
+		})
+	}
+}
+
 func TestEnsureRefusesWhatItCannotMake(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -217,19 +217,20 @@ func (u *update) requests() (reqs []nl.Request, sysctls []sysctl, err error) {
 	data.options(&u.kind)
 	u.sentOptions = data.names
 	m := message{b: appendIfInfo(nil, index, 0, 0), have: &u.state, sent: data.sent}
-	m.common(s)
-	m.late(s)
+	set := s.settings()
+	m.put(placeLink, set.common())
+	m.late(&set)
 	if u.master {
 		m.b = nl.AppendU32(m.b, unix.IFLA_MASTER, uint32(s.Master.Index))
 	}
-	sysctls = m.sysctls(s)
+	sysctls = m.sysctls(&set)
 	u.sent = m.sent
 	for _, b := range [][]byte{data.b, m.b} {
 		if len(b) > unix.SizeofIfInfomsg {
 			reqs = append(reqs, nl.Request{Type: unix.RTM_NEWLINK, Body: b, Names: u.attrNames()})
 		}
 	}
-	if slave := u.slave(&u.sent); slave != nil {
+	if slave := u.slave(&set); slave != nil {
 		if err := u.isBond(); err != nil {
 			return nil, nil, err
 		}
@@ -250,13 +251,13 @@ func (u *update) requests() (reqs []nl.Request, sysctls []sysctl, err error) {
 }
 
 // slave builds the message for a bond's port; nil where nothing differs.
-func (u *update) slave(sent *fields) *nl.Request {
+func (u *update) slave(set *settings) *nl.Request {
 	m := message{b: appendIfInfo(nil, u.before.Index, 0, 0)}
 	if !u.master {
 		m.have = &u.state
 	}
-	m.slave(u.want)
-	sent[placeSlave] = m.sent[placeSlave]
+	m.slave(set)
+	u.sent[placeSlave] = m.sent[placeSlave]
 	if len(m.b) == unix.SizeofIfInfomsg {
 		return nil
 	}
@@ -287,7 +288,7 @@ func (u *update) addAddrs() error {
 	var missing []Addr
 	for _, p := range u.want.Addrs {
 		if !slices.ContainsFunc(have, func(h Addr) bool { return h.Prefix == p }) {
-			missing = append(missing, u.want.newAddr(p))
+			missing = append(missing, newAddr(p, u.want.DAD))
 		}
 	}
 	if err := u.link.addAddrs(u.ctx, u.op, missing, nil); err != nil { // all or none
@@ -321,8 +322,8 @@ func (u *update) exec(reqs []nl.Request) error {
 	case e.Errno == unix.EOPNOTSUPP && u.sentOptions != nil && i == 0 && len(reqs[0].Body) > unix.SizeofIfInfomsg:
 		err = &causeError{text: fmt.Sprintf("the kernel does not change %s of a %s: %v", strings.Join(u.sentOptions, ", "), u.before.Kind, e), is: errors.ErrUnsupported, err: e}
 	case u.master:
-		c := creation{ctx: u.ctx}
-		err = c.explainMaster(e, &end{ns: u.ns, conn: u.conn, spec: u.want})
+		at := nsConn{u.ns, u.conn}
+		err = at.explainMaster(u.ctx, u.want.Master, e)
 	}
 	return u.fail(err)
 }
@@ -350,8 +351,11 @@ func (u *update) check() error {
 		h.addUnreported(&now.at[placeData])
 	}
 	m := message{have: &now, only: &u.sent}
-	m.all(u.want, &u.kind)
-	m.slave(u.want)
+	set := u.want.settings()
+	m.put(placeLink, set.common())
+	m.late(&set)
+	m.options(&u.kind)
+	m.slave(&set)
 	if u.port {
 		if err := u.want.Port.missing(&d.Port.PortOptions); err != nil {
 			return u.fail(err)

@@ -91,10 +91,10 @@ func (b *updateUndo) attributes() {
 	old := &b.before.Spec
 	// The settings of IPv6 come after the MTU: below 1280 a link has none.
 	data, link, later := b.message(), b.message(), b.message()
-	o := declare(old.Kind)
+	o, set := declare(old.Kind), old.settings()
 	data.options(&o)
-	link.common(old)
-	later.late(old)
+	link.put(placeLink, set.common())
+	later.late(&set)
 	for _, m := range []*message{&data, &link, &later} {
 		if len(m.b) > unix.SizeofIfInfomsg {
 			b.send(nl.Request{Type: unix.RTM_NEWLINK, Body: m.b, Names: linkNames})
@@ -130,7 +130,8 @@ func (b *updateUndo) portOfMaster() {
 		if !b.master {
 			m.only, m.zero = &b.sent, true
 		}
-		if m.slave(old); len(m.b) > unix.SizeofIfInfomsg {
+		set := old.settings()
+		if m.slave(&set); len(m.b) > unix.SizeofIfInfomsg {
 			b.send(nl.Request{Type: unix.RTM_NEWLINK, Body: m.b, Names: linkNames})
 		}
 	}
@@ -148,6 +149,6 @@ func (b *updateUndo) restore() {
 	if b.lost != nil {
 		b.note(b.lost.restore(b.ctx, b.link, b.conn))
 	}
-	m := b.message()
-	b.note(setSysctls(b.ctx, b.ns, b.before.Name, m.sysctls(&b.before.Spec)))
+	m, set := b.message(), b.before.Spec.settings()
+	b.note(setSysctls(b.ctx, b.ns, b.before.Name, m.sysctls(&set)))
 }
