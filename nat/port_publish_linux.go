@@ -84,7 +84,6 @@ func (tx *publishTx) Build(ctx context.Context, found []*nft.Element) (b *nft.Ba
 
 // resolve replaces published ports that conflict, as far as it may.
 func (tx *publishTx) resolve(ctx context.Context, found []*nft.Element) error {
-	tx.replaced = make(map[Port]bool)
 	whole := make(map[string][]Port) // sets to read whole, with the ports that they may conflict with
 	for i, e := range found {
 		if e == nil {
@@ -130,6 +129,9 @@ func (tx *publishTx) replace(it item, wanted ...Port) error {
 			return errTaken{held}
 		}
 		if !tx.replaced[held] {
+			if tx.replaced == nil {
+				tx.replaced = make(map[Port]bool)
+			}
 			tx.replaced[held] = true
 			tx.del, tx.gone = append(tx.del, it), append(tx.gone, held)
 			tx.refs.add([]Port{held}, -1)

@@ -3,6 +3,7 @@ package nat
 import (
 	"context"
 	"encoding/binary"
+	"iter"
 	"net/netip"
 	"slices"
 
@@ -28,11 +29,13 @@ func (r portRef) set() string {
 }
 
 // item is the element for a count, with its key and data appended to room.
-func (r portRef) item(room *[]byte, n int) item {
+func (r portRef) item(room *[]byte, n int) item { return item{r.set(), r.element(room, n)} }
+
+func (r portRef) element(room *[]byte, n int) nft.Element {
 	at := len(*room)
 	*room = appendKey(*room, netip.Addr{}, r.proto, r.port)
 	*room = binary.NativeEndian.AppendUint32(*room, uint32(n))
-	return item{r.set(), nft.Element{Key: (*room)[at : at+8 : at+8], Data: (*room)[at+8 : at+12 : at+12]}}
+	return nft.Element{Key: (*room)[at : at+8 : at+8], Data: (*room)[at+8 : at+12 : at+12]}
 }
 
 // refCount is the count that an element holds; 0 for no element.
@@ -57,9 +60,17 @@ func isRefSet(set string) bool { return set == families[0].refs || set == famili
 
 // refChange is by how much counts change when the published ports change.
 type refChange struct {
-	delta map[portRef]int
-	all   []portRef // the keys of delta, as they came
+	all   []refDelta // as they came
+	index map[portRef]int
 }
+
+type refDelta struct {
+	portRef
+	n int
+}
+
+// counts reports whether a count is one of the family's.
+func (f *family46) counts(r refDelta) bool { return r.v6 == f.v6 }
 
 // add adds n for each port. Ranges and wildcard ports are not counted.
 func (c *refChange) add(ports []Port, n int) {
@@ -68,17 +79,28 @@ func (c *refChange) add(ports []Port, n int) {
 		if p.isRange() || p.Host.Addr().IsUnspecified() {
 			continue
 		}
-		if c.delta == nil {
-			c.delta, c.all = make(map[portRef]int, len(ports)), make([]portRef, 0, len(ports))
+		if c.index == nil {
+			c.all, c.index = make([]refDelta, 0, len(ports)), make(map[portRef]int, len(ports))
 		}
 		for port := int(p.Host.Port()); port <= int(p.last()); port++ {
 			r := portRef{p.Host.Addr().Is6(), p.Proto, uint16(port)}
-			if _, ok := c.delta[r]; !ok {
-				c.all = append(c.all, r)
+			at, ok := c.index[r]
+			if !ok {
+				at = len(c.all)
+				c.index[r], c.all = at, append(c.all, refDelta{portRef: r})
 			}
-			c.delta[r] += n
+			c.all[at].n += n
 		}
 	}
+}
+
+// of returns by how much a count changes. ok is false for one that was not added.
+func (c *refChange) of(r portRef) (n int, ok bool) {
+	at, ok := c.index[r]
+	if !ok {
+		return 0, false
+	}
+	return c.all[at].n, true
 }
 
 // queries appends the lookups of the counts, in the order of all.
@@ -104,20 +126,39 @@ func (c *refChange) read(ctx context.Context, conn nft.Conn, table string, found
 
 // write replaces the found counts in the batch.
 func (c *refChange) write(b *nft.Batch, found []*nft.Element) {
-	old, fresh := make([]item, 0, len(c.all)), make([]item, 0, len(c.all))
-	room := make([]byte, 0, 12*len(c.all))
-	for i, r := range c.all {
-		delta := c.delta[r]
-		if delta == 0 {
-			continue
-		}
-		if found[i] != nil {
-			old = append(old, item{r.set(), *found[i]})
-		}
-		if n := refCount(found[i]) + delta; n > 0 {
-			fresh = append(fresh, r.item(&room, n))
+	for _, f := range families {
+		if slices.ContainsFunc(c.all, f.counts) {
+			b.DeleteEach(f.refs, c.old(f.v6, found))
+			b.AddEach(f.refs, c.fresh(f.v6, found))
 		}
 	}
-	deleteItems(b, old)
-	addItems(b, fresh)
+}
+
+// old are the elements of a family that do not stay.
+func (c *refChange) old(v6 bool, found []*nft.Element) iter.Seq[*nft.Element] {
+	return func(yield func(*nft.Element) bool) {
+		for i, r := range c.all {
+			if r.v6 == v6 && r.n != 0 && found[i] != nil && !yield(found[i]) {
+				return
+			}
+		}
+	}
+}
+
+// fresh are those that come in their place.
+func (c *refChange) fresh(v6 bool, found []*nft.Element) iter.Seq[*nft.Element] {
+	return func(yield func(*nft.Element) bool) {
+		var e nft.Element // one for all
+		room := make([]byte, 0, 12)
+		for i, r := range c.all {
+			n := refCount(found[i]) + r.n
+			if r.v6 != v6 || r.n == 0 || n <= 0 {
+				continue
+			}
+			room = room[:0]
+			if e = r.element(&room, n); !yield(&e) {
+				return
+			}
+		}
+	}
 }

@@ -124,7 +124,7 @@ func (m *portMatch) matcher(set string) func(*nft.Element) bool {
 	case isRefSet(set):
 		return func(e *nft.Element) bool {
 			r, ok := refOf(set, e)
-			n, wanted := m.refs.delta[r]
+			n, wanted := m.refs.of(r)
 			if !ok || !wanted || n != refCount(e) || e.Comment != "" {
 				return false
 			}
@@ -156,8 +156,8 @@ func (m *portMatch) missing() (items []item) {
 		}
 	}
 	for _, r := range m.refs.all {
-		if m.all || !m.right[r] {
-			items = append(items, r.item(&room, m.refs.delta[r]))
+		if m.all || !m.right[r.portRef] {
+			items = append(items, r.item(&room, r.n))
 		}
 	}
 	return items

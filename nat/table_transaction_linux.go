@@ -100,8 +100,10 @@ func (n *NAT) commit(ctx context.Context, c nft.Conn, tx transaction) error {
 	for began := time.Now(); ; {
 		err := c.Sized(&n.elements).Commit(ctx, n.table, tx)
 		switch {
+		case err == nil:
+			return nil
 		case n.lacksBridge(err):
-		case err == nil || !isExpired(err) && !lacksLink(err):
+		case !isExpired(err) && !lacksLink(err):
 			return namesFlowtable(err)
 		case time.Since(began) > finishTimeout:
 			return fmt.Errorf("%w: grants run out or links go all the while", nft.ErrBusy)
