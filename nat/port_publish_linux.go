@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 
@@ -84,29 +83,41 @@ func (tx *publishTx) Build(ctx context.Context, found []*nft.Element) (b *nft.Ba
 
 // resolve replaces published ports that conflict, as far as it may.
 func (tx *publishTx) resolve(ctx context.Context, found []*nft.Element) error {
-	whole := make(map[string][]Port) // sets to read whole, with the ports that they may conflict with
+	var counted []Port // wildcard ports that are published on single addresses
 	for i, e := range found {
 		if e == nil {
 			continue
 		}
 		p, set := tx.add[tx.of[i]], tx.lookups[i].Set
-		if f := familyOf(p.Host.Addr()); set == f.refs {
-			whole[f.pub] = append(whole[f.pub], p)
+		if isRefSet(set) {
+			counted = append(counted, p)
 		} else if err := tx.replace(item{set, *e}, p); err != nil {
 			return err
 		}
 	}
 	for _, f := range families {
+		if slices.ContainsFunc(counted, f.has) {
+			if err := tx.replaceIn(ctx, f.pub, counted); err != nil {
+				return err
+			}
+		}
 		if slices.ContainsFunc(tx.add, f.has) {
-			whole[f.rng] = tx.add // there are few ranges
+			if err := tx.replaceIn(ctx, f.rng, tx.add); err != nil { // there are few ranges
+				return err
+			}
 		}
 	}
-	items, err := tx.n.readItems(ctx, tx.c, slices.Sorted(maps.Keys(whole))...)
+	return nil
+}
+
+// replaceIn does so in one set, which it reads.
+func (tx *publishTx) replaceIn(ctx context.Context, set string, wanted []Port) error {
+	items, err := tx.n.readItems(ctx, tx.c, set)
 	if err != nil {
 		return err
 	}
 	for _, it := range items {
-		if err := tx.replace(it, whole[it.set]...); err != nil {
+		if err := tx.replace(it, wanted...); err != nil {
 			return err
 		}
 	}

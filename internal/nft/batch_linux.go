@@ -81,7 +81,7 @@ type Batch struct {
 
 // NewBatch returns an empty batch for the table.
 func NewBatch(table string) *Batch {
-	const usual = 8 // messages
+	const usual = 3 // messages: a port, and a count of ports replaced
 	return &Batch{family: unix.NFPROTO_INET, table: table, reqs: make([]nl.Request, 0, usual), what: make([]string, 0, usual)}
 }
 

@@ -132,12 +132,12 @@ func walkElements(body []byte, known comments, each func(*Element) error) error 
 	if len(body) < 4 {
 		return errShort
 	}
-	var e Element // one for all
 	w := nl.Walk(body[4:])
 	for w.Next() {
 		if w.Type() != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			continue
 		}
+		var e Element // one for all
 		list := w.Nested()
 		for list.Next() {
 			var err error
