@@ -40,15 +40,15 @@ func (c *creation) explain(e *nl.Error) error {
 
 // explainTaken says which name or index is taken; nil if none is found.
 func (c *creation) explainTaken(e *nl.Error) error {
-	taken := c.end.holder(c.ctx, c.name) // at once, before it goes
+	taken := c.end.holder(c.ctx, c.end.name) // at once, before it goes
 	if err := c.end.indexTaken(c.ctx, "index", e); err != nil {
 		return err
 	}
 	switch {
-	case taken != nil && taken.Name != c.name:
-		return exist(e, "the name %s is taken in netns %s: it is an alternative name of link %s", c.name, c.end.ns, taken.Name)
+	case taken != nil && taken.Name != c.end.name:
+		return exist(e, "the name %s is taken in netns %s: it is an alternative name of link %s", c.end.name, c.end.ns, taken.Name)
 	case taken != nil:
-		return exist(e, "the name %s is taken in netns %s", c.name, c.end.ns)
+		return exist(e, "the name %s is taken in netns %s", c.end.name, c.end.ns)
 	case c.peer == nil && e.Errno == unix.EBUSY && c.parent.Index != 0:
 		return c.explainParent(e)
 	case c.peer == nil:

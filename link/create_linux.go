@@ -35,7 +35,7 @@ const undoTimeout = 5 * time.Second
 // kernel lacks; os.ErrPermission without CAP_NET_ADMIN over the namespaces;
 // os.ErrClosed for a closed one.
 func Create(ctx context.Context, ns *netns.NS, spec Spec) (Link, error) {
-	c := creation{op: "link.Create", ctx: ctx, home: nsConn{ns: ns}, name: spec.Name}
+	c := creation{op: "link.Create", ctx: ctx, home: nsConn{ns: ns}, end: end{name: spec.Name}}
 	return c.run(&spec)
 }
 
@@ -43,7 +43,6 @@ func Create(ctx context.Context, ns *netns.NS, spec Spec) (Link, error) {
 type creation struct {
 	op     string
 	ctx    context.Context
-	name   string  // of the link
 	home   nsConn  // given to the call: where the message is sent
 	kind   options // of the link
 	parent Ref     // of the link, in that namespace
@@ -83,7 +82,7 @@ func (c *creation) at(s side) *end {
 }
 
 // fail names the link as what an error is about.
-func (c *creation) fail(err error) error { return c.failAt(c.home.ns, c.name, err) }
+func (c *creation) fail(err error) error { return c.failAt(c.home.ns, c.end.name, err) }
 
 func (c *creation) failAt(ns *netns.NS, name string, err error) error {
 	if err == nil {
@@ -147,8 +146,7 @@ func (c *creation) prepare(s *Spec) (now conditions, err error) {
 		return now, err
 	}
 	s.complete(&c.kind)
-	c.end = end{nsConn: c.home, name: s.Name, wanted: s.Index, master: s.Master}
-	c.parent = s.Parent
+	c.end.nsConn, c.end.wanted, c.end.master, c.parent = c.home, s.Index, s.Master, s.Parent
 	if now.moved = !s.NS.Equal(c.home.ns); now.moved {
 		c.end.ns = s.NS
 		if c.end.conn, err = route(s.NS); err != nil {
@@ -198,7 +196,7 @@ func (c *creation) rollback() error {
 	}
 	req := delLink(c.end.index)
 	if c.end.index == 0 {
-		req = delName(c.name)
+		req = delName(c.end.name)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), undoTimeout)
 	defer cancel()

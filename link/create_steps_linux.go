@@ -98,7 +98,7 @@ func (c *creation) readMade(s *step) error {
 	if c.shown && (s.echoed == echoAlways || s.echoed == echoOfBridgePort && c.master == "bridge") {
 		c.link.Master = c.end.master.Index
 	} else {
-		err := c.end.conn.Call(answerContext(c.ctx), getLink(c.name, 0), func(m nl.Message) error { return c.show(s, m) })
+		err := c.end.conn.Call(answerContext(c.ctx), getLink(c.end.name, 0), func(m nl.Message) error { return c.show(s, m) })
 		if _, e, ok := refused(err); ok && e.Errno == unix.ENODEV {
 			c.made = false
 			return notExist("the link was made, and renamed or deleted by another program at once", e)

@@ -29,7 +29,7 @@ const tunDevice = "/dev/net/tun"
 // Otherwise it does what [Create] does. Without /dev/net/tun or the module tun the
 // error is errors.ErrUnsupported.
 func OpenTun(ctx context.Context, ns *netns.NS, spec Spec, queues int) (Link, []*os.File, error) {
-	c := creation{op: "link.OpenTun", ctx: ctx, home: nsConn{ns: ns}, name: spec.Name, queues: queues}
+	c := creation{op: "link.OpenTun", ctx: ctx, home: nsConn{ns: ns}, end: end{name: spec.Name}, queues: queues}
 	k, ok := spec.Kind.(Tun)
 	switch {
 	case !ok:
@@ -90,8 +90,8 @@ func (c *creation) openTun(d device) error {
 	c.files, err = openQueues(context.WithoutCancel(c.ctx), c.end.ns, d, max(c.queues, 1))
 	switch {
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST), errors.Is(err, unix.EINVAL):
-		if c.end.holder(c.ctx, c.name) != nil {
-			return exist(err, "the name %s is taken in netns %s", c.name, c.end.ns)
+		if c.end.holder(c.ctx, c.end.name) != nil {
+			return exist(err, "the name %s is taken in netns %s", c.end.name, c.end.ns)
 		}
 		return cmp.Or(c.end.indexTaken(c.ctx, "index", err), err)
 	case err == nil:

@@ -215,7 +215,7 @@ func TestTapKeepsItsMAC(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := creation{op: "link.Create", ctx: ctx, name: spec.Name, link: replaced, end: end{nsConn: nsConn{ns, conn}, name: spec.Name, index: made.Index}}
+		c := creation{op: "link.Create", ctx: ctx, link: replaced, end: end{nsConn: nsConn{ns, conn}, name: spec.Name, index: made.Index}}
 		if err := c.keepMAC(made.MAC); err != nil {
 			t.Error(err)
 		}

@@ -3,7 +3,7 @@ package link
 import "slices"
 
 // settings are what a spec sets by attributes: declarations that point to its values.
-// Whoever checks, sends or compares a spec works on them.
+// Checks, requests and comparisons work on them.
 type settings struct {
 	list [13]field // common, and then alias; an array, for room on the caller's stack
 

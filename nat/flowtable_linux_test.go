@@ -117,7 +117,7 @@ func flowtableOf(t *testing.T, ns *netns.NS) (networks, devices []string) {
 		return nil, nil
 	}
 	var list string
-	if !until(func() bool { // nft reads chains and rules one after the other, and the table may be made anew meanwhile
+	if !until(func() bool { // nft reads chains and rules one after the other, and Maintain may rebuild the table meanwhile
 		list = testutil.Run(t, ns, "nft", "list", "table", "inet", "boxwire/flowtable")
 		return strings.Contains(list, "flow add @flows") && strings.Count(list, "chain add_flows") == 1
 	}) {

@@ -44,8 +44,8 @@ func (n *NAT) flowGuards(ctx context.Context, c nft.Conn, b *nft.Batch) error {
 	return err
 }
 
-// flowSync adds to the batch of a Sync what follows for the table. With renew it is rebuilt, as it is if a
-// network changes.
+// flowSync adds to the batch of a Sync what follows for the table. It is rebuilt with renew,
+// and if a network changes.
 func (s *syncTx) flowSync(ctx context.Context, b *nft.Batch, renew bool) error {
 	networks := flowing(s.want)
 	if len(networks) == 0 {
