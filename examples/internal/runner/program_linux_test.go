@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/boxwire/boxwire/internal/testutil"
-	"github.com/boxwire/boxwire/internal/testutil/boxtest"
 	"github.com/boxwire/boxwire/netns"
 	"github.com/boxwire/boxwire/netns/netnstest"
 )
@@ -88,7 +88,7 @@ func TestAProgramFixesTheNetwork(t *testing.T) {
 	empty()
 
 	// The other program of the package sees the box, and another network is none for it.
-	stay := host.Command(t.Context(), "/proc/self/exe", "run", "--name", "kept-by", "cat")
+	stay := host.Command(t.Context(), "/proc/self/exe", "run", "--name", "kept-by", "--", "sh", "-c", "echo wired; exec cat")
 	b, err := json.Marshal(n)
 	if err != nil {
 		t.Fatal(err)
@@ -98,23 +98,25 @@ func TestAProgramFixesTheNetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	out, err := stay.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := stay.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer stay.Wait()
 	defer in.Close()
-	boxtest.Within(t, func() string {
-		if got := cli(t, host, "exec", "kept-by", "true"); got.status != 0 {
-			return got.err
-		}
-		return ""
-	})
-	boxtest.Within(t, func() string {
-		if out := testutil.Run(t, host, "nft", "list", "ruleset"); !strings.Contains(out, "10.100.0.0/16") || !strings.Contains(out, "fd99::/48") {
-			return "the trusted prefixes are not in " + out
-		}
-		return ""
-	})
+	// The command begins when the box has its network.
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "wired\n" {
+		t.Fatalf("the box's command says %q, %v", line, err)
+	}
+	if got := cli(t, host, "exec", "kept-by", "true"); got != (result{}) {
+		t.Errorf("exec of the other program ended with %+v", got)
+	}
+	if out := testutil.Run(t, host, "nft", "list", "ruleset"); !strings.Contains(out, "10.100.0.0/16") || !strings.Contains(out, "fd99::/48") {
+		t.Errorf("the trusted prefixes are not in %s", out)
+	}
 	if all := listed(t, host); len(all) != 1 || all[0].Bridge != "keeper0" {
 		t.Errorf("ls of the other program shows %+v", all)
 	}
