@@ -3,6 +3,7 @@
 package testutil
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"os/exec"
@@ -21,7 +22,7 @@ func Witness(t testing.TB, name string) string {
 	return tool.Path(t, name)
 }
 
-// Run runs a witness inside the namespace and returns what it prints. The test
+// Run runs a witness inside the namespace and returns its standard output. The test
 // fails when the program does.
 func Run(t testing.TB, ns *netns.NS, name string, args ...string) string {
 	t.Helper()
@@ -32,14 +33,21 @@ func Run(t testing.TB, ns *netns.NS, name string, args ...string) string {
 	return out
 }
 
-// Try is Run for commands that may fail: it returns their output, errors
-// included, and how they ended.
+// Try is Run for commands that may fail: it returns how they ended, and the standard
+// error after the output of those that failed. What others say there is left out: ip
+// complains of each name in /run/netns that another test is making or removing.
 func Try(t testing.TB, ns *netns.NS, name string, args ...string) (string, error) {
 	t.Helper()
 	path := Witness(t, name)
 	return netns.Do(context.WithoutCancel(t.Context()), ns, func(context.Context) (string, error) {
 		// The child inherits the namespaces of the thread that starts it.
-		out, err := exec.Command(path, args...).CombinedOutput()
+		cmd := exec.Command(path, args...)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil {
+			out = append(out, stderr.Bytes()...)
+		}
 		return string(out), err
 	})
 }
