@@ -90,7 +90,7 @@ func (w World) rows(t testing.TB, when, table string) []row {
 	return rows
 }
 
-// report logs what was answered, and fails the test if something is wrong.
+// report logs what was answered, and fails the test if something is wrong: then it logs the state of the places, too.
 func (w World) report(t testing.TB, when string, rows []row) {
 	t.Helper()
 	wrong, asked := 0, 0
@@ -118,6 +118,7 @@ func (w World) report(t testing.TB, when string, rows []row) {
 	tab.Flush()
 	if wrong > 0 {
 		t.Errorf("reach: %s: %d answers are wrong:\n%s%s", when, wrong, out.String(), w.errors(rows))
+		t.Logf("reach: %s: the places:\n%s", when, w.state(t.Context()))
 		return
 	}
 	if asked > 0 {
