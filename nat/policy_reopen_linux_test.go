@@ -2,10 +2,14 @@ package nat
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A connection that was reset stays in connection tracking for a while. A box that opens another one of the
@@ -45,23 +49,33 @@ func TestAConnectionThatIsOverOpensNoOther(t *testing.T) {
 		}
 	}
 	// connects opens a connection from a port and waits until the outside has reset it.
-	connects := func(port uint16) bool {
+	connects := func(port uint16) error {
 		t.Helper()
-		from := net.TCPAddrFromAddrPort(netip.AddrPortFrom(box[0], port))
+		dialer := net.Dialer{
+			LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(box[0], port)),
+			// A program that another test is starting has the last connection's socket until its execve.
+			Control: func(_, _ string, c syscall.RawConn) error {
+				var failed error
+				err := c.Control(func(fd uintptr) {
+					failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+				})
+				return errors.Join(err, failed)
+			},
+		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		c, err := s.box.DialWith(ctx, net.Dialer{LocalAddr: from}, "tcp", "203.0.113.9:90")
+		c, err := s.box.DialWith(ctx, dialer, "tcp", "203.0.113.9:90")
 		if err != nil {
-			return false
+			return err
 		}
 		c.Write([]byte("?"))
 		c.Read(make([]byte, 1))
 		c.Close()
-		return true
+		return nil
 	}
 	grant(2 * time.Second)
-	if !connects(5000) {
-		t.Fatal("the grant opens nothing")
+	if err := connects(5000); err != nil {
+		t.Fatalf("the grant opens nothing: %v", err)
 	}
 	if !until(func() bool { return len(elements(t, s.host, "grant4")) == 0 }) {
 		t.Fatal("the grant stays")
@@ -70,16 +84,16 @@ func TestAConnectionThatIsOverOpensNoOther(t *testing.T) {
 	if err != nil || len(flows) != 1 || flows[0].State != "CLOSE" {
 		t.Fatalf("connection tracking has %v, %v, want one connection that is over", flows, err)
 	}
-	if connects(5000) {
+	if connects(5000) == nil {
 		t.Error("a connection is open by one of the time of the grant")
 	}
-	if connects(5001) {
+	if connects(5001) == nil {
 		t.Error("a connection is open without a grant")
 	}
 	grant(time.Hour)
-	for _, port := range []uint16{5000, 5001, 5000} {
-		if !connects(port) {
-			t.Errorf("with a grant, none is open from port %d", port)
+	for i, port := range []uint16{5000, 5001, 5000} {
+		if err := connects(port); err != nil {
+			t.Errorf("with a grant, connection %d, from port %d: %v", i, port, err)
 		}
 	}
 }
