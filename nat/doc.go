@@ -93,6 +93,7 @@
 //
 // Errors are [github.com/boxwire/boxwire/netns.Error]. Bad input is os.ErrInvalid, and refused before anything is sent. A table
 // that another program removed is os.ErrNotExist. A kernel without nftables is errors.ErrUnsupported. The minimum is Linux 5.10,
-// with the modules nf_tables, nft_chain_nat, nft_masq, nft_fib_inet, nft_ct, nft_socket and nft_reject_inet. See [NAT] for
-// connections and other programs, [Network] for forwarding and bridges, [Port] for overlaps, reservations and ::1.
+// with the modules nf_tables, nft_counter (a part of nf_tables in later kernels), nft_chain_nat, nft_nat, nft_masq, nft_fib_inet,
+// nft_ct, nft_socket, nft_reject_inet and nf_conntrack_netlink. Policies need nft_limit, nft_log and nfnetlink_log, too. See [NAT]
+// for connections and other programs, [Network] for forwarding and bridges, [Port] for overlaps, reservations and ::1.
 package nat

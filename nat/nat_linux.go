@@ -109,7 +109,7 @@ func (n *NAT) supported(err error) error {
 	if errors.As(err, &refused) {
 		switch refused.Err.Errno {
 		case unix.ENOENT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT, unix.EINVAL:
-			return refuse.As(errors.ErrUnsupported, "the kernel refuses %v: it lacks a part of nftables (Linux 5.10 with modules nf_tables, nft_chain_nat, nft_masq, nft_fib_inet, nft_ct, nft_socket, nft_reject_inet is the minimum)",
+			return refuse.As(errors.ErrUnsupported, "the kernel refuses %v: it lacks a part of nftables (the minimum is Linux 5.10 with the modules nf_tables, nft_counter, nft_chain_nat, nft_nat, nft_masq, nft_fib_inet, nft_ct, nft_socket, nft_reject_inet; policies need nft_limit, nft_log, nfnetlink_log, too)",
 				refused)
 		}
 	}
