@@ -93,7 +93,7 @@ func TestAProgramFixesTheNetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stay.Env = append(programEnv(), cliEnv+"=keeper", networkEnv+"="+string(b))
+	stay.Env, stay.Stderr = append(programEnv(), cliEnv+"=keeper", networkEnv+"="+string(b)), os.Stderr
 	in, err := stay.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
